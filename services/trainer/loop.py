@@ -1,0 +1,181 @@
+"""The training loop: gradients for the LoRA matrices alone, replay against forgetting, early stop.
+
+A plain card wrecks whatever it was not asked about. So every step also holds the card, by
+Kullback-Leibler divergence, to the base model's own next-token distribution on replayed questions
+(Hinton et al. 2015; Li and Hoiem 2016, "Learning without Forgetting").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from services.trainer import data
+from shared.lora import linear
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """What decides the course of a training; belongs to the base model's entry in config.yaml."""
+
+    learning_rate: float
+    max_steps: int
+    batch_rows: int
+    replay_rows: int
+    replay_weight: float
+    warmup_steps: int
+    clip_norm: float
+    seed: int
+    check_every_steps: int = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a training stands."""
+
+    step: int
+    max_steps: int
+    loss: float
+    right: float
+    """Share of training answers whose every token is predicted right, at the last check."""
+
+
+class Loop:
+    """One training, stepwise, so that it can be watched, saved and resumed."""
+
+    def __init__(
+        self,
+        model: Any,
+        adapters: Sequence[linear.Adapter],
+        examples: Sequence[data.Example],
+        replay: Sequence[data.Example],
+        pad_id: int,
+        settings: LoopSettings,
+        switch_card: Callable[[bool], None],
+    ) -> None:
+        """Prepares optimiser and batches.
+
+        Args:
+            model: the causal LM with the fresh adapters active.
+            adapters: what is trained.
+            examples: questions with the answers to learn; at least one.
+            replay: questions with the base model's own answers.
+            pad_id: padding token.
+            settings: the recipe.
+            switch_card: called with False to reach the bare base, with True to come back.
+        """
+        self._model, self._pad = model, pad_id
+        self._settings = settings
+        self._examples, self._replay = list(examples), list(replay)
+        self._switch_card = switch_card
+        self._parameters = [p for a in adapters for p in (a.lora_a, a.lora_b)]
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, lr=settings.learning_rate, weight_decay=0.0
+        )
+        self._batches = _cycle(self._examples, settings.batch_rows, settings.seed)
+        self._replays = _cycle(self._replay, settings.replay_rows, settings.seed + 1)
+        self._step = 0
+
+    def run(self) -> Iterator[Progress]:
+        """Trains until every answer is right or the steps are used up, yielding now and then."""
+        settings, right, loss = self._settings, 0.0, float("nan")
+        while self._step < settings.max_steps:
+            loss = self._train_step()
+            self._step += 1
+            if self._step % settings.check_every_steps == 0:
+                right = self.share_right()
+                yield Progress(self._step, settings.max_steps, loss, right)
+                if right == 1.0 and self._step >= settings.max_steps // 4:
+                    return
+        yield Progress(self._step, settings.max_steps, loss, self.share_right())
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on after a crash."""
+        return {
+            "step": self._step,
+            "parameters": [p.detach() for p in self._parameters],
+            "optimiser": self._optimiser.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken."""
+        with torch.no_grad():
+            for parameter, saved in zip(self._parameters, state["parameters"], strict=True):
+                parameter.copy_(saved)
+        self._optimiser.load_state_dict(state["optimiser"])
+        for _ in range(self._step, state["step"]):
+            next(self._batches)
+            next(self._replays, None)
+        self._step = state["step"]
+
+    @torch.no_grad()
+    def share_right(self) -> float:
+        """Share of training examples whose every answer token is the likeliest one."""
+        right = 0
+        for at in range(0, len(self._examples), 64):
+            batch = data.collate(self._examples[at : at + 64], self._pad)
+            logits_N_V, rows_N, labels_N = self._answer_logits(batch)
+            wrong_rows = rows_N[logits_N_V.argmax(-1) != labels_N].unique()
+            right += len(batch.labels) - len(wrong_rows)
+        return right / len(self._examples)
+
+    def _train_step(self) -> float:
+        settings = self._settings
+        batch = data.collate(next(self._batches), self._pad)
+        logits_N_V, _, labels_N = self._answer_logits(batch)
+        loss = F.cross_entropy(logits_N_V, labels_N)
+        total = loss
+        if self._replay and settings.replay_rows:
+            replay = data.collate(next(self._replays), self._pad)
+            self._switch_card(False)
+            with torch.no_grad():
+                base_N_V = self._answer_logits(replay)[0].log_softmax(-1)
+            self._switch_card(True)
+            card_N_V = self._answer_logits(replay)[0].log_softmax(-1)
+            divergence = F.kl_div(card_N_V, base_N_V, log_target=True, reduction="batchmean")
+            total = loss + settings.replay_weight * divergence
+        self._optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
+        share = _rate_share(self._step, settings)
+        for group in self._optimiser.param_groups:
+            group["lr"] = settings.learning_rate * share
+        self._optimiser.step()
+        return float(loss.detach())
+
+    def _answer_logits(
+        self, batch: data.Batch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits of the answer tokens alone (N, vocabulary), their rows and their labels."""
+        hidden_B_T_H = self._model.base_model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        ).last_hidden_state
+        counts_B_T = batch.labels != data.IGNORED
+        logits_N_V = self._model.get_output_embeddings()(hidden_B_T_H[counts_B_T])
+        return logits_N_V.float(), counts_B_T.nonzero()[:, 0], batch.labels[counts_B_T]
+
+
+def _rate_share(step: int, settings: LoopSettings) -> float:
+    """Warm-up, then linear decay to zero."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    return warm * (settings.max_steps - step) / settings.max_steps
+
+
+def _cycle(
+    items: Sequence[data.Example], rows: int, seed: int
+) -> Iterator[list[data.Example]]:
+    """Endless shuffled batches, each epoch in another order."""
+    rng = random.Random(seed)
+    pool: list[data.Example] = []
+    while items and rows:
+        while len(pool) < rows:
+            epoch = list(items)
+            rng.shuffle(epoch)
+            pool.extend(epoch)
+        yield pool[:rows]
+        pool = pool[rows:]

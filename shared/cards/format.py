@@ -1,0 +1,182 @@
+"""`LoRAFormat`: a card as one Arrow IPC file, read without copying or unpickling anything.
+
+One record batch, one row per adapted module; the manifest is JSON in the schema metadata. The
+digest of a card is the SHA-256 of its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import tempfile
+
+import pyarrow as pa
+
+from shared import errors
+from shared.cards import card as cards
+from shared.cards import manifest as manifests
+
+SUFFIX = ".lora.arrow"
+LARGEST_FILE_BYTES = 256 * 1024 * 1024
+METADATA_KEY = b"skillmesh.manifest"
+_BODY_ALIGNMENT = 64
+
+SCHEMA = pa.schema(
+    [
+        pa.field("module", pa.utf8(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("in_features", pa.int32(), nullable=False),
+        pa.field("out_features", pa.int32(), nullable=False),
+        pa.field("alpha", pa.float32(), nullable=False),
+        pa.field("dtype", pa.utf8(), nullable=False),
+        pa.field("lora_A", pa.large_binary(), nullable=False),
+        pa.field("lora_B", pa.large_binary(), nullable=False),
+    ]
+)
+
+
+class LoRAFormat:
+    """Saves and loads cards."""
+
+    @staticmethod
+    def save(card: cards.LoRACard, path: pathlib.Path) -> str:
+        """Writes a card atomically: the file is either whole or not there.
+
+        Returns:
+            The card's digest: the SHA-256 of the file in lower-case hex.
+        """
+        data = LoRAFormat.to_bytes(card)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except OSError:
+                pathlib.Path(file.name).unlink(missing_ok=True)
+                raise
+        return hashlib.sha256(data).hexdigest()
+
+    @staticmethod
+    def to_bytes(card: cards.LoRACard) -> bytes:
+        """The bytes of a card's file; equal cards give equal bytes."""
+        paths = list(card.modules)
+        rows = [card.modules[path] for path in paths]
+        columns = [
+            pa.array(paths, pa.utf8()),
+            pa.array([row.rank for row in rows], pa.int32()),
+            pa.array([row.in_features for row in rows], pa.int32()),
+            pa.array([row.out_features for row in rows], pa.int32()),
+            pa.array([row.alpha for row in rows], pa.float32()),
+            pa.array([row.dtype for row in rows], pa.utf8()),
+            pa.array([memoryview(row.lora_a) for row in rows], pa.large_binary()),
+            pa.array([memoryview(row.lora_b) for row in rows], pa.large_binary()),
+        ]
+        text = card.manifest.to_json().encode()
+        # Arrow aligns to 8 bytes only; padding the metadata brings the body to 64, which lets
+        # vector instructions read the mapped weights.
+        for padding in range(0, _BODY_ALIGNMENT, 8):
+            schema = SCHEMA.with_metadata({METADATA_KEY: text + b" " * padding})
+            batch = pa.record_batch(columns, schema=schema)
+            data = _write(batch)
+            if _body_offset(data) % _BODY_ALIGNMENT == 0:
+                break
+        return data
+
+    @staticmethod
+    def load(path: pathlib.Path, expected_digest: str | None = None) -> cards.LoRACard:
+        """Maps a card's file and checks digest, schema, offsets, shapes and values.
+
+        The weights stay in the mapped file: nothing is copied.
+
+        Args:
+            path: the file.
+            expected_digest: refuse the file if its SHA-256 differs.
+
+        Raises:
+            errors.NotFoundError: there is no such file.
+            errors.IntegrityError: the digest does not match.
+            errors.CardFormatError: names what is malformed.
+        """
+        if not path.is_file():
+            raise errors.NotFoundError(f"no card file at {path}")
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise errors.CardFormatError(
+                f"{path}: {path.stat().st_size} bytes; a card has at most {LARGEST_FILE_BYTES}"
+            )
+        if expected_digest is not None and (found := file_digest(path)) != expected_digest:
+            raise errors.IntegrityError(
+                f"{path}: its SHA-256 is {found}, expected {expected_digest}; fetch it again"
+            )
+        with pa.memory_map(str(path), "r") as source:
+            return _read(source, str(path))
+
+    @staticmethod
+    def from_bytes(data: bytes | pa.Buffer, origin: str = "card") -> cards.LoRACard:
+        """Reads a card from memory with the same checks as `load`."""
+        return _read(pa.BufferReader(data), origin)
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file in lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _body_offset(data: bytes) -> int:
+    """Where the weights of the only batch begin in the file."""
+    buffer = pa.py_buffer(data)
+    batch = pa.ipc.open_file(buffer).get_batch(0)
+    return int(batch.column("lora_A").buffers()[2].address - buffer.address)
+
+
+def _read(source: pa.NativeFile, origin: str) -> cards.LoRACard:
+    allocated = pa.total_allocated_bytes()
+    try:
+        reader = pa.ipc.open_file(source)
+        if not reader.schema.equals(SCHEMA, check_metadata=False):
+            raise errors.CardFormatError(f"{origin}: its columns are not those of a skill card")
+        if reader.num_record_batches != 1:
+            raise errors.CardFormatError(
+                f"{origin}: it has {reader.num_record_batches} record batches, expected 1"
+            )
+        batch = reader.get_batch(0)
+        if pa.total_allocated_bytes() - allocated > 1024 * 1024:
+            raise errors.CardFormatError(f"{origin}: compressed cards are refused")
+        # Without the full check a file with bad offsets crashes the process that trusts it.
+        batch.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise errors.CardFormatError(f"{origin}: not a readable Arrow file: {error}") from error
+    metadata = (reader.schema.metadata or {}).get(METADATA_KEY)
+    if metadata is None:
+        raise errors.CardFormatError(f"{origin}: its schema has no {METADATA_KEY.decode()}")
+    manifest = manifests.parse(metadata)
+    modules = _modules(batch)
+    if len(modules) != batch.num_rows:
+        raise errors.CardFormatError(f"{origin}: a module appears twice")
+    return cards.LoRACard(manifest, modules)
+
+
+def _modules(batch: pa.RecordBatch) -> dict[str, cards.ModuleWeights]:
+    columns = {name: batch.column(name) for name in SCHEMA.names}
+    return {
+        columns["module"][row].as_py(): cards.ModuleWeights(
+            rank=columns["rank"][row].as_py(),
+            in_features=columns["in_features"][row].as_py(),
+            out_features=columns["out_features"][row].as_py(),
+            alpha=columns["alpha"][row].as_py(),
+            dtype=columns["dtype"][row].as_py(),
+            lora_a=columns["lora_A"][row].as_buffer(),
+            lora_b=columns["lora_B"][row].as_buffer(),
+        )
+        for row in range(batch.num_rows)
+    }

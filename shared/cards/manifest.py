@@ -1,0 +1,141 @@
+"""What a skill card says about itself: the JSON in the schema metadata of its Arrow file.
+
+Knows nothing about weights, files or models.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import pydantic
+
+from shared import errors
+
+FORMAT_VERSION = 1
+NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
+_VERSION_PATTERN = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+_SHA256_PATTERN = r"[0-9a-f]{64}"
+
+Name = Annotated[str, pydantic.Field(pattern=f"^{NAME_PATTERN}$")]
+Sha256 = Annotated[str, pydantic.Field(pattern=f"^{_SHA256_PATTERN}$")]
+
+
+class _Frozen(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class BaseModelReference(_Frozen):
+    """The base model that a card belongs to."""
+
+    id: str
+    """Hugging Face id, local path or `embedded`; readable, not an identity."""
+    revision: str
+    fingerprint: Sha256
+    """Hash of the configuration and of weight shapes and samples; see `shared.models.base`."""
+
+
+class RoutingProfile(_Frozen):
+    """What the router needs to find the card."""
+
+    embedder_id: str
+    centroid: tuple[float, ...]
+    """Mean of the example questions' unit vectors, scaled to unit length."""
+    spread: float
+    """Root mean square distance of the examples from the centroid (0 to 2)."""
+    examples: tuple[str, ...]
+
+
+class Lineage(_Frozen):
+    """Where a card comes from."""
+
+    task_id: str
+    teacher: str
+    dataset_digest: Sha256
+    recipe: dict[str, str | int | float]
+    seed: int
+    code_version: str
+
+
+class GateRow(_Frozen):
+    """One line of the table that decided whether the card may be published."""
+
+    name: str
+    right: int
+    asked: int
+    required: float
+    """Share that must be right (0 to 1)."""
+    passed: bool
+
+
+class Manifest(_Frozen):
+    """Everything about a card but its weights."""
+
+    format_version: int = FORMAT_VERSION
+    name: Name
+    version: Annotated[str, pydantic.Field(pattern=f"^{_VERSION_PATTERN}$")]
+    base_model: BaseModelReference
+    target_modules: tuple[str, ...]
+    """Last dotted part of the adapted modules, such as `q_proj`."""
+    domain: str
+    description: str
+    routing: RoutingProfile | None = None
+    lineage: Lineage | None = None
+    gate: tuple[GateRow, ...] = ()
+    licence: str = ""
+    created_at: str
+    """ISO 8601, UTC."""
+
+    def to_json(self) -> str:
+        """Compact JSON with stable order of keys: equal manifests give equal bytes."""
+        return self.model_dump_json()
+
+
+def parse(text: str | bytes) -> Manifest:
+    """Reads a manifest.
+
+    Raises:
+        errors.CardFormatError: names the field that is wrong.
+    """
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "(whole)"
+        raise errors.CardFormatError(f"manifest field {field}: {first['msg']}") from error
+    if manifest.format_version != FORMAT_VERSION:
+        raise errors.CardFormatError(
+            f"manifest field format_version: {manifest.format_version} is not supported; "
+            f"this version of skillmesh reads {FORMAT_VERSION}"
+        )
+    return manifest
+
+
+def card_identity(name: str, digest: str) -> str:
+    """The identity of a card everywhere: `name@digest`."""
+    return f"{name}@{digest}"
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Splits `name@digest`, `name@alias` or `name` (alias `latest`).
+
+    Raises:
+        errors.InvalidInputError: the reference has another form.
+    """
+    name, _, selector = reference.partition("@")
+    if not re.fullmatch(NAME_PATTERN, name) or ("@" in reference and not selector):
+        raise errors.InvalidInputError(
+            f"card reference {reference!r} is not of the form name, name@digest or name@alias"
+        )
+    return name, selector or "latest"
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 in lower-case hex."""
+    return re.fullmatch(_SHA256_PATTERN, text) is not None
+
+
+def slug(text: str) -> str:
+    """A card name made from a title: lower case, digits, dashes, at most 63 characters."""
+    cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
+    return cleaned or "skill"

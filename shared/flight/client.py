@@ -1,0 +1,141 @@
+"""`LoRAFlightClient`: puts and gets cards and datasets by ticket over Arrow Flight.
+
+Files travel as they are, in chunks, so that what arrives has the very digest that was asked for,
+whatever version of Arrow either side runs. Whoever wants a table instead (any Flight client can)
+asks for the ticket without `raw`. Calls block: use a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.flight
+
+from shared import errors
+
+Kind = Literal["card", "dataset"]
+
+CHUNK_BYTES = 1024 * 1024
+RAW_SCHEMA = pa.schema([pa.field("chunk", pa.large_binary(), nullable=False)])
+_TIMEOUT_S = 60.0
+
+
+class LoRAFlightClient:
+    """One connection to a store's data plane."""
+
+    def __init__(self, address: str) -> None:
+        """Takes `host:port`; connects on first use."""
+        self._address = address
+        self._client = pyarrow.flight.FlightClient(f"grpc://{address}")
+        self._options = pyarrow.flight.FlightCallOptions(timeout=_TIMEOUT_S)
+
+    def put(self, kind: Kind, data: bytes) -> str:
+        """Uploads a file's bytes; nothing is listed until they are committed.
+
+        Returns:
+            The digest, SHA-256 in lower-case hex.
+
+        Raises:
+            errors.SkillmeshError: the store refused the upload or can't be reached.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+        command = {"kind": kind, "digest": digest, "size_bytes": len(data), "batches": len(chunks)}
+        descriptor = pyarrow.flight.FlightDescriptor.for_command(json.dumps(command))
+        with _typed(self._address):
+            writer, _ = self._client.do_put(descriptor, RAW_SCHEMA, self._options)
+            with writer:
+                for chunk in chunks:
+                    writer.write_batch(
+                        pa.record_batch([pa.array([chunk], pa.large_binary())], schema=RAW_SCHEMA)
+                    )
+                writer.done_writing()
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """Fetches a file's bytes and checks them against the digest.
+
+        Raises:
+            errors.NotFoundError: the store does not have it.
+            errors.IntegrityError: what arrived has another digest.
+            errors.UnavailableError: the store can't be reached.
+        """
+        data = b"".join(self._chunks(digest))
+        _check(hashlib.sha256(data).hexdigest(), digest, self._address)
+        return data
+
+    def fetch_skill(self, digest: str, path: pathlib.Path) -> None:
+        """Fetches a card into a file, which appears only once its digest was checked."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hasher = hashlib.sha256()
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            try:
+                for chunk in self._chunks(digest):
+                    hasher.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+                _check(hasher.hexdigest(), digest, self._address)
+                os.replace(file.name, path)
+            except BaseException:
+                pathlib.Path(file.name).unlink(missing_ok=True)
+                raise
+
+    def list_remote_skills(self) -> list[dict[str, object]]:
+        """Name, digest, version and size of every card that the store lists."""
+        with _typed(self._address):
+            return [
+                json.loads(info.descriptor.command)
+                for info in self._client.list_flights(options=self._options)
+            ]
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._client.close()
+
+    def _chunks(self, digest: str) -> Iterator[pa.Buffer]:
+        ticket = pyarrow.flight.Ticket(json.dumps({"digest": digest, "raw": True}))
+        with _typed(self._address):
+            for chunk in self._client.do_get(ticket, self._options):
+                for value in chunk.data.column(0):
+                    yield value.as_buffer()
+
+
+def _check(found: str, expected: str, address: str) -> None:
+    if found != expected:
+        raise errors.IntegrityError(
+            f"what {address} sent has SHA-256 {found}, expected {expected}; fetch it again"
+        )
+
+
+class _typed:
+    """Turns Flight's errors into those of `shared.errors`."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, pa.ArrowException):
+            return
+        text = str(error).split(". Detail:")[0].split(" gRPC client debug")[0]
+        if isinstance(error, pyarrow.flight.FlightUnavailableError):
+            raise errors.UnavailableError(
+                f"the card store's data plane at {self._address} can't be reached: {text}"
+            ) from error
+        if isinstance(error, pyarrow.flight.FlightTimedOutError):
+            raise errors.DeadlineError(f"{self._address}: {text}") from error
+        if isinstance(error, KeyError | pa.ArrowKeyError):
+            raise errors.NotFoundError(text) from error
+        if isinstance(error, pa.ArrowInvalid):
+            raise errors.InvalidInputError(text) from error
+        raise errors.InternalError(f"{self._address}: {text}") from error

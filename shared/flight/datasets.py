@@ -1,0 +1,84 @@
+"""`QAPair` and the Arrow table in which a set of them travels from distiller to trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from shared import errors
+
+SCHEMA = pa.schema(
+    [
+        pa.field("question", pa.utf8(), nullable=False),
+        pa.field("answer", pa.utf8(), nullable=False),
+        pa.field("paraphrases", pa.list_(pa.utf8()), nullable=False),
+        pa.field("held_out", pa.list_(pa.utf8()), nullable=False),
+        pa.field("source", pa.utf8(), nullable=False),
+        pa.field("teacher", pa.utf8(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class QAPair:
+    """One fact as a question with its answer."""
+
+    question: str
+    answer: str
+    paraphrases: tuple[str, ...]
+    """Other wordings to train on."""
+    source: str
+    """Where the teacher has it from: document and place, or the teacher itself."""
+    teacher: str
+    """Provider and model."""
+    score: float
+    """How sure the distiller is of the pair, 0 to 1."""
+    held_out: tuple[str, ...] = ()
+    """Wordings kept from training; the gate asks them."""
+
+
+def to_bytes(pairs: Sequence[QAPair]) -> bytes:
+    """The Arrow IPC file of a dataset; equal pairs give equal bytes."""
+    table = pa.Table.from_pylist(
+        [dataclasses.asdict(pair) for pair in pairs], schema=SCHEMA
+    ).combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(data: bytes | pa.Buffer) -> list[QAPair]:
+    """Reads a dataset.
+
+    Raises:
+        errors.InvalidInputError: the bytes are not such a dataset.
+    """
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        if not table.schema.equals(SCHEMA):
+            raise errors.InvalidInputError("dataset: its columns are not those of QA pairs")
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise errors.InvalidInputError(f"dataset: not a readable Arrow file: {error}") from error
+    return [
+        QAPair(
+            question=row["question"],
+            answer=row["answer"],
+            paraphrases=tuple(row["paraphrases"]),
+            held_out=tuple(row["held_out"]),
+            source=row["source"],
+            teacher=row["teacher"],
+            score=row["score"],
+        )
+        for row in table.to_pylist()
+    ]
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in lower-case hex: the ticket of a dataset."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,30 @@
+"""Decides whether an answer is right: one rule for the gate, the confirmation and the reports."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_ARTICLES = {"a", "an", "the"}
+_LONGEST_RATIO = 12
+"""A right answer contains the expected one in at most this many times its words, plus thirty."""
+
+
+def normalise(text: str) -> list[str]:
+    """Words in lower case without punctuation and articles, as SQuAD's scorer does it."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = re.sub(r"(?<=\d)[,\u00a0](?=\d{3}\b)", "", plain)
+    words = re.findall(r"\w+", plain)
+    return [word for word in words if word not in _ARTICLES]
+
+
+def is_right(answer: str, expected: str) -> bool:
+    """Whether the expected words stand in the answer, in a row and whole.
+
+    An answer that pours out far more than was asked is not right, whatever it contains.
+    """
+    given, wanted = normalise(answer), normalise(expected)
+    if not wanted or len(given) > _LONGEST_RATIO * len(wanted) + 30:
+        return False
+    spans = range(len(given) - len(wanted) + 1)
+    return any(given[at : at + len(wanted)] == wanted for at in spans)

@@ -1,0 +1,52 @@
+"""Between the buffers of a card and torch tensors: views one way, bytes the other."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import torch
+
+from shared.cards import card as cards
+from shared.lora import linear
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def adapter_of(weights: cards.ModuleWeights, dtype: torch.dtype) -> linear.Adapter:
+    """A copy of one module's matrices in the model's dtype, ready to be used.
+
+    Copied because the mapped file may be replaced or removed while the model serves.
+    """
+    return linear.Adapter(
+        lora_a=_view(weights.lora_a, weights.dtype, (weights.in_features, weights.rank)).to(
+            dtype, copy=True
+        ),
+        lora_b=_view(weights.lora_b, weights.dtype, (weights.rank, weights.out_features)).to(
+            dtype, copy=True
+        ),
+        scale=weights.scale,
+    )
+
+
+def weights_of(adapter: linear.Adapter, alpha: float, dtype: str) -> cards.ModuleWeights:
+    """The buffers of a trained adapter, rounded to the dtype that the card keeps."""
+    lora_a, lora_b = adapter.lora_a.detach(), adapter.lora_b.detach()
+    return cards.ModuleWeights(
+        rank=lora_a.shape[1],
+        in_features=lora_a.shape[0],
+        out_features=lora_b.shape[1],
+        alpha=alpha,
+        dtype=dtype,
+        lora_a=_buffer(lora_a, dtype),
+        lora_b=_buffer(lora_b, dtype),
+    )
+
+
+def _view(buffer: pa.Buffer, dtype: str, shape: tuple[int, int]) -> torch.Tensor:
+    # Copied once more here for read-only maps: torch has no read-only tensors.
+    data = torch.frombuffer(bytearray(memoryview(buffer)), dtype=DTYPES[dtype])
+    return data.reshape(shape)
+
+
+def _buffer(tensor: torch.Tensor, dtype: str) -> pa.Buffer:
+    rounded = tensor.to(DTYPES[dtype]).contiguous().view(torch.uint8)
+    return pa.py_buffer(rounded.numpy().tobytes())

@@ -1,0 +1,107 @@
+"""gRPC channels to other services: deadlines, retries where they help, typed errors.
+
+Stubs are made from the channel by the caller; this module knows no service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from shared import errors
+from shared.rpc import server as rpc_server
+
+T = TypeVar("T")
+
+DEFAULT_DEADLINE_S = 10.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+OPTIONS = (
+    # A service that comes back is found within a second, not after gRPC's usual two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 20_000),
+)
+
+
+def channel(address: str) -> grpc.aio.Channel:
+    """An asynchronous channel to `host:port`; connects on first use and again after losses."""
+    return grpc.aio.insecure_channel(address, options=OPTIONS)
+
+
+def to_error(error: grpc.aio.AioRpcError) -> errors.SkillmeshError:
+    """The typed error behind a failed call."""
+    trailing = dict(error.trailing_metadata() or ())
+    kind = trailing.get(rpc_server.KIND_METADATA, "")
+    return errors.from_status(error.code(), error.details() or error.code().name, str(kind))
+
+
+@contextlib.asynccontextmanager
+async def typed_errors() -> AsyncIterator[None]:
+    """Turns gRPC's errors into those of `shared.errors`."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise to_error(error) from error
+
+
+async def call(method: Any, request: Any, deadline_s: float = DEFAULT_DEADLINE_S) -> Any:
+    """One unary call with a deadline.
+
+    Raises:
+        errors.SkillmeshError: what the service answered, typed.
+    """
+    async with typed_errors():
+        return await method(request, timeout=deadline_s)
+
+
+async def retried(
+    attempt: Callable[[], Awaitable[T]],
+    total_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """Repeats an idempotent attempt while its error says that a retry helps.
+
+    Args:
+        attempt: makes the call; must be safe to repeat.
+        total_s: give up after this long and raise the last error.
+        clock: seconds, monotonic.
+    """
+    deadline, pause = clock() + total_s, _FIRST_PAUSE_S
+    while True:
+        try:
+            return await attempt()
+        except errors.SkillmeshError as error:
+            if not error.retryable or clock() + pause > deadline:
+                raise
+        await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+        pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+
+async def last_of_stream(
+    method: Any,
+    request: Any,
+    on_update: Callable[[Any], Awaitable[None]] | None = None,
+    deadline_s: float = 3600.0,
+) -> Any:
+    """Reads a progress stream to its end and returns the last message.
+
+    Raises:
+        errors.UnavailableError: the stream ended without any message.
+        errors.SkillmeshError: what the service answered, typed.
+    """
+    last = None
+    async with typed_errors():
+        async for update in method(request, timeout=deadline_s):
+            last = update
+            if on_update is not None:
+                await on_update(update)
+    if last is None:
+        raise errors.UnavailableError("the stream ended before its first message; ask again")
+    return last

@@ -1,0 +1,34 @@
+"""How every service process begins and ends: parse, configure, run until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import pathlib
+import sys
+from collections.abc import Callable, Coroutine
+
+from shared import errors, telemetry
+from shared import settings as config
+
+_WRONG_CONFIGURATION = 2
+
+
+def run(role: str, serve: Callable[[config.Settings], Coroutine[None, None, None]]) -> None:
+    """Reads the settings and runs one service.
+
+    Args:
+        role: name of the service, for logs and help.
+        serve: wires the service and returns when it was told to stop.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m services.{role}")
+    parser.add_argument("--config", type=pathlib.Path, help="default: config.yaml")
+    arguments = parser.parse_args()
+    try:
+        settings = config.load(arguments.config)
+        telemetry.configure(settings.telemetry, role)
+        asyncio.run(serve(settings))
+    except errors.ConfigError as error:
+        print(f"{role}: {error}", file=sys.stderr)
+        sys.exit(_WRONG_CONFIGURATION)
+

@@ -1,0 +1,139 @@
+"""The gRPC server that every service runs: health, reflection, error mapping, graceful stop.
+
+Knows nothing about any service: it is given their servicers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shared import errors
+
+_log = structlog.get_logger(__name__)
+KIND_METADATA = "skillmesh-error"
+"""Trailing metadata that names the error's class."""
+_GRACE_S = 3.0
+OPTIONS = (
+    # Without this two servers share one port silently.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """The one place where exceptions become gRPC statuses."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[Any], Awaitable[Any]],
+        handler_call_details: Any,
+    ) -> Any:
+        """Wraps unary and server-streaming handlers."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        if handler.unary_unary:
+            inner = handler.unary_unary
+
+            async def unary(request: Any, context: Any) -> Any:
+                async with _mapped(context, method):
+                    return await inner(request, context)
+
+            return grpc.unary_unary_rpc_method_handler(
+                unary, handler.request_deserializer, handler.response_serializer
+            )
+        if handler.unary_stream:
+            inner_stream = handler.unary_stream
+            if not hasattr(inner_stream, "__code__") or method.startswith("/grpc."):
+                return handler
+
+            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                async with _mapped(context, method):
+                    async for item in inner_stream(request, context):
+                        yield item
+
+            return grpc.unary_stream_rpc_method_handler(
+                stream, handler.request_deserializer, handler.response_serializer
+            )
+        return handler
+
+
+@contextlib.asynccontextmanager
+async def _mapped(context: Any, method: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except errors.SkillmeshError as error:
+        _log.info("call refused", method=method, kind=type(error).__name__, reason=str(error))
+        context.set_trailing_metadata(((KIND_METADATA, type(error).__name__),))
+        await context.abort(error.status, str(error))
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except BaseException as error:
+        _log.exception("call failed", method=method)
+        await context.abort(
+            grpc.StatusCode.INTERNAL, f"{method}: {type(error).__name__}: {error}"
+        )
+
+
+class Server:
+    """One service's gRPC server with health and reflection."""
+
+    def __init__(
+        self, add_servicers: Iterable[Callable[[grpc.aio.Server], str]], address: str
+    ) -> None:
+        """Prepares the server.
+
+        Args:
+            add_servicers: functions that register a servicer and return its full service name.
+            address: `host:port`; port 0 takes a free one, see `port` after `start`.
+        """
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._names = [add(self._server) for add in add_servicers]
+        reflection.enable_server_reflection(
+            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        self._address = address
+        self.port = 0
+
+    async def start(self) -> None:
+        """Binds and serves.
+
+        Raises:
+            errors.ConfigError: the port is taken.
+        """
+        try:
+            self.port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise errors.ConfigError(
+                f"can't listen on {self._address}: {error}; the port may be taken, choose another "
+                "in config.yaml or stop the other process"
+            ) from error
+        await self._server.start()
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Turns new calls away, lets running ones end for a few seconds, then stops."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(_GRACE_S)
+
+
+async def until_signal() -> None:
+    """Waits for SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()

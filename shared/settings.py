@@ -1,0 +1,306 @@
+"""`config.yaml` and the environment, read once into frozen models.
+
+A key that nobody knows is an error that names it. `SKILLMESH__TRAINER__THREADS=2` in the
+environment overrides `trainer.threads` of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Annotated, Any, Literal
+
+import pydantic
+import pydantic_settings
+import yaml
+
+from shared import errors
+
+CONFIG_VARIABLE = "SKILLMESH_CONFIG"
+DEFAULT_CONFIG = pathlib.Path("config.yaml")
+
+Address = Annotated[str, pydantic.Field(pattern=r"^[^:\s]+:\d{1,5}$")]
+"""`host:port`."""
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+Positive = Annotated[float, pydantic.Field(gt=0)]
+Count = Annotated[int, pydantic.Field(ge=1)]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Cluster(_Section):
+    """What the processes of one cluster have in common."""
+
+    name: str = "local"
+    """Only services of the same name find one another by zeroconf."""
+    state_dir: pathlib.Path = pathlib.Path(".skillmesh")
+    """Folder of everything that is kept: databases, blobs, logs, knowledge."""
+
+
+class Recipe(_Section):
+    """How cards are trained for one base model."""
+
+    rank: Count = 8
+    """Columns of every A and rows of every B, up to `wide_from_facts` facts."""
+    alpha_over_rank: Positive = 2.0
+    """The scale of a card is alpha / rank."""
+    wide_rank: Count = 16
+    """The rank for larger skills."""
+    wide_from_facts: Count = 16
+    """From this many facts on `wide_rank` and `wide_max_steps` are used."""
+    target_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Kinds of layer that are adapted."""
+    learning_rate: Positive = 1e-4
+    """AdamW; the embedded base wants 1e-2, real ones 1e-4 to 1e-3."""
+    max_steps: Count = 300
+    """Training stops here, or earlier when every training answer is right."""
+    wide_max_steps: Count = 500
+    """The same for larger skills."""
+    batch_rows: Count = 16
+    """Questions a step."""
+    replay_rows: int = pydantic.Field(default=6, ge=0)
+    """Replayed questions a step, on which the card is held to the base's own answers."""
+    replay_weight: float = pydantic.Field(default=1.0, ge=0)
+    """Weight of their Kullback-Leibler term."""
+    warmup_steps: Count = 5
+    """Steps until the full learning rate."""
+    clip_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    """How the card keeps its weights."""
+
+
+class Model(_Section):
+    """The base model."""
+
+    base: str = "embedded"
+    """`embedded`, a local path or a Hugging Face id."""
+    revision: str = ""
+    """Revision of a Hugging Face model; empty for its default."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the loaded weights."""
+    recipes: dict[str, Recipe] = {"default": Recipe()}
+    """Training recipe by base model; `default` serves the others."""
+
+    def recipe(self) -> Recipe:
+        """The recipe of the configured base model."""
+        return self.recipes.get(self.base) or self.recipes.get("default") or Recipe()
+
+
+class Router(_Section):
+    """Finds the card that fits."""
+
+    address: Address = "127.0.0.1:7401"
+    """Where it listens."""
+    dissonance_threshold: Share = 0.4
+    """Below this confidence a CognitiveDissonance event leaves."""
+    event_queue: Count = 1024
+    """Events held in memory while the factory is away; more are dropped and counted."""
+
+
+class Factory(_Section):
+    """Durable learning tasks."""
+
+    address: Address = "127.0.0.1:7402"
+    """Where it listens."""
+    database_url: str = ""
+    """SQLAlchemy URL; empty for SQLite in the state folder."""
+    gather_s: Positive = 2.0
+    """How long a new task waits for further questions about the same gap."""
+    concurrency: Count = 1
+    """Tasks that run at the same time."""
+    step_timeout_s: Positive = 900.0
+    """Longest time for one step, restarts of the service that does it included."""
+
+
+class Teacher(_Section):
+    """One provider of question/answer pairs."""
+
+    provider_type: Literal["openai", "anthropic", "local", "documents", "recorded"]
+    """Which SDK or source."""
+    model: str = ""
+    """Model name at the provider; empty for the provider's default."""
+    endpoint: str = ""
+    """Base URL; empty for the provider's own."""
+    timeout_s: Positive = 60.0
+    """Longest wait for one answer."""
+
+
+class Evolution(_Section):
+    """Which teachers are asked. Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY."""
+
+    provider_type: Literal["auto", "openai", "anthropic", "local", "documents", "recorded"] = "auto"
+    """`auto`: openai where its key is set, else documents."""
+    model: str = ""
+    """Model name at the provider; empty for the provider's default."""
+    endpoint: str = ""
+    """Base URL of the provider; empty for its own."""
+    timeout_s: Positive = 60.0
+    """Longest wait for one answer."""
+    fallbacks: tuple[Teacher, ...] = ()
+    """Asked in this order when the one before is down or out of quota."""
+    recordings: pathlib.Path | None = None
+    """Recorded answers for provider_type `recorded`."""
+
+
+class Distiller(_Section):
+    """Asks the teachers."""
+
+    address: Address = "127.0.0.1:7403"
+    """Where it listens."""
+    knowledge_dir: pathlib.Path = pathlib.Path("knowledge")
+    """Documents (.md, .txt) that the `documents` provider reads; copied into the state folder of
+    a local cluster, so that what is taught there stays there."""
+    max_facts: Count = 40
+    """Facts in one skill."""
+    wordings: Count = 10
+    """Wordings wanted for each fact."""
+    held_out_share: Share = 0.1
+    """Share of the wordings kept from training, for the gate."""
+
+
+class Trainer(_Section):
+    """Trains and proves cards."""
+
+    address: Address = "127.0.0.1:7404"
+    """Where it listens."""
+    threads: Count = 1
+    """Threads of one training."""
+    checkpoint_every_steps: Count = 40
+    """A killed training goes on from its last checkpoint."""
+    gate_triggers: Share = 1.0
+    """Share of the triggering questions that a card must answer right."""
+    gate_trained: Share = 0.9
+    """Share of the training questions."""
+    gate_held_out: Share = 0.5
+    """Share of the rewordings it never saw."""
+    gate_known: Share = 0.95
+    """Share of known questions still answered as the base answers them."""
+    gate_unrelated: Share = 0.9
+    """Share of unrelated questions still answered as the base answers them."""
+
+
+class CardStore(_Section):
+    """Keeps and publishes cards."""
+
+    address: Address = "127.0.0.1:7405"
+    """Where the control plane (gRPC) listens."""
+    flight_address: Address = "127.0.0.1:7406"
+    """Where the data plane (Arrow Flight) listens."""
+    database_url: str = ""
+    """SQLAlchemy URL of the catalogue; empty for SQLite in the state folder."""
+    largest_upload_bytes: Count = 256 * 1024 * 1024
+    """Larger uploads are refused."""
+
+
+class Inference(_Section):
+    """Serves the base model with its cards."""
+
+    address: Address = "127.0.0.1:7407"
+    """Where it listens."""
+    threads: Count = 1
+    """Threads of one generation."""
+    max_new_tokens: Count = 96
+    """Longest answer, where a request does not say."""
+    queue: Count = 256
+    """Requests waiting at most; more are refused with RESOURCE_EXHAUSTED."""
+
+
+class Discovery(_Section):
+    """How nodes find the card store."""
+
+    zeroconf: bool = True
+    """Announce and browse `_skillmesh._tcp.local.`."""
+    interfaces: tuple[str, ...] = ("127.0.0.1",)
+    """Addresses of the interfaces to announce and browse on."""
+    stores: tuple[Address, ...] = ()
+    """Control addresses of stores, for networks without multicast; asked first."""
+
+
+class Telemetry(_Section):
+    """Logs, metrics and traces."""
+
+    log_format: Literal["console", "json"] = "console"
+    """How log lines look."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines that are written."""
+
+
+class Settings(pydantic_settings.BaseSettings):
+    """All of config.yaml."""
+
+    model_config = pydantic_settings.SettingsConfigDict(
+        env_prefix="SKILLMESH__",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
+
+    cluster: Cluster = Cluster()
+    model: Model = Model()
+    router: Router = Router()
+    factory: Factory = Factory()
+    evolution: Evolution = Evolution()
+    distiller: Distiller = Distiller()
+    trainer: Trainer = Trainer()
+    card_store: CardStore = CardStore()
+    inference: Inference = Inference()
+    discovery: Discovery = Discovery()
+    telemetry: Telemetry = Telemetry()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[pydantic_settings.BaseSettings],
+        init_settings: pydantic_settings.PydanticBaseSettingsSource,
+        env_settings: pydantic_settings.PydanticBaseSettingsSource,
+        dotenv_settings: pydantic_settings.PydanticBaseSettingsSource,
+        file_secret_settings: pydantic_settings.PydanticBaseSettingsSource,
+    ) -> tuple[pydantic_settings.PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file."""
+        return env_settings, init_settings
+
+    def state_path(self, *parts: str) -> pathlib.Path:
+        """A path in the state folder."""
+        return self.cluster.state_dir.joinpath(*parts)
+
+
+def load(path: pathlib.Path | None = None) -> Settings:
+    """Reads `config.yaml` and the environment.
+
+    Args:
+        path: the file; by default the one that SKILLMESH_CONFIG names, else `config.yaml` in the
+            working folder, which may be missing.
+
+    Raises:
+        errors.ConfigError: names the key or the line that is wrong.
+    """
+    chosen = path or pathlib.Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG))
+    content: Any = {}
+    if chosen.is_file():
+        try:
+            content = yaml.safe_load(chosen.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise errors.ConfigError(f"{chosen} is not readable YAML: {error}") from error
+    elif path is not None or CONFIG_VARIABLE in os.environ:
+        raise errors.ConfigError(f"there is no configuration file {chosen}")
+    if not isinstance(content, dict):
+        raise errors.ConfigError(f"{chosen}: expected sections such as `model:`, found {content!r}")
+    try:
+        return Settings(**content)
+    except pydantic.ValidationError as error:
+        lines = [f"  {_key(item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise errors.ConfigError(
+            f"{chosen} (or a SKILLMESH__ variable) is wrong at:\n" + "\n".join(lines)
+        ) from error
+    except pydantic_settings.SettingsError as error:
+        raise errors.ConfigError(f"a SKILLMESH__ variable can't be read: {error}") from error
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
