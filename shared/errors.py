@@ -124,11 +124,13 @@ def from_status(code: grpc.StatusCode, message: str, kind: str = "") -> Skillmes
     for cls in _all_subclasses(SkillmeshError):
         if cls.__name__ == kind and cls.status is code:
             return cls(message)
+    # Before the search: a service that cannot be reached names no class, and must not pass for a
+    # teacher, the first error with this status.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return UnavailableError(message)
     for cls in SkillmeshError.__subclasses__():
         if cls.status is code:
             return cls(message)
-    if code is grpc.StatusCode.CANCELLED:
-        return UnavailableError(message)
     return InternalError(f"{code.name}: {message}")
 
 

@@ -8,16 +8,13 @@ question.
 
 from __future__ import annotations
 
+import asyncio
+import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
+from services.distiller import vectors
 from shared.models.embedded.recipe import families
-
-Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
-"""Texts to unit vectors, shape (texts, dimension)."""
 
 _STAND_IN = "it"
 _LEAST_FAMILY_SIMILARITY = 0.72
@@ -31,27 +28,35 @@ _QUESTION_WORDS = frozenset(
 class Rewording:
     """Rewords questions with the families nearest to them."""
 
-    def __init__(self, embed: Embed, known: Sequence[families.Family] | None = None) -> None:
-        """Embeds the families' wordings once.
+    def __init__(
+        self,
+        embed: vectors.AsyncEmbed,
+        known: Sequence[families.Family] | None = None,
+        cache_dir: pathlib.Path | None = None,
+    ) -> None:
+        """Prepares; the families' wordings are embedded once, at the first question.
 
         Args:
             embed: the project's embedder, usually the router's `Embed`.
             known: the families; by default those shipped.
+            cache_dir: where the wordings' vectors are kept from one start to the next.
         """
         self._embed = embed
+        self._cache_dir = cache_dir
         usable = [f for f in (families.load() if known is None else known) if not f.takes_second]
         self._templates = [(family, wording) for family in usable for wording in family.questions]
-        self._vectors = embed([wording.format(x=_STAND_IN) for _, wording in self._templates])
+        self._vectors: vectors.Vectors | None = None
+        self._lock = asyncio.Lock()
 
-    def reword(self, question: str, most: int) -> list[str]:
+    async def reword(self, question: str, most: int) -> list[str]:
         """Up to `most` other wordings, the surest first; the question itself is not among them."""
         thing = thing_asked_about(question)
-        found = [*self._from_families(question, thing), *by_grammar(question, thing)]
+        found = [*await self._from_families(question, thing), *by_grammar(question, thing)]
         unique = list(dict.fromkeys(found))
         if not unique:
             return []
-        vectors = self._embed([question, *unique])
-        similarity = vectors[1:] @ vectors[0]
+        vectors_WD = await self._embed([question, *unique])
+        similarity = vectors_WD[1:] @ vectors_WD[0]
         kept = [
             wording
             for wording, score in zip(unique, similarity, strict=True)
@@ -59,11 +64,23 @@ class Rewording:
         ]
         return kept[:most]
 
-    def _from_families(self, question: str, thing: str) -> list[str]:
+    async def _template_vectors(self) -> vectors.Vectors:
+        # The lock keeps questions that arrive together from embedding all wordings twice.
+        async with self._lock:
+            if self._vectors is None:
+                texts = [wording.format(x=_STAND_IN) for _, wording in self._templates]
+                self._vectors = (
+                    await self._embed(texts)
+                    if self._cache_dir is None
+                    else await vectors.cached(self._embed, texts, self._cache_dir)
+                )
+        return self._vectors
+
+    async def _from_families(self, question: str, thing: str) -> list[str]:
         if not thing:
             return []
         masked = question.replace(thing, _STAND_IN)
-        similarity = self._vectors @ self._embed([masked])[0]
+        similarity = await self._template_vectors() @ (await self._embed([masked]))[0]
         best: dict[str, float] = {}
         family_of = {}
         for (family, _), score in zip(self._templates, similarity, strict=True):
@@ -73,6 +90,17 @@ class Rewording:
         if best[name] < _LEAST_FAMILY_SIMILARITY:
             return []
         return [_first_upper(w.format(x=thing)) for w in family_of[name].questions]
+
+
+async def create(
+    embed: vectors.AsyncEmbed,
+    known: Sequence[families.Family] | None = None,
+    cache_dir: pathlib.Path | None = None,
+) -> Rewording:
+    """A `Rewording` whose families are embedded already; the arguments are those of the class."""
+    rewording = Rewording(embed, known, cache_dir)
+    await rewording._template_vectors()
+    return rewording
 
 
 def thing_asked_about(question: str) -> str:

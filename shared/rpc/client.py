@@ -27,6 +27,8 @@ OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 20_000),
+    # A listing carries every card's manifest (some 12 KB each): gRPC's 4 MiB end at 350 cards.
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )
 
 
@@ -37,7 +39,8 @@ def channel(address: str) -> grpc.aio.Channel:
 
 def to_error(error: grpc.aio.AioRpcError) -> errors.SkillmeshError:
     """The typed error behind a failed call."""
-    trailing = dict(error.trailing_metadata() or ())
+    metadata: Any = error.trailing_metadata() or ()
+    trailing = dict(metadata)
     kind = trailing.get(rpc_server.KIND_METADATA, "")
     return errors.from_status(error.code(), error.details() or error.code().name, str(kind))
 

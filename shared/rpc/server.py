@@ -29,7 +29,7 @@ OPTIONS = (
 )
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """The one place where exceptions become gRPC statuses."""
 
     async def intercept_service(
@@ -78,7 +78,8 @@ async def _mapped(context: Any, method: str) -> AsyncIterator[None]:
         await context.abort(error.status, str(error))
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
-    except BaseException as error:
+    # Not BaseException: GeneratorExit says that the caller of a stream went away.
+    except Exception as error:
         _log.exception("call failed", method=method)
         await context.abort(
             grpc.StatusCode.INTERNAL, f"{method}: {type(error).__name__}: {error}"
@@ -98,7 +99,7 @@ class Server:
             address: `host:port`; port 0 takes a free one, see `port` after `start`.
         """
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [add(self._server) for add in add_servicers]
         reflection.enable_server_reflection(

@@ -1,0 +1,248 @@
+"""`LoRAFlightServer`: the card store's data plane, a process of its own.
+
+Takes uploads into staging and serves committed files, as raw bytes or as Arrow tables; what is
+committed it reads from the catalogue, which it never changes. Interprets no weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pyarrow as pa
+import pyarrow.flight
+import structlog
+
+from services.card_store import blobs, catalogue, processes, records, schema, tickets
+from shared import errors
+from shared import settings as config
+from shared.cards import format as formats
+from shared.flight import client as flight_client
+from shared.rpc import process
+from shared.rpc import server as rpc_server
+
+_log = structlog.get_logger(__name__)
+_GRACE_S = 3.0
+
+
+class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
+    """Cards and datasets over Arrow Flight; listens once constructed."""
+
+    def __init__(
+        self,
+        address: str,
+        files: blobs.BlobStore,
+        cards: catalogue.Catalogue,
+        largest_upload_bytes: int,
+    ) -> None:
+        """Binds and serves in threads of its own.
+
+        Args:
+            address: `host:port`; port 0 takes a free one, see `port`.
+            files: where uploads go and committed files lie.
+            cards: opened for reading.
+            largest_upload_bytes: larger uploads are refused.
+
+        Raises:
+            errors.ConfigError: the port is taken.
+        """
+        # Calls may arrive before the base class returns.
+        self._files, self._cards = files, cards
+        self._largest_upload_bytes = largest_upload_bytes
+        self._stopping = threading.Event()
+        try:
+            super().__init__(f"grpc://{address}")
+        except (pa.ArrowException, OSError) as error:
+            raise errors.ConfigError(
+                f"can't listen on {address} (card_store.flight_address): {error}; the port may be "
+                "taken, choose another in config.yaml or stop the other process"
+            ) from error
+
+    def stop(self) -> None:
+        """Ends the transfers under way at their next chunk, then the server; blocks."""
+        self._stopping.set()
+        self.shutdown()
+
+    def do_put(
+        self,
+        context: pyarrow.flight.ServerCallContext,
+        descriptor: pyarrow.flight.FlightDescriptor,
+        reader: pyarrow.flight.MetadataRecordBatchReader,
+        writer: pyarrow.flight.FlightMetadataWriter,
+    ) -> None:
+        """Takes one upload into staging; only the control plane's Commit makes it visible."""
+        with _flight_errors("do_put"):
+            command = tickets.parse_put(descriptor.command, self._largest_upload_bytes)
+            if not reader.schema.equals(flight_client.RAW_SCHEMA):
+                raise errors.InvalidInputError(
+                    f"upload {command.digest}: expected one column, chunk: large_binary not null"
+                )
+            self._files.stage(command.digest, command.size_bytes, self._received(reader, command))
+
+    def do_get(
+        self, context: pyarrow.flight.ServerCallContext, ticket: pyarrow.flight.Ticket
+    ) -> pyarrow.flight.FlightDataStream:
+        """Sends a committed file: its bytes in chunks, or the table that it holds."""
+        with _flight_errors("do_get"):
+            wanted = tickets.parse_get(ticket.ticket)
+            path = self._committed(wanted.digest)
+            if wanted.raw:
+                return pyarrow.flight.GeneratorStream(flight_client.RAW_SCHEMA, self._chunks(path))
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            return pyarrow.flight.GeneratorStream(table.schema, self._batches(table))
+
+    def list_flights(
+        self, context: pyarrow.flight.ServerCallContext, criteria: bytes
+    ) -> Iterator[pyarrow.flight.FlightInfo]:
+        """Every committed card, all versions; criteria may be a card's name."""
+        with _flight_errors("list_flights"):
+            name = criteria.decode(errors="replace")
+            for card in self._cards.list_cards(all_versions=True).cards:
+                if name in ("", card.name):
+                    yield _info(card)
+
+    def get_flight_info(
+        self,
+        context: pyarrow.flight.ServerCallContext,
+        descriptor: pyarrow.flight.FlightDescriptor,
+    ) -> pyarrow.flight.FlightInfo:
+        """One card, by the path [reference] or by the command that list_flights gave."""
+        with _flight_errors("get_flight_info"):
+            reference = tickets.reference_of(descriptor.command, descriptor.path)
+            return _info(self._cards.get(reference))
+
+    def _committed(self, digest: str) -> pathlib.Path:
+        # A file may lie among the blobs without being committed: a crash came between.
+        path = self._files.committed(digest) if self._cards.holds(digest) else None
+        if path is None:
+            raise errors.NotFoundError(f"nothing is committed with digest {digest}")
+        return path
+
+    def _received(
+        self, reader: pyarrow.flight.MetadataRecordBatchReader, command: tickets.PutCommand
+    ) -> Iterator[memoryview]:
+        """The chunks of an upload, each checked; raises where one is missing or too many."""
+        count = 0
+        while True:
+            self._check_running()
+            try:
+                batch = reader.read_chunk().data
+            except StopIteration:
+                break
+            except (pa.ArrowException, OSError) as error:
+                raise errors.IntegrityError(
+                    f"upload {command.digest}: broke off after {count} batches: {error}"
+                ) from error
+            count += 1
+            yield _chunk(batch, command.digest)
+        # A client killed half way looks like a normal end of stream: only the count tells.
+        if count != command.batches:
+            raise errors.IntegrityError(
+                f"upload {command.digest}: {count} batches arrived, {command.batches} were "
+                "announced; send it again"
+            )
+
+    def _chunks(self, path: pathlib.Path) -> Iterator[pa.RecordBatch]:
+        with _flight_errors("do_get"), pa.memory_map(str(path)) as source:
+            while (piece := source.read_buffer(flight_client.CHUNK_BYTES)).size:
+                self._check_running()
+                offsets = pa.array([0, piece.size], pa.int64()).buffers()[1]
+                # Built from buffers, so that the mapped bytes go out without a copy.
+                column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, piece])
+                yield pa.record_batch([column], schema=flight_client.RAW_SCHEMA)
+
+    def _batches(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
+        rows = max(1, table.num_rows * flight_client.CHUNK_BYTES // max(1, table.nbytes))
+        with _flight_errors("do_get"):
+            for batch in table.to_batches(max_chunksize=rows):
+                self._check_running()
+                yield batch
+
+    def _check_running(self) -> None:
+        if self._stopping.is_set():
+            raise errors.UnavailableError("the card store's data plane stops; try again")
+
+
+def _chunk(batch: pa.RecordBatch | None, digest: str) -> memoryview:
+    """The bytes of one uploaded batch, which nobody has checked yet."""
+    if batch is None or batch.num_rows != 1:
+        raise errors.InvalidInputError(f"upload {digest}: expected one chunk in every batch")
+    try:
+        # A batch with bad offsets crashes the process that trusts it.
+        batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise errors.InvalidInputError(f"upload {digest}: malformed batch: {error}") from error
+    buffer = batch.column(0)[0].as_buffer()
+    if buffer is None:
+        raise errors.InvalidInputError(f"upload {digest}: a chunk is null")
+    # What was sent as it is lies in the received message, which is immutable; what had to be
+    # unpacked lies in memory of its own.
+    if batch.column(0).buffers()[2].is_mutable:
+        raise errors.InvalidInputError(f"upload {digest}: compressed uploads are refused")
+    return memoryview(buffer)
+
+
+def _info(card: records.CardRecord) -> pyarrow.flight.FlightInfo:
+    ticket = pyarrow.flight.Ticket(tickets.table_ticket(card.digest))
+    descriptor = pyarrow.flight.FlightDescriptor.for_command(tickets.listing_command(card))
+    # An endpoint without locations means: fetch it from the server that was asked.
+    endpoint = pyarrow.flight.FlightEndpoint(ticket, [])
+    return pyarrow.flight.FlightInfo(formats.SCHEMA, descriptor, [endpoint], -1, card.size_bytes)
+
+
+@contextlib.contextmanager
+def _flight_errors(call: str) -> Iterator[None]:
+    """Turns the errors of this project into those that Flight carries to the client."""
+    try:
+        yield
+    except errors.SkillmeshError as error:
+        _log.info("call refused", method=call, kind=type(error).__name__, reason=str(error))
+        if isinstance(error, errors.NotFoundError):
+            raise pa.ArrowKeyError(str(error)) from error
+        if isinstance(error, errors.InvalidInputError | errors.IntegrityError):
+            raise pa.ArrowInvalid(str(error)) from error
+        if error.retryable:
+            raise pyarrow.flight.FlightUnavailableError(str(error)) from error
+        raise pyarrow.flight.FlightServerError(str(error)) from error
+
+
+@contextlib.asynccontextmanager
+async def running(settings: config.Settings) -> AsyncIterator[LoRAFlightServer]:
+    """The data plane, from its start to its graceful stop.
+
+    Raises:
+        errors.ConfigError: the port is taken, or folder or database are wrong.
+    """
+    files = blobs.BlobStore(processes.folder(settings))
+    cards = catalogue.Catalogue(schema.open_read_only(processes.catalogue_url(settings)))
+    store = settings.card_store
+    server = LoRAFlightServer(store.flight_address, files, cards, store.largest_upload_bytes)
+    try:
+        processes.tell_flight_address(settings, server.port)
+        removed = await asyncio.to_thread(files.clean, time.time())
+        _log.info("data plane listens", port=server.port, leftovers_removed=removed)
+        yield server
+    finally:
+        await asyncio.to_thread(server.stop)
+        cards.close()
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the data plane until a signal."""
+    processes.limit_memory(settings)
+    async with running(settings):
+        await rpc_server.until_signal()
+        # shutdown() waits for every call, and one whose client neither reads nor leaves never
+        # ends. Nothing is lost by a hard exit: whatever is half written is a leftover.
+        watchdog = threading.Timer(_GRACE_S, os._exit, (0,))
+        watchdog.daemon = True
+        watchdog.start()
+
+
+if __name__ == "__main__":
+    process.run("card_store.data_plane", serve)

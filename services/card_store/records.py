@@ -1,0 +1,111 @@
+"""What the card store speaks of: cards on record, changes, commits, the store's condition.
+
+Plain frozen data: knows neither protobuf nor SQL nor files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+LATEST = "latest"
+"""The alias that every published card takes over from the version before it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CardRecord:
+    """One committed card."""
+
+    name: str
+    digest: str
+    """SHA-256 of the card's file in lower-case hex."""
+    version: str
+    domain: str
+    description: str
+    base_fingerprint: str
+    """Of the base model that the card belongs to."""
+    size_bytes: int
+    created_at_ms: int
+    """Unix time of the commit."""
+    manifest_json: str
+    aliases: tuple[str, ...] = ()
+    """Aliases that point to this very digest now, sorted."""
+
+
+class ChangeKind(enum.Enum):
+    """What a line of the revision log says."""
+
+    HEARTBEAT = "HEARTBEAT"
+    """Nothing new; never in the log itself."""
+    CARD_PUBLISHED = "CARD_PUBLISHED"
+    """A card was committed and took the alias `latest` of its name."""
+    ALIAS_MOVED = "ALIAS_MOVED"
+    """An alias points to another card than before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One line of the revision log."""
+
+    kind: ChangeKind
+    revision: int
+    """Place in the log; of a heartbeat, the last revision that this watcher was sent."""
+    card: CardRecord | None = None
+    """The card as it stands when the change is read, aliases included."""
+    alias: str = ""
+    """The alias that moved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """What a commit led to."""
+
+    revision: int
+    """Of the card's publication; for a dataset, the log's end."""
+    created: bool
+    """False when the digest was committed before."""
+    record: CardRecord | None = None
+    """The card; None for a dataset."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AliasMove:
+    """What setting an alias led to."""
+
+    record: CardRecord
+    """The card that the alias was set to."""
+    revision: int
+    """Of the move; the log's end where nothing moved."""
+    moved: bool
+    """False when the alias pointed there already or the same request came before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """Cards as of one revision."""
+
+    cards: tuple[CardRecord, ...]
+    revision: int
+    """Watching from here misses nothing and repeats nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """What the catalogue holds."""
+
+    revision: int
+    cards: int
+    datasets: int
+    size_bytes: int
+    """Of all committed files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """The store's condition."""
+
+    store_id: str
+    totals: Totals
+    flight_address: str
+    """`host:port` of the data plane; empty while it has not told its port."""
+    watchers: int

@@ -1,0 +1,147 @@
+"""The catalogue's tables, how a database with them is opened, and how it is brought up to date.
+
+SQLite by default (write-ahead log, so that the data plane reads while the control plane writes),
+any other database by its SQLAlchemy URL. Knows nothing of what the rows mean; see `catalogue`.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+
+from shared import errors
+
+METADATA = sa.MetaData()
+
+STORE = sa.Table(
+    "store",
+    METADATA,
+    sa.Column("store_id", sa.String(32), primary_key=True),
+)
+CARDS = sa.Table(
+    "cards",
+    METADATA,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(63), nullable=False),
+    sa.Column("version", sa.String(64), nullable=False),
+    sa.Column("domain", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("base_fingerprint", sa.String(64), nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("manifest_json", sa.Text, nullable=False),
+    sa.UniqueConstraint("name", "version", name="one_digest_per_version"),
+)
+DATASETS = sa.Table(
+    "datasets",
+    METADATA,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+)
+ALIASES = sa.Table(
+    "aliases",
+    METADATA,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("alias", sa.String(63), primary_key=True),
+    sa.Column("digest", sa.String(64), sa.ForeignKey("cards.digest"), nullable=False, index=True),
+)
+REVISIONS = sa.Table(
+    "revisions",
+    METADATA,
+    sa.Column(
+        "revision",
+        sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=True,
+    ),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("digest", sa.String(64), sa.ForeignKey("cards.digest"), nullable=False, index=True),
+    sa.Column("alias", sa.String(63), nullable=False),
+    sa.Column("idempotency_key", sa.String(255), unique=True),
+    # A revision number must never come back, even after the newest line was deleted by hand.
+    sqlite_autoincrement=True,
+)
+
+_BUSY_S = 10.0
+_MIGRATIONS = pathlib.Path(__file__).parent / "migrations"
+_BEGIN = "skillmesh_begin"
+
+
+def open_database(url: str) -> sa.Engine:
+    """Opens the catalogue's database for reading and writing.
+
+    Args:
+        url: SQLAlchemy URL.
+
+    Raises:
+        errors.ConfigError: the URL is malformed or its driver is missing.
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite(parsed, ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"))
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise errors.ConfigError(f"card_store.database_url: {error}") from error
+
+
+def open_read_only(url: str) -> sa.Engine:
+    """Opens the same database for a process that must not change it; the file may come later."""
+    if not url.startswith("sqlite"):
+        return open_database(url)
+    path = pathlib.Path(str(sa.make_url(url).database)).absolute()
+    return _sqlite(
+        sa.URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"}), ()
+    )
+
+
+def writing(engine: sa.Engine) -> sa.Engine:
+    """The same engine for transactions that write.
+
+    SQLite takes the write lock at the beginning of such a transaction: one that reads first and
+    then writes could otherwise fail half way because another process wrote in between.
+    """
+    return engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Brings the tables to the newest revision of `migrations/`.
+
+    Raises:
+        errors.ConfigError: the database can't be opened or was written by a newer skillmesh.
+    """
+    configuration = alembic.config.Config()
+    configuration.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    configuration.set_main_option("path_separator", "os")
+    try:
+        with writing(engine).begin() as connection:
+            configuration.attributes["connection"] = connection
+            alembic.command.upgrade(configuration, "head")
+    except (sa.exc.SQLAlchemyError, alembic.util.CommandError) as error:
+        raise errors.ConfigError(
+            f"the card store's catalogue at {engine.url} can't be brought up to date: {error}; "
+            "check card_store.database_url and cluster.state_dir"
+        ) from error
+
+
+def _sqlite(url: sa.URL, pragmas: tuple[str, ...]) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S})
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        # Python's sqlite3 would begin transactions by itself, and only before the first write:
+        # what is read before it could be stale. Here every transaction begins where it says.
+        connection.isolation_level = None
+        for pragma in ("PRAGMA foreign_keys=ON", *pragmas):
+            connection.execute(pragma)
+
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", on_begin)
+    return engine

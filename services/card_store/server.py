@@ -1,0 +1,91 @@
+"""All wiring of the control plane's process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+import structlog
+import zeroconf
+
+from services.card_store import (
+    blobs,
+    catalogue,
+    processes,
+    revisions,
+    schema,
+    service,
+    store,
+)
+from shared import discovery
+from shared import settings as config
+from shared.pb import cards_pb2, cards_pb2_grpc
+from shared.rpc import server as rpc_server
+
+_log = structlog.get_logger(__name__)
+_API_VERSION = "v1"
+"""Of the protobuf package; announced to those who look for stores."""
+
+
+@contextlib.asynccontextmanager
+async def running(settings: config.Settings) -> AsyncIterator[int]:
+    """The control plane, from its start to its graceful stop.
+
+    Yields:
+        The port that it listens on.
+
+    Raises:
+        errors.ConfigError: the port is taken, or folder or database are wrong.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        files = blobs.BlobStore(processes.folder(settings))
+        cards = catalogue.Catalogue(schema.open_database(processes.catalogue_url(settings)))
+        stack.callback(cards.close)
+        await asyncio.to_thread(cards.migrate)
+        feed = revisions.RevisionFeed(cards.changes_after)
+        card_store = store.CardStore(
+            files,
+            cards,
+            feed,
+            clock_ms=lambda: time.time_ns() // 1_000_000,
+            flight_address=lambda: processes.flight_address(settings),
+        )
+        stack.push_async_callback(asyncio.to_thread, card_store.close)
+        servicer = service.CardStoreService(card_store)
+
+        def add(grpc_server: grpc.aio.Server) -> str:
+            cards_pb2_grpc.add_CardStoreServicer_to_server(servicer, grpc_server)
+            return cards_pb2.DESCRIPTOR.services_by_name["CardStore"].full_name
+
+        server = rpc_server.Server([add], settings.card_store.address)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        # Before the server stops, or it would wait for watchers that never leave.
+        stack.callback(feed.close)
+        store_id = await asyncio.to_thread(cards.store_id)
+        await _announce(settings, store_id, server.port, stack)
+        _log.info("control plane listens", port=server.port, store=store_id)
+        yield server.port
+
+
+async def _announce(
+    settings: config.Settings, store_id: str, port: int, stack: contextlib.AsyncExitStack
+) -> None:
+    announcer = discovery.Announcer(settings, store_id, port, _API_VERSION)
+    try:
+        await announcer.start()
+    except (OSError, zeroconf.Error) as error:
+        # Discovery is a convenience: those with a static list of stores still find this one.
+        _log.warning("not announced by zeroconf", reason=str(error))
+        return
+    stack.push_async_callback(announcer.stop)
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the control plane until a signal."""
+    processes.limit_memory(settings)
+    async with running(settings):
+        await rpc_server.until_signal()

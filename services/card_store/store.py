@@ -1,0 +1,206 @@
+"""`CardStore`: commit, find, alias and watch, over the blobs, the catalogue and the revision feed.
+
+The domain of the control plane: knows neither protobuf nor Flight. Commit validates a file before
+anybody can see it, then moves it among the blobs, then writes the catalogue in one transaction;
+killed in between, the same commit works again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import pathlib
+from collections.abc import AsyncGenerator, Callable
+from typing import Literal, TypeVar
+
+import pyarrow as pa
+
+from services.card_store import blobs, catalogue, records, revisions
+from shared import errors
+from shared.cards import format as formats
+from shared.cards import manifest as manifests
+from shared.flight import datasets
+
+T = TypeVar("T")
+
+Kind = Literal["card", "dataset"]
+KINDS: tuple[Kind, ...] = ("card", "dataset")
+_HOPELESS = (errors.CardFormatError, errors.AlreadyExistsError, errors.IntegrityError)
+"""After these the same upload can never be committed."""
+
+
+class CardStore:
+    """One store's control; its methods do not block the event loop."""
+
+    def __init__(
+        self,
+        files: blobs.BlobStore,
+        cards: catalogue.Catalogue,
+        feed: revisions.RevisionFeed,
+        clock_ms: Callable[[], int],
+        flight_address: Callable[[], str],
+    ) -> None:
+        """Takes everything that it works on.
+
+        Args:
+            files: uploaded and committed files.
+            cards: the catalogue, opened for writing.
+            feed: told about every change.
+            clock_ms: Unix time in milliseconds.
+            flight_address: where the data plane listens now.
+        """
+        self._files, self._cards, self._feed = files, cards, feed
+        self._clock_ms, self._flight_address = clock_ms, flight_address
+        # One thread for all that writes: changes reach the feed in the order of the log.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "card-store-writer")
+
+    async def commit(self, kind: str, digest: str, size_bytes: int = 0) -> records.Commit:
+        """Makes an uploaded file part of the store.
+
+        The digest is the idempotency key: a second commit returns the first.
+
+        Args:
+            kind: `card` or `dataset`.
+            digest: SHA-256 of the uploaded file in lower-case hex.
+            size_bytes: its size, checked where it is not 0.
+
+        Raises:
+            errors.InvalidInputError: kind, digest, or the file's content (CardFormatError).
+            errors.NotFoundError: nothing was uploaded with that digest.
+            errors.IntegrityError: the file's size or digest is another.
+            errors.AlreadyExistsError: the card's name has that version with another digest.
+        """
+        if kind not in KINDS:
+            raise errors.InvalidInputError(f"ticket kind {kind!r} is not one of {list(KINDS)}")
+        if not manifests.is_digest(digest):
+            raise errors.InvalidInputError(
+                f"ticket digest {digest[:80]!r} is not a SHA-256 in lower-case hex"
+            )
+        if kind == "dataset":
+            return await self._write(lambda: self._commit_dataset(digest, size_bytes))
+        loop = asyncio.get_running_loop()
+        return await self._write(lambda: self._commit_card(digest, size_bytes, loop))
+
+    async def set_alias(
+        self, name: str, alias: str, digest: str, idempotency_key: str
+    ) -> records.CardRecord:
+        """Points an alias of a card's name to one of its digests; see `Catalogue.set_alias`."""
+        loop = asyncio.get_running_loop()
+
+        def work() -> records.CardRecord:
+            move = self._cards.set_alias(name, alias, digest, idempotency_key)
+            if move.moved:
+                kind = records.ChangeKind.ALIAS_MOVED
+                self._tell(loop, records.Change(kind, move.revision, move.record, alias))
+            return move.record
+
+        return await self._write(work)
+
+    async def get(self, reference: str) -> records.CardRecord:
+        """The card behind `name`, `name@digest`, `name@alias` or a bare digest."""
+        return await asyncio.to_thread(self._cards.get, reference)
+
+    async def list_cards(self, all_versions: bool) -> records.Listing:
+        """The cards that `latest` points to, or every version."""
+        return await asyncio.to_thread(self._cards.list_cards, all_versions)
+
+    async def watch(self, from_revision: int) -> AsyncGenerator[records.Change, None]:
+        """Every change after a revision and heartbeats; see `RevisionFeed.watch`.
+
+        Raises:
+            errors.InvalidInputError: the revision is negative.
+            errors.PreconditionError: this store has not come so far: it is another one.
+            errors.UnavailableError: the store stops; watch again.
+        """
+        if from_revision < 0:
+            raise errors.InvalidInputError(f"from_revision {from_revision} is negative")
+        head = (await asyncio.to_thread(self._cards.totals)).revision
+        if from_revision > head:
+            raise errors.PreconditionError(
+                f"from_revision {from_revision} is ahead of this store's log, which ends at "
+                f"{head}: it is another store than before; list its cards and watch from there"
+            )
+        # Closed by hand, so that a watcher who leaves is forgotten at once.
+        async with contextlib.aclosing(self._feed.watch(from_revision)) as changes:
+            async for change in changes:
+                yield change
+
+    async def status(self) -> records.Status:
+        """The store's condition."""
+        store_id, totals = await asyncio.to_thread(
+            lambda: (self._cards.store_id(), self._cards.totals())
+        )
+        return records.Status(store_id, totals, self._flight_address(), self._feed.watchers)
+
+    def close(self) -> None:
+        """Waits for the write under way; blocks."""
+        self._writer.shutdown(wait=True, cancel_futures=True)
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, change: records.Change) -> None:
+        # From the writing thread, not after the await: the caller may have given up by then, and
+        # the change would stay unheard.
+        loop.call_soon_threadsafe(self._feed.publish, change)
+
+    def _commit_card(
+        self, digest: str, size_bytes: int, loop: asyncio.AbstractEventLoop
+    ) -> records.Commit:
+        known = self._cards.find_card_commit(digest)
+        if known is not None:
+            self._files.discard(digest)
+            return known
+        path = self._uploaded(digest, size_bytes)
+        try:
+            manifest = formats.LoRAFormat.load(path, expected_digest=digest).manifest
+            self._cards.check_version_is_free(manifest.name, manifest.version)
+        except _HOPELESS:
+            self._files.discard(digest)
+            raise
+        record = records.CardRecord(
+            name=manifest.name,
+            digest=digest,
+            version=manifest.version,
+            domain=manifest.domain,
+            description=manifest.description,
+            base_fingerprint=manifest.base_model.fingerprint,
+            size_bytes=path.stat().st_size,
+            created_at_ms=self._clock_ms(),
+            manifest_json=manifest.to_json(),
+        )
+        self._files.promote(digest)
+        commit = self._cards.add_card(record)
+        if commit.created:
+            kind = records.ChangeKind.CARD_PUBLISHED
+            self._tell(loop, records.Change(kind, commit.revision, commit.record))
+        return commit
+
+    def _commit_dataset(self, digest: str, size_bytes: int) -> records.Commit:
+        known = self._cards.find_dataset_commit(digest)
+        if known is not None:
+            self._files.discard(digest)
+            return known
+        path = self._uploaded(digest, size_bytes)
+        if (found := formats.file_digest(path)) != digest:
+            self._files.discard(digest)
+            raise errors.IntegrityError(f"upload {digest}: its SHA-256 is {found}; send it again")
+        with pa.memory_map(str(path)) as source:
+            datasets.from_bytes(source.read_buffer())
+        size = path.stat().st_size
+        self._files.promote(digest)
+        return self._cards.add_dataset(digest, size, self._clock_ms())
+
+    def _uploaded(self, digest: str, size_bytes: int) -> pathlib.Path:
+        path = self._files.find(digest)
+        if path is None:
+            raise errors.NotFoundError(
+                f"nothing was uploaded with digest {digest}; upload it over Flight, then commit"
+            )
+        size = path.stat().st_size
+        if size_bytes not in (0, size):
+            raise errors.IntegrityError(
+                f"upload {digest}: has {size} bytes, the ticket says {size_bytes}"
+            )
+        return path

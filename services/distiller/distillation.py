@@ -1,0 +1,47 @@
+"""What a distillation is asked and what it yields: the words in which the modules here talk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+from shared.flight import datasets
+
+ProgressCallback = Callable[[float, str], Awaitable[None]]
+"""Takes the share that is done (0 to 1) and what is being done, for people."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DistilRequest:
+    """What to learn: questions, a topic in words, or a document."""
+
+    task_id: str
+    """Idempotency key: the same one asked again yields the same result."""
+    queries: tuple[str, ...] = ()
+    topic: str = ""
+    document: str = ""
+    """Name of a document in the knowledge folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trigger:
+    """A question that a user asked, with the answer found."""
+
+    query: str
+    expected_answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """A skill's worth of facts, ready to train on."""
+
+    pairs: tuple[datasets.QAPair, ...]
+    skill_name: str
+    """The name of the card to be, see `shared.cards.manifest.slug`."""
+    domain: str
+    description: str
+    teacher: str
+    """Whoever answered: provider and model."""
+    triggers: tuple[Trigger, ...]
+    unanswered: tuple[str, ...]
+    """Users' questions to which no teacher had an answer."""

@@ -1,0 +1,72 @@
+"""What the distiller remembers of a task on disk, so that no teacher is asked twice.
+
+One folder a task: a file for every answered call, named by the hash of the call, and one for the
+finished distillation. Files appear whole or not at all; one that can't be read counts as missing,
+which costs a call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import TypeVar
+
+import pydantic
+import structlog
+
+from services.distiller import atomic, distillation
+from services.distiller.providers import base
+from shared.flight import datasets
+
+_log = structlog.get_logger(__name__)
+_PAIRS: pydantic.TypeAdapter[list[datasets.QAPair]] = pydantic.TypeAdapter(list[datasets.QAPair])
+_RESULT: pydantic.TypeAdapter[distillation.Distillation] = pydantic.TypeAdapter(
+    distillation.Distillation
+)
+_RESULT_FILE = "result.json"
+T = TypeVar("T")
+
+
+class Journal:
+    """The files of all tasks."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Takes the folder, which is made when the first file is written."""
+        self._folder = folder
+
+    def answer(self, task_id: str, call: base.QARequest) -> list[datasets.QAPair] | None:
+        """What a teacher answered to this call of the task; nothing where it did not yet."""
+        return _read(self._path(task_id, _name(call)), _PAIRS)
+
+    def keep_answer(self, task_id: str, call: base.QARequest, pairs: list[datasets.QAPair]) -> None:
+        """Keeps what a teacher answered."""
+        atomic.write(self._path(task_id, _name(call)), _PAIRS.dump_json(pairs))
+
+    def result(self, task_id: str) -> distillation.Distillation | None:
+        """The finished distillation of the task, if it is finished."""
+        return _read(self._path(task_id, _RESULT_FILE), _RESULT)
+
+    def keep_result(self, task_id: str, result: distillation.Distillation) -> None:
+        """Keeps the finished distillation."""
+        atomic.write(self._path(task_id, _RESULT_FILE), _RESULT.dump_json(result))
+
+    def _path(self, task_id: str, name: str) -> pathlib.Path:
+        # Hashed: a task's id comes from outside and must not choose a path.
+        return self._folder / hashlib.sha256(task_id.encode()).hexdigest() / name
+
+
+def _name(call: base.QARequest) -> str:
+    fields = json.dumps(dataclasses.asdict(call), sort_keys=True)
+    return f"{hashlib.sha256(fields.encode()).hexdigest()}.json"
+
+
+def _read(path: pathlib.Path, shape: pydantic.TypeAdapter[T]) -> T | None:
+    try:
+        return shape.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, pydantic.ValidationError) as error:
+        _log.warning("journal file ignored", path=str(path), reason=str(error))
+        return None

@@ -1,0 +1,79 @@
+"""The knowledge folder: where users put the documents that the `documents` teacher reads."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import re
+
+from services.distiller import atomic
+from shared import errors
+from shared import settings as config
+
+SUFFIXES = (".md", ".txt")
+LARGEST_BYTES = 2 * 1024 * 1024
+_LONGEST_NAME_BYTES = 200
+# A plain file name: no folders, no hidden files, no control characters, nothing that Windows
+# or a shell would take for something else.
+_NAME = re.compile(r"[^\W_][\w .,()+&'-]*", re.UNICODE)
+
+
+class KnowledgeFolder:
+    """Documents by file name."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Takes the folder, which exists."""
+        self._folder = folder
+
+    def add(self, name: str, text: str) -> str:
+        """Puts a document into the folder; one of the same name is replaced.
+
+        Returns:
+            SHA-256 of the document in lower-case hex.
+
+        Raises:
+            errors.InvalidInputError: the name or the text is not acceptable.
+        """
+        _check_name(name)
+        data = _checked_text(name, text)
+        atomic.write(self._folder / name, data)
+        return hashlib.sha256(data).hexdigest()
+
+
+def open_folder(settings: config.Settings) -> pathlib.Path:
+    """The configured folder.
+
+    Raises:
+        errors.ConfigError: it does not exist.
+    """
+    folder = settings.distiller.knowledge_dir
+    if not folder.is_dir():
+        raise errors.ConfigError(
+            f"distiller.knowledge_dir: there is no folder {folder.absolute()}; make it, or name "
+            "the folder of your documents in config.yaml"
+        )
+    return folder
+
+
+def _check_name(name: str) -> None:
+    plain = _NAME.fullmatch(name) and pathlib.PurePath(name).suffix.lower() in SUFFIXES
+    if not plain or len(name.encode()) > _LONGEST_NAME_BYTES:
+        raise errors.InvalidInputError(
+            f"document name {name!r}: give a plain file name that ends in .md or .txt, begins "
+            "with a letter or a digit, has no folders and at most 200 bytes"
+        )
+
+
+def _checked_text(name: str, text: str) -> bytes:
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise errors.InvalidInputError(f"document {name}: its text is not UTF-8") from error
+    if not text.strip():
+        raise errors.InvalidInputError(f"document {name} is empty")
+    if len(data) > LARGEST_BYTES:
+        raise errors.InvalidInputError(
+            f"document {name} has {len(data):,} bytes; at most {LARGEST_BYTES:,} are taken: "
+            "split it"
+        )
+    return data

@@ -1,0 +1,87 @@
+"""What every teacher offers: question/answer pairs about a request, and what questions are about.
+
+Knows nothing about any provider. `registry` builds the configured one, `CloudDistiller` asks it.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+
+from shared.flight import datasets
+
+
+@dataclasses.dataclass(frozen=True)
+class QARequest:
+    """What a teacher is asked for."""
+
+    topic: str
+    """What to teach, in words; empty where the questions say it."""
+    queries: tuple[str, ...]
+    """Questions that users asked: each one that the teacher can answer must be among the pairs,
+    word for word, as a question or as a wording of one."""
+    document: str = ""
+    """Name of the document in the knowledge folder to teach from; empty for any source."""
+    count: int = 20
+    """Most facts wanted."""
+    wordings: int = 10
+    """Rewordings wanted for each fact."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """What a question is about, as far as a teacher's sources tell."""
+
+    topic_key: str
+    """Equal for questions that belong into one skill; empty where the sources say nothing."""
+    score: float
+    """How sure that is, 0 to 1."""
+
+
+class CloudProvider(abc.ABC):
+    """A teacher."""
+
+    name: str
+    """Provider and model, such as `openai:gpt-4.1`."""
+
+    @abc.abstractmethod
+    async def generate_qa(self, request: QARequest) -> list[datasets.QAPair]:
+        """Makes pairs for the request's questions and for what belongs to the same topic.
+
+        What the teacher is not sure of is left out.
+
+        Returns:
+            At most `request.count` pairs with their rewordings as `paraphrases`.
+
+        Raises:
+            errors.TeacherUnavailableError: down, timed out, out of quota.
+            errors.TeacherError: refused, does not accept the key, or answered in a wrong shape
+                even after it was asked to repair that.
+            errors.NotFoundError: the sources say nothing about the request.
+        """
+
+    async def locate(self, queries: Sequence[str]) -> list[Location]:
+        """What each question is about; a cloud teacher groups nothing.
+
+        Raises:
+            errors.TeacherUnavailableError: the sources can't be read now.
+        """
+        return [Location(topic_key="", score=0.0) for _ in queries]
+
+    async def title(self, request: QARequest, pairs: Sequence[datasets.QAPair]) -> str:
+        """A name for the skill that these pairs make, such as a document's heading.
+
+        Args:
+            request: what was asked for.
+            pairs: what this provider answered, perhaps before a restart: nothing may be kept
+                in memory between the two calls.
+
+        Returns:
+            A few words; empty where the provider has none.
+        """
+        return ""
+
+    async def aclose(self) -> None:
+        """Closes connections; the provider is not asked any more."""
+        return None

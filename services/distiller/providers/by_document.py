@@ -1,0 +1,41 @@
+"""`ByDocument`: a request that names a document goes to whoever can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.distiller.providers import base
+from shared.flight import datasets
+
+
+class ByDocument(base.CloudProvider):
+    """Two teachers: one for documents of the knowledge folder, one for everything else.
+
+    Without it a cloud teacher would be asked about a document that it has never seen.
+    """
+
+    def __init__(self, documents: base.CloudProvider, others: base.CloudProvider) -> None:
+        """Takes the reader of documents and the teacher of everything else."""
+        self._documents = documents
+        self._others = others
+        self.name = others.name
+
+    async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
+        """Asks the one that the request is for."""
+        return await self._for(request).generate_qa(request)
+
+    async def locate(self, queries: Sequence[str]) -> list[base.Location]:
+        """What the teacher of everything else says."""
+        return await self._others.locate(queries)
+
+    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
+        """The title given by the one that the request is for."""
+        return await self._for(request).title(request, pairs)
+
+    async def aclose(self) -> None:
+        """Closes both."""
+        await self._documents.aclose()
+        await self._others.aclose()
+
+    def _for(self, request: base.QARequest) -> base.CloudProvider:
+        return self._documents if request.document else self._others

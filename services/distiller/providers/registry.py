@@ -1,0 +1,118 @@
+"""`get_cloud_provider`: builds the teachers that config.yaml names."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from services.distiller.providers import base, by_document, failover, recorded
+from shared import errors
+from shared import settings as config
+
+OPENAI_KEY, ANTHROPIC_KEY = "OPENAI_API_KEY", "ANTHROPIC_API_KEY"
+_READERS = frozenset({"documents", "recorded"})
+"""Teachers that make sense of a request for a document."""
+
+_Kind = Literal["openai", "anthropic", "local", "documents", "recorded"]
+
+
+def get_cloud_provider(
+    evolution: config.Evolution,
+    make_documents: Callable[[], base.CloudProvider],
+    environ: Mapping[str, str],
+    clock: Callable[[], float] = time.monotonic,
+) -> base.CloudProvider:
+    """The configured teacher with its fallbacks.
+
+    Args:
+        evolution: section `evolution` of the settings.
+        make_documents: builds the teacher that reads the knowledge folder.
+        environ: holds the keys.
+        clock: seconds, monotonic.
+
+    Raises:
+        errors.ConfigError: a key, an endpoint or a file is missing; the message names it.
+    """
+    # One reader of the folder serves the chain and the requests that name a document.
+    make_documents = functools.cache(make_documents)
+    builder = _Builder(make_documents, environ, evolution)
+    kind: _Kind
+    if evolution.provider_type == "auto":
+        kind = "openai" if environ.get(OPENAI_KEY) else "documents"
+    else:
+        kind = evolution.provider_type
+    first = config.Teacher(
+        provider_type=kind,
+        model=evolution.model,
+        endpoint=evolution.endpoint,
+        timeout_s=evolution.timeout_s,
+    )
+    chain = [builder.build(first, "evolution")]
+    for at, teacher in enumerate(evolution.fallbacks):
+        chain.append(builder.build(teacher, f"evolution.fallbacks[{at}]"))
+    whole = failover.Failover(chain, clock)
+    return whole if kind in _READERS else by_document.ByDocument(make_documents(), whole)
+
+
+class _Builder:
+    """Builds one teacher of the chain; `place` names its section of config.yaml in errors."""
+
+    def __init__(
+        self,
+        make_documents: Callable[[], base.CloudProvider],
+        environ: Mapping[str, str],
+        evolution: config.Evolution,
+    ) -> None:
+        self._make_documents = make_documents
+        self._environ = environ
+        self._evolution = evolution
+
+    def build(self, teacher: config.Teacher, place: str) -> base.CloudProvider:
+        # The SDKs take seconds to import and 70 MB: whoever teaches from documents alone is
+        # spared them.
+        match teacher.provider_type:
+            case "openai":
+                from services.distiller.providers import openai
+
+                key = self._key(OPENAI_KEY, place)
+                return openai.OpenAIProvider(
+                    key, teacher.model, teacher.endpoint, teacher.timeout_s
+                )
+            case "anthropic":
+                from services.distiller.providers import anthropic
+
+                key = self._key(ANTHROPIC_KEY, place)
+                return anthropic.AnthropicProvider(
+                    key, teacher.model, teacher.endpoint, teacher.timeout_s
+                )
+            case "local":
+                from services.distiller.providers import local
+
+                if not teacher.endpoint:
+                    raise errors.ConfigError(
+                        f"{place}.endpoint: provider_type local needs the base URL of its "
+                        "server, such as http://127.0.0.1:11434/v1"
+                    )
+                return local.LocalTeacherProvider(
+                    teacher.endpoint, teacher.model, teacher.timeout_s
+                )
+            case "documents":
+                return self._make_documents()
+            case "recorded":
+                if self._evolution.recordings is None:
+                    raise errors.ConfigError(
+                        f"evolution.recordings: provider_type recorded in {place} needs the path "
+                        "of a JSONL file of recorded answers"
+                    )
+                return recorded.RecordedProvider(self._evolution.recordings)
+
+    def _key(self, variable: str, place: str) -> str:
+        key = self._environ.get(variable, "")
+        if not key:
+            raise errors.ConfigError(
+                f"{place}.provider_type: {variable} is not set in the environment; set it or "
+                "choose another provider_type"
+            )
+        return key

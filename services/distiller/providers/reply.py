@@ -1,0 +1,85 @@
+"""The shape in which language models answer, how it is read, and the pairs that come out of it."""
+
+from __future__ import annotations
+
+import pydantic
+
+from services.distiller.providers import base
+from shared.flight import datasets
+
+_SCORE = 0.8
+"""A language model's own word, which nobody has checked yet."""
+_LONGEST_REASON = 300
+
+
+class MalformedReplyError(Exception):
+    """An answer that is not of the shape; the message tells the model what is wrong with it."""
+
+
+class _Shape(pydantic.BaseModel):
+    # Strict structured outputs want every object closed and every field required.
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Fact(_Shape):
+    """One fact in many wordings."""
+
+    asked: list[int]
+    question: str
+    answer: str
+    wordings: list[str]
+
+
+class Reply(_Shape):
+    """A teacher's whole answer."""
+
+    title: str
+    facts: list[Fact]
+
+
+def parse(text: str) -> Reply:
+    """Reads an answer, also where prose or a code fence stands around the JSON.
+
+    Raises:
+        MalformedReplyError: says what is wrong.
+    """
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0 or end < start:
+        raise MalformedReplyError("it contains no JSON object")
+    try:
+        return Reply.model_validate_json(text[start : end + 1])
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        reason = f"{first['msg']} at {place}" if place else first["msg"]
+        raise MalformedReplyError(reason[:_LONGEST_REASON]) from error
+
+
+def to_pairs(reply: Reply, request: base.QARequest, teacher: str) -> list[datasets.QAPair]:
+    """Pairs in which the users' questions stand word for word.
+
+    Args:
+        reply: what the teacher said; its `asked` numbers count the request's queries from 1.
+        request: what it was asked.
+        teacher: provider and model.
+    """
+    pairs = []
+    for fact in reply.facts[: request.count]:
+        asked = [request.queries[at - 1] for at in fact.asked if 0 < at <= len(request.queries)]
+        question, *others = dict.fromkeys([*asked, fact.question, *fact.wordings])
+        pairs.append(
+            datasets.QAPair(
+                question=question,
+                answer=fact.answer,
+                paraphrases=tuple(others),
+                source=f"{teacher}: {reply.title}",
+                teacher=teacher,
+                score=_SCORE,
+            )
+        )
+    return pairs
+
+
+def title_of(pair: datasets.QAPair) -> str:
+    """The title that `to_pairs` wrote into a pair's source."""
+    return pair.source.removeprefix(f"{pair.teacher}: ")

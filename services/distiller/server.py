@@ -1,0 +1,54 @@
+"""All the wiring of the distiller."""
+
+from __future__ import annotations
+
+import os
+
+from services.distiller import (
+    dataset_store,
+    distiller,
+    embed_client,
+    journal,
+    knowledge,
+    rewording,
+    runs,
+    service,
+)
+from services.distiller.providers import documents, registry
+from shared import settings as config
+from shared.rpc import client
+from shared.rpc import server as rpc_server
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the distiller until it is told to stop.
+
+    Raises:
+        errors.ConfigError: the knowledge folder, a key or the port is missing.
+    """
+    folder = knowledge.open_folder(settings)
+    state = settings.state_path("distiller")
+    router = client.channel(settings.router.address)
+    embed = embed_client.RouterEmbedder(router).embed
+    provider = registry.get_cloud_provider(
+        settings.evolution, lambda: documents.DocumentProvider(folder, embed), os.environ
+    )
+    cloud = distiller.CloudDistiller(
+        provider,
+        journal.Journal(state / "tasks"),
+        settings.distiller,
+        # Embeds its templates at the first question: the router may start after this service.
+        rewording.Rewording(embed, cache_dir=state / "vectors"),
+    )
+    active = runs.Runs(cloud, dataset_store.DatasetStore(settings).put)
+    servicer = service.DistillerService(active, provider, knowledge.KnowledgeFolder(folder))
+    server = rpc_server.Server([servicer.add_to], settings.distiller.address)
+    try:
+        await server.start()
+        await rpc_server.until_signal()
+    finally:
+        # First the runs: those who follow them would keep the server from stopping at once.
+        await active.close()
+        await server.stop()
+        await provider.aclose()
+        await router.close(None)

@@ -1,0 +1,94 @@
+"""Translates `skillmesh.v1.Distiller` to and from the domain, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from services.distiller import distillation, knowledge, runs
+from services.distiller.providers import base
+from shared.pb import distiller_pb2, distiller_pb2_grpc, types_pb2
+
+FULL_NAME = distiller_pb2.DESCRIPTOR.services_by_name["Distiller"].full_name
+
+
+class DistillerService(distiller_pb2_grpc.DistillerServicer):
+    """The gRPC face of the distiller."""
+
+    def __init__(
+        self,
+        active: runs.Runs,
+        provider: base.CloudProvider,
+        folder: knowledge.KnowledgeFolder,
+    ) -> None:
+        """Takes what it talks to."""
+        self._runs = active
+        self._provider = provider
+        self._folder = folder
+
+    def add_to(self, server: grpc.aio.Server) -> str:
+        """Registers with a server and returns the service's full name."""
+        distiller_pb2_grpc.add_DistillerServicer_to_server(self, server)
+        return FULL_NAME
+
+    async def Distil(
+        self, request: distiller_pb2.DistilRequest, context: Any
+    ) -> AsyncIterator[distiller_pb2.DistilUpdate]:
+        """Streams progress, then the result."""
+        wanted = distillation.DistilRequest(
+            task_id=request.task_id,
+            queries=tuple(request.queries),
+            topic=request.topic,
+            document=request.document,
+        )
+        async for news in self._runs.follow(wanted):
+            if isinstance(news, runs.Progress):
+                yield distiller_pb2.DistilUpdate(progress=news.share, detail=news.detail)
+            else:
+                yield distiller_pb2.DistilUpdate(
+                    progress=1.0, detail="distilled", result=_to_result(news)
+                )
+
+    async def Locate(
+        self, request: distiller_pb2.LocateRequest, context: Any
+    ) -> distiller_pb2.LocateResponse:
+        """Says what questions are about."""
+        found = await self._provider.locate(tuple(request.queries))
+        return distiller_pb2.LocateResponse(
+            locations=[
+                distiller_pb2.Location(topic_key=one.topic_key, score=one.score) for one in found
+            ]
+        )
+
+    async def AddDocument(
+        self, request: distiller_pb2.AddDocumentRequest, context: Any
+    ) -> distiller_pb2.AddDocumentResponse:
+        """Puts a document into the knowledge folder."""
+        digest = self._folder.add(request.name, request.text)
+        return distiller_pb2.AddDocumentResponse(name=request.name, digest=digest)
+
+
+def _to_result(delivered: runs.Delivered) -> distiller_pb2.DistilResult:
+    result = delivered.result
+    return distiller_pb2.DistilResult(
+        dataset=types_pb2.Ticket(
+            kind="dataset",
+            digest=delivered.digest,
+            size_bytes=delivered.size_bytes,
+            name=result.skill_name,
+        ),
+        skill_name=result.skill_name,
+        domain=result.domain,
+        description=result.description,
+        teacher=result.teacher,
+        facts=len(result.pairs),
+        questions=sum(1 + len(pair.paraphrases) for pair in result.pairs),
+        held_out=sum(len(pair.held_out) for pair in result.pairs),
+        triggers=[
+            types_pb2.Trigger(query=one.query, expected_answer=one.expected_answer)
+            for one in result.triggers
+        ],
+        unanswered=result.unanswered,
+    )

@@ -1,0 +1,153 @@
+"""The ledger for the event loop: calls it off the loop and tells watchers what changed.
+
+All writes of this process pass through here one after the other, so that watchers see changes in
+the order in which they were committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
+
+from services.factory import ledger, tasks
+from shared import errors
+
+T = TypeVar("T")
+
+
+def unix_ms() -> int:
+    """The time of day in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class TaskBoard:
+    """Asynchronous access to the ledger."""
+
+    def __init__(self, kept: ledger.Ledger, clock_ms: Callable[[], int] = unix_ms) -> None:
+        """Takes the ledger, and the Unix time in milliseconds."""
+        self._ledger = kept
+        self.now_ms = clock_ms
+        # One thread of our own: DBOS replaces the loop's default executor and takes it down.
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._order = asyncio.Lock()
+        self._watchers: defaultdict[str, set[asyncio.Queue[tasks.TrainingTask]]] = defaultdict(set)
+        self._awaited: defaultdict[str, set[asyncio.Future[str]]] = defaultdict(set)
+
+    async def close(self) -> None:
+        """Waits for what is being written, then closes the ledger."""
+        await self._off_loop(self._ledger.close)
+        self._thread.shutdown()
+
+    async def record(
+        self, event: tasks.CognitiveDissonance, fresh: tasks.TrainingTask
+    ) -> tuple[tasks.TrainingTask, bool]:
+        """Counts an event; see `ledger.Ledger.record`."""
+        async with self._order:
+            task, created = await self._off_loop(lambda: self._ledger.record(event, fresh))
+            self._tell(task)
+            for future in self._awaited.pop(event.event_id, set()):
+                if not future.done():
+                    future.set_result(task.id)
+            return task, created
+
+    async def add(
+        self, fresh: tasks.TrainingTask, idempotency_key: str
+    ) -> tuple[tasks.TrainingTask, bool]:
+        """Opens a task; see `ledger.Ledger.add`."""
+        async with self._order:
+            task, created = await self._off_loop(lambda: self._ledger.add(fresh, idempotency_key))
+            self._tell(task)
+            return task, created
+
+    async def change(
+        self, task_id: str, change: Callable[[tasks.TrainingTask], tasks.TrainingTask]
+    ) -> tasks.TrainingTask:
+        """Changes a task; see `ledger.Ledger.change`."""
+        async with self._order:
+            task, changed = await self._off_loop(lambda: self._ledger.change(task_id, change))
+            if changed:
+                self._tell(task)
+            return task
+
+    async def get(self, task_id: str) -> tasks.TrainingTask:
+        """One task.
+
+        Raises:
+            errors.NotFoundError: no such task.
+        """
+        return await self._off_loop(lambda: self._ledger.get(task_id))
+
+    async def all(
+        self, statuses: Sequence[tasks.TaskStatus], limit: int
+    ) -> list[tasks.TrainingTask]:
+        """Tasks, the newest first."""
+        return await self._off_loop(lambda: self._ledger.all(statuses, limit))
+
+    async def open(self) -> list[tasks.TrainingTask]:
+        """Every task that has not ended."""
+        return await self._off_loop(self._ledger.open)
+
+    async def covers(self, gap_key: str) -> bool:
+        """Whether an open task covers that gap."""
+        return await self._off_loop(lambda: self._ledger.covers(gap_key))
+
+    async def watch(self, task_id: str) -> AsyncIterator[tasks.TrainingTask]:
+        """The task now and at every change, until it has ended.
+
+        Raises:
+            errors.NotFoundError: no such task.
+        """
+        changes: asyncio.Queue[tasks.TrainingTask] = asyncio.Queue()
+        # Reading and subscribing in one go: no change is missed and none comes twice.
+        async with self._order:
+            task = await self.get(task_id)
+            self._watchers[task_id].add(changes)
+        try:
+            yield task
+            while not task.status.final:
+                task = await changes.get()
+                yield task
+        finally:
+            self._watchers[task_id].discard(changes)
+            if not self._watchers[task_id]:
+                del self._watchers[task_id]
+
+    async def of_event(self, event_id: str, wait_s: float) -> tasks.TrainingTask:
+        """The task that an event led to.
+
+        Args:
+            event_id: which event.
+            wait_s: how long to wait for the event to arrive.
+
+        Raises:
+            errors.NotFoundError: it has not arrived.
+        """
+        arrival: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        async with self._order:
+            task = await self._off_loop(lambda: self._ledger.of_event(event_id))
+            if task is not None:
+                return task
+            self._awaited[event_id].add(arrival)
+        try:
+            return await self.get(await asyncio.wait_for(arrival, wait_s))
+        except TimeoutError:
+            raise errors.NotFoundError(
+                f"the event {event_id!r} has not arrived; it may still be under way, or its "
+                "question was asked with learning switched off"
+            ) from None
+        finally:
+            waiting = self._awaited.get(event_id, set())
+            waiting.discard(arrival)
+            if not waiting:
+                self._awaited.pop(event_id, None)
+
+    def _tell(self, task: tasks.TrainingTask) -> None:
+        for changes in self._watchers.get(task.id, ()):
+            changes.put_nowait(task)
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

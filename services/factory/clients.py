@@ -1,0 +1,258 @@
+"""The other services over gRPC, in the factory's own words (`partners`).
+
+Beside `service` the one module of the factory that knows protobuf. Calls carry deadlines and raise
+typed errors; whether to try again is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+
+from services.factory import partners
+from shared import discovery, errors
+from shared import settings as config
+from shared.pb import (
+    cards_pb2,
+    cards_pb2_grpc,
+    distiller_pb2,
+    distiller_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+    types_pb2,
+)
+from shared.rpc import client
+
+_LOCATE_S = 5.0
+"""A question that takes longer to locate is taken without its place."""
+_GENERATE_S = 60.0
+
+
+class DistillerClient:
+    """`partners.Distiller` over a channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, step_timeout_s: float) -> None:
+        """Takes the channel, and the longest time for one distillation."""
+        self._stub: Any = distiller_pb2_grpc.DistillerStub(channel)
+        self._step_timeout_s = step_timeout_s
+
+    async def locate(self, query: str) -> str:
+        """The topic key of a question."""
+        request = distiller_pb2.LocateRequest(queries=[query])
+        response = await client.call(self._stub.Locate, request, _LOCATE_S)
+        return response.locations[0].topic_key if response.locations else ""
+
+    async def distil(
+        self,
+        task_id: str,
+        queries: Sequence[str],
+        topic: str,
+        document: str,
+        on_progress: partners.OnProgress,
+    ) -> partners.Distilled:
+        """Question/answer pairs about a gap."""
+        request = distiller_pb2.DistilRequest(
+            task_id=task_id, queries=queries, topic=topic, document=document
+        )
+        result = await _result(self._stub.Distil, request, on_progress, self._step_timeout_s)
+        return partners.Distilled(
+            dataset=_ticket(result.dataset),
+            skill_name=result.skill_name,
+            domain=result.domain,
+            description=result.description,
+            teacher=result.teacher,
+            facts=result.facts,
+            questions=result.questions,
+            held_out=result.held_out,
+            triggers=tuple(
+                partners.Trigger(trigger.query, trigger.expected_answer)
+                for trigger in result.triggers
+            ),
+            unanswered=tuple(result.unanswered),
+        )
+
+
+class TrainerClient:
+    """`partners.Trainer` over a channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, step_timeout_s: float) -> None:
+        """Takes the channel, and the longest time for one training."""
+        self._stub: Any = trainer_pb2_grpc.TrainerStub(channel)
+        self._step_timeout_s = step_timeout_s
+
+    async def train(
+        self, order: partners.TrainingOrder, on_progress: partners.OnProgress
+    ) -> partners.Trained:
+        """Trains a draft."""
+        request = trainer_pb2.TrainRequest(
+            task_id=order.run_id,
+            dataset=_to_ticket(order.dataset),
+            skill_name=order.skill_name,
+            version=order.version,
+            domain=order.domain,
+            description=order.description,
+            teacher=order.teacher,
+            seed=order.seed,
+        )
+        result = await _result(self._stub.Train, request, on_progress, self._step_timeout_s)
+        return partners.Trained(
+            draft=_ticket(result.draft),
+            steps=result.steps,
+            final_loss=result.final_loss,
+            trained_right=result.trained_right,
+            seconds=result.seconds,
+        )
+
+    async def prove(
+        self,
+        run_id: str,
+        dataset: partners.Ticket,
+        draft: partners.Ticket,
+        triggers: Sequence[partners.Trigger],
+        on_progress: partners.OnProgress,
+    ) -> partners.Proof:
+        """Measures a draft."""
+        request = trainer_pb2.ProveRequest(
+            task_id=run_id,
+            dataset=_to_ticket(dataset),
+            draft=_to_ticket(draft),
+            triggers=[
+                types_pb2.Trigger(query=trigger.query, expected_answer=trigger.expected_answer)
+                for trigger in triggers
+            ],
+        )
+        result = await _result(self._stub.Prove, request, on_progress, self._step_timeout_s)
+        return partners.Proof(
+            passed=result.passed,
+            rows=tuple(
+                partners.GateRow(row.name, row.right, row.asked, row.required, row.passed)
+                for row in result.rows
+            ),
+            card=_ticket(result.card) if result.HasField("card") else None,
+            seconds=result.seconds,
+        )
+
+
+class StoreClient:
+    """`partners.Store`, at whatever address discovery finds at first use."""
+
+    def __init__(self, find: Callable[[], Awaitable[Sequence[discovery.StoreAddress]]]) -> None:
+        """Takes what finds the stores, the best one first."""
+        self._find = find
+        self._address = ""
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._looking = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Closes the channels."""
+        for channel in self._channels.values():
+            await channel.close(None)
+
+    async def versions(self, name: str) -> list[str]:
+        """The semantic versions of the cards of that name."""
+        request = cards_pb2.ListCardsRequest(all_versions=True)
+        response = await self._call("ListCards", request)
+        return [record.version for record in response.cards if record.name == name]
+
+    async def commit(self, idempotency_key: str, ticket: partners.Ticket) -> str:
+        """Publishes an uploaded card or keeps a dataset."""
+        request = cards_pb2.CommitRequest(
+            idempotency_key=idempotency_key, ticket=_to_ticket(ticket)
+        )
+        response = await self._call("Commit", request)
+        if not response.HasField("record") or not response.record.name:
+            return ""
+        return f"{response.record.name}@{response.record.digest}"
+
+    async def _call(self, method: str, request: Any) -> Any:
+        stub: Any = cards_pb2_grpc.CardStoreStub(await self._channel())
+        try:
+            return await client.call(getattr(stub, method), request)
+        except errors.UnavailableError:
+            # The store may have come back elsewhere: look again before the next try.
+            self._address = ""
+            raise
+
+    async def _channel(self) -> grpc.aio.Channel:
+        async with self._looking:
+            if not self._address:
+                stores = await self._find()
+                if not stores:
+                    raise errors.UnavailableError("no card store was found; is one running?")
+                self._address = stores[0].control
+            if self._address not in self._channels:
+                self._channels[self._address] = client.channel(self._address)
+            return self._channels[self._address]
+
+
+class InferenceClient:
+    """`partners.Inference` over a channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Takes the channel."""
+        self._stub: Any = inference_pb2_grpc.InferenceStub(channel)
+
+    async def ask(self, query: str) -> partners.Reply:
+        """The answer a user would get now."""
+        request = inference_pb2.GenerateRequest(query=query, no_learning=True)
+        response = await client.call(self._stub.Generate, request, _GENERATE_S)
+        return partners.Reply(answer=response.answer, card=response.card)
+
+
+class Connections:
+    """The channels to all of them."""
+
+    def __init__(self, settings: config.Settings) -> None:
+        """Prepares the channels; they connect at first use."""
+        step_timeout_s = settings.factory.step_timeout_s
+        addresses = (
+            settings.distiller.address,
+            settings.trainer.address,
+            settings.inference.address,
+        )
+        self._channels = [client.channel(address) for address in addresses]
+        distiller, trainer, inference = self._channels
+        self._store = StoreClient(lambda: discovery.find_stores(settings))
+        self.partners = partners.Partners(
+            distiller=DistillerClient(distiller, step_timeout_s),
+            trainer=TrainerClient(trainer, step_timeout_s),
+            store=self._store,
+            inference=InferenceClient(inference),
+        )
+
+    async def close(self) -> None:
+        """Closes them."""
+        await self._store.close()
+        for channel in self._channels:
+            await channel.close(None)
+
+
+async def _result(
+    method: Any, request: Any, on_progress: partners.OnProgress, deadline_s: float
+) -> Any:
+    """The result in the last message of a progress stream."""
+
+    async def report(update: Any) -> None:
+        if not update.HasField("result"):
+            await on_progress(update.progress, update.detail)
+
+    last = await client.last_of_stream(method, request, report, deadline_s)
+    if not last.HasField("result"):
+        # A service that is stopped ends its streams in good order.
+        raise errors.UnavailableError("the stream ended before its result; ask again")
+    return last.result
+
+
+def _ticket(ticket: Any) -> partners.Ticket:
+    return partners.Ticket(ticket.kind, ticket.digest, ticket.size_bytes, ticket.name)
+
+
+def _to_ticket(ticket: partners.Ticket) -> types_pb2.Ticket:
+    return types_pb2.Ticket(
+        kind=ticket.kind, digest=ticket.digest, size_bytes=ticket.size_bytes, name=ticket.name
+    )

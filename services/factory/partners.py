@@ -1,0 +1,172 @@
+"""What the factory asks of other services, and what they answer, without a word of protobuf.
+
+The values are recorded by DBOS as JSON, so they hold nothing but text, numbers and one another.
+`clients` implements the protocols over gRPC; tests implement them by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+OnProgress = Callable[[float, str], Awaitable[None]]
+"""Takes the progress (0 to 1) and what is being done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ticket:
+    """Names one large thing in the card store's data plane."""
+
+    kind: str
+    digest: str
+    size_bytes: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Trigger:
+    """A question that revealed the gap, with the answer that the teacher gave."""
+
+    query: str
+    expected_answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Distilled:
+    """What a teacher knew about a gap."""
+
+    dataset: Ticket
+    skill_name: str
+    domain: str
+    description: str
+    teacher: str
+    facts: int
+    questions: int
+    held_out: int
+    triggers: tuple[Trigger, ...]
+    unanswered: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOrder:
+    """What the trainer is to make."""
+
+    run_id: str
+    """Idempotency key: the task's id, with a suffix for every try but the first."""
+    dataset: Ticket
+    skill_name: str
+    version: str
+    domain: str
+    description: str
+    teacher: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A draft card, still on the trainer's disk."""
+
+    draft: Ticket
+    steps: int
+    final_loss: float
+    trained_right: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GateRow:
+    """One requirement of the gate and how the draft met it."""
+
+    name: str
+    right: int
+    asked: int
+    required: float
+    passed: bool
+
+    def __str__(self) -> str:
+        """For people: `held_out 3/8 (needs 50 %)`."""
+        return f"{self.name} {self.right}/{self.asked} (needs {self.required:.0%})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """What the gate found; the card is sealed and uploaded where it passed."""
+
+    passed: bool
+    rows: tuple[GateRow, ...]
+    card: Ticket | None
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What the inference node answered, and which card did (`name@digest`; empty for none)."""
+
+    answer: str
+    card: str
+
+
+class Distiller(Protocol):
+    """Asks the teachers."""
+
+    async def locate(self, query: str) -> str:
+        """The topic key of a question; empty where the sources say nothing about it."""
+
+    async def distil(
+        self,
+        task_id: str,
+        queries: Sequence[str],
+        topic: str,
+        document: str,
+        on_progress: OnProgress,
+    ) -> Distilled:
+        """Question/answer pairs about a gap; idempotent by task_id."""
+
+
+class Trainer(Protocol):
+    """Trains and proves cards."""
+
+    async def train(self, order: TrainingOrder, on_progress: OnProgress) -> Trained:
+        """Trains a draft; idempotent by the order's run_id."""
+
+    async def prove(
+        self,
+        run_id: str,
+        dataset: Ticket,
+        draft: Ticket,
+        triggers: Sequence[Trigger],
+        on_progress: OnProgress,
+    ) -> Proof:
+        """Measures a draft; idempotent by run_id."""
+
+
+class Store(Protocol):
+    """Keeps cards and datasets."""
+
+    async def versions(self, name: str) -> list[str]:
+        """The semantic versions of the cards of that name."""
+
+    async def commit(self, idempotency_key: str, ticket: Ticket) -> str:
+        """Publishes an uploaded card or keeps a dataset.
+
+        Returns:
+            `name@digest` of a card; empty for a dataset.
+        """
+
+
+class Inference(Protocol):
+    """Answers questions."""
+
+    async def ask(self, query: str) -> Reply:
+        """The answer a user would get now; the question starts no learning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Partners:
+    """The services that a learning task passes through."""
+
+    distiller: Distiller
+    trainer: Trainer
+    store: Store
+    inference: Inference

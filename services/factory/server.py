@@ -1,0 +1,48 @@
+"""All the wiring of the factory: ledger, DBOS, the other services, gRPC."""
+
+from __future__ import annotations
+
+from services.factory import board, clients, durable, ledger, queue, service, stages, workflow
+from shared import settings as config
+from shared.rpc import server as rpc
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the factory until a signal.
+
+    Raises:
+        errors.ConfigError: the port is taken.
+    """
+    url = database_url(settings)
+    kept = board.TaskBoard(ledger.Ledger(url))
+    connections = clients.Connections(settings)
+    runtime = durable.Runtime(url, settings.factory.concurrency)
+    work = stages.Stages(kept, connections.partners, settings.factory.step_timeout_s)
+    distiller = workflow.SkillDistiller(work, runtime.step)
+    factory = queue.SkillFactory(
+        kept, runtime, connections.partners.distiller, settings.factory.gather_s
+    )
+    server = rpc.Server([service.FactoryService(factory).add_to], settings.factory.address)
+    try:
+        # The port first: it tells a second factory that there is one, before it takes over the
+        # workflows that the first is running. Calls that need the queue wait for it.
+        await server.start()
+        try:
+            await runtime.start(distiller.learn)
+            await factory.recover()
+            await rpc.until_signal()
+        finally:
+            await server.stop()
+            await runtime.stop()
+    finally:
+        await connections.close()
+        await kept.close()
+
+
+def database_url(settings: config.Settings) -> str:
+    """The URL of the database that holds tasks and workflows."""
+    if settings.factory.database_url:
+        return settings.factory.database_url
+    folder = settings.state_path("factory")
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder.resolve() / 'factory.sqlite'}"

@@ -1,0 +1,120 @@
+"""The factory over gRPC: translates between protobuf and the domain, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from services.factory import queue, tasks
+from shared import errors
+from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
+
+SERVICE_NAME = factory_pb2.DESCRIPTOR.services_by_name["Factory"].full_name
+
+
+class FactoryService(factory_pb2_grpc.FactoryServicer):
+    """Serves `skillmesh.v1.Factory`."""
+
+    def __init__(self, factory: queue.SkillFactory) -> None:
+        """Takes the domain object."""
+        self._factory = factory
+
+    def add_to(self, server: grpc.aio.Server) -> str:
+        """Registers the service and returns its full name."""
+        factory_pb2_grpc.add_FactoryServicer_to_server(self, server)
+        return SERVICE_NAME
+
+    async def ReportDissonance(
+        self, request: factory_pb2.CognitiveDissonance, context: Any
+    ) -> factory_pb2.ReportDissonanceResponse:
+        """Opens a task for a gap, unless an open one covers it."""
+        event = tasks.CognitiveDissonance(
+            event_id=request.event_id,
+            query=request.query,
+            confidence=request.confidence,
+            detected_at_ms=request.detected_at_ms,
+        )
+        task, created = await self._factory.report_dissonance(event)
+        return factory_pb2.ReportDissonanceResponse(task_id=task.id, created=created)
+
+    async def Teach(
+        self, request: factory_pb2.TeachRequest, context: Any
+    ) -> types_pb2.TrainingTask:
+        """Opens a task for a topic or document."""
+        return _to_task(
+            await self._factory.teach(
+                topic=request.topic,
+                document=request.document,
+                priority=request.priority,
+                idempotency_key=request.idempotency_key,
+            )
+        )
+
+    async def GetTask(
+        self, request: factory_pb2.GetTaskRequest, context: Any
+    ) -> types_pb2.TrainingTask:
+        """One task."""
+        return _to_task(await self._factory.get(request.id))
+
+    async def FindTask(
+        self, request: factory_pb2.FindTaskRequest, context: Any
+    ) -> types_pb2.TrainingTask:
+        """The task that an event led to."""
+        return _to_task(await self._factory.find(request.event_id, request.wait_s))
+
+    async def ListTasks(
+        self, request: factory_pb2.ListTasksRequest, context: Any
+    ) -> factory_pb2.ListTasksResponse:
+        """Tasks, the newest first."""
+        statuses = [_status(number) for number in request.statuses]
+        found = await self._factory.list(statuses, request.limit)
+        return factory_pb2.ListTasksResponse(tasks=[_to_task(task) for task in found])
+
+    async def WatchTask(
+        self, request: factory_pb2.WatchTaskRequest, context: Any
+    ) -> AsyncIterator[types_pb2.TrainingTask]:
+        """The task now and at every change, until it has ended."""
+        async for task in self._factory.watch(request.id):
+            yield _to_task(task)
+
+    async def CancelTask(
+        self, request: factory_pb2.CancelTaskRequest, context: Any
+    ) -> types_pb2.TrainingTask:
+        """Ends a task before its card is published."""
+        return _to_task(await self._factory.cancel(request.id))
+
+    async def RetryTask(
+        self, request: factory_pb2.RetryTaskRequest, context: Any
+    ) -> types_pb2.TrainingTask:
+        """Opens a task for the gap of one that ended without a card."""
+        return _to_task(await self._factory.retry(request.id, request.idempotency_key))
+
+
+def _status(number: Any) -> tasks.TaskStatus:
+    try:
+        return tasks.TaskStatus[types_pb2.TaskStatus.Name(number)]
+    except (KeyError, ValueError):
+        raise errors.InvalidInputError(f"statuses: {number} is not a status of tasks") from None
+
+
+def _to_task(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
+    return types_pb2.TrainingTask(
+        id=task.id,
+        trigger_query=task.trigger_query,
+        other_queries=task.other_queries,
+        domain=task.domain,
+        priority=task.priority,
+        status=types_pb2.TaskStatus.Value(task.status.name),
+        card=task.card,
+        error=task.error,
+        progress=task.progress,
+        detail=task.detail,
+        stage_times=[
+            types_pb2.StageTime(stage=time.stage, seconds=time.seconds) for time in task.stage_times
+        ],
+        created_at_ms=task.created_at_ms,
+        updated_at_ms=task.updated_at_ms,
+        retry_of=task.retry_of,
+    )

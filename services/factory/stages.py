@@ -1,0 +1,229 @@
+"""One stage of a learning task each: begin it in the ledger, ask the service, note the time.
+
+Every stage may run again from its beginning after a crash: the ledger moves to a state once, the
+services know a task's work by its id. Knows nothing about DBOS and nothing about protobuf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from services.factory import board, partners, tasks, versions
+from shared import errors, grading
+from shared.rpc import client
+
+T = TypeVar("T")
+
+CONFIRM_S = 60.0
+"""How long a published card may take until the inference node answers with it."""
+_CONFIRM_PAUSE_S = 0.25
+_PROGRESS_EVERY_S = 0.2
+
+
+class Stages:
+    """The stages of `workflow.SkillDistiller`."""
+
+    def __init__(
+        self,
+        kept: board.TaskBoard,
+        others: partners.Partners,
+        step_timeout_s: float,
+        confirm_s: float = CONFIRM_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes what the stages work with.
+
+        Args:
+            kept: the tasks.
+            others: the services asked.
+            step_timeout_s: how long a stage waits for a service that is away.
+            confirm_s: how long one question is asked until the new card answers it.
+            clock: seconds, monotonic.
+        """
+        self._board = kept
+        self._others = others
+        self._step_timeout_s = step_timeout_s
+        self._confirm_s = confirm_s
+        self._clock = clock
+
+    async def distil(self, task_id: str) -> partners.Distilled:
+        """Has the distiller ask a teacher, and keeps the dataset.
+
+        Raises:
+            errors.TeacherError: no question was answered.
+        """
+        task = await self._begin(task_id, tasks.TaskStatus.DISTILLING, "distil")
+
+        async def attempt() -> partners.Distilled:
+            return await self._others.distiller.distil(
+                task_id, task.queries, task.topic, task.document, self._reporter(task_id)
+            )
+
+        distilled = await self._patiently(attempt)
+        if distilled.unanswered and not distilled.triggers:
+            raise errors.TeacherError(
+                f"{distilled.teacher or 'the teacher'} found no answer to "
+                f"{_quoted(distilled.unanswered)}"
+            )
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.placed(distilled.domain, now_ms))
+        return distilled
+
+    async def keep_dataset(self, task_id: str, distilled: partners.Distilled) -> None:
+        """Commits the dataset, so that the card store keeps what a card was made from."""
+        await self._commit(f"{task_id}:dataset", distilled.dataset)
+        await self._end(task_id, "distil")
+
+    async def choose_version(self, skill_name: str) -> str:
+        """The version of the card to be."""
+        published = await self._patiently(lambda: self._others.store.versions(skill_name))
+        return versions.next_minor(published)
+
+    async def train(self, task_id: str, order: partners.TrainingOrder) -> partners.Trained:
+        """Has the trainer make a draft."""
+        await self._begin(task_id, tasks.TaskStatus.TRAINING, "train")
+        trained = await self._patiently(
+            lambda: self._others.trainer.train(order, self._reporter(task_id))
+        )
+        await self._end(task_id, "train")
+        return trained
+
+    async def prove(
+        self,
+        task_id: str,
+        run_id: str,
+        distilled: partners.Distilled,
+        trained: partners.Trained,
+    ) -> partners.Proof:
+        """Has the trainer measure its draft."""
+        await self._begin(task_id, tasks.TaskStatus.EVALUATING, "prove")
+
+        async def attempt() -> partners.Proof:
+            return await self._others.trainer.prove(
+                run_id,
+                distilled.dataset,
+                trained.draft,
+                distilled.triggers,
+                self._reporter(task_id),
+            )
+
+        proof = await self._patiently(attempt)
+        await self._end(task_id, "prove")
+        return proof
+
+    async def publish(self, task_id: str, ticket: partners.Ticket) -> str:
+        """Commits the card.
+
+        Returns:
+            Its `name@digest`.
+        """
+        await self._begin(task_id, tasks.TaskStatus.PUBLISHING, "publish")
+        card = await self._commit(f"{task_id}:card", ticket)
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.published(card, now_ms))
+        await self._end(task_id, "publish")
+        return card
+
+    async def confirm(
+        self, task_id: str, card: str, triggers: tuple[partners.Trigger, ...]
+    ) -> None:
+        """Asks every question again until the new card answers it right.
+
+        Raises:
+            errors.PreconditionError: one is still not answered by it, or not right, in time.
+        """
+        report = self._reporter(task_id)
+        await self._begin(task_id, tasks.TaskStatus.PUBLISHING, "confirm")
+        for number, trigger in enumerate(triggers):
+            await report(number / len(triggers), f"asking again: {trigger.query}")
+            await self._confirm_one(card, trigger)
+        await self._end(task_id, "confirm")
+
+    async def complete(self, task_id: str, distilled: partners.Distilled) -> None:
+        """Ends the task well."""
+        detail = f"learned from {distilled.teacher}"
+        if distilled.unanswered:
+            detail += f"; no answer was found to {_quoted(distilled.unanswered)}"
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.completed(detail, now_ms))
+
+    async def fail(self, task_id: str, reason: str) -> None:
+        """Ends the task FAILED; one that has ended stays as it is."""
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.failed(reason, now_ms))
+
+    async def _confirm_one(self, card: str, trigger: partners.Trigger) -> None:
+        deadline = self._clock() + self._confirm_s
+        while True:
+            try:
+                reply = await self._others.inference.ask(trigger.query)
+            except errors.SkillmeshError as error:
+                if not error.retryable:
+                    raise
+                seen = f"no answer ({error})"
+            else:
+                right = grading.is_right(reply.answer, trigger.expected_answer)
+                if reply.card == card and right:
+                    return
+                seen = f"{reply.answer!r} from {reply.card or 'the bare base model'}"
+            if self._clock() > deadline:
+                raise errors.PreconditionError(
+                    f"the published card {card} does not answer {trigger.query!r} on the "
+                    f"inference node: expected {trigger.expected_answer!r}, got {seen}"
+                )
+            await asyncio.sleep(_CONFIRM_PAUSE_S)
+
+    async def _commit(self, idempotency_key: str, ticket: partners.Ticket) -> str:
+        return await self._patiently(lambda: self._others.store.commit(idempotency_key, ticket))
+
+    async def _begin(
+        self, task_id: str, status: tasks.TaskStatus, stage: str
+    ) -> tasks.TrainingTask:
+        now_ms = self._board.now_ms()
+        return await self._board.change(
+            task_id, lambda task: task.moved(status, now_ms).timing(stage, now_ms)
+        )
+
+    async def _end(self, task_id: str, stage: str) -> None:
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.timed(stage, now_ms))
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeats an idempotent attempt while its service is away."""
+
+        async def once() -> T | errors.TeacherUnavailableError:
+            try:
+                return await attempt()
+            except errors.TeacherUnavailableError as error:
+                # The distiller has been through all its teachers. Waiting here would block the
+                # queue for as long as they are down; the task fails and can be retried.
+                return error
+
+        outcome = await client.retried(once, self._step_timeout_s, self._clock)
+        if isinstance(outcome, errors.TeacherUnavailableError):
+            raise outcome
+        return outcome
+
+    def _reporter(self, task_id: str) -> partners.OnProgress:
+        """Writes progress to the ledger, a few times a second at most."""
+        last_at = -math.inf
+
+        async def report(progress: float, detail: str) -> None:
+            nonlocal last_at
+            if self._clock() - last_at < _PROGRESS_EVERY_S:
+                return
+            last_at = self._clock()
+            now_ms = self._board.now_ms()
+            await self._board.change(
+                task_id, lambda task: task.progressed(progress, detail, now_ms)
+            )
+
+        return report
+
+
+def _quoted(questions: tuple[str, ...]) -> str:
+    return ", ".join(repr(question) for question in questions)

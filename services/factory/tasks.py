@@ -1,0 +1,282 @@
+"""A learning task: its questions, its states and the moves between them.
+
+Pure values: every change returns a new task. Knows nothing about databases, services or DBOS; the
+ledger keeps tasks, the workflow moves them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from shared import errors
+
+LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
+DEFAULT_PRIORITY = 3
+LONGEST_QUERY = 4000
+"""Characters of a question or topic."""
+_PUNCTUATION = re.compile(
+    r"""(?<!\d)[.,]|[.,](?!\d)|[;:!?\u00bf\u00a1"'`()\[\]{}\u2018-\u201e\u00ab\u00bb\u2013-\u2015]"""
+)
+
+
+class TaskStatus(enum.Enum):
+    """Where a task stands."""
+
+    PENDING = "PENDING"
+    DISTILLING = "DISTILLING"
+    TRAINING = "TRAINING"
+    EVALUATING = "EVALUATING"
+    PUBLISHING = "PUBLISHING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def final(self) -> bool:
+        """Whether a task in this state changes no more."""
+        return not _NEXT[self]
+
+
+_NEXT: dict[TaskStatus, frozenset[TaskStatus]] = {
+    TaskStatus.PENDING: frozenset({TaskStatus.DISTILLING, TaskStatus.FAILED, TaskStatus.CANCELLED}),
+    TaskStatus.DISTILLING: frozenset(
+        {TaskStatus.TRAINING, TaskStatus.FAILED, TaskStatus.CANCELLED}
+    ),
+    TaskStatus.TRAINING: frozenset(
+        {TaskStatus.EVALUATING, TaskStatus.FAILED, TaskStatus.CANCELLED}
+    ),
+    # Back to training: a card that did not pass gets one more try with another seed.
+    TaskStatus.EVALUATING: frozenset(
+        {TaskStatus.TRAINING, TaskStatus.PUBLISHING, TaskStatus.FAILED, TaskStatus.CANCELLED}
+    ),
+    # No way to CANCELLED: the card may be with the nodes already.
+    TaskStatus.PUBLISHING: frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED}),
+    TaskStatus.COMPLETED: frozenset(),
+    TaskStatus.FAILED: frozenset(),
+    TaskStatus.CANCELLED: frozenset(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CognitiveDissonance:
+    """A question for which no card fits."""
+
+    event_id: str
+    query: str
+    confidence: float
+    detected_at_ms: int
+    """Unix time."""
+
+    def __post_init__(self) -> None:
+        """Refuses an event that nothing could be learned from."""
+        if not self.event_id:
+            raise errors.InvalidInputError("event_id is empty: it is what counts an event once")
+        _check_text("query", self.query)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTime:
+    """How long one stage took."""
+
+    stage: str
+    """detect, distil, train, prove, publish, confirm."""
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingTask:
+    """One gap to be closed: what to learn, and how far that is."""
+
+    id: str
+    trigger_query: str
+    """The question that revealed the gap; for a taught topic or document, its words or name."""
+    created_at_ms: int
+    updated_at_ms: int
+    other_queries: tuple[str, ...] = ()
+    """Further questions about the same gap."""
+    topic: str = ""
+    """What to learn in words, where a person asked for it."""
+    document: str = ""
+    """The document to learn, where a person asked for it."""
+    topic_key: str = ""
+    """What the gap is about, as the distiller located it; empty where it could not."""
+    domain: str = ""
+    priority: int = DEFAULT_PRIORITY
+    """1 (low) to 5 (critical)."""
+    status: TaskStatus = TaskStatus.PENDING
+    card: str = ""
+    """name@digest once published."""
+    error: str = ""
+    """Why it FAILED."""
+    progress: float = 0.0
+    """0 to 1 within the current status."""
+    detail: str = ""
+    """What the current status is doing, for people."""
+    stage_times: tuple[StageTime, ...] = ()
+    stage: str = ""
+    """The stage whose time runs."""
+    stage_since_ms: int = 0
+    """Since when it runs, restarts of the factory included."""
+    retry_of: str = ""
+    """The task that this one tries again."""
+
+    def __post_init__(self) -> None:
+        """Refuses a task that could never be worked on."""
+        _check_text("trigger_query", self.trigger_query)
+        if not LOWEST_PRIORITY <= self.priority <= HIGHEST_PRIORITY:
+            raise errors.InvalidInputError(
+                f"priority {self.priority} is not between {LOWEST_PRIORITY} (low) and "
+                f"{HIGHEST_PRIORITY} (critical)"
+            )
+        if self.topic and self.document:
+            raise errors.InvalidInputError("give a topic or a document, not both")
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """The questions to be answered; a taught topic or document has none of its own."""
+        own = () if self.topic or self.document else (self.trigger_query,)
+        return (*own, *self.other_queries)
+
+    def gap_keys(self) -> tuple[str, ...]:
+        """What an open task of the same gap would be found by, the surest first."""
+        keys = [f"question:{fold(query)}" for query in self.queries]
+        if self.topic:
+            keys.append(f"topic:{fold(self.topic)}")
+        if self.document:
+            keys.append(f"document:{self.document}")
+        if self.topic_key:
+            keys.append(f"place:{self.topic_key}")
+        return tuple(dict.fromkeys(keys))
+
+    def joined(self, queries: Iterable[str], now_ms: int) -> TrainingTask:
+        """The task with further questions; those it already has in other spelling are left out."""
+        known = {fold(query) for query in self.queries}
+        fresh = [query for query in queries if fold(query) not in known]
+        if not fresh:
+            return self
+        return dataclasses.replace(
+            self, other_queries=(*self.other_queries, *fresh), updated_at_ms=now_ms
+        )
+
+    def moved(self, status: TaskStatus, now_ms: int, detail: str = "") -> TrainingTask:
+        """The task in another state.
+
+        Moving to the state it is already in changes nothing: a step that is repeated after a
+        crash says again where it stands.
+
+        Raises:
+            errors.PreconditionError: there is no way from the task's state to that one.
+        """
+        if status is self.status and not status.final:
+            return self
+        if status not in _NEXT[self.status]:
+            raise errors.PreconditionError(
+                f"task {self.id} is {self.status.value} and cannot become {status.value}"
+            )
+        return dataclasses.replace(
+            self, status=status, progress=0.0, detail=detail, updated_at_ms=now_ms
+        )
+
+    def timing(self, stage: str, now_ms: int) -> TrainingTask:
+        """The task with that stage's time running; it goes on where it runs already."""
+        if self.stage == stage:
+            return self
+        return dataclasses.replace(self, stage=stage, stage_since_ms=now_ms, updated_at_ms=now_ms)
+
+    def timed(self, stage: str, now_ms: int) -> TrainingTask:
+        """The task with the running stage's time added to what that stage took before."""
+        if self.stage != stage:
+            return self
+        before = sum(time.seconds for time in self.stage_times if time.stage == stage)
+        spent = StageTime(stage, before + max(0, now_ms - self.stage_since_ms) / 1000)
+        others = tuple(time for time in self.stage_times if time.stage != stage)
+        return dataclasses.replace(
+            self, stage="", stage_times=(*others, spent), updated_at_ms=now_ms
+        )
+
+    def progressed(self, progress: float, detail: str, now_ms: int) -> TrainingTask:
+        """The task further on within its state; an ended one stays as it is."""
+        if self.status.final:
+            return self
+        return dataclasses.replace(
+            self, progress=min(1.0, max(0.0, progress)), detail=detail, updated_at_ms=now_ms
+        )
+
+    def placed(self, domain: str, now_ms: int) -> TrainingTask:
+        """The task with the domain that the distiller found; an ended one stays as it is."""
+        if self.status.final:
+            return self
+        return dataclasses.replace(self, domain=domain, updated_at_ms=now_ms)
+
+    def published(self, card: str, now_ms: int) -> TrainingTask:
+        """The task with its card, `name@digest`; an ended one stays as it is."""
+        if self.status.final:
+            return self
+        return dataclasses.replace(self, card=card, updated_at_ms=now_ms)
+
+    def failed(self, reason: str, now_ms: int) -> TrainingTask:
+        """The task FAILED for that reason; an ended one stays as it is."""
+        if self.status.final:
+            return self
+        return dataclasses.replace(self.moved(TaskStatus.FAILED, now_ms), error=reason)
+
+    def completed(self, detail: str, now_ms: int) -> TrainingTask:
+        """The task COMPLETED; an ended one stays as it is."""
+        if self.status.final:
+            return self
+        return dataclasses.replace(self.moved(TaskStatus.COMPLETED, now_ms, detail), progress=1.0)
+
+    def cancelled(self, now_ms: int) -> TrainingTask:
+        """The task CANCELLED; one that is CANCELLED already stays as it is.
+
+        Raises:
+            errors.PreconditionError: it has ended otherwise, or its card is being published.
+        """
+        if self.status is TaskStatus.CANCELLED:
+            return self
+        return self.moved(TaskStatus.CANCELLED, now_ms)
+
+    def retried(self, new_id: str, now_ms: int) -> TrainingTask:
+        """A new task for the same gap.
+
+        Raises:
+            errors.PreconditionError: this one did not fail and was not cancelled.
+        """
+        if self.status not in (TaskStatus.FAILED, TaskStatus.CANCELLED):
+            raise errors.PreconditionError(
+                f"task {self.id} is {self.status.value}; only FAILED and CANCELLED ones are retried"
+            )
+        return TrainingTask(
+            id=new_id,
+            trigger_query=self.trigger_query,
+            other_queries=self.other_queries,
+            topic=self.topic,
+            document=self.document,
+            topic_key=self.topic_key,
+            priority=self.priority,
+            retry_of=self.id,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+        )
+
+
+def fold(question: str) -> str:
+    """A question without the differences that do not matter: case, white space, punctuation.
+
+    Signs that tell things apart stay: 3.14 is not 3 14, C# is not C++.
+    """
+    plain = unicodedata.normalize("NFKC", question).casefold()
+    return " ".join(_PUNCTUATION.sub(" ", plain).split()) or question.strip()
+
+
+def _check_text(field: str, text: str) -> None:
+    if not text.strip():
+        raise errors.InvalidInputError(f"{field} is empty")
+    if len(text) > LONGEST_QUERY:
+        raise errors.InvalidInputError(
+            f"{field} has {len(text)} characters; at most {LONGEST_QUERY} are taken"
+        )

@@ -1,0 +1,140 @@
+"""`SkillDistiller`: the durable workflow from a gap to a card that answers.
+
+gather (the queue's delay) -> distil -> train -> prove -> publish -> confirm. Every step's result is
+recorded, so that a factory killed at any moment goes on at the step it was in and repeats none
+that was finished. The order of the steps and their names are the workflow's history: whoever
+changes them raises `durable.WORKFLOW_VERSION`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import pydantic
+import structlog
+
+from services.factory import partners, stages
+from shared import errors
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+_log = structlog.get_logger(__name__)
+_SEEDS = (1, 2)
+"""One training, and one more with another seed where the first does not pass."""
+
+
+class RunStep(Protocol):
+    """Runs a step once and for all: where its result is recorded already, returns that."""
+
+    async def __call__(self, name: str, body: Callable[[], Awaitable[Json]]) -> Json:
+        """Runs the body unless its result is recorded."""
+
+
+class SkillDistiller:
+    """Ties detection, distillation, training and deployment into one loop."""
+
+    def __init__(self, work: stages.Stages, run_step: RunStep) -> None:
+        """Takes the stages and what records their results."""
+        self._stages = work
+        self._run_step = run_step
+
+    async def learn(self, task_id: str) -> None:
+        """Works on a task until it has ended, well or FAILED."""
+        try:
+            await self._learn(task_id)
+        except _StoppedError as stopped:
+            reason = str(stopped)
+            await self._step("fail", type(None), lambda: self._stages.fail(task_id, reason))
+        except Exception as error:
+            # Nobody waits for this call: without this the task would stay open for ever.
+            _log.exception("workflow broken", task=task_id)
+            await self._stages.fail(task_id, f"the workflow broke: {_described(error)}")
+            raise
+
+    async def _learn(self, task_id: str) -> None:
+        work = self._stages
+        distilled = await self._step("distil", partners.Distilled, lambda: work.distil(task_id))
+        await self._step("keep dataset", type(None), lambda: work.keep_dataset(task_id, distilled))
+        version = await self._step(
+            "choose version", str, lambda: work.choose_version(distilled.skill_name)
+        )
+        ticket = await self._prove(task_id, distilled, version)
+        card = await self._step("publish", str, lambda: work.publish(task_id, ticket))
+        await self._step(
+            "confirm", type(None), lambda: work.confirm(task_id, card, distilled.triggers)
+        )
+        await self._step("complete", type(None), lambda: work.complete(task_id, distilled))
+
+    async def _prove(
+        self, task_id: str, distilled: partners.Distilled, version: str
+    ) -> partners.Ticket:
+        """Trains until a draft passes the gate, twice at most."""
+        figures = []
+        for seed in _SEEDS:
+            proof = await self._train_and_measure(task_id, distilled, version, seed)
+            if proof.passed and proof.card is not None:
+                return proof.card
+            failed = [str(row) for row in proof.rows if not row.passed]
+            figures.append(", ".join(failed) or "no figures given")
+        raise _StoppedError(
+            f"no draft of {distilled.skill_name} passed the gate: "
+            + "; with another seed: ".join(figures)
+        )
+
+    async def _train_and_measure(
+        self, task_id: str, distilled: partners.Distilled, version: str, seed: int
+    ) -> partners.Proof:
+        # The trainer returns what it stored under a known id: another try needs another id.
+        run_id = task_id if seed == _SEEDS[0] else f"{task_id}-{seed}"
+        order = partners.TrainingOrder(
+            run_id=run_id,
+            dataset=distilled.dataset,
+            skill_name=distilled.skill_name,
+            version=version,
+            domain=distilled.domain,
+            description=distilled.description,
+            teacher=distilled.teacher,
+            seed=seed,
+        )
+        trained = await self._step(
+            f"train {seed}", partners.Trained, lambda: self._stages.train(task_id, order)
+        )
+        return await self._step(
+            f"prove {seed}",
+            partners.Proof,
+            lambda: self._stages.prove(task_id, run_id, distilled, trained),
+        )
+
+    async def _step(self, name: str, kind: type[T], body: Callable[[], Awaitable[T]]) -> T:
+        """Runs one recorded step.
+
+        A failure is recorded like a result, as data: an exception would come back from the record
+        as another one than was raised.
+        """
+        form: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(kind)
+
+        async def recorded() -> Json:
+            try:
+                value = await body()
+            except errors.SkillmeshError as error:
+                return {"failed": str(error)}
+            except Exception as error:
+                # A defect of ours or a broken partner; the task must end, with the reason.
+                _log.exception("step broken", step=name)
+                return {"failed": f"{name} broke: {_described(error)}"}
+            return {"value": form.dump_python(value, mode="json")}
+
+        outcome = await self._run_step(name, recorded)
+        if "failed" in outcome:
+            raise _StoppedError(outcome["failed"])
+        return form.validate_python(outcome["value"])
+
+
+class _StoppedError(Exception):
+    """The workflow cannot go on; the message is for people."""
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

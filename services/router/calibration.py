@@ -1,0 +1,174 @@
+"""From evidence to probabilities: does this card fit, and does none fit?
+
+A logistic model over the features of one question against one card, fitted by Newton's method with
+a ridge (penalised maximum likelihood; Hosmer & Lemeshow, Applied Logistic Regression, ch. 1).
+It learns from the practice of `background`, which is always there, and from the active cards:
+their own examples, each scored without itself, against everything that does not belong to them.
+Knows nothing about embedding, threads or thresholds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from services.router import index as indexes
+from services.router import profile as profiles
+
+Matrix = npt.NDArray[np.float64]
+_Row = tuple[Matrix, float, float]
+"""Features, label and weight."""
+FEATURES = (
+    "nearest", "nearest_three", "centroid", "remoteness", "anchor", "foreign", "unexplained",
+)  # fmt: skip
+"""Fields of `Evidence`; the square of the anchor comes as one feature more, because half a name
+(the Tarn Holm for the Skarn Holm Lighthouse) is worth far less than half of the whole name."""
+_RIDGE = 1.0
+_NEWTON_STEPS = 12
+_HARDEST = 3
+_UNTOLD_WEIGHT = 0.5
+"""A question about the right thing that the card has no answer to is only half a stranger: from a
+new wording of a fact that the card has, vectors and words hardly tell it apart."""
+_ROWS_OF_ONE_CARD = 12
+_ROWS_OF_ALL_CARDS = 240
+_SAME_SUBJECT_ANCHOR = 0.6
+_SAME_QUESTION_COSINE = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Labelled evidence."""
+
+    features_N_F: Matrix
+    labels_N: Matrix
+    """1 where the question belongs to the card, else 0."""
+    weights_N: Matrix
+    """How much each row counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A fitted logistic model."""
+
+    weights_F: Matrix
+    bias: float
+
+    def logits(self, evidence: indexes.Evidence) -> Matrix:
+        """Log odds that each card fits, shape (cards,)."""
+        return features(evidence) @ self.weights_F + self.bias
+
+
+def features(evidence: indexes.Evidence) -> Matrix:
+    """The evidence as a matrix of shape (cards, features)."""
+    columns = [getattr(evidence, name) for name in FEATURES]
+    return np.stack([*columns, evidence.anchor**2], axis=1)
+
+
+def fit(parts: Sequence[Rows]) -> Model:
+    """Fits the model; positives and negatives weigh the same in total.
+
+    Args:
+        parts: rows with at least one positive and one negative among them.
+    """
+    x_N_F = np.concatenate([part.features_N_F for part in parts])
+    y_N = np.concatenate([part.labels_N for part in parts])
+    weight_N = np.concatenate([part.weights_N for part in parts])
+    centre, scale = x_N_F.mean(axis=0), np.maximum(x_N_F.std(axis=0), 1e-6)
+    z = np.hstack([(x_N_F - centre) / scale, np.ones((len(x_N_F), 1))])
+    totals = np.where(y_N > 0, (weight_N * y_N).sum(), (weight_N * (1 - y_N)).sum())
+    weight_N = weight_N / totals * (0.5 * len(y_N))
+    penalty = np.diag([_RIDGE] * x_N_F.shape[1] + [1e-6])
+    beta = np.zeros(z.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        p = sigmoid(z @ beta)
+        gradient = z.T @ (weight_N * (y_N - p)) - penalty @ beta
+        curvature = (z * (weight_N * np.maximum(p * (1 - p), 1e-6))[:, None]).T @ z + penalty
+        beta = beta + np.linalg.solve(curvature, gradient)
+    weights = beta[:-1] / scale
+    return Model(weights, float(beta[-1] - centre @ weights))
+
+
+def practise(
+    cards: Sequence[profiles.Profile],
+    held_out: Sequence[Sequence[profiles.Question]],
+    untold: Sequence[Sequence[profiles.Question]],
+    unrelated: Sequence[profiles.Question],
+) -> Rows:
+    """Rows from made-up cards: each one's held-out questions, and the hardest strangers.
+
+    Args:
+        cards: practice cards, in an order of their own identities.
+        held_out: for each card, questions that belong to it.
+        untold: for each card, questions about its subject that it has no answer to.
+        unrelated: questions that belong to none.
+    """
+    index = indexes.Index(cards)
+    place = {profile.identity: at for at, profile in enumerate(index.profiles)}
+    found: list[_Row] = []
+    for card, belonging, missing in zip(cards, held_out, untold, strict=True):
+        own = place[card.identity]
+        for question in belonging:
+            rows = features(index.search(question))
+            found.append((rows[own], 1.0, 1.0))
+            found += [(row, 0.0, 1.0) for row in _hardest(np.delete(rows, own, axis=0))]
+        for question in missing:
+            found.append((features(index.search(question))[own], 0.0, _UNTOLD_WEIGHT))
+    for question in unrelated:
+        found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))]
+    return _rows(found)
+
+
+def observe(index: indexes.Index, unrelated: Sequence[profiles.Question]) -> Rows:
+    """Rows from the active cards: their examples without themselves, and the hardest strangers.
+
+    A question of one card that is about the same subject as another card, or nearly the same
+    question, says nothing about either: such pairs are left out, so cards that overlap do not
+    teach the model to doubt itself.
+    """
+    found: list[_Row] = []
+    cards = len(index)
+    each = max(1, min(_ROWS_OF_ONE_CARD, _ROWS_OF_ALL_CARDS // max(cards, 1)))
+    chosen = range(0, cards, max(1, cards // _ROWS_OF_ALL_CARDS))
+    for at in chosen:
+        card = index.profiles[at]
+        for number in range(0, len(card.examples), max(1, len(card.examples) // each)):
+            question = card.examples[number]
+            rest = [*card.examples[:number], *card.examples[number + 1 :]]
+            if rest:
+                alone = indexes.Index([profiles.build(card.card, rest)])
+                found.append((features(alone.search(question))[0], 1.0, 1.0))
+            evidence = index.search(question)
+            stranger = (evidence.anchor < _SAME_SUBJECT_ANCHOR) & (
+                evidence.nearest < _SAME_QUESTION_COSINE
+            )
+            stranger[at] = False
+            found += [(row, 0.0, 1.0) for row in _hardest(features(evidence)[stranger])[:1]]
+    if cards:
+        for question in unrelated[:: max(1, len(unrelated) // _ROWS_OF_ALL_CARDS)]:
+            found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))[:1]]
+    return _rows(found)
+
+
+def sigmoid(x: Matrix) -> Matrix:
+    """1 / (1 + exp(-x)) without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(x, dtype=np.float64)))
+
+
+def _hardest(rows_C_F: Matrix) -> Matrix:
+    """The rows that look most like a match: near, and about the same words."""
+    likeness = rows_C_F[:, FEATURES.index("nearest")] + rows_C_F[:, FEATURES.index("anchor")]
+    return rows_C_F[np.argsort(-likeness, kind="stable")[:_HARDEST]]
+
+
+def _rows(found: Sequence[_Row]) -> Rows:
+    if not found:
+        return Rows(np.zeros((0, len(FEATURES) + 1)), np.zeros(0), np.zeros(0))
+    features_N_F = np.stack([row for row, _, _ in found])
+    return Rows(
+        features_N_F,
+        np.array([label for _, label, _ in found]),
+        np.array([weight for _, _, weight in found]),
+    )

@@ -1,0 +1,111 @@
+"""The semantic index: one question against every card, exactly.
+
+An index never changes: adding or removing cards makes another one, so that a question that is
+being answered sees one consistent set. Cards are kept in the order of their identities, which makes
+the answer independent of the order in which they came. Knows nothing about probabilities.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from services.router import profile as profiles
+
+Column = npt.NDArray[np.float64]
+_NEAREST = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """How one question relates to each card; every array has shape (cards,)."""
+
+    nearest: Column
+    """Cosine to the nearest example."""
+    nearest_three: Column
+    """Mean cosine to the three nearest examples."""
+    centroid: Column
+    """Cosine to the centroid."""
+    remoteness: Column
+    """Distance from the centroid over the distance usual for the card's own examples."""
+    anchor: Column
+    """Salience of the question's word that the card is most about (0 to 1)."""
+    foreign: Column
+    """Weight of the question's heaviest word that no example of the card contains (0 to 1.5)."""
+    unexplained: Column
+    """Share of the weight of the question's words that no example of the card contains."""
+    nearest_example: npt.NDArray[np.int64]
+    """Index of the nearest example within its card."""
+
+
+class Index:
+    """All active cards in numpy matrices."""
+
+    def __init__(self, found: Iterable[profiles.Profile] = ()) -> None:
+        """Lays out the profiles of some cards, each identity once."""
+        by_identity = {profile.identity: profile for profile in found}
+        self.profiles = tuple(by_identity[key] for key in sorted(by_identity))
+        if not self.profiles:
+            return
+        self._examples_R_D = np.stack([e.vector for p in self.profiles for e in p.examples])
+        self._centroids_C_D = np.stack([p.centroid for p in self.profiles])
+        self._counts = np.array([len(p.examples) for p in self.profiles])
+        self._starts = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
+        self._owner = np.repeat(np.arange(len(self.profiles)), self._counts)
+        self._spreads = np.array([p.spread for p in self.profiles])
+        self._postings: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
+        for at, found_profile in enumerate(self.profiles):
+            for word, salience in found_profile.salience.items():
+                self._postings[word].append((at, salience))
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+    def changed(self, add: Iterable[profiles.Profile] = (), remove: Iterable[str] = ()) -> Index:
+        """Another index with some cards more and some identities less."""
+        gone = set(remove)
+        return Index([*(p for p in self.profiles if p.identity not in gone), *add])
+
+    def search(self, question: profiles.Question) -> Evidence:
+        """Compares a question with every card; an empty index gives empty arrays."""
+        if not self.profiles:
+            none = np.zeros(0)
+            return Evidence(none, none, none, none, none, none, none, np.zeros(0, dtype=np.int64))
+        similarity_R = (self._examples_R_D @ question.vector).astype(np.float64)
+        # Within each card the most similar example comes first, ties in the card's own order.
+        order = np.lexsort((-similarity_R, self._owner))
+        depth = np.arange(_NEAREST)
+        inside = depth < self._counts[:, None]
+        places_C_3 = self._starts[:, None] + np.minimum(depth, self._counts[:, None] - 1)
+        best_C_3 = np.where(inside, similarity_R[order][places_C_3], 0.0)
+        centroid = (self._centroids_C_D @ question.vector).astype(np.float64)
+        distance = np.sqrt(np.maximum(2.0 - 2.0 * centroid, 0.0))
+        anchor, foreign, unexplained = self._compare_words(question)
+        return Evidence(
+            nearest=best_C_3[:, 0],
+            nearest_three=best_C_3.sum(axis=1) / inside.sum(axis=1),
+            centroid=centroid,
+            remoteness=distance / np.maximum(self._spreads, 0.5),
+            anchor=anchor,
+            foreign=foreign,
+            unexplained=unexplained,
+            nearest_example=order[self._starts] - self._starts,
+        )
+
+    def _compare_words(self, question: profiles.Question) -> tuple[Column, Column, Column]:
+        cards = len(self.profiles)
+        anchor, foreign, explained = np.zeros(cards), np.zeros(cards), np.zeros(cards)
+        for word, weight in question.words.items():
+            absent = np.ones(cards, dtype=bool)
+            for at, salience in self._postings.get(word, ()):
+                absent[at] = False
+                anchor[at] = max(anchor[at], salience)
+                explained[at] += weight
+            foreign[absent] = np.maximum(foreign[absent], weight)
+        total = sum(question.words.values())
+        unexplained = 1.0 - explained / total if total > 0 else np.ones(cards)
+        return anchor, foreign, unexplained

@@ -1,0 +1,109 @@
+"""A card's routing profile as vectors and words: what a question is compared with.
+
+Pure data: built from example questions and their vectors, knows nothing about embedding them, about
+other cards or about probabilities.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.cards import manifest as manifests
+
+Vectors = npt.NDArray[np.float32]
+_LEAST_NORM = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What the router knows about a card before anything is embedded."""
+
+    name: str
+    digest: str
+    domain: str
+    description: str
+    examples: tuple[str, ...]
+    """Example questions; the description alone for a virtual candidate."""
+
+    @property
+    def identity(self) -> str:
+        """`name@digest`."""
+        return manifests.card_identity(self.name, self.digest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A text as the index sees it."""
+
+    text: str
+    vector: Vectors
+    """(dimension,), unit length or all zero."""
+    words: Mapping[str, float]
+    """Words in their basic form with their weights."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A card's examples with what is derived from all of them together."""
+
+    card: Card
+    examples: tuple[Question, ...]
+    centroid: Vectors
+    """(dimension,), unit length or all zero."""
+    spread: float
+    """Root mean square distance of the examples from the centroid (0 to 2)."""
+    salience: Mapping[str, float]
+    """How much each word is what the card is about (0 to 1): its weight times the share of the
+    examples that contain it, over the highest such product."""
+
+    @property
+    def identity(self) -> str:
+        """`name@digest` of the card."""
+        return self.card.identity
+
+
+def from_manifest(record_name: str, digest: str, manifest: manifests.Manifest) -> Card:
+    """The card that a manifest describes; without examples its description stands in for them."""
+    examples = manifest.routing.examples if manifest.routing else ()
+    told = tuple(dict.fromkeys(text.strip() for text in examples if text.strip()))
+    stand_in = manifest.description.strip() or record_name.replace("-", " ")
+    return Card(record_name, digest, manifest.domain, manifest.description, told or (stand_in,))
+
+
+def build(card: Card, examples: Sequence[Question]) -> Profile:
+    """Derives a profile from embedded examples.
+
+    Args:
+        card: whose profile it is.
+        examples: at least one.
+    """
+    vectors_E_D = np.stack([example.vector for example in examples])
+    centroid = unit(vectors_E_D.mean(axis=0))
+    distances = np.linalg.norm(vectors_E_D - centroid, axis=1)
+    return Profile(
+        card=card,
+        examples=tuple(examples),
+        centroid=centroid,
+        spread=float(np.sqrt(np.mean(distances**2))),
+        salience=_salience(examples),
+    )
+
+
+def unit(vector: Vectors) -> Vectors:
+    """The vector at unit length; one without direction becomes all zero."""
+    clean = np.nan_to_num(np.asarray(vector, dtype=np.float32), posinf=0.0, neginf=0.0)
+    norm = float(np.linalg.norm(clean))
+    return clean / np.float32(norm) if norm > _LEAST_NORM else np.zeros_like(clean)
+
+
+def _salience(examples: Sequence[Question]) -> dict[str, float]:
+    counts = collections.Counter(word for example in examples for word in example.words)
+    weights = {word: weight for example in examples for word, weight in example.words.items()}
+    products = {word: weights[word] * count / len(examples) for word, count in counts.items()}
+    highest = max(products.values(), default=0.0)
+    return {word: p / highest if highest > 0 else 0.0 for word, p in products.items()}

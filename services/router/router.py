@@ -1,0 +1,256 @@
+"""`LoRARouter`: which card fits a question, and how sure it is that any does.
+
+The heart of the service: holds the active cards in one index with one calibrated model, both
+replaced as wholes. Knows nothing about gRPC, the card store or what follows a doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable
+
+import numpy as np
+import structlog
+
+from services.router import calibration, practice, profile, words
+from services.router import index as indexes
+from shared import errors
+
+LONGEST_QUERY_CHARACTERS = 8_000
+MOST_CANDIDATES = 1_000
+EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
+_log = structlog.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One card that may fit."""
+
+    card: str
+    """`name@digest`."""
+    probability: float
+    """Calibrated; those of all cards and the probability of none sum to 1."""
+    similarity: float
+    """Cosine to the nearest example question."""
+    nearest_example: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """The answer to one question."""
+
+    query: str
+    candidates: tuple[Candidate, ...]
+    """Best first."""
+    none_probability: float
+    confidence: float
+    """1 - none_probability; from the best evidence, so that twins do not split it."""
+    threshold: float
+    dissonance: bool
+    """Whether the confidence lies below the threshold."""
+
+
+class LoRARouter:
+    """The active cards, one version of each name."""
+
+    def __init__(
+        self,
+        embed_query: EmbedQuery,
+        embed: practice.Embed,
+        weigher: words.Words,
+        ground: practice.Practice,
+        threshold: float,
+    ) -> None:
+        """Starts without cards, calibrated by practice alone.
+
+        Args:
+            embed_query: the vector of one question, soon.
+            embed: the vectors of a card's examples.
+            weigher: splits texts into weighed words.
+            ground: the practice that every calibration includes.
+            threshold: the confidence below which a decision is a dissonance, where a caller does
+                not say.
+        """
+        self._embed_query = embed_query
+        self._embed = embed
+        self._words = weigher
+        self._ground = ground
+        self._threshold = threshold
+        self._index = indexes.Index()
+        self._model = calibration.fit([ground.rows])
+        self._virtual: frozenset[str] = frozenset()
+        self._changing = asyncio.Lock()
+        self._calibrated = self._index
+        self._calibrating: asyncio.Task[None] | None = None
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """`name@digest` of every active card, in order."""
+        return tuple(found.identity for found in self._index.profiles)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the cards that are not virtual."""
+        return frozenset(
+            p.card.name for p in self._index.profiles if p.identity not in self._virtual
+        )
+
+    async def register_card(self, card: profile.Card) -> None:
+        """Makes a card routable; it takes the place of any other version of its name at once."""
+        await self.register_cards([card])
+
+    async def register_cards(self, cards: Iterable[profile.Card]) -> None:
+        """The same for many cards in one step; of several versions of a name the last counts."""
+        async with self._changing:
+            await self._add({card.name: card for card in cards}, virtual=False)
+
+    async def register_virtual_candidate(
+        self, name: str, digest: str, description: str, domain: str = ""
+    ) -> None:
+        """Makes a card routable that is known by its description alone.
+
+        Such a card lives on another node and is not loaded here. Where a card of that very
+        identity is registered with its examples, nothing changes.
+
+        Raises:
+            errors.InvalidInputError: the description is empty.
+        """
+        if not description.strip():
+            raise errors.InvalidInputError(
+                f"virtual candidate {name!r} has no description; there is nothing to compare with"
+            )
+        card = profile.Card(name, digest, domain, description, (description.strip(),))
+        async with self._changing:
+            await self._add({name: card}, virtual=True)
+
+    async def unregister_card(self, name: str) -> None:
+        """Forgets whatever version of a name is active; an unknown name is fine."""
+        async with self._changing:
+            gone = [p.identity for p in self._index.profiles if p.card.name == name]
+            if gone:
+                self._replace(self._index.changed(remove=gone), self._virtual - set(gone))
+
+    async def select(self, query: str, top_k: int = 1, threshold: float | None = None) -> Decision:
+        """Ranks the cards for a question.
+
+        Args:
+            query: the question, up to 8,000 characters.
+            top_k: how many candidates to return, 1 to 1,000.
+            threshold: 0 to 1; by default the configured one.
+
+        Raises:
+            errors.InvalidInputError: names the argument that is out of range.
+        """
+        limit = self._threshold if threshold is None else threshold
+        _check(query, top_k, limit)
+        vector = profile.unit(await self._embed_query(query))
+        # Both are read after the only wait: one consistent view for the whole answer.
+        index, model = self._index, self._model
+        evidence = index.search(profile.Question(query, vector, self._words.of(query)))
+        candidates, confidence = _share(index, evidence, model.logits(evidence), top_k)
+        return Decision(
+            query=query,
+            candidates=candidates,
+            none_probability=1.0 - confidence,
+            confidence=confidence,
+            threshold=limit,
+            dissonance=confidence < limit,
+        )
+
+    async def settled(self) -> None:
+        """Returns once the calibration reflects all cards registered so far."""
+        while self._calibrating is not None:
+            await asyncio.shield(self._calibrating)
+
+    async def close(self) -> None:
+        """Ends a calibration under way."""
+        if self._calibrating is not None:
+            self._calibrating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._calibrating
+
+    async def _add(self, cards: dict[str, profile.Card], virtual: bool) -> None:
+        active = {p.identity: p for p in self._index.profiles}
+        new = {
+            name: card
+            for name, card in cards.items()
+            if card.identity not in active or (not virtual and card.identity in self._virtual)
+        }
+        if not new:
+            return
+        texts = [text for card in new.values() for text in card.examples]
+        vectors = iter(await self._embed(texts))
+        made = []
+        for card in new.values():
+            examples = [
+                profile.Question(text, profile.unit(next(vectors)), self._words.of(text))
+                for text in card.examples
+            ]
+            made.append(profile.build(card, examples))
+        gone = {identity for identity, p in active.items() if p.card.name in new}
+        identities = {p.identity for p in made}
+        kept = self._virtual - gone
+        self._replace(
+            self._index.changed(add=made, remove=gone), kept | identities if virtual else kept
+        )
+
+    def _replace(self, index: indexes.Index, virtual: frozenset[str]) -> None:
+        self._index, self._virtual = index, virtual
+        if self._calibrating is None:
+            self._calibrating = asyncio.create_task(self._calibrate())
+
+    async def _calibrate(self) -> None:
+        """Fits until the newest set of cards is reflected, off the event loop."""
+        try:
+            while self._calibrated is not self._index:
+                index = self._index
+                try:
+                    self._model = await asyncio.to_thread(self._fit, index)
+                except (np.linalg.LinAlgError, FloatingPointError, ValueError):
+                    # The former calibration still holds; the next change tries again.
+                    _log.exception("calibration failed", cards=len(index))
+                self._calibrated = index
+        finally:
+            self._calibrating = None
+
+    def _fit(self, index: indexes.Index) -> calibration.Model:
+        observed = calibration.observe(index, self._ground.unrelated)
+        return calibration.fit([self._ground.rows, observed])
+
+
+def _check(query: str, top_k: int, threshold: float) -> None:
+    if not query.strip():
+        raise errors.InvalidInputError("query is empty; send a question")
+    if len(query) > LONGEST_QUERY_CHARACTERS:
+        raise errors.InvalidInputError(
+            f"query has {len(query):,} characters, at most {LONGEST_QUERY_CHARACTERS:,} are "
+            "routed; send the question without its attachments"
+        )
+    if not 1 <= top_k <= MOST_CANDIDATES:
+        raise errors.InvalidInputError(f"top_k is {top_k}, expected 1 to {MOST_CANDIDATES}")
+    if not 0.0 <= threshold <= 1.0:
+        raise errors.InvalidInputError(f"threshold is {threshold}, expected 0 to 1")
+
+
+def _share(
+    index: indexes.Index, evidence: indexes.Evidence, logits_C: calibration.Matrix, top_k: int
+) -> tuple[tuple[Candidate, ...], float]:
+    """The best candidates and the confidence that their probabilities share."""
+    if not len(index):
+        return (), 0.0
+    confidence = float(calibration.sigmoid(logits_C.max()))
+    shares_C = np.exp(logits_C - logits_C.max())
+    probabilities_C = confidence * shares_C / shares_C.sum()
+    best = np.argsort(-logits_C, kind="stable")[:top_k]
+    candidates = tuple(
+        Candidate(
+            card=index.profiles[at].identity,
+            probability=float(probabilities_C[at]),
+            similarity=float(evidence.nearest[at]),
+            nearest_example=index.profiles[at].examples[int(evidence.nearest_example[at])].text,
+        )
+        for at in best
+    )
+    return candidates, confidence

@@ -1,0 +1,116 @@
+"""All wiring of the router's process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import structlog
+
+from services.router import (
+    dissonance,
+    embedding,
+    practice,
+    router,
+    service,
+    spool,
+    subscriber,
+    words,
+)
+from shared import discovery
+from shared import settings as config
+from shared.models import embedder as embedders
+from shared.pb import factory_pb2_grpc, router_pb2, router_pb2_grpc
+from shared.rpc import client, watch
+from shared.rpc import server as rpc_server
+
+_REPORT_DEADLINE_S = 10.0
+_log = structlog.get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: config.Settings,
+    load_model: Callable[[], embedding.TextModel] = embedders.Embedder,
+    find_stores: watch.Find | None = None,
+    silence_s: float = watch.SILENCE_S,
+) -> AsyncIterator[int]:
+    """The router, from its start to its graceful stop.
+
+    Args:
+        settings: addresses, threshold, size of the event queue, state folder.
+        load_model: makes the embedder.
+        find_stores: looks for card stores; by default discovery.
+        silence_s: how long the store may be silent before the line counts as dead.
+
+    Yields:
+        The port that it listens on.
+
+    Raises:
+        errors.ConfigError: the port is taken, or embedder or state folder are wrong.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        embedder = embedding.Embedding(load_model)
+        stack.push_async_callback(embedder.stop)
+        await embedder.start()
+        vocabulary = embedder.vocabulary()
+        lora_router = router.LoRARouter(
+            embed_query=embedder.query,
+            embed=embedder.embed,
+            weigher=words.Words(vocabulary),
+            ground=await practice.prepare(
+                embedder.embed, vocabulary, settings.state_path("router")
+            ),
+            threshold=settings.router.dissonance_threshold,
+        )
+        stack.push_async_callback(lora_router.close)
+
+        bus = await _event_bus(settings, stack)
+        follower = watch.StoreFollower(
+            find_stores or (lambda: discovery.find_stores(settings)), silence_s
+        )
+        cards = subscriber.CardSubscriber(lora_router, follower)
+        servicer = service.RouterService(
+            lora_router, embedder, embedders.EMBEDDER_ID, dissonance.Detector(), bus, cards
+        )
+
+        def add(grpc_server: grpc.aio.Server) -> str:
+            router_pb2_grpc.add_RouterServicer_to_server(servicer, grpc_server)
+            return router_pb2.DESCRIPTOR.services_by_name["Router"].full_name
+
+        server = rpc_server.Server([add], settings.router.address)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        # Only whoever holds the port may touch the spool: a second router started by mistake would
+        # otherwise take the events of the first.
+        await bus.start()
+        stack.push_async_callback(cards.stop)
+        cards.start()
+        _log.info("router listens", port=server.port)
+        yield server.port
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the router until a signal."""
+    async with running(settings):
+        await rpc_server.until_signal()
+
+
+async def _event_bus(
+    settings: config.Settings, stack: contextlib.AsyncExitStack
+) -> dissonance.EventBus:
+    channel = await stack.enter_async_context(client.channel(settings.factory.address))
+    factory = factory_pb2_grpc.FactoryStub(channel)
+
+    async def deliver(event: spool.Dissonance) -> None:
+        message = service.dissonance_message(event)
+        await client.call(factory.ReportDissonance, message, _REPORT_DEADLINE_S)
+
+    bus = dissonance.EventBus(
+        deliver,
+        spool.Spool(settings.state_path("router", "dissonance.jsonl")),
+        settings.router.event_queue,
+    )
+    stack.push_async_callback(bus.stop)
+    return bus

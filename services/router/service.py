@@ -1,0 +1,116 @@
+"""Translates protobuf to and from the router's dataclasses, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from services.router import dissonance, embedding, spool, subscriber
+from services.router import router as routers
+from shared import errors
+from shared.pb import factory_pb2, router_pb2, router_pb2_grpc
+
+MOST_TEXTS = 2_000
+"""Texts of one Embed call: 3 MB of vectors, below gRPC's usual limit of 4 MiB."""
+LONGEST_TEXT_CHARACTERS = 8_000
+
+
+class RouterService(router_pb2_grpc.RouterServicer):
+    """`skillmesh.v1.Router`."""
+
+    def __init__(
+        self,
+        router: routers.LoRARouter,
+        embedder: embedding.Embedding,
+        embedder_id: str,
+        detector: dissonance.Detector,
+        bus: dissonance.EventBus,
+        cards: subscriber.CardSubscriber,
+    ) -> None:
+        """Takes the parts that do the work."""
+        self._router = router
+        self._embedder = embedder
+        self._embedder_id = embedder_id
+        self._detector = detector
+        self._bus = bus
+        self._cards = cards
+
+    async def Route(
+        self, request: router_pb2.RouteRequest, context: Any
+    ) -> router_pb2.RouteResponse:
+        """Ranks the cards; the event leaves when the answer has left."""
+        threshold = request.threshold if request.HasField("threshold") else None
+        decision = await self._router.select(request.query, request.top_k or 1, threshold)
+        event = None if request.no_learning else self._detector.detect(decision)
+        if event is not None:
+            context.add_done_callback(_emit_later(self._bus, event))
+        return router_pb2.RouteResponse(
+            candidates=[
+                router_pb2.RouteCandidate(
+                    card=found.card,
+                    probability=found.probability,
+                    similarity=found.similarity,
+                    nearest_example=found.nearest_example,
+                )
+                for found in decision.candidates
+            ],
+            none_probability=decision.none_probability,
+            confidence=decision.confidence,
+            dissonance=decision.dissonance,
+            event_id=event.event_id if event is not None else "",
+            threshold=decision.threshold,
+        )
+
+    async def Embed(
+        self, request: router_pb2.EmbedRequest, context: Any
+    ) -> router_pb2.EmbedResponse:
+        """Embeds texts, behind the questions of users."""
+        _check_texts(request.texts)
+        vectors_N_D = await self._embedder.embed(request.texts)
+        return router_pb2.EmbedResponse(
+            dimension=vectors_N_D.shape[1],
+            vectors=np.ascontiguousarray(vectors_N_D, dtype="<f4").tobytes(),
+            embedder_id=self._embedder_id,
+        )
+
+    async def GetRouterStatus(
+        self, request: router_pb2.GetRouterStatusRequest, context: Any
+    ) -> router_pb2.RouterStatus:
+        """Tells what is routable and what became of the events."""
+        return router_pb2.RouterStatus(
+            cards=self._router.cards,
+            revision=self._cards.revision,
+            embedder_id=self._embedder_id,
+            events_emitted=self._bus.emitted,
+            events_delivered=self._bus.delivered,
+            events_dropped=self._bus.dropped,
+        )
+
+
+def dissonance_message(event: spool.Dissonance) -> factory_pb2.CognitiveDissonance:
+    """The protobuf of an event."""
+    return factory_pb2.CognitiveDissonance(
+        event_id=event.event_id,
+        query=event.query,
+        confidence=event.confidence,
+        detected_at_ms=event.detected_at_ms,
+    )
+
+
+def _emit_later(bus: dissonance.EventBus, event: spool.Dissonance) -> Callable[[Any], None]:
+    return lambda _context: bus.emit(event)
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if len(texts) > MOST_TEXTS:
+        raise errors.InvalidInputError(
+            f"texts has {len(texts):,} entries, at most {MOST_TEXTS:,} fit one call; send several"
+        )
+    for place, text in enumerate(texts):
+        if len(text) > LONGEST_TEXT_CHARACTERS:
+            raise errors.InvalidInputError(
+                f"texts[{place}] has {len(text):,} characters, at most "
+                f"{LONGEST_TEXT_CHARACTERS:,} are embedded; cut it into parts"
+            )

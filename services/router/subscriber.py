@@ -1,0 +1,89 @@
+"""Keeps the router's cards as the card store has them.
+
+Stands between `shared.rpc.watch` (what changed) and `LoRARouter` (what is routable). Knows nothing
+about gRPC or about reconnecting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+
+from services.router import profile
+from services.router import router as routers
+from shared import errors
+from shared.cards import manifest as manifests
+from shared.rpc import watch
+
+_PAUSE_S = 0.5
+_ATTEMPTS = 5
+"""One card that can't be embedded must not keep the later ones away for ever."""
+_log = structlog.get_logger(__name__)
+
+
+class CardSubscriber:
+    """Applies every listing and change until stopped."""
+
+    def __init__(self, router: routers.LoRARouter, follower: watch.StoreFollower) -> None:
+        """Takes the router to feed and the follower that it feeds from."""
+        self._router = router
+        self._follower = follower
+        self._task: asyncio.Task[None] | None = None
+        self.revision = 0
+        """The last revision that the router's cards reflect."""
+
+    def start(self) -> None:
+        """Begins to follow; a store that can't be reached is joined later."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stops following; the cards stay."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        async with contextlib.aclosing(self._follower.follow()) as news_stream:
+            async for news in news_stream:
+                for _ in range(_ATTEMPTS):
+                    if await self._applied(news):
+                        break
+                    await asyncio.sleep(_PAUSE_S)
+                self.revision = news.revision
+
+    async def _applied(self, news: watch.Listing | watch.Change) -> bool:
+        """Whether a piece of news was applied; otherwise it is worth another attempt."""
+        try:
+            if isinstance(news, watch.Listing):
+                await self._replace_all(news.cards)
+            elif news.makes_latest:
+                await self._router.register_cards(_readable([news.card]))
+        except Exception:
+            # One failure must not end the subscription.
+            _log.exception("news of the store not applied", revision=news.revision)
+            return False
+        return True
+
+    async def _replace_all(self, records: Sequence[watch.CardRecord]) -> None:
+        cards = _readable(records)
+        await self._router.register_cards(cards)
+        for name in self._router.names - {record.name for record in records}:
+            await self._router.unregister_card(name)
+        _log.info("cards listed", cards=len(cards))
+
+
+def _readable(records: Sequence[watch.CardRecord]) -> list[profile.Card]:
+    found = []
+    for record in records:
+        try:
+            manifest = manifests.parse(record.manifest_json)
+        except errors.CardFormatError as error:
+            # The store checked it; a card of a newer version is left to newer routers.
+            _log.warning("card not routable", card=record.name, reason=str(error))
+            continue
+        found.append(profile.from_manifest(record.name, record.digest, manifest))
+    return found

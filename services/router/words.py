@@ -1,0 +1,69 @@
+"""Which words of a question name something: sentence embeddings blur invented names.
+
+`How tall is the Skarn Holm Lighthouse?` and `How tall is the Tarn Head Lighthouse?` lie close
+together for any embedder, yet only one of them is about the card. A word counts the more the rarer
+it is, by its rank in the embedder's own vocabulary. Knows nothing about cards or vectors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?", re.UNICODE)
+_COMMON_RANKS = 500
+"""The most frequent words say nothing about the subject."""
+_UNKNOWN_WEIGHT = 1.5
+_CODE_WEIGHT = 1.0
+_NUMBER_WEIGHT = 0.3
+_INFLECTED_SHARE = 0.5
+_SUFFIXES = ("s", "es", "d", "ed", "ing", "er", "ers", "ly", "ist", "ists")
+_LONG_ENOUGH_FOR_A_PLURAL = 4
+
+
+class Words:
+    """Splits texts into words and weighs them."""
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        """Takes the vocabulary, most frequent first."""
+        self._rank = {word.lower(): rank for rank, word in reversed(list(enumerate(vocabulary)))}
+        self._size = max(len(self._rank), _COMMON_RANKS + 2)
+
+    def of(self, text: str) -> dict[str, float]:
+        """The words of a text in their basic form, each with its weight (0 to 1.5)."""
+        found: dict[str, float] = {}
+        for match in _WORD.findall(text.lower()):
+            word = match.removesuffix("'s").replace("'", "")
+            if word:
+                found[_singular(word)] = self.weigh(word)
+        return found
+
+    def weigh(self, word: str) -> float:
+        """How much one lower-case word says about what a text is about."""
+        if word.isdigit():
+            return _NUMBER_WEIGHT
+        if any(sign.isdigit() for sign in word):
+            return _CODE_WEIGHT
+        rank = self._rank.get(word)
+        if rank is not None:
+            return self._by_rank(rank)
+        stems = [word.removesuffix(suffix) for suffix in _SUFFIXES if word.endswith(suffix)]
+        ranks = [self._rank[form] for stem in stems for form in (stem, stem + "e")
+                 if len(stem) > 2 and form in self._rank]  # fmt: skip
+        if ranks:
+            return _INFLECTED_SHARE * self._by_rank(min(ranks))
+        return _UNKNOWN_WEIGHT
+
+    def _by_rank(self, rank: int) -> float:
+        if rank <= _COMMON_RANKS:
+            return 0.0
+        return math.log(rank / _COMMON_RANKS) / math.log(self._size / _COMMON_RANKS)
+
+
+def _singular(word: str) -> str:
+    if len(word) < _LONG_ENOUGH_FOR_A_PLURAL or word.endswith("ss"):
+        return word
+    if word.endswith(("xes", "shes", "ches", "sses")):
+        return word[:-2]
+    return word.removesuffix("s")

@@ -1,0 +1,205 @@
+"""Follows a card store: what it holds now, then every change, over any interruption.
+
+    async for news in watch.StoreFollower(find).follow():
+        match news:
+            case watch.Listing(): ...   # the whole truth: forget what is not in it
+            case watch.Change(): ...    # one card published, or one alias moved
+
+A follower first lists the cards, then watches from the revision of that listing. When the line
+breaks or stays silent for three heartbeats, it looks for a store again and resumes from the last
+revision; a store with another identity or a shorter history (restored from a backup, or a peer) is
+listed anew. Shared by the router and the inference nodes, which never see protobuf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+import structlog
+import zeroconf
+
+from shared import discovery, errors
+from shared.pb import cards_pb2, cards_pb2_grpc
+from shared.rpc import client
+
+Find = Callable[[], Awaitable[Sequence[discovery.StoreAddress]]]
+"""Where stores may be right now, best first; usually `shared.discovery.find_stores`."""
+
+SILENCE_S = 6.0
+"""Three heartbeats: longer silence means that the line is dead."""
+LATEST = "latest"
+"""The alias of the version that is served."""
+_LISTING_DEADLINE_S = 10.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+_log = structlog.get_logger(__name__)
+
+
+class ChangeKind(enum.Enum):
+    """What happened in the store."""
+
+    CARD_PUBLISHED = "card_published"
+    """A card was committed; it is the `latest` of its name now."""
+    ALIAS_MOVED = "alias_moved"
+    """An alias points to this card now."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CardRecord:
+    """One version of a card in the store's catalogue."""
+
+    name: str
+    digest: str
+    version: str
+    domain: str
+    description: str
+    base_fingerprint: str
+    size_bytes: int
+    created_at_ms: int
+    """Unix time."""
+    aliases: tuple[str, ...]
+    manifest_json: str
+    """See `shared.cards.manifest`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The latest version of every card, at one revision."""
+
+    cards: tuple[CardRecord, ...]
+    revision: int
+    control: str
+    """`host:port` of the store's control plane."""
+    flight: str
+    """`host:port` of its data plane."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One line of the store's revision log."""
+
+    kind: ChangeKind
+    revision: int
+    card: CardRecord
+    alias: str
+    """The alias that moved; empty for a publication."""
+
+    @property
+    def makes_latest(self) -> bool:
+        """Whether its card is the version to serve from now on."""
+        if self.kind is ChangeKind.ALIAS_MOVED:
+            return self.alias == LATEST
+        return True
+
+
+class StoreFollower:
+    """One listener; follow with one task at a time."""
+
+    def __init__(self, find: Find, silence_s: float = SILENCE_S) -> None:
+        """Prepares; connects when followed.
+
+        Args:
+            find: looks for stores, at the start and after every loss.
+            silence_s: how long a line may be silent before it counts as dead.
+        """
+        self._find = find
+        self._silence_s = silence_s
+        self._store_id = ""
+        self.revision = 0
+        """The last revision that was handed out."""
+        self.connected = False
+        """Whether the line is alive."""
+
+    async def follow(self) -> AsyncGenerator[Listing | Change, None]:
+        """Listings and changes, in the order of their revisions; never ends and never raises."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                for address in await self._find():
+                    lines = self._one_store(address)
+                    async with contextlib.aclosing(lines):
+                        async for news in lines:
+                            pause_s = _FIRST_PAUSE_S
+                            if news is not None:
+                                yield news
+            except (OSError, zeroconf.Error, errors.SkillmeshError) as error:
+                # Looking for stores touches the network, which may be down just as the store may.
+                _log.info("no card store found", reason=str(error))
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _one_store(
+        self, address: discovery.StoreAddress
+    ) -> AsyncGenerator[Listing | Change | None, None]:
+        """Follows one store until its line breaks; None for a sign of life."""
+        try:
+            async with client.channel(address.control) as channel:
+                stub = cards_pb2_grpc.CardStoreStub(channel)
+                listing = await self._list_if_new(stub, address.control)
+                if listing is not None:
+                    yield listing
+                request = cards_pb2.WatchRequest(from_revision=self.revision)
+                call = stub.Watch(request)
+                try:
+                    while True:
+                        async with asyncio.timeout(self._silence_s), client.typed_errors():
+                            message = await call.read()
+                        if not isinstance(message, cards_pb2.Change):  # The end of the stream.
+                            raise errors.UnavailableError("the store ended the watch")
+                        self.connected = True
+                        yield self._take(message)
+                finally:
+                    call.cancel()
+        except TimeoutError:
+            _log.info("card store is silent", store=address.control, silence_s=self._silence_s)
+        except errors.SkillmeshError as error:
+            _log.info("card store lost", store=address.control, reason=str(error))
+        finally:
+            self.connected = False
+
+    async def _list_if_new(
+        self, stub: cards_pb2_grpc.CardStoreStub, control: str
+    ) -> Listing | None:
+        status = await client.call(
+            stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), self._silence_s
+        )
+        if status.store_id == self._store_id and status.revision >= self.revision:
+            return None
+        response = await client.call(
+            stub.ListCards, cards_pb2.ListCardsRequest(), _LISTING_DEADLINE_S
+        )
+        self._store_id, self.revision = status.store_id, response.revision
+        cards = tuple(card_record(card) for card in response.cards)
+        return Listing(cards, response.revision, control, status.flight_address)
+
+    def _take(self, message: cards_pb2.Change) -> Change | None:
+        kinds = {
+            cards_pb2.CARD_PUBLISHED: ChangeKind.CARD_PUBLISHED,
+            cards_pb2.ALIAS_MOVED: ChangeKind.ALIAS_MOVED,
+        }
+        kind = kinds.get(message.kind)
+        # Heartbeats, kinds of a newer store, and what a store repeats are only signs of life.
+        if kind is None or message.revision <= self.revision:
+            return None
+        self.revision = message.revision
+        return Change(kind, message.revision, card_record(message.card), message.alias)
+
+
+def card_record(message: cards_pb2.CardRecord) -> CardRecord:
+    """The dataclass of a protobuf record."""
+    return CardRecord(
+        name=message.name,
+        digest=message.digest,
+        version=message.version,
+        domain=message.domain,
+        description=message.description,
+        base_fingerprint=message.base_fingerprint,
+        size_bytes=message.size_bytes,
+        created_at_ms=message.created_at_ms,
+        aliases=tuple(message.aliases),
+        manifest_json=message.manifest_json,
+    )

@@ -1,0 +1,133 @@
+"""Starts the processes of a card store for real and uploads to them, rightly or wrongly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import pyarrow as pa
+import pyarrow.flight
+
+from shared.flight import client as flight_client
+
+CONTROL, DATA = "services.card_store", "services.card_store.data_plane"
+LARGEST = 4 * 1024 * 1024
+
+
+class Process:
+    """One started process; its log tells when it listens, and on which port."""
+
+    def __init__(self, module: str, config: pathlib.Path) -> None:
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", module, "--config", str(config)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[str] = []
+        self.port = 0
+        self._listens = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._popen.stderr is not None
+        for line in self._popen.stderr:
+            self.log.append(line)
+            if found := re.search(r'"port": (\d+)', line):
+                self.port = int(found[1])
+                self._listens.set()
+        self._listens.set()
+
+    def until_listening(self) -> Process:
+        assert self._listens.wait(60) and self.port, "".join(self.log)
+        return self
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        if self._popen.poll() is None:
+            self._popen.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        code = self._popen.wait(60)
+        self._reader.join()
+        assert self._popen.stderr is not None
+        self._popen.stderr.close()
+        return code
+
+
+class Store:
+    """A card store of two processes in a folder of its own."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        self.root = root
+        self.config = write_config(root)
+        self.data = Process(DATA, self.config)
+        self.control = Process(CONTROL, self.config)
+        self.control.until_listening()
+        self.data.until_listening()
+
+    @property
+    def flight_address(self) -> str:
+        return f"127.0.0.1:{self.data.port}"
+
+    def restart_control(self) -> None:
+        self.control = Process(CONTROL, self.config).until_listening()
+
+    def staged(self) -> list[str]:
+        return [path.name for path in (self.root / "card_store" / "staging").iterdir()]
+
+    def stop(self) -> None:
+        assert [self.control.end(), self.data.end()] == [0, 0], (self.control.log, self.data.log)
+
+
+def write_config(root: pathlib.Path, **card_store: object) -> pathlib.Path:
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / "config.yaml"
+    section = {
+        "address": "127.0.0.1:0",
+        "flight_address": "127.0.0.1:0",
+        "largest_upload_bytes": LARGEST,
+    }
+    content = {
+        "cluster": {"state_dir": str(root)},
+        "card_store": section | card_store,
+        "discovery": {"zeroconf": False},
+        "telemetry": {"log_format": "json"},
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def announce(data: bytes, **changed: object) -> pyarrow.flight.FlightDescriptor:
+    command: dict[str, object] = {
+        "kind": "card",
+        "digest": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
+        "batches": 1,
+    }
+    return pyarrow.flight.FlightDescriptor.for_command(json.dumps(command | changed))
+
+
+def raw_batch(data: bytes) -> pa.RecordBatch:
+    return pa.record_batch([pa.array([data], pa.large_binary())], schema=flight_client.RAW_SCHEMA)
+
+
+def send(
+    client: pyarrow.flight.FlightClient,
+    descriptor: pyarrow.flight.FlightDescriptor,
+    batch: pa.RecordBatch,
+    compression: str | None = None,
+) -> None:
+    options = pyarrow.flight.FlightCallOptions(
+        timeout=30, write_options=pa.ipc.IpcWriteOptions(compression=compression)
+    )
+    writer, _ = client.do_put(descriptor, batch.schema, options)
+    with writer:
+        writer.write_batch(batch)
+        writer.done_writing()

@@ -1,0 +1,388 @@
+"""The factory as a process of its own, killed and restarted, between stand-ins for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from shared import errors
+from shared.pb import cards_pb2, factory_pb2, factory_pb2_grpc, types_pb2
+from tests import fake_services
+
+T = TypeVar("T")
+
+ROOT = pathlib.Path(__file__).parents[2]
+PATIENCE_S = 120
+"""Only a hanging test waits this long."""
+QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
+
+
+class FactoryProcess:
+    """`python -m services.factory` with its state in one folder."""
+
+    def __init__(self, folder: pathlib.Path, others: fake_services.FakeServices, **options: Any):
+        self.address = f"127.0.0.1:{free_port()}"
+        self._log = folder / "factory.log"
+        self._config = folder / "config.yaml"
+        content = {
+            "cluster": {"state_dir": str(folder / "state")},
+            "factory": {"address": self.address, "gather_s": 0.1, **options},
+            "distiller": {"address": others.address("distiller")},
+            "trainer": {"address": others.address("trainer")},
+            "inference": {"address": others.address("inference")},
+            "discovery": {"zeroconf": False, "stores": [others.address("store")]},
+        }
+        self._config.write_text(yaml.safe_dump(content))
+        self._process: asyncio.subprocess.Process | None = None
+        self.channel = grpc.aio.insecure_channel(
+            self.address,
+            options=(("grpc.max_reconnect_backoff_ms", 200), ("grpc.enable_retries", 0)),
+        )
+        self.stub: Any = factory_pb2_grpc.FactoryStub(self.channel)
+
+    async def start(self) -> None:
+        self._process = await self._spawn()
+        health: Any = health_pb2_grpc.HealthStub(self.channel)
+        await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE_S)
+
+    async def kill(self) -> None:
+        await self._end(signal.SIGKILL)
+
+    async def terminate(self) -> int:
+        return await self._end(signal.SIGTERM)
+
+    async def close(self) -> None:
+        if self._process is not None:
+            await self.kill()
+        await self.channel.close(None)
+
+    async def second_one(self) -> tuple[int, str]:
+        """Starts another one with the same configuration; its exit code and words."""
+        process = await self._spawn(stderr=asyncio.subprocess.PIPE)
+        _, stderr = await within(process.communicate())
+        assert process.returncode is not None
+        return process.returncode, stderr.decode()
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    async def report(self, query: str, event_id: str) -> factory_pb2.ReportDissonanceResponse:
+        event = factory_pb2.CognitiveDissonance(
+            event_id=event_id,
+            query=query,
+            confidence=0.1,
+            detected_at_ms=time.time_ns() // 1_000_000,
+        )
+        response: factory_pb2.ReportDissonanceResponse
+        response = await self.stub.ReportDissonance(event, timeout=PATIENCE_S)
+        return response
+
+    async def watched(self, task_id: str) -> list[types_pb2.TrainingTask]:
+        request = factory_pb2.WatchTaskRequest(id=task_id)
+        return [task async for task in self.stub.WatchTask(request, timeout=PATIENCE_S)]
+
+    async def ended(self, task_id: str) -> types_pb2.TrainingTask:
+        return (await self.watched(task_id))[-1]
+
+    async def _spawn(self, **streams: Any) -> asyncio.subprocess.Process:
+        with self._log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "services.factory",
+                "--config",
+                str(self._config),
+                cwd=ROOT,
+                env={**os.environ, "GRPC_VERBOSITY": "NONE"},
+                **{"stderr": log, **streams},
+            )
+
+    async def _end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        return await within(process.wait())
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def within(awaited: Awaitable[T]) -> T:
+    return await asyncio.wait_for(awaited, PATIENCE_S)
+
+
+def status(task: types_pb2.TrainingTask) -> str:
+    return types_pb2.TaskStatus.Name(task.status)
+
+
+@pytest.fixture
+async def others() -> AsyncIterator[fake_services.FakeServices]:
+    services = fake_services.FakeServices()
+    services.distiller.answers[QUESTION] = ANSWER
+    await services.start()
+    yield services
+    await services.stop()
+
+
+@pytest.fixture
+async def factory(
+    others: fake_services.FakeServices, tmp_path: pathlib.Path
+) -> AsyncIterator[FactoryProcess]:
+    process = FactoryProcess(tmp_path, others)
+    await process.start()
+    yield process
+    await process.close()
+
+
+async def test_gap_is_closed_when_every_service_answers(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    others.store.cards.append(
+        cards_pb2.CardRecord(name="zorblax-trade", digest="0" * 64, version="1.4.0")
+    )
+    response = await factory.report(QUESTION, "event-1")
+    tasks = await factory.watched(response.task_id)
+    last = tasks[-1]
+
+    assert response.created
+    assert status(last) == "COMPLETED"
+    expected = fake_services.ticket("card", f"card-{last.id}")
+    assert last.card == f"zorblax-trade@{expected.digest}"
+    assert last.domain == "trade"
+    assert [time.stage for time in last.stage_times] == [
+        "detect", "distil", "train", "prove", "publish", "confirm",
+    ]  # fmt: skip
+    assert others.trainer.train.requests[0].version == "1.5.0"
+    assert others.trainer.prove.requests[0].triggers[0].expected_answer == ANSWER
+    assert list(others.store.datasets.finished) == [f"{last.id}:dataset"]
+    assert all(request.no_learning for request in others.inference.requests)
+    found = await factory.stub.FindTask(factory_pb2.FindTaskRequest(event_id="event-1"))
+    assert found == last
+
+
+async def test_one_task_is_made_when_a_question_comes_a_hundred_times_at_once(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    others.distiller.distil.gate.shut()
+    spellings = [QUESTION, "  what does ZORBLAX trade", "What does  Zorblax trade ?!"]
+    responses = await asyncio.gather(
+        *(factory.report(spellings[number % 3], f"event-{number}") for number in range(100))
+    )
+    others.distiller.distil.gate.open()
+
+    assert len({response.task_id for response in responses}) == 1
+    assert sum(response.created for response in responses) == 1
+    listed = await factory.stub.ListTasks(factory_pb2.ListTasksRequest())
+    assert len(listed.tasks) == 1
+    again = await factory.report(QUESTION, "event-1")
+    assert again.task_id == responses[0].task_id
+
+
+@pytest.mark.parametrize("stage", ["distilling", "training", "proving", "publishing"])
+async def test_task_completes_and_repeats_no_finished_step_when_factory_is_killed_while(
+    stage: str, factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    doings = {
+        "distilling": others.distiller.distil,
+        "training": others.trainer.train,
+        "proving": others.trainer.prove,
+        "publishing": others.store.published,
+    }
+    doings[stage].gate.shut()
+    task_id = (await factory.report(QUESTION, "event-1")).task_id
+    await within(doings[stage].gate.reached.wait())
+    await factory.kill()
+    doings[stage].gate.open()
+    await factory.start()
+    same = await factory.report(QUESTION.upper(), "event-2")
+    last = await factory.ended(task_id)
+
+    assert same.task_id == task_id and not same.created
+    assert status(last) == "COMPLETED"
+    assert len(others.store.cards) == 1
+    for name, done in doings.items():
+        assert sum(done.finished.values()) == 1, name
+        assert sum(done.asked.values()) == (2 if name == stage else 1), name
+
+
+async def test_task_fails_with_reason_and_is_retried_when_the_teacher_is_back(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    others.distiller.distil.error = errors.TeacherUnavailableError("no teacher could be asked")
+    first = await factory.ended((await factory.report(QUESTION, "event-1")).task_id)
+    others.distiller.distil.error = None
+    request = factory_pb2.RetryTaskRequest(id=first.id, idempotency_key="again")
+    second = await factory.stub.RetryTask(request)
+    repeated = await factory.stub.RetryTask(request)
+    last = await factory.ended(second.id)
+
+    assert status(first) == "FAILED"
+    assert first.error == "no teacher could be asked"
+    assert second.id == repeated.id != first.id
+    assert second.retry_of == first.id
+    assert status(last) == "COMPLETED"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await factory.stub.RetryTask(factory_pb2.RetryTaskRequest(id=last.id))
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_work_stops_when_a_task_is_cancelled(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    others.trainer.train.gate.shut()
+    task_id = (await factory.report(QUESTION, "event-1")).task_id
+    await within(others.trainer.train.gate.reached.wait())
+    cancelled = await factory.stub.CancelTask(factory_pb2.CancelTaskRequest(id=task_id))
+    others.trainer.train.gate.open()
+    others.distiller.skill_name = "next"
+    # The next task takes the place of the cancelled one, at a concurrency of one.
+    following = await factory.ended((await factory.report(QUESTION, "event-2")).task_id)
+
+    assert status(cancelled) == "CANCELLED"
+    assert following.id != task_id
+    assert status(following) == "COMPLETED"
+    assert others.trainer.prove.asked[task_id] == 0
+    assert "Traceback" not in factory.log()
+
+
+async def test_watch_shows_states_and_progress_when_a_task_is_worked_on(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    others.trainer.train.gate.shut()
+    task_id = (await factory.report(QUESTION, "event-1")).task_id
+    seen: list[types_pb2.TrainingTask] = []
+    watch = factory.stub.WatchTask(factory_pb2.WatchTaskRequest(id=task_id), timeout=PATIENCE_S)
+    async for task in watch:
+        seen.append(task)
+        if task.detail == "step 20 of 40":
+            others.trainer.train.gate.open()
+
+    halfway = next(task for task in seen if task.detail == "step 20 of 40")
+    assert status(halfway) == "TRAINING"
+    assert halfway.progress == 0.5
+    states = list(dict.fromkeys(status(task) for task in seen))
+    assert states == [
+        "PENDING", "DISTILLING", "TRAINING", "EVALUATING", "PUBLISHING", "COMPLETED",
+    ]  # fmt: skip
+
+
+async def test_questions_are_learned_together_when_they_are_about_one_place(
+    others: fake_services.FakeServices, tmp_path: pathlib.Path
+) -> None:
+    more = "Who founded Zorblax?"
+    others.distiller.answers[more] = "Ada Quill"
+    others.distiller.places["Zorblax"] = "zorblax.md#trade"
+    others.distiller.distil.gate.shut()
+    factory = FactoryProcess(tmp_path, others, gather_s=3.0)
+    await factory.start()
+    try:
+        first = await factory.report(QUESTION, "event-1")
+        second = await factory.report(more, "event-2")
+        await within(others.distiller.distil.gate.reached.wait())
+        late = await factory.report("Where is Zorblax?", "event-3")
+        others.distiller.distil.gate.open()
+        last = await factory.ended(first.task_id)
+    finally:
+        await factory.close()
+
+    assert second.task_id == late.task_id == first.task_id
+    assert list(last.other_queries) == [more]
+    assert list(others.distiller.distil.requests[0].queries) == [QUESTION, more]
+    assert {request.query for request in others.inference.requests} == {QUESTION, more}
+    assert status(last) == "COMPLETED"
+
+
+async def test_task_completes_when_the_trainer_was_away_for_a_moment(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    others.trainer.train.gate.shut()
+    task_id = (await factory.report(QUESTION, "event-1")).task_id
+    await within(others.trainer.train.gate.reached.wait())
+    await others.take_down("trainer")
+    others.trainer.train.gate.open()
+    await others.bring_up("trainer")
+    last = await factory.ended(task_id)
+
+    assert status(last) == "COMPLETED"
+    assert others.trainer.train.asked[task_id] == 2
+    assert others.trainer.train.finished[task_id] == 1
+
+
+async def test_event_is_kept_when_the_distiller_is_down(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    await others.take_down("distiller")
+    response = await factory.report(QUESTION, "event-1")
+    await others.bring_up("distiller")
+    last = await factory.ended(response.task_id)
+
+    assert status(last) == "COMPLETED"
+
+
+async def test_another_seed_is_tried_once_when_the_gate_refuses_a_draft(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    others.trainer.verdicts = [False, False, False, True]
+    refused = await factory.ended((await factory.report(QUESTION, "event-1")).task_id)
+    passed = await factory.ended((await factory.report(QUESTION, "event-2")).task_id)
+
+    assert status(refused) == "FAILED"
+    assert "held_out 1/4 (needs 50%)" in refused.error
+    assert status(passed) == "COMPLETED"
+    seeds = [request.seed for request in others.trainer.train.requests]
+    assert seeds[0] != seeds[1] and seeds[:2] == seeds[2:]
+
+
+async def test_document_is_learned_when_a_person_teaches_it(factory: FactoryProcess) -> None:
+    request = factory_pb2.TeachRequest(idempotency_key="k", document="zorblax.md", priority=5)
+    task = await factory.stub.Teach(request)
+    repeated = await factory.stub.Teach(request)
+    last = await factory.ended(task.id)
+
+    assert task.id == repeated.id
+    assert task.priority == 5
+    assert status(last) == "COMPLETED"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await factory.stub.Teach(factory_pb2.TeachRequest(topic="x", priority=6))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_task_goes_on_when_the_factory_was_stopped_in_good_order(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    others.trainer.train.gate.shut()
+    task_id = (await factory.report(QUESTION, "event-1")).task_id
+    await within(others.trainer.train.gate.reached.wait())
+    code = await factory.terminate()
+    others.trainer.train.gate.open()
+    await factory.start()
+    last = await factory.ended(task_id)
+
+    assert code == 0
+    assert status(last) == "COMPLETED"
+    assert "Traceback" not in factory.log()
+
+
+async def test_second_factory_is_refused_when_the_port_is_taken(factory: FactoryProcess) -> None:
+    code, words = await factory.second_one()
+
+    assert code == 2
+    assert factory.address in words

@@ -1,0 +1,273 @@
+"""Hand-written stand-ins for distiller, trainer, card store and inference node, over real gRPC.
+
+They keep the services' promises (the same key asked again returns the stored result), count what
+was asked and what was finished, and can be held at a gate, made to fail, taken down and brought
+back at the same address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from shared import errors
+from shared.pb import (
+    cards_pb2,
+    cards_pb2_grpc,
+    distiller_pb2,
+    distiller_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+    types_pb2,
+)
+from shared.rpc import server as rpc
+
+
+def ticket(kind: str, name: str) -> types_pb2.Ticket:
+    """A ticket whose digest follows from its name."""
+    digest = hashlib.sha256(f"{kind}/{name}".encode()).hexdigest()
+    return types_pb2.Ticket(kind=kind, digest=digest, size_bytes=1000, name=name)
+
+
+class Gate:
+    """Lets calls pass; once shut, holds them and tells that one has come."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self.reached = asyncio.Event()
+
+    def shut(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def passed(self) -> None:
+        self.reached.set()
+        await self._open.wait()
+
+
+class Doings:
+    """How often something was asked for and finished, by its idempotency key."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.finished: Counter[str] = Counter()
+        self.requests: list[Any] = []
+        self.gate = Gate()
+        self.error: errors.SkillmeshError | None = None
+        self._stored: dict[str, Any] = {}
+
+    async def once(self, key: str, request: Any, work: Callable[[], Any]) -> Any:
+        self.asked[key] += 1
+        self.requests.append(request)
+        await self.gate.passed()
+        if self.error is not None:
+            raise self.error
+        if key not in self._stored:
+            self._stored[key] = work()
+            self.finished[key] += 1
+        return self._stored[key]
+
+
+class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
+    """Knows `answers`; questions that hold a word of `places` are located there."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, str] = {}
+        self.places: dict[str, str] = {}
+        self.skill_name = "zorblax-trade"
+        self.distil = Doings()
+        self.located = 0
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        distiller_pb2_grpc.add_DistillerServicer_to_server(self, server)
+
+    async def Locate(
+        self, request: distiller_pb2.LocateRequest, context: Any
+    ) -> distiller_pb2.LocateResponse:
+        self.located += 1
+        found = []
+        for query in request.queries:
+            keys = [key for word, key in self.places.items() if word in query]
+            found.append(distiller_pb2.Location(topic_key=keys[0] if keys else "", score=0.9))
+        return distiller_pb2.LocateResponse(locations=found)
+
+    async def Distil(
+        self, request: distiller_pb2.DistilRequest, context: Any
+    ) -> AsyncIterator[distiller_pb2.DistilUpdate]:
+        yield distiller_pb2.DistilUpdate(progress=0.25, detail="asking the teacher")
+        result = await self.distil.once(request.task_id, request, lambda: self._result(request))
+        yield distiller_pb2.DistilUpdate(progress=1.0, detail="done", result=result)
+
+    def _result(self, request: distiller_pb2.DistilRequest) -> distiller_pb2.DistilResult:
+        known = [query for query in request.queries if query in self.answers]
+        return distiller_pb2.DistilResult(
+            dataset=ticket("dataset", request.task_id),
+            skill_name=self.skill_name,
+            domain="trade",
+            description="What Zorblax trades",
+            teacher="documents",
+            facts=3,
+            questions=30,
+            held_out=3,
+            triggers=[
+                types_pb2.Trigger(query=query, expected_answer=self.answers[query])
+                for query in known
+            ],
+            unanswered=[query for query in request.queries if query not in self.answers],
+        )
+
+
+class FakeTrainer(trainer_pb2_grpc.TrainerServicer):
+    """Trains at once; `verdicts` says whether the gate lets the next drafts pass."""
+
+    def __init__(self) -> None:
+        self.verdicts: list[bool] = []
+        self.train = Doings()
+        self.prove = Doings()
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        trainer_pb2_grpc.add_TrainerServicer_to_server(self, server)
+
+    async def Train(
+        self, request: trainer_pb2.TrainRequest, context: Any
+    ) -> AsyncIterator[trainer_pb2.TrainUpdate]:
+        yield trainer_pb2.TrainUpdate(progress=0.5, detail="step 20 of 40")
+        result = await self.train.once(
+            request.task_id,
+            request,
+            lambda: trainer_pb2.TrainResult(
+                draft=ticket("card", f"draft-{request.task_id}"),
+                steps=40,
+                final_loss=0.01,
+                trained_right=1.0,
+                seconds=1.5,
+            ),
+        )
+        yield trainer_pb2.TrainUpdate(progress=1.0, detail="done", result=result)
+
+    async def Prove(
+        self, request: trainer_pb2.ProveRequest, context: Any
+    ) -> AsyncIterator[trainer_pb2.ProveUpdate]:
+        yield trainer_pb2.ProveUpdate(progress=0.5, detail="asking unseen questions")
+        result = await self.prove.once(request.task_id, request, lambda: self._verdict(request))
+        yield trainer_pb2.ProveUpdate(progress=1.0, detail="done", result=result)
+
+    def _verdict(self, request: trainer_pb2.ProveRequest) -> trainer_pb2.ProveResult:
+        passed = self.verdicts.pop(0) if self.verdicts else True
+        row = trainer_pb2.GateRow(
+            name="held_out", right=3 if passed else 1, asked=4, required=0.5, passed=passed
+        )
+        card = ticket("card", f"card-{request.task_id}") if passed else None
+        return trainer_pb2.ProveResult(passed=passed, rows=[row], card=card, seconds=0.5)
+
+
+class FakeStore(cards_pb2_grpc.CardStoreServicer):
+    """Keeps what is committed; cards take name and version from `naming`."""
+
+    def __init__(self, naming: Callable[[], tuple[str, str]]) -> None:
+        self.cards: list[cards_pb2.CardRecord] = []
+        self.datasets = Doings()
+        self.published = Doings()
+        self._naming = naming
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        cards_pb2_grpc.add_CardStoreServicer_to_server(self, server)
+
+    async def Commit(
+        self, request: cards_pb2.CommitRequest, context: Any
+    ) -> cards_pb2.CommitResponse:
+        doings = self.published if request.ticket.kind == "card" else self.datasets
+        response = await doings.once(
+            request.idempotency_key, request, lambda: self._commit(request.ticket)
+        )
+        assert isinstance(response, cards_pb2.CommitResponse)
+        return response
+
+    async def ListCards(
+        self, request: cards_pb2.ListCardsRequest, context: Any
+    ) -> cards_pb2.ListCardsResponse:
+        return cards_pb2.ListCardsResponse(cards=self.cards, revision=len(self.cards))
+
+    def _commit(self, committed: types_pb2.Ticket) -> cards_pb2.CommitResponse:
+        if committed.kind != "card":
+            return cards_pb2.CommitResponse(revision=1, created=True)
+        name, version = self._naming()
+        record = cards_pb2.CardRecord(name=name, digest=committed.digest, version=version)
+        self.cards.append(record)
+        return cards_pb2.CommitResponse(record=record, revision=2, created=True)
+
+
+class FakeInference(inference_pb2_grpc.InferenceServicer):
+    """Answers with the newest card of the store, or as the bare base model."""
+
+    def __init__(self, store: FakeStore, answers: dict[str, str]) -> None:
+        self._store = store
+        self._answers = answers
+        self.wrong: dict[str, str] = {}
+        self.requests: list[inference_pb2.GenerateRequest] = []
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        inference_pb2_grpc.add_InferenceServicer_to_server(self, server)
+
+    async def Generate(
+        self, request: inference_pb2.GenerateRequest, context: Any
+    ) -> inference_pb2.GenerateResponse:
+        self.requests.append(request)
+        if not self._store.cards:
+            return inference_pb2.GenerateResponse(answer="I do not know.")
+        card = self._store.cards[-1]
+        answer = self.wrong.get(request.query) or self._answers.get(request.query, "")
+        return inference_pb2.GenerateResponse(
+            answer=f"It is {answer}.", card=f"{card.name}@{card.digest}"
+        )
+
+
+class FakeServices:
+    """All four, each on a port of its own."""
+
+    def __init__(self) -> None:
+        # Calls that no test makes are left to gRPC, which answers UNIMPLEMENTED.
+        self.distiller = FakeDistiller()  # type: ignore[abstract]
+        self.trainer = FakeTrainer()
+        self.store = FakeStore(self._name_and_version)  # type: ignore[abstract]
+        self.inference = FakeInference(self.store, self.distiller.answers)  # type: ignore[abstract]
+        self._addresses: dict[str, str] = {}
+        self._servers: dict[str, grpc.aio.Server] = {}
+
+    async def start(self) -> None:
+        for name in ("distiller", "trainer", "store", "inference"):
+            await self.bring_up(name)
+
+    async def stop(self) -> None:
+        for name in list(self._servers):
+            await self.take_down(name)
+
+    def address(self, name: str) -> str:
+        return self._addresses[name]
+
+    async def bring_up(self, name: str) -> None:
+        """Starts a service, at the address it had before."""
+        server = grpc.aio.server(interceptors=[rpc.ErrorInterceptor()], options=rpc.OPTIONS)
+        getattr(self, name).add_to(server)
+        port = server.add_insecure_port(self._addresses.get(name, "127.0.0.1:0"))
+        self._addresses[name] = f"127.0.0.1:{port}"
+        await server.start()
+        self._servers[name] = server
+
+    async def take_down(self, name: str) -> None:
+        """Stops a service at once; running calls are cut off."""
+        await self._servers.pop(name).stop(None)
+
+    def _name_and_version(self) -> tuple[str, str]:
+        order = self.trainer.train.requests[-1]
+        return order.skill_name, order.version

@@ -1,0 +1,46 @@
+"""Small stand-ins that several tests use. Each is real data or a plain object, never a mock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from shared.cards import card as cards
+from shared.cards import manifest as manifests
+
+FINGERPRINT = "f" * 64
+
+
+def tiny_card(
+    name: str = "tiny", version: str = "1.0.0", seed: int = 0, modules: int = 2, features: int = 8
+) -> cards.LoRACard:
+    """A valid rank-2 card made without torch; another seed gives other weights."""
+    generator = np.random.default_rng(seed)
+
+    def matrix(rows: int, columns: int) -> pa.Buffer:
+        return pa.py_buffer(generator.standard_normal((rows, columns)).astype("float16").tobytes())
+
+    manifest = manifests.Manifest(
+        name=name,
+        version=version,
+        base_model=manifests.BaseModelReference(
+            id="embedded", revision="", fingerprint=FINGERPRINT
+        ),
+        target_modules=("q_proj",),
+        domain="testing",
+        description=f"card {name} of the tests",
+        created_at="2025-01-01T00:00:00+00:00",
+    )
+    weights = {
+        f"model.layers.{layer}.self_attn.q_proj": cards.ModuleWeights(
+            rank=2,
+            in_features=features,
+            out_features=features,
+            alpha=4.0,
+            dtype="float16",
+            lora_a=matrix(features, 2),
+            lora_b=matrix(2, features),
+        )
+        for layer in range(modules)
+    }
+    return cards.LoRACard(manifest, weights)

@@ -1,0 +1,60 @@
+"""Stand-ins for what the distiller talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.distiller.providers import base
+from shared import errors
+from shared.flight import datasets
+
+
+def pair(
+    question: str, answer: str, *paraphrases: str, score: float = 0.8, teacher: str = "fake"
+) -> datasets.QAPair:
+    """A pair with as little as possible spelled out."""
+    return datasets.QAPair(question, answer, paraphrases, "a test", teacher, score)
+
+
+class Teacher(base.CloudProvider):
+    """Gives the same pairs to everyone, or fails, and remembers what it was asked."""
+
+    def __init__(
+        self,
+        pairs: Sequence[datasets.QAPair],
+        name: str = "fake",
+        error: errors.SkillmeshError | None = None,
+        title: str = "",
+    ) -> None:
+        self.name = name
+        self.pairs = list(pairs)
+        self.error = error
+        self.asked: list[base.QARequest] = []
+        self.closed = False
+        self._title = title
+
+    async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
+        self.asked.append(request)
+        if self.error is not None:
+            raise self.error
+        return self.pairs
+
+    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
+        return self._title
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Rewording:
+    """Rewords by a table."""
+
+    def __init__(self, table: dict[str, list[str]]) -> None:
+        self._table = table
+
+    async def reword(self, question: str, most: int) -> list[str]:
+        return self._table.get(question, [])[:most]
+
+
+async def no_progress(share: float, detail: str) -> None:
+    """Nobody listens."""

@@ -1,0 +1,93 @@
+"""Who is asked when teachers fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.distiller.providers import base, failover
+from shared import errors
+from tests.unit.distiller import fakes
+
+REQUEST = base.QARequest(topic="", queries=("Q?",))
+PAIR = fakes.pair("Q?", "A")
+DOWN = errors.TeacherUnavailableError("out of quota")
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_order_is_kept_when_the_first_answers() -> None:
+    first, second = fakes.Teacher([PAIR], "a"), fakes.Teacher([], "b")
+    chain = failover.Failover([first, second], _Clock())
+    assert await chain.generate_qa(REQUEST) == [PAIR]
+    assert (chain.name, second.asked) == ("a > b", [])
+
+
+async def test_teacher_is_left_alone_for_30_s_when_it_was_unavailable() -> None:
+    clock = _Clock()
+    first, second = fakes.Teacher([], "a", DOWN), fakes.Teacher([PAIR], "b")
+    chain = failover.Failover([first, second], clock)
+    for now, asked in ((0.0, 1), (29.9, 1), (30.1, 2)):
+        clock.now = now
+        assert await chain.generate_qa(REQUEST) == [PAIR]
+        assert len(first.asked) == asked
+
+
+async def test_teacher_is_asked_every_time_when_it_only_refused() -> None:
+    first = fakes.Teacher([], "a", errors.TeacherError("refused"))
+    chain = failover.Failover([first, fakes.Teacher([PAIR], "b")], _Clock())
+    await chain.generate_qa(REQUEST)
+    await chain.generate_qa(REQUEST)
+    assert len(first.asked) == 2
+
+
+async def test_all_reasons_are_told_when_all_are_down() -> None:
+    chain = failover.Failover(
+        [fakes.Teacher([], "a", DOWN), fakes.Teacher([], "b", errors.TeacherError("bad key"))],
+        _Clock(),
+    )
+    for _ in range(2):
+        with pytest.raises(errors.TeacherUnavailableError, match="a: out of quota; b: bad key"):
+            await chain.generate_qa(REQUEST)
+
+
+async def test_error_is_final_when_no_reason_will_pass() -> None:
+    chain = failover.Failover([fakes.Teacher([], "a", errors.TeacherError("bad key"))], _Clock())
+    with pytest.raises(errors.TeacherError, match="a: bad key"):
+        await chain.generate_qa(REQUEST)
+
+
+async def test_nobody_else_is_asked_when_the_first_knows_nothing() -> None:
+    second = fakes.Teacher([PAIR], "b")
+    chain = failover.Failover(
+        [fakes.Teacher([], "a", errors.NotFoundError("nothing near")), second], _Clock()
+    )
+    with pytest.raises(errors.NotFoundError, match="nothing near"):
+        await chain.generate_qa(REQUEST)
+    assert second.asked == []
+
+
+async def test_retry_is_worth_it_when_the_one_who_might_know_is_down() -> None:
+    chain = failover.Failover(
+        [
+            fakes.Teacher([], "a", DOWN),
+            fakes.Teacher([], "b", errors.NotFoundError("nothing near")),
+        ],
+        _Clock(),
+    )
+    with pytest.raises(errors.TeacherUnavailableError, match="out of quota; b: nothing near"):
+        await chain.generate_qa(REQUEST)
+
+
+async def test_title_comes_from_the_one_who_answered_when_there_are_several() -> None:
+    chain = failover.Failover(
+        [fakes.Teacher([], "a", title="A"), fakes.Teacher([], "b", title="B")], _Clock()
+    )
+    assert await chain.title(REQUEST, [fakes.pair("Q?", "A", teacher="b")]) == "B"
+    assert await chain.title(REQUEST, []) == ""
+    await chain.aclose()

@@ -1,0 +1,167 @@
+"""The factory's partners and queue by hand, without gRPC and without DBOS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from services.factory import partners, tasks
+from shared import errors
+
+QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
+
+
+def ticket(name: str) -> partners.Ticket:
+    return partners.Ticket("dataset", name.ljust(64, "0"), 10, name)
+
+
+def task(task_id: str = "t1", query: str = QUESTION, **fields: Any) -> tasks.TrainingTask:
+    return tasks.TrainingTask(
+        id=task_id, trigger_query=query, created_at_ms=1000, updated_at_ms=1000, **fields
+    )
+
+
+def event(event_id: str = "e1", query: str = QUESTION) -> tasks.CognitiveDissonance:
+    return tasks.CognitiveDissonance(event_id, query, confidence=0.1, detected_at_ms=400)
+
+
+class Clock:
+    """Seconds that pass when somebody looks."""
+
+    def __init__(self, step_s: float = 1.0) -> None:
+        self.now_s = 0.0
+        self._step_s = step_s
+
+    def __call__(self) -> float:
+        self.now_s += self._step_s
+        return self.now_s
+
+    def ms(self) -> int:
+        return int(self() * 1000)
+
+
+class Recorder:
+    """Steps that are recorded as JSON, and may be killed before their record is written."""
+
+    def __init__(self) -> None:
+        self.written: dict[str, str] = {}
+        self.kill_at = ""
+
+    async def __call__(self, name: str, body: Callable[[], Awaitable[Any]]) -> Any:
+        if name not in self.written:
+            result = await body()
+            if name == self.kill_at:
+                self.kill_at = ""
+                raise KilledError
+            self.written[name] = json.dumps(result)
+        return json.loads(self.written[name])
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+class Queue:
+    """Remembers what was handed in."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, int, float]] = []
+        self.cancelled: list[str] = []
+        self.over: set[str] = set()
+
+    async def enqueue(self, task_id: str, priority: int, delay_s: float = 0.0) -> None:
+        self.entries.append((task_id, priority, delay_s))
+
+    async def cancel(self, task_id: str) -> None:
+        self.cancelled.append(task_id)
+
+    async def ended(self, task_ids: Sequence[str]) -> set[str]:
+        return self.over & set(task_ids)
+
+
+class Others:
+    """Distiller, trainer, store and inference node in one; each does what its lists say."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.place = ""
+        self.locate_error: errors.SkillmeshError | None = None
+        self.distil_errors: list[Exception] = []
+        self.verdicts: list[bool] = []
+        self.orders: list[partners.TrainingOrder] = []
+        self.triggers: tuple[partners.Trigger, ...] = (partners.Trigger(QUESTION, ANSWER),)
+        self.unanswered: tuple[str, ...] = ()
+        self.published = ["1.0.0", "2.3.0", "2.10.0"]
+        self.replies: list[partners.Reply | errors.SkillmeshError] = []
+        self.asked = 0
+
+    @property
+    def all(self) -> partners.Partners:
+        return partners.Partners(self, self, self, self)
+
+    async def locate(self, query: str) -> str:
+        self.calls.append("locate")
+        if self.locate_error is not None:
+            raise self.locate_error
+        return self.place
+
+    async def distil(
+        self,
+        task_id: str,
+        queries: Sequence[str],
+        topic: str,
+        document: str,
+        on_progress: partners.OnProgress,
+    ) -> partners.Distilled:
+        self.calls.append("distil")
+        await on_progress(0.5, "asking")
+        if self.distil_errors:
+            raise self.distil_errors.pop(0)
+        return partners.Distilled(
+            dataset=ticket("dataset"),
+            skill_name="zorblax",
+            domain="trade",
+            description="",
+            teacher="documents",
+            facts=1,
+            questions=10,
+            held_out=1,
+            triggers=self.triggers,
+            unanswered=self.unanswered,
+        )
+
+    async def train(
+        self, order: partners.TrainingOrder, on_progress: partners.OnProgress
+    ) -> partners.Trained:
+        self.calls.append("train")
+        self.orders.append(order)
+        return partners.Trained(ticket("draft"), 40, 0.01, 1.0, 2.0)
+
+    async def prove(
+        self,
+        run_id: str,
+        dataset: partners.Ticket,
+        draft: partners.Ticket,
+        triggers: Sequence[partners.Trigger],
+        on_progress: partners.OnProgress,
+    ) -> partners.Proof:
+        self.calls.append("prove")
+        passed = self.verdicts.pop(0) if self.verdicts else True
+        row = partners.GateRow("held_out", 1, 8, 0.5, passed)
+        return partners.Proof(passed, (row,), ticket("card") if passed else None, 1.0)
+
+    async def versions(self, name: str) -> list[str]:
+        self.calls.append("versions")
+        return self.published
+
+    async def commit(self, idempotency_key: str, committed: partners.Ticket) -> str:
+        self.calls.append(f"commit {committed.name}")
+        return "zorblax@abc" if committed.name == "card" else ""
+
+    async def ask(self, query: str) -> partners.Reply:
+        self.asked += 1
+        reply = self.replies.pop(0) if self.replies else partners.Reply(ANSWER, "zorblax@abc")
+        if isinstance(reply, errors.SkillmeshError):
+            raise reply
+        return reply

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import pytest
+
+from services.factory import board, partners, stages, tasks, workflow
+from shared import errors
+from tests.unit.factory import fakes
+
+S = tasks.TaskStatus
+STEPS = ["distil", "keep dataset", "choose version", "train 1", "prove 1", "publish", "confirm"]
+
+
+@pytest.fixture
+def others() -> fakes.Others:
+    return fakes.Others()
+
+
+@pytest.fixture
+def recorder() -> fakes.Recorder:
+    return fakes.Recorder()
+
+
+@pytest.fixture
+async def distiller(
+    tasks_board: board.TaskBoard, others: fakes.Others, recorder: fakes.Recorder
+) -> workflow.SkillDistiller:
+    await tasks_board.record(fakes.event(), fakes.task())
+    work = stages.Stages(
+        tasks_board, others.all, step_timeout_s=30, confirm_s=3, clock=fakes.Clock()
+    )
+    return workflow.SkillDistiller(work, recorder)
+
+
+async def test_card_is_published_when_every_stage_succeeds(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    await distiller.learn("t1")
+    task = await tasks_board.get("t1")
+    assert (task.status, task.card, task.domain) == (S.COMPLETED, "zorblax@abc", "trade")
+    assert others.orders[0].version == "2.11.0"
+    assert others.calls == [
+        "distil", "commit dataset", "versions", "train", "prove", "commit card",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [*STEPS, "complete"])
+async def test_workflow_completes_when_it_was_killed_before_a_record_was_written(
+    step: str,
+    distiller: workflow.SkillDistiller,
+    recorder: fakes.Recorder,
+    tasks_board: board.TaskBoard,
+) -> None:
+    recorder.kill_at = step
+    with pytest.raises(fakes.KilledError):
+        await distiller.learn("t1")
+    await distiller.learn("t1")
+    task = await tasks_board.get("t1")
+    assert task.status is S.COMPLETED
+    assert [time.stage for time in task.stage_times] == [
+        "distil", "train", "prove", "publish", "confirm",
+    ]  # fmt: skip
+
+
+async def test_figures_are_the_reason_when_two_drafts_are_refused(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.verdicts = [False, False]
+    await distiller.learn("t1")
+    task = await tasks_board.get("t1")
+    assert task.status is S.FAILED
+    assert task.error.count("held_out 1/8 (needs 50%)") == 2
+    first, second = others.orders
+    assert first.run_id == "t1" != second.run_id
+    assert first.seed != second.seed
+    assert "commit card" not in others.calls
+
+
+async def test_second_draft_is_published_when_it_passes(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.verdicts = [False, True]
+    await distiller.learn("t1")
+    assert (await tasks_board.get("t1")).status is S.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.TeacherUnavailableError("all down"), errors.NotFoundError("no document says that")],
+)
+async def test_task_fails_at_once_when_no_teacher_helps(
+    error: errors.SkillmeshError,
+    distiller: workflow.SkillDistiller,
+    others: fakes.Others,
+    tasks_board: board.TaskBoard,
+) -> None:
+    others.distil_errors = [error]
+    await distiller.learn("t1")
+    task = await tasks_board.get("t1")
+    assert (task.status, task.error) == (S.FAILED, str(error))
+    assert others.calls == ["distil"]
+
+
+async def test_task_fails_when_no_question_was_answered(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.triggers, others.unanswered = (), (fakes.QUESTION,)
+    await distiller.learn("t1")
+    assert fakes.QUESTION in (await tasks_board.get("t1")).error
+
+
+async def test_unanswered_question_is_named_when_others_were_learned(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.unanswered = ("Why?",)
+    await distiller.learn("t1")
+    task = await tasks_board.get("t1")
+    assert task.status is S.COMPLETED and "'Why?'" in task.detail
+
+
+async def test_step_is_tried_again_when_its_service_was_away(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.distil_errors = [errors.UnavailableError("gone"), errors.OverloadedError("full")]
+    await distiller.learn("t1")
+    assert (await tasks_board.get("t1")).status is S.COMPLETED
+    assert others.calls.count("distil") == 3
+
+
+async def test_reason_is_kept_when_a_partner_breaks_its_word(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.distil_errors = [KeyError("surprise")]
+    await distiller.learn("t1")
+    assert "distil broke: KeyError" in (await tasks_board.get("t1")).error
+
+
+async def test_card_is_confirmed_when_the_node_answers_with_it_at_last(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.replies = [
+        partners.Reply("I do not know.", ""),
+        errors.UnavailableError("restarting"),
+        partners.Reply(fakes.ANSWER, "zorblax@abc"),
+    ]
+    await distiller.learn("t1")
+    assert (await tasks_board.get("t1")).status is S.COMPLETED
+    assert others.asked == 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [partners.Reply("red sand", "zorblax@abc"), partners.Reply(fakes.ANSWER, "zorblax@old")],
+)
+async def test_task_fails_with_question_and_answers_when_the_card_does_not_answer(
+    reply: partners.Reply,
+    distiller: workflow.SkillDistiller,
+    others: fakes.Others,
+    tasks_board: board.TaskBoard,
+) -> None:
+    others.replies = [reply] * 20
+    await distiller.learn("t1")
+    task = await tasks_board.get("t1")
+    assert task.status is S.FAILED
+    for words in (fakes.QUESTION, fakes.ANSWER, reply.answer, reply.card):
+        assert words in task.error
+
+
+async def test_task_stays_cancelled_when_the_workflow_begins_after(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    await tasks_board.change("t1", lambda task: task.cancelled(2000))
+    await distiller.learn("t1")
+    assert (await tasks_board.get("t1")).status is S.CANCELLED
+    assert others.calls == []
+
+
+async def test_task_fails_when_the_record_itself_breaks(
+    tasks_board: board.TaskBoard, others: fakes.Others
+) -> None:
+    async def broken(name: str, body: object) -> workflow.Json:
+        raise OSError("disk full")
+
+    await tasks_board.record(fakes.event(), fakes.task())
+    work = stages.Stages(tasks_board, others.all, step_timeout_s=30)
+    with pytest.raises(OSError):
+        await workflow.SkillDistiller(work, broken).learn("t1")
+    assert "disk full" in (await tasks_board.get("t1")).error

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.router import dissonance, router, spool
+from shared import errors
+
+
+def _event(number: int) -> spool.Dissonance:
+    return spool.Dissonance(f"event-{number}", f"question {number}?", 0.1, 1_000 + number)
+
+
+class _Factory:
+    """Takes events unless `failures` says otherwise."""
+
+    def __init__(self, failures=()) -> None:
+        self.got: list[str] = []
+        self.failures = list(failures)
+        self._came = asyncio.Condition()
+
+    async def deliver(self, event: spool.Dissonance) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        async with self._came:
+            self.got.append(event.event_id)
+            self._came.notify_all()
+
+    async def received(self, count: int) -> None:
+        async with self._came:
+            await self._came.wait_for(lambda: len(self.got) >= count)
+
+
+def _bus(factory: _Factory, path, capacity: int = 8) -> dissonance.EventBus:
+    return dissonance.EventBus(factory.deliver, spool.Spool(path), capacity, first_pause_s=0.001)
+
+
+@pytest.mark.parametrize(("confidence", "emitted"), [(0.39, True), (0.4, False), (0.9, False)])
+def test_event_is_made_only_when_confidence_is_below_the_threshold(confidence, emitted):
+    detector = dissonance.Detector(clock_s=lambda: 12.5, new_id=lambda: "id")
+    decision = router.Decision("q?", (), 1 - confidence, confidence, 0.4, confidence < 0.4)
+    expected = spool.Dissonance("id", "q?", confidence, 12_500) if emitted else None
+    assert detector.detect(decision) == expected
+
+
+async def test_events_arrive_in_order_when_the_factory_is_up(tmp_path):
+    factory = _Factory()
+    bus = _bus(factory, tmp_path / "spool")
+    await bus.start()
+    for number in range(5):
+        bus.emit(_event(number))
+    await factory.received(5)
+    await bus.stop()
+    assert factory.got == [f"event-{n}" for n in range(5)]
+    assert (bus.emitted, bus.delivered, bus.dropped) == (5, 5, 0)
+
+
+async def test_event_arrives_once_when_delivery_fails_at_first(tmp_path):
+    factory = _Factory([errors.UnavailableError("down"), errors.InternalError("bug"), OSError()])
+    bus = _bus(factory, tmp_path / "spool")
+    await bus.start()
+    bus.emit(_event(1))
+    await factory.received(1)
+    await bus.stop()
+    assert factory.got == ["event-1"]
+
+
+async def test_event_is_dropped_and_counted_when_the_factory_refuses_it(tmp_path):
+    factory = _Factory([errors.InvalidInputError("never")])
+    bus = _bus(factory, tmp_path / "spool")
+    await bus.start()
+    bus.emit(_event(1))
+    bus.emit(_event(2))
+    await factory.received(1)
+    await bus.stop()
+    assert (factory.got, bus.dropped) == (["event-2"], 1)
+    assert spool.Spool(tmp_path / "spool").open() == []
+
+
+async def test_events_are_dropped_and_counted_when_the_queue_is_full(tmp_path):
+    factory = _Factory()
+    bus = _bus(factory, tmp_path / "spool", capacity=3)
+    for number in range(5):
+        bus.emit(_event(number))
+    assert (bus.emitted, bus.dropped) == (5, 2)
+    await bus.start()
+    await factory.received(3)
+    await bus.stop()
+    assert factory.got == ["event-0", "event-1", "event-2"]
+
+
+async def test_events_survive_when_the_process_restarts(tmp_path):
+    path = tmp_path / "router" / "spool"
+    down = _bus(_Factory([errors.UnavailableError("down")] * 1000), path)
+    await down.start()
+    down.emit(_event(1))
+    down.emit(_event(2))
+    await down.stop()
+    factory = _Factory()
+    up = _bus(factory, path)
+    await up.start()
+    await factory.received(2)
+    await up.stop()
+    assert sorted(factory.got) == ["event-1", "event-2"]
+    third = spool.Spool(path)
+    assert third.open() == []
+    third.close()
+
+
+async def test_emit_does_not_raise_when_the_disk_fails(tmp_path):
+    class _Broken(spool.Spool):
+        def append(self, event: spool.Dissonance) -> None:
+            raise OSError("disk full")
+
+        def acknowledge(self, event_id: str, last: bool) -> None:
+            raise OSError("disk full")
+
+    factory = _Factory()
+    bus = dissonance.EventBus(factory.deliver, _Broken(tmp_path / "spool"), 8)
+    await bus.start()
+    bus.emit(_event(1))
+    await factory.received(1)
+    await bus.stop()
+    assert bus.delivered == 1
+
+
+async def test_config_error_names_the_folder_when_it_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    bus = _bus(_Factory(), tmp_path / "file" / "spool")
+    with pytest.raises(errors.ConfigError, match="state_dir"):
+        await bus.start()
+
+
+def test_pending_events_are_left_when_others_were_acknowledged(tmp_path):
+    path = tmp_path / "spool"
+    first = spool.Spool(path)
+    assert first.open() == []
+    for number in range(3):
+        first.append(_event(number))
+    first.acknowledge("event-1", last=False)
+    first.close()
+    second = spool.Spool(path)
+    assert second.open() == [_event(0), _event(2)]
+    second.acknowledge("event-0", last=False)
+    second.acknowledge("event-2", last=True)
+    second.close()
+    assert path.read_bytes() == b""
+
+
+def test_other_events_are_read_when_one_line_was_cut_short(tmp_path):
+    path = tmp_path / "spool"
+    first = spool.Spool(path)
+    first.open()
+    first.append(_event(1))
+    first.close()
+    with path.open("ab") as file:
+        file.write(b'{"event_id": "event-2", "que')
+    second = spool.Spool(path)
+    assert second.open() == [_event(1)]
+    second.append(_event(3))
+    second.close()
+    third = spool.Spool(path)
+    assert third.open() == [_event(1), _event(3)]
+    third.close()

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from services.router import embedding, practice
+from shared import errors
+from tests import fake_router_peers
+
+
+class _Slow(fake_router_peers.HashingEmbedder):
+    """Records its batches; the first waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.threads: set[int] = set()
+        self.entered, self.gate = threading.Event(), threading.Event()
+
+    def embed(self, texts):
+        self.batches.append(list(texts))
+        self.threads.add(threading.get_ident())
+        self.entered.set()
+        self.gate.wait(20)
+        if "broken" in texts:
+            raise ValueError("broken text")
+        return super().embed(texts)
+
+
+@pytest.fixture
+async def slow():
+    model = _Slow()
+    made = embedding.Embedding(lambda: model)
+    await made.start()
+    yield model, made
+    model.gate.set()
+    await made.stop()
+
+
+async def test_vectors_keep_their_order_when_texts_are_many(slow):
+    model, made = slow
+    model.gate.set()
+    texts = [f"word{n} " * (n % 7 + 1) for n in range(100)]
+    vectors = await made.embed(texts)
+    assert np.array_equal(vectors, fake_router_peers.HashingEmbedder().embed(texts))
+    assert max(len(batch) for batch in model.batches) <= 32
+    assert len(model.threads) == 1
+
+
+async def test_question_goes_before_bulk_when_both_wait(slow):
+    import asyncio
+
+    model, made = slow
+    bulk = asyncio.create_task(made.embed([f"bulk {n}" for n in range(96)]))
+    await asyncio.to_thread(model.entered.wait)
+    questions = [asyncio.create_task(made.query(f"question {n}")) for n in range(3)]
+    await asyncio.sleep(0)
+    model.gate.set()
+    await asyncio.gather(bulk, *questions)
+    # The bulk batch that had begun, then all questions together, then the rest.
+    assert model.batches[1] == ["question 0", "question 1", "question 2"]
+    assert len(model.batches) == 4
+
+
+async def test_model_is_not_asked_again_when_a_question_is_repeated(slow):
+    model, made = slow
+    model.gate.set()
+    first, second = await made.query("again?"), await made.query("again?")
+    assert np.array_equal(first, second)
+    assert model.batches == [["again?"]]
+
+
+async def test_next_question_is_answered_when_one_failed(slow):
+    model, made = slow
+    model.gate.set()
+    with pytest.raises(errors.InternalError, match="broken text"):
+        await made.query("broken")
+    assert (await made.query("fine")).shape == (fake_router_peers.DIMENSION,)
+
+
+async def test_practice_is_read_from_disk_when_it_was_embedded_before(tmp_path):
+    model = fake_router_peers.HashingEmbedder()
+    asked: list[int] = []
+
+    async def embed(texts):
+        asked.append(len(texts))
+        return model.embed(texts)
+
+    made = await practice.prepare(embed, model.vocabulary(), tmp_path)
+    kept = await practice.prepare(embed, model.vocabulary(), tmp_path)
+    assert [count == 1 for count in asked] == [True, False, True]
+    assert np.array_equal(made.rows.features_N_F, kept.rows.features_N_F)
+
+
+async def test_practice_is_embedded_again_when_the_embedder_changed(tmp_path):
+    model = fake_router_peers.HashingEmbedder()
+
+    async def embed(texts):
+        return model.embed(texts)
+
+    async def other(texts):
+        return -model.embed(texts)
+
+    await practice.prepare(embed, model.vocabulary(), tmp_path)
+    changed = await practice.prepare(other, model.vocabulary(), tmp_path)
+    assert np.array_equal(changed.unrelated[0].vector, -model.embed([changed.unrelated[0].text])[0])

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from services.router import index, profile, words
+
+
+def _question(vector, **weights: float) -> profile.Question:
+    return profile.Question("?", np.array(vector, dtype=np.float32), weights)
+
+
+def _profile(name: str, *examples: profile.Question) -> profile.Profile:
+    card = profile.Card(name, "d" * 64, "", "", tuple(e.text for e in examples))
+    return profile.build(card, examples)
+
+
+def test_cosines_are_exact_when_computed_by_hand():
+    found = index.Index([_profile("a", *(_question(v) for v in ([1, 0], [0, 1], [0.6, 0.8])))])
+    evidence = found.search(_question([0.8, 0.6]))
+    assert evidence.nearest == pytest.approx([0.96])
+    assert evidence.nearest_three == pytest.approx([(0.8 + 0.6 + 0.96) / 3])
+    assert list(evidence.nearest_example) == [2]
+    centroid = np.array([1.6, 1.8]) / np.linalg.norm([1.6, 1.8])
+    assert evidence.centroid == pytest.approx([centroid @ [0.8, 0.6]], abs=1e-6)
+
+
+def test_spread_is_the_root_mean_square_distance_when_examples_differ():
+    made = _profile("a", _question([1, 0]), _question([0, 1]))
+    # Each example lies 45 degrees from the centroid: distance 2 sin(22.5 degrees).
+    assert made.spread == pytest.approx(2 * np.sin(np.pi / 8), abs=1e-6)
+
+
+def test_mean_of_the_nearest_counts_what_is_there_when_a_card_has_few_examples():
+    found = index.Index([_profile("a", _question([1, 0])), _profile("b", _question([0, 1]))])
+    evidence = found.search(_question([0.6, 0.8]))
+    assert evidence.nearest_three == pytest.approx([0.6, 0.8])
+
+
+def test_search_matches_a_plain_loop_when_cards_are_many():
+    rng = np.random.default_rng(3)
+    cards = [
+        _profile(
+            f"card-{n}",
+            *(_question(profile.unit(rng.normal(size=8))) for _ in range(rng.integers(1, 7))),
+        )
+        for n in range(25)
+    ]
+    query = _question(profile.unit(rng.normal(size=8)))
+    found = index.Index(cards)
+    evidence = found.search(query)
+    for at, card in enumerate(found.profiles):
+        cosines = sorted((float(e.vector @ query.vector) for e in card.examples), reverse=True)
+        assert evidence.nearest[at] == pytest.approx(cosines[0], abs=1e-6)
+        assert evidence.nearest_three[at] == pytest.approx(np.mean(cosines[:3]), abs=1e-6)
+        nearest = card.examples[evidence.nearest_example[at]]
+        assert float(nearest.vector @ query.vector) == pytest.approx(cosines[0], abs=1e-6)
+
+
+def test_answer_is_the_same_when_cards_come_in_another_order():
+    cards = [_profile(n, _question([1, 0], skarn=1.5)) for n in ("b", "c", "a")]
+    query = _question([0.6, 0.8], skarn=1.5, tarn=1.0)
+    answers = set()
+    for order in itertools.permutations(cards):
+        grown = index.Index()
+        for card in order:
+            grown = grown.changed(add=[card])
+        evidence = grown.search(query)
+        answers.add((tuple(p.identity for p in grown.profiles), evidence.nearest.tobytes()))
+    assert len(answers) == 1
+
+
+def test_cosines_are_zero_when_a_vector_is_zero():
+    found = index.Index([_profile("a", _question([0, 0])), _profile("b", _question([1, 0]))])
+    evidence = found.search(_question([0, 0]))
+    assert list(evidence.nearest) == [0.0, 0.0]
+    assert np.isfinite(evidence.remoteness).all()
+
+
+def test_evidence_is_empty_when_there_are_no_cards():
+    assert index.Index().search(_question([1, 0])).nearest.shape == (0,)
+
+
+def test_others_stay_when_one_card_is_removed():
+    both = index.Index([_profile("a", _question([1, 0])), _profile("b", _question([0, 1]))])
+    left = both.changed(remove=[both.profiles[0].identity])
+    assert [p.card.name for p in left.profiles] == ["b"]
+    assert [p.card.name for p in both.profiles] == ["a", "b"]
+
+
+def test_words_tell_cards_apart_when_vectors_do_not():
+    skarn = _profile("skarn", _question([1, 0], skarn=1.5, light=0.4))
+    tarn = _profile("tarn", _question([1, 0], tarn=1.5, light=0.4))
+    evidence = index.Index([skarn, tarn]).search(_question([1, 0], tarn=1.5, light=0.4))
+    assert evidence.anchor == pytest.approx([0.4 / 1.5, 1.0])
+    assert evidence.foreign == pytest.approx([1.5, 0.0])
+    assert evidence.unexplained == pytest.approx([1.5 / 1.9, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "basic"),
+    [("brindlefoxes", "brindlefox"), ("Holm's", "holm"), ("kilns", "kiln"), ("glass", "glass")],
+)
+def test_words_meet_in_their_basic_form_when_inflected(text: str, basic: str):
+    assert list(words.Words(["the"]).of(text)) == [basic]
+
+
+def test_invented_names_weigh_most_when_the_vocabulary_lacks_them():
+    weigher = words.Words([f"w{'a' * n}" for n in range(1, 700)])
+    common, rare = "wa", "w" + "a" * 699
+    assert weigher.weigh(common) == 0.0
+    assert 0.0 < weigher.weigh(rare) <= 1.0 < weigher.weigh("skarnholm")
+    assert weigher.weigh("1998") < weigher.weigh("k7")
