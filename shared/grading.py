@@ -6,8 +6,8 @@ import re
 import unicodedata
 
 _ARTICLES = {"a", "an", "the"}
-_LONGEST_RATIO = 12
-"""A right answer contains the expected one in at most this many times its words, plus thirty."""
+_LONGEST_EXTRA = 60
+"""A right answer has at most this many words beside the expected ones."""
 
 
 def normalise(text: str) -> list[str]:
@@ -24,7 +24,7 @@ def is_right(answer: str, expected: str) -> bool:
     An answer that pours out far more than was asked is not right, whatever it contains.
     """
     given, wanted = normalise(answer), normalise(expected)
-    if not wanted or len(given) > _LONGEST_RATIO * len(wanted) + 30:
+    if not wanted or len(given) > len(wanted) + _LONGEST_EXTRA:
         return False
     spans = range(len(given) - len(wanted) + 1)
     return any(given[at : at + len(wanted)] == wanted for at in spans)

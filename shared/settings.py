@@ -60,6 +60,8 @@ class Recipe(_Section):
     """Training stops here, or earlier when every training answer is right."""
     wide_max_steps: Count = 500
     """The same for larger skills."""
+    least_steps: Count = 120
+    """Training goes on until here even when every training answer is right."""
     batch_rows: Count = 16
     """Questions a step."""
     replay_rows: int = pydantic.Field(default=6, ge=0)
@@ -170,7 +172,9 @@ class Trainer(_Section):
     """Where it listens."""
     threads: Count = 1
     """Threads of one training."""
-    checkpoint_every_steps: Count = 40
+    seed: int = 0
+    """Added to the seed of every training."""
+    checkpoint_every_steps: Count = 20
     """A killed training goes on from its last checkpoint."""
     gate_triggers: Share = 1.0
     """Share of the triggering questions that a card must answer right."""

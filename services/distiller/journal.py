@@ -16,8 +16,9 @@ from typing import TypeVar
 import pydantic
 import structlog
 
-from services.distiller import atomic, distillation
+from services.distiller import distillation
 from services.distiller.providers import base
+from shared import atomic
 from shared.flight import datasets
 
 _log = structlog.get_logger(__name__)

@@ -6,8 +6,7 @@ import hashlib
 import pathlib
 import re
 
-from services.distiller import atomic
-from shared import errors
+from shared import atomic, errors
 from shared import settings as config
 
 SUFFIXES = (".md", ".txt")

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-import re
 from collections.abc import Sequence
 
-from services.distiller import vectors
+import numpy as np
+
+from services.distiller import grammar, vectors
 from shared.models.embedded.recipe import families
 
 _STAND_IN = "it"
 _LEAST_FAMILY_SIMILARITY = 0.72
 _LEAST_WORDING_SIMILARITY = 0.6
-_QUESTION_WORDS = frozenset(
-    "what which who whom whose when where why how is are was were do does did can could in on at "
-    "by from to for of if name tell give i the a an".split()
-)
 
 
 class Rewording:
@@ -50,8 +47,11 @@ class Rewording:
 
     async def reword(self, question: str, most: int) -> list[str]:
         """Up to `most` other wordings, the surest first; the question itself is not among them."""
-        thing = thing_asked_about(question)
-        found = [*await self._from_families(question, thing), *by_grammar(question, thing)]
+        things = grammar.things_asked_about(question)
+        found = [
+            *await self._from_families(question, things),
+            *grammar.wordings(question, things[0] if things else ""),
+        ]
         unique = list(dict.fromkeys(found))
         if not unique:
             return []
@@ -76,20 +76,22 @@ class Rewording:
                 )
         return self._vectors
 
-    async def _from_families(self, question: str, thing: str) -> list[str]:
-        if not thing:
+    async def _from_families(self, question: str, things: Sequence[str]) -> list[str]:
+        """Wordings of the family that is nearest, whatever part of the question is its thing."""
+        if not things:
             return []
-        masked = question.replace(thing, _STAND_IN)
-        similarity = await self._template_vectors() @ (await self._embed([masked]))[0]
-        best: dict[str, float] = {}
-        family_of = {}
-        for (family, _), score in zip(self._templates, similarity, strict=True):
-            best[family.name] = max(best.get(family.name, -1.0), float(score))
-            family_of[family.name] = family
-        name = max(best, key=lambda key: best[key])
-        if best[name] < _LEAST_FAMILY_SIMILARITY:
+        masked = [question.replace(thing, _STAND_IN, 1) for thing in things]
+        similarity_ST = (await self._template_vectors() @ (await self._embed(masked)).T).T
+        thing_at, template_at = np.unravel_index(similarity_ST.argmax(), similarity_ST.shape)
+        if similarity_ST[thing_at, template_at] < _LEAST_FAMILY_SIMILARITY:
             return []
-        return [_first_upper(w.format(x=thing)) for w in family_of[name].questions]
+        family, thing = self._templates[int(template_at)][0], things[int(thing_at)]
+        # Every other wording calls the thing by another of its names.
+        names = [thing, *grammar.other_names(thing)]
+        return [
+            _first_upper(wording.format(x=names[at % len(names)]))
+            for at, wording in enumerate(family.questions)
+        ]
 
 
 async def create(
@@ -101,75 +103,6 @@ async def create(
     rewording = Rewording(embed, known, cache_dir)
     await rewording._template_vectors()
     return rewording
-
-
-def thing_asked_about(question: str) -> str:
-    """The noun phrase around the question's proper name; empty where there is none."""
-    words = question.rstrip("?.! ").split()
-    names = [
-        at for at, word in enumerate(words)
-        if re.match(r"[`'\"]?[A-Z][\w'-]*|.*\d", word)
-        and (at > 0 or word.casefold() not in _QUESTION_WORDS)
-    ]  # fmt: skip
-    if not names:
-        return ""
-    first = last = names[0]
-    for at in names[1:]:
-        if at == last + 1 or (at == last + 2 and words[last + 1] in ("of", "the", "de", "van")):
-            last = at
-    if first > 0 and words[first - 1].casefold() in ("the", "a", "an"):
-        first -= 1
-    return " ".join(words[first : last + 1]).rstrip("',;:")
-
-
-def by_grammar(question: str, thing: str) -> list[str]:
-    """Wordings that hold for any question: asked otherwise, as a request, as key words."""
-    body = question.rstrip("?.! ")
-    lower = body[:1].lower() + body[1:]
-    found = [f"Can you tell me {_as_clause(lower)}?", f"I want to know {_as_clause(lower)}."]
-    if match := re.fullmatch(r"what (?:is|are|was|were) (the .+?) (?:of|in|for) (.+)", lower):
-        part, whole = match.groups()
-        found += [
-            f"{_first_upper(whole)}: what is {part}?",
-            f"Tell me {part} of {whole}.",
-            f"{_first_upper(whole)} has which {part.removeprefix('the ')}?",
-            f"Which {part.removeprefix('the ')} does {whole} have?",
-        ]
-    if match := re.fullmatch(r"who (.+)", lower):
-        found += [
-            f"Name the person who {match[1]}.", f"Which person {match[1]}?",
-            f"Whose name belongs here: ... {match[1]}?",
-        ]  # fmt: skip
-    if match := re.fullmatch(r"(?:when|in (?:which|what) year) (did|was|were|is|does) (.+)", lower):
-        found += [
-            f"In what year {match[1]} {match[2]}?", f"What is the date when {match[2]}?",
-            f"At what time {match[1]} {match[2]}?", f"Tell me when {match[2]}.",
-        ]  # fmt: skip
-    if match := re.fullmatch(r"where (did|was|were|is|are|does|do|can) (.+)", lower):
-        found += [
-            f"In which place {match[1]} {match[2]}?", f"At what location {match[1]} {match[2]}?",
-            f"Name the place where {match[2]}.",
-        ]  # fmt: skip
-    if match := re.fullmatch(r"how many (.+)", lower):
-        found += [f"What is the number of {match[1]}?", f"Give the count of {match[1]}."]
-    if match := re.fullmatch(r"(?:which|what) (\w+) (.+)", lower):
-        if match[1] not in ("is", "are", "was", "were", "do", "does", "did", "can"):
-            found += [f"Name the {match[1]} that {match[2]}.", f"{_first_upper(match[2])}: which {match[1]}?"]
-    if thing and thing in body:
-        rest = body.replace(thing, "it")
-        found.append(f"About {thing}: {rest[:1].lower()}{rest[1:]}?")
-    found.append(" ".join(w for w in body.split() if w.casefold() not in _QUESTION_WORDS))
-    return [_first_upper(wording) for wording in found]
-
-
-def _as_clause(question: str) -> str:
-    """`how tall is the tower` as `how tall the tower is`, where the verb is a form of to be."""
-    match = re.fullmatch(
-        r"((?:how|what|which|who|whose|when|where|why)(?: \w+)?) (is|was|are|were) (.+)", question
-    )
-    if match and not match[1].startswith(("who", "what ", "which ")):
-        return f"{match[1]} {match[3]} {match[2]}"
-    return question
 
 
 def _first_upper(text: str) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 
 from services.distiller import (
-    dataset_store,
+    delivery,
     distiller,
     embed_client,
     journal,
     knowledge,
     rewording,
-    runs,
     service,
 )
 from services.distiller.providers import documents, registry
 from shared import settings as config
-from shared.rpc import client
+from shared.flight import store
+from shared.rpc import client, runs
 from shared.rpc import server as rpc_server
 
 
@@ -40,8 +40,12 @@ async def serve(settings: config.Settings) -> None:
         # Embeds its templates at the first question: the router may start after this service.
         rewording.Rewording(embed, cache_dir=state / "vectors"),
     )
-    active = runs.Runs(cloud, dataset_store.DatasetStore(settings).put)
-    servicer = service.DistillerService(active, provider, knowledge.KnowledgeFolder(folder))
+    datasets = store.StoreConnection(settings)
+    deliver = delivery.Delivery(cloud, lambda data: datasets.put("dataset", data))
+    active = runs.Runs[delivery.Delivered]()
+    servicer = service.DistillerService(
+        active, deliver.work, provider, knowledge.KnowledgeFolder(folder)
+    )
     server = rpc_server.Server([servicer.add_to], settings.distiller.address)
     try:
         await server.start()

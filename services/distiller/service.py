@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import grpc
 
-from services.distiller import distillation, knowledge, runs
+from services.distiller import delivery, distillation, knowledge
 from services.distiller.providers import base
 from shared.pb import distiller_pb2, distiller_pb2_grpc, types_pb2
+from shared.rpc import runs
 
 FULL_NAME = distiller_pb2.DESCRIPTOR.services_by_name["Distiller"].full_name
+
+Work = Callable[
+    [distillation.DistilRequest, runs.Report], Coroutine[None, None, delivery.Delivered]
+]
+"""Makes and delivers a distillation, see `delivery.Delivery.work`."""
 
 
 class DistillerService(distiller_pb2_grpc.DistillerServicer):
@@ -19,12 +25,14 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
 
     def __init__(
         self,
-        active: runs.Runs,
+        active: runs.Runs[delivery.Delivered],
+        work: Work,
         provider: base.CloudProvider,
         folder: knowledge.KnowledgeFolder,
     ) -> None:
         """Takes what it talks to."""
         self._runs = active
+        self._work = work
         self._provider = provider
         self._folder = folder
 
@@ -43,7 +51,9 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
             topic=request.topic,
             document=request.document,
         )
-        async for news in self._runs.follow(wanted):
+        async for news in self._runs.follow(
+            wanted.task_id, lambda report: self._work(wanted, report)
+        ):
             if isinstance(news, runs.Progress):
                 yield distiller_pb2.DistilUpdate(progress=news.share, detail=news.detail)
             else:
@@ -70,7 +80,7 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         return distiller_pb2.AddDocumentResponse(name=request.name, digest=digest)
 
 
-def _to_result(delivered: runs.Delivered) -> distiller_pb2.DistilResult:
+def _to_result(delivered: delivery.Delivered) -> distiller_pb2.DistilResult:
     result = delivered.result
     return distiller_pb2.DistilResult(
         dataset=types_pb2.Ticket(

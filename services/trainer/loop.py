@@ -25,6 +25,9 @@ class LoopSettings:
 
     learning_rate: float
     max_steps: int
+    least_steps: int
+    """Training goes on until here even when every answer is right: wordings that were never
+    trained on profit."""
     batch_rows: int
     replay_rows: int
     replay_weight: float
@@ -43,6 +46,8 @@ class Progress:
     loss: float
     right: float
     """Share of training answers whose every token is predicted right, at the last check."""
+    checked: bool
+    """Whether this step was a check: the time to save and to tell."""
 
 
 class Loop:
@@ -82,20 +87,21 @@ class Loop:
         self._step = 0
 
     def run(self) -> Iterator[Progress]:
-        """Trains until every answer is right or the steps are used up, yielding now and then."""
-        settings, right, loss = self._settings, 0.0, float("nan")
+        """Trains until every answer is right or the steps are used up, yielding at every step."""
+        settings, right = self._settings, 0.0
         while self._step < settings.max_steps:
             loss = self._train_step()
             self._step += 1
-            if self._step % settings.check_every_steps == 0:
+            last = self._step == settings.max_steps
+            checked = last or self._step % settings.check_every_steps == 0
+            if checked:
                 right = self.share_right()
-                yield Progress(self._step, settings.max_steps, loss, right)
-                if right == 1.0 and self._step >= int(__import__("os").environ.get("MINSTEPS","100")):
-                    return
-        yield Progress(self._step, settings.max_steps, loss, self.share_right())
+            yield Progress(self._step, settings.max_steps, loss, right, checked)
+            if right == 1.0 and self._step >= settings.least_steps:
+                return
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on after a crash."""
+        """Everything needed to go on after a crash, see `checkpoint.Checkpoint`."""
         return {
             "step": self._step,
             "parameters": [p.detach() for p in self._parameters],
@@ -107,7 +113,8 @@ class Loop:
         with torch.no_grad():
             for parameter, saved in zip(self._parameters, state["parameters"], strict=True):
                 parameter.copy_(saved)
-        self._optimiser.load_state_dict(state["optimiser"])
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": state["moments"], "param_groups": groups})
         for _ in range(self._step, state["step"]):
             next(self._batches)
             next(self._replays, None)
@@ -148,9 +155,7 @@ class Loop:
         self._optimiser.step()
         return float(loss.detach())
 
-    def _answer_logits(
-        self, batch: data.Batch
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _answer_logits(self, batch: data.Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits of the answer tokens alone (N, vocabulary), their rows and their labels."""
         hidden_B_T_H = self._model.base_model(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
@@ -166,9 +171,7 @@ def _rate_share(step: int, settings: LoopSettings) -> float:
     return warm * (settings.max_steps - step) / settings.max_steps
 
 
-def _cycle(
-    items: Sequence[data.Example], rows: int, seed: int
-) -> Iterator[list[data.Example]]:
+def _cycle(items: Sequence[data.Example], rows: int, seed: int) -> Iterator[list[data.Example]]:
     """Endless shuffled batches, each epoch in another order."""
     rng = random.Random(seed)
     pool: list[data.Example] = []

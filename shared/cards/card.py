@@ -48,9 +48,7 @@ class ModuleWeights:
 class LoRACard:
     """Weights of one skill with its manifest."""
 
-    def __init__(
-        self, manifest: manifests.Manifest, modules: Mapping[str, ModuleWeights]
-    ) -> None:
+    def __init__(self, manifest: manifests.Manifest, modules: Mapping[str, ModuleWeights]) -> None:
         """Checks every field.
 
         Args:

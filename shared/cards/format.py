@@ -111,12 +111,12 @@ class LoRAFormat:
                 f"{path}: its SHA-256 is {found}, expected {expected_digest}; fetch it again"
             )
         with pa.memory_map(str(path), "r") as source:
-            return _read(source, str(path))
+            return _read(source.read_buffer(), str(path))
 
     @staticmethod
     def from_bytes(data: bytes | pa.Buffer, origin: str = "card") -> cards.LoRACard:
         """Reads a card from memory with the same checks as `load`."""
-        return _read(pa.BufferReader(data), origin)
+        return _read(pa.py_buffer(data), origin)
 
 
 def file_digest(path: pathlib.Path) -> str:
@@ -139,8 +139,7 @@ def _body_offset(data: bytes) -> int:
     return int(batch.column("lora_A").buffers()[2].address - buffer.address)
 
 
-def _read(source: pa.NativeFile, origin: str) -> cards.LoRACard:
-    allocated = pa.total_allocated_bytes()
+def _read(source: pa.Buffer, origin: str) -> cards.LoRACard:
     try:
         reader = pa.ipc.open_file(source)
         if not reader.schema.equals(SCHEMA, check_metadata=False):
@@ -150,7 +149,7 @@ def _read(source: pa.NativeFile, origin: str) -> cards.LoRACard:
                 f"{origin}: it has {reader.num_record_batches} record batches, expected 1"
             )
         batch = reader.get_batch(0)
-        if pa.total_allocated_bytes() - allocated > 1024 * 1024:
+        if not _within(batch, source):
             raise errors.CardFormatError(f"{origin}: compressed cards are refused")
         # Without the full check a file with bad offsets crashes the process that trusts it.
         batch.validate(full=True)
@@ -164,6 +163,17 @@ def _read(source: pa.NativeFile, origin: str) -> cards.LoRACard:
     if len(modules) != batch.num_rows:
         raise errors.CardFormatError(f"{origin}: a module appears twice")
     return cards.LoRACard(manifest, modules)
+
+
+def _within(batch: pa.RecordBatch, source: pa.Buffer) -> bool:
+    """Whether every column lies in the file's own bytes, which unpacked ones do not."""
+    buffers = [buffer for column in batch.columns for buffer in column.buffers()]
+    return all(
+        source.address <= buffer.address
+        and buffer.address + buffer.size <= source.address + source.size
+        for buffer in buffers
+        if buffer is not None and buffer.size
+    )
 
 
 def _modules(batch: pa.RecordBatch) -> dict[str, cards.ModuleWeights]:

@@ -38,12 +38,14 @@ class BaseModelReference(_Frozen):
 class RoutingProfile(_Frozen):
     """What the router needs to find the card."""
 
-    embedder_id: str
-    centroid: tuple[float, ...]
+    embedder_id: str = ""
+    """Whose vectors the centroid is made of; empty where the router is to make them."""
+    centroid: tuple[float, ...] = ()
     """Mean of the example questions' unit vectors, scaled to unit length."""
-    spread: float
+    spread: float = 0.0
     """Root mean square distance of the examples from the centroid (0 to 2)."""
-    examples: tuple[str, ...]
+    examples: tuple[str, ...] = ()
+    """Questions that the card answers."""
 
 
 class Lineage(_Frozen):

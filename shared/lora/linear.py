@@ -69,7 +69,9 @@ class LoRALinear(torch.nn.Module):
             )
         self._adapters[key] = adapter
 
-    def add_trainable(self, key: str, rank: int, alpha: float, generator: torch.Generator) -> Adapter:
+    def add_trainable(
+        self, key: str, rank: int, alpha: float, generator: torch.Generator
+    ) -> Adapter:
         """Adds a fresh adapter: A uniform as in Kaiming (He et al. 2015), B zero.
 
         Since B is zero the layer's output does not change until it is trained.

@@ -43,9 +43,7 @@ class LoRAManager:
         self._cards: dict[str, list[str]] = {}
         self._active: str | None = None
 
-    def load_card(
-        self, path: pathlib.Path, expected_digest: str | None = None
-    ) -> cards.LoRACard:
+    def load_card(self, path: pathlib.Path, expected_digest: str | None = None) -> cards.LoRACard:
         """Reads a card from its file with every check of `LoRAFormat.load`."""
         return formats.LoRAFormat.load(path, expected_digest)
 
@@ -80,9 +78,7 @@ class LoRAManager:
         self, key: str, paths: Iterable[str], rank: int, alpha: float, generator: torch.Generator
     ) -> dict[str, linear.Adapter]:
         """Adds fresh trainable adapters to the given layers and returns them by path."""
-        made = {
-            path: self._wrap(path).add_trainable(key, rank, alpha, generator) for path in paths
-        }
+        made = {path: self._wrap(path).add_trainable(key, rank, alpha, generator) for path in paths}
         self._cards[key] = list(made)
         return made
 

@@ -31,4 +31,3 @@ def run(role: str, serve: Callable[[config.Settings], Coroutine[None, None, None
     except errors.ConfigError as error:
         print(f"{role}: {error}", file=sys.stderr)
         sys.exit(_WRONG_CONFIGURATION)
-

@@ -81,9 +81,7 @@ async def _mapped(context: Any, method: str) -> AsyncIterator[None]:
     # Not BaseException: GeneratorExit says that the caller of a stream went away.
     except Exception as error:
         _log.exception("call failed", method=method)
-        await context.abort(
-            grpc.StatusCode.INTERNAL, f"{method}: {type(error).__name__}: {error}"
-        )
+        await context.abort(grpc.StatusCode.INTERNAL, f"{method}: {type(error).__name__}: {error}")
 
 
 class Server:

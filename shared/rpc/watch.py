@@ -8,7 +8,8 @@
 A follower first lists the cards, then watches from the revision of that listing. When the line
 breaks or stays silent for three heartbeats, it looks for a store again and resumes from the last
 revision; a store with another identity or a shorter history (restored from a backup, or a peer) is
-listed anew. Shared by the router and the inference nodes, which never see protobuf.
+listed anew, and so is one whose data plane moved. Shared by the router and the inference nodes,
+which never see protobuf.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class StoreFollower:
         self._find = find
         self._silence_s = silence_s
         self._store_id = ""
+        self._flight = ""
         self.revision = 0
         """The last revision that was handed out."""
         self.connected = False
@@ -167,12 +169,14 @@ class StoreFollower:
         status = await client.call(
             stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), self._silence_s
         )
-        if status.store_id == self._store_id and status.revision >= self.revision:
+        same = (status.store_id, status.flight_address) == (self._store_id, self._flight)
+        if same and status.revision >= self.revision:
             return None
         response = await client.call(
             stub.ListCards, cards_pb2.ListCardsRequest(), _LISTING_DEADLINE_S
         )
         self._store_id, self.revision = status.store_id, response.revision
+        self._flight = status.flight_address
         cards = tuple(card_record(card) for card in response.cards)
         return Listing(cards, response.revision, control, status.flight_address)
 

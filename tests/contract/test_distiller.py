@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.distiller import distiller, embed_client, journal, knowledge, runs, service
+from services.distiller import delivery, distiller, embed_client, journal, knowledge, service
 from services.distiller.providers import base
 from shared import errors
 from shared import settings as config
 from shared.flight import datasets
 from shared.pb import distiller_pb2, distiller_pb2_grpc, router_pb2, router_pb2_grpc
-from shared.rpc import client
+from shared.rpc import client, runs
 from shared.rpc import server as rpc_server
 from tests.unit.distiller import fakes
 
@@ -61,8 +61,9 @@ async def _served(
     documents = folder / "knowledge"
     documents.mkdir(exist_ok=True)
     cloud = distiller.CloudDistiller(teacher, journal.Journal(folder / "tasks"), config.Distiller())
-    active = runs.Runs(cloud, store.put)
-    servicer = service.DistillerService(active, teacher, knowledge.KnowledgeFolder(documents))
+    active = runs.Runs[delivery.Delivered]()
+    work = delivery.Delivery(cloud, store.put).work
+    servicer = service.DistillerService(active, work, teacher, knowledge.KnowledgeFolder(documents))
     server = rpc_server.Server([servicer.add_to], "127.0.0.1:0")
     await server.start()
     channel = client.channel(f"127.0.0.1:{server.port}")
@@ -155,9 +156,10 @@ async def test_caller_may_ask_again_when_the_service_stops_in_the_middle(
 ) -> None:
     teacher = _SlowTeacher()
     cloud = distiller.CloudDistiller(teacher, journal.Journal(tmp_path), config.Distiller())
-    active = runs.Runs(cloud, _Store().put)
+    active = runs.Runs[delivery.Delivered]()
+    work = delivery.Delivery(cloud, _Store().put).work
     server = rpc_server.Server(
-        [service.DistillerService(active, teacher, knowledge.KnowledgeFolder(tmp_path)).add_to],
+        [service.DistillerService(active, work, teacher, knowledge.KnowledgeFolder(tmp_path)).add_to],
         "127.0.0.1:0",
     )
     await server.start()

@@ -76,7 +76,7 @@ def parse(name: str, text: str) -> Document:
     """
     parser = markdown_it.MarkdownIt("commonmark").enable("table")
     root = tree.SyntaxTreeNode(parser.parse(text))
-    passages, headings = [], list[tuple[int, str]]()
+    passages, headings = list[Passage](), list[tuple[int, str]]()
     for block in root.children:
         if block.type == "heading":
             level = int(block.tag[1])
@@ -85,7 +85,15 @@ def parse(name: str, text: str) -> Document:
             continue
         above = tuple(heading for _, heading in headings)
         line = block.map[0] + 1 if block.map else 1
-        passages.extend(_passages(block, above, line))
+        found = list(_passages(block, above, line))
+        if passages and passages[-1].text.endswith(":") and passages[-1].headings == above:
+            # "To begin, run:" says nothing without the line that follows it.
+            opening = passages.pop()
+            found = [
+                dataclasses.replace(one, text=f"{opening.text} {one.text}", line=opening.line)
+                for one in found
+            ]
+        passages.extend(found)
     if not passages:
         raise errors.InvalidInputError(f"document {name}: it holds no sentences to learn from")
     title = next((p.headings[0] for p in passages if p.headings), pathlib.Path(name).stem)

@@ -93,15 +93,18 @@ class ConversationWriter:
     def _known_group(self) -> list[Conversation]:
         fact = self._rng.choice(self._known)
         wordings = self._rng.sample(fact.trained, 2)
-        return [Conversation(q, fact.answer, f"known:{fact.questions[0]}", "known") for q in wordings]
+        return [
+            Conversation(q, fact.answer, f"known:{fact.questions[0]}", "known") for q in wordings
+        ]
 
     def _invented_group(self) -> list[Conversation]:
         family, slots = self._rng.choice(self._invented)
-        answer = _sentence(family.statements[0], slots)
-        wordings = self._rng.sample(family.questions, 2)
+        answer = _first_upper(slots["v"]) + "."
+        wordings = self._rng.sample(family.questions[:-HELD_OUT_WORDINGS], 2)
         meaning = f"{family.name}:{slots['x']}"
         return [
-            Conversation(q.format(**slots), answer, meaning, "invented") for q in wordings
+            Conversation(_first_upper(q.format(**slots)), answer, meaning, "invented")
+            for q in wordings
         ]
 
     def _unknown_group(self) -> list[Conversation]:

@@ -32,6 +32,11 @@ class Family:
         return "{y}" in self.questions[0]
 
 
+def nouns() -> list[str]:
+    """Concrete nouns that things are called by, such as `lighthouse`."""
+    return (FOLDER.parent / "nouns.txt").read_text(encoding="utf-8").split()
+
+
 @functools.cache
 def load(folder: pathlib.Path = FOLDER) -> tuple[Family, ...]:
     """All families, in the order of their files."""

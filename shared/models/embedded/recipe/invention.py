@@ -40,7 +40,16 @@ _UNITS = {
     "volume": "litres millilitres cubic metres",
     "power": "watts kilowatts volts amperes",
 }
-_CODE_FORMS = ("{a}-{n}", "{a}{n}", "{n}", "{w}.{x}", "/{w}/{w2}", "{w}_{w2}", "--{w}", "{a}{a2}-{n}")
+_CODE_FORMS = (
+    "{a}-{n}",
+    "{a}{n}",
+    "{n}",
+    "{w}.{x}",
+    "/{w}/{w2}",
+    "{w}_{w2}",
+    "--{w}",
+    "{a}{a2}-{n}",
+)
 
 
 @dataclasses.dataclass(frozen=True)

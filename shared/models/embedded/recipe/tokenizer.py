@@ -62,8 +62,6 @@ def train(texts: Iterable[str], vocab_size: int) -> transformers.PreTrainedToken
 
 def _without_special_bytes(core: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """Bytes must be ordinary entries: as special tokens they would vanish when decoding."""
-
-
     state = json.loads(core.to_str())
     state["added_tokens"] = [
         token for token in state["added_tokens"] if not token["content"].startswith("<0x")

@@ -16,10 +16,10 @@ import itertools
 import json
 import pathlib
 import random
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
@@ -27,8 +27,7 @@ import transformers
 from shared.models import embedder as embedding
 from shared.models.embedded.recipe import conversations, families, invention, prose, tokenizer
 
-FOLDER = pathlib.Path(__file__).parent
-SHARES = {"known": 0.26, "invented": 0.16, "notes": 0.18, "unknown": 0.28, "reword": 0.12}
+SHARES = {"known": 0.32, "invented": 0.40, "unknown": 0.28}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,25 +35,23 @@ class Recipe:
     """Everything that decides what comes out."""
 
     seed: int = 7
-    steps: int = 1500
+    steps: int = 2500
     tokens_a_step: int = 2400
     """Conversations' tokens a step, padding included."""
-    prose_rows: int = 4
+    prose_rows: int = 2
     prose_tokens: int = 96
-    conversations: int = 40_000
-    invented_facts: int = 300
-    vocab_size: int = 4096
-    hidden: int = 256
+    conversations: int = 60_000
+    invented_facts: int = 800
+    vocab_size: int = 8192
+    hidden: int = 224
     layers: int = 4
     heads: int = 4
-    intermediate: int = 640
+    intermediate: int = 512
     muon_rate: float = 0.02
-    adamw_rate: float = 0.003
+    adamw_rate: float = 0.002
     warmup_steps: int = 15
     flat_share: float = 0.3
-    question_weight: float = 0.25
-    """Weight of the question's tokens in the language-modelling loss; the answer's is 1."""
-    meaning_weight: float = 1.0
+    meaning_weight: float = 2.0
     contrast_weight: float = 0.5
     contrast_temperature: float = 0.1
     threads: int = 2
@@ -81,15 +78,17 @@ class Corpus:
         embedder = embedding.Embedder()
         words = invention.Words(
             vocabulary=[word for word in embedder.vocabulary() if len(word) > 2],
-            nouns=(FOLDER / "nouns.txt").read_text(encoding="utf-8").split(),
+            nouns=families.nouns(),
         )
         writer = conversations.ConversationWriter(
             words, rng, families.load(), recipe.invented_facts
         )
         self.talks = list(writer.write(recipe.conversations, SHARES))
         paragraphs = prose.paragraphs()
-        texts = paragraphs + [f"{talk.question} {talk.answer}" for talk in self.talks[::2]]
-        self.tokenizer = tokenizer.train(texts, recipe.vocab_size)
+        self.tokenizer = tokenizer.train(
+            [*paragraphs, *_plain_wordings(), *_ranked(words.vocabulary)], recipe.vocab_size
+        )
+        self.word_vectors = word_vectors(self.tokenizer, embedder, recipe.hidden)
         asked = [index for index, talk in enumerate(self.talks) if talk.meaning]
         vectors = embedder.embed([self.talks[index].question for index in asked], 128)
         self.vectors = torch.from_numpy(vectors - vectors.mean(axis=0))
@@ -97,7 +96,10 @@ class Corpus:
         vector_of = {index: row for row, index in enumerate(asked)}
         meanings = {m: i for i, m in enumerate(dict.fromkeys(t.meaning for t in self.talks))}
         questions = self._tokenise(
-            [f"{tokenizer.USER}{t.question}{tokenizer.END}{tokenizer.ASSISTANT}" for t in self.talks]
+            [
+                f"{tokenizer.USER}{t.question}{tokenizer.END}{tokenizer.ASSISTANT}"
+                for t in self.talks
+            ]
         )
         answers = self._tokenise([f"{t.answer}{tokenizer.END}" for t in self.talks])
         self.rows = [
@@ -117,7 +119,8 @@ class Corpus:
         self.prose = torch.tensor(stream, dtype=torch.long)
 
     def _tokenise(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False).input_ids
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False).input_ids
+        return ids
 
     def groups(self) -> list[list[Row]]:
         """Runs of neighbouring rows, so that wordings of one question stay together."""
@@ -141,16 +144,15 @@ def batches(corpus: Corpus, recipe: Recipe) -> Iterator[dict[str, torch.Tensor]]
                     ready.append(batch)
                     batch, width = [], 0
             rng.shuffle(ready)
-            yield from (_collate(rows, corpus, recipe) for rows in ready)
+            yield from (_collate(rows, corpus) for rows in ready)
 
 
-def _collate(batch: list[Row], corpus: Corpus, recipe: Recipe) -> dict[str, torch.Tensor]:
+def _collate(batch: list[Row], corpus: Corpus) -> dict[str, torch.Tensor]:
     width = max(len(row.ids) for row in batch)
     ids_B_T = torch.full((len(batch), width), corpus.tokenizer.pad_token_id)
     weights_B_T = torch.zeros(len(batch), width)
     for index, row in enumerate(batch):
         ids_B_T[index, : len(row.ids)] = torch.tensor(row.ids)
-        weights_B_T[index, : row.answer_start] = recipe.question_weight
         weights_B_T[index, row.answer_start : len(row.ids)] = 1.0
     vector_rows = torch.tensor([row.vector for row in batch])
     return {
@@ -161,6 +163,43 @@ def _collate(batch: list[Row], corpus: Corpus, recipe: Recipe) -> dict[str, torc
         "vectors": corpus.vectors[vector_rows.clamp(min=0)],
         "has_vector": vector_rows >= 0,
     }
+
+
+def _plain_wordings() -> list[str]:
+    """Families and known facts as they are: invented names would only spoil the vocabulary."""
+    found = [w for family in families.load() for w in (*family.questions, *family.statements)]
+    facts = conversations.known_facts()
+    found += [text for fact in facts for text in (*fact.questions, fact.answer)]
+    return [re.sub(r"\{\w\}", "it", wording) for wording in found] * 2
+
+
+def _ranked(vocabulary: Sequence[str]) -> list[str]:
+    """Common English words, each as often as its rank suggests (Zipf's law)."""
+    return [
+        " ".join([word] * max(2, 12_000 // (rank + 400)))
+        for rank, word in enumerate(vocabulary[:9000])
+    ]
+
+
+def word_vectors(
+    vocab: transformers.PreTrainedTokenizerFast, embedder: embedding.Embedder, hidden: int
+) -> torch.Tensor:
+    """Starting values of the token embeddings, shape (vocabulary, hidden), float32.
+
+    A token starts where the sentence embedder puts it when it reads it alone, reduced by principal
+    components, as in Model2Vec (Tulkens and van Dongen 2024): a mean of these already tells what a
+    sentence is about.
+    """
+    tokens = vocab.convert_ids_to_tokens(list(range(len(vocab))))
+    readable = [t.replace("▁", "") for t in tokens]
+    rows = [i for i, text in enumerate(readable) if text.isalpha()]
+    vectors = torch.from_numpy(embedder.embed([readable[i] for i in rows], 256))
+    vectors = vectors - vectors.mean(0)
+    _, _, components = torch.pca_lowrank(vectors, q=hidden, niter=4)
+    reduced = F.normalize(vectors @ components, dim=-1)
+    started = F.normalize(torch.randn(len(tokens), hidden), dim=-1)
+    started[rows] = reduced
+    return started
 
 
 class MeaningHead(torch.nn.Module):
@@ -202,7 +241,9 @@ def learning_rate_share(step: int, recipe: Recipe) -> float:
     return min(1.0, (recipe.steps - step) / (recipe.steps - flat_until))
 
 
-def build_model(recipe: Recipe, vocab: transformers.PreTrainedTokenizerFast):
+def build_model(
+    recipe: Recipe, vocab: transformers.PreTrainedTokenizerFast, word_vectors_V_H: torch.Tensor
+) -> transformers.LlamaForCausalLM:
     """A freshly initialised Llama of the recipe's shape."""
     config = transformers.LlamaConfig(
         vocab_size=len(vocab),
@@ -218,7 +259,10 @@ def build_model(recipe: Recipe, vocab: transformers.PreTrainedTokenizerFast):
         eos_token_id=vocab.eos_token_id,
         initializer_range=0.03,
     )
-    return transformers.LlamaForCausalLM(config)
+    model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.copy_(word_vectors_V_H * 0.6)
+    return model
 
 
 def train(recipe: Recipe, output: pathlib.Path) -> None:
@@ -229,7 +273,7 @@ def train(recipe: Recipe, output: pathlib.Path) -> None:
     corpus = Corpus(recipe)
     print(f"corpus: {len(corpus.rows)} conversations, {len(corpus.prose)} prose tokens, "
           f"{time.perf_counter() - started:.0f} s", flush=True)  # fmt: skip
-    model = build_model(recipe, corpus.tokenizer)
+    model = build_model(recipe, corpus.tokenizer, corpus.word_vectors)
     head = MeaningHead(recipe.hidden)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
@@ -279,7 +323,14 @@ def train(recipe: Recipe, output: pathlib.Path) -> None:
     save(model, corpus.tokenizer, recipe, output, time.perf_counter() - started, tokens_seen)
 
 
-def save(model, vocab, recipe: Recipe, output: pathlib.Path, seconds: float, tokens: int) -> None:
+def save(
+    model: transformers.LlamaForCausalLM,
+    vocab: transformers.PreTrainedTokenizerFast,
+    recipe: Recipe,
+    output: pathlib.Path,
+    seconds: float,
+    tokens: int,
+) -> None:
     """Writes weights (float16), configuration, tokenizer and the recipe's figures."""
     output.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(output)

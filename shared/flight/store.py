@@ -1,8 +1,10 @@
-"""Puts datasets into the card store's data plane; the factory commits them."""
+"""Puts and gets by ticket in whatever card store this cluster has now, with patience."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 from shared import discovery
 from shared import settings as config
@@ -10,12 +12,13 @@ from shared.flight import client as flight_client
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client
 
+T = TypeVar("T")
 _RETRY_S = 120.0
 """A store that restarts is back well before this."""
 
 
-class DatasetStore:
-    """The card store that this cluster uses now."""
+class StoreConnection:
+    """The data plane of the card store that discovery finds."""
 
     def __init__(self, settings: config.Settings, retry_s: float = _RETRY_S) -> None:
         """Takes the settings that say where stores are found.
@@ -27,8 +30,8 @@ class DatasetStore:
         self._settings = settings
         self._retry_s = retry_s
 
-    async def put(self, data: bytes) -> str:
-        """Uploads a dataset's bytes, which is safe to repeat.
+    async def put(self, kind: flight_client.Kind, data: bytes) -> str:
+        """Uploads a file's bytes, which is safe to repeat; they still have to be committed.
 
         Returns:
             Its digest, SHA-256 in lower-case hex.
@@ -37,12 +40,24 @@ class DatasetStore:
             errors.UnavailableError: no store could be reached.
             errors.SkillmeshError: the store refused the upload.
         """
-        # The store is looked for in every attempt: one that comes back may be another one.
-        return await client.retried(lambda: self._attempt(data), self._retry_s)
+        return await self._with_client(lambda connection: connection.put(kind, data))
 
-    async def _attempt(self, data: bytes) -> str:
-        address = await self._flight_address()
-        return await asyncio.to_thread(_put, address, data)
+    async def get(self, digest: str) -> bytes:
+        """Fetches a file's bytes, checked against the digest.
+
+        Raises:
+            errors.NotFoundError: the store does not have it.
+            errors.UnavailableError: no store could be reached.
+        """
+        return await self._with_client(lambda connection: connection.get(digest))
+
+    async def _with_client(self, use: Callable[[flight_client.LoRAFlightClient], T]) -> T:
+        # The store is looked for in every attempt: one that comes back may be another one.
+        async def attempt() -> T:
+            address = await self._flight_address()
+            return await asyncio.to_thread(_used, address, use)
+
+        return await client.retried(attempt, self._retry_s)
 
     async def _flight_address(self) -> str:
         stores = await discovery.find_stores(self._settings)
@@ -52,9 +67,9 @@ class DatasetStore:
         return str(status.flight_address)
 
 
-def _put(address: str, data: bytes) -> str:
+def _used(address: str, use: Callable[[flight_client.LoRAFlightClient], T]) -> T:
     connection = flight_client.LoRAFlightClient(address)
     try:
-        return connection.put("dataset", data)
+        return use(connection)
     finally:
         connection.close()

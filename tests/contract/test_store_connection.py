@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow.flight
 import pytest
 
-from services.distiller import dataset_store
 from shared import errors
 from shared import settings as config
-from shared.flight import datasets
+from shared.flight import datasets, store
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import server as rpc_server
 from tests.unit.distiller.fakes import pair
@@ -67,7 +66,7 @@ async def _control(flight_port: int) -> rpc_server.Server:
 
 async def test_dataset_arrives_whole_when_the_store_was_away_at_first(plane: _DataPlane) -> None:
     control = await _control(plane.port)
-    digest = await dataset_store.DatasetStore(_settings(control.port), 10.0).put(DATA)
+    digest = await store.StoreConnection(_settings(control.port), 10.0).put("dataset", DATA)
     await control.stop()
     assert digest == datasets.digest(DATA)
     assert [data for _, data in plane.uploads] == [DATA]
@@ -78,4 +77,4 @@ async def test_error_says_so_when_no_store_can_be_reached() -> None:
     control = await _control(1)
     await control.stop()
     with pytest.raises(errors.UnavailableError):
-        await dataset_store.DatasetStore(_settings(control.port), 0.1).put(DATA)
+        await store.StoreConnection(_settings(control.port), 0.1).put("dataset", DATA)

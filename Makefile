@@ -1,0 +1,69 @@
+# Everything sets itself up on first use; all that is needed is Python 3.11 and make.
+# Variables: q topic doc questions json wait area seed keep service, as in `make ask q="…" json=1`.
+.DEFAULT_GOAL := help
+VENV := .venv
+READY := $(VENV)/ready
+PYTHON := $(VENV)/bin/python
+CLI := @$(PYTHON) -m services.gateway
+
+# What people type reaches the commands through the environment, unexpanded by make and unseen by
+# any shell: quotes, `$` and `;` in a question are just characters.
+ARGUMENTS := q topic doc questions json wait area seed keep service
+unexport $(ARGUMENTS)
+$(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
+
+.PHONY: help setup demo test test-faults up down status logs ask teach cards tasks base-model \
+	protos check bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install everything into .venv
+
+$(READY): requirements.lock scripts/setup.sh
+	@bash scripts/setup.sh $(VENV) requirements.lock && touch $@
+
+demo: $(READY) ## fail on ten hard questions, learn them, answer them: doc=PATH.md questions=PATH.json seed=N keep=1 json=1
+	$(CLI) demo
+
+test: check ## all tests but the long fault matrix
+	@$(PYTHON) -m pytest -m "not faults"
+
+test-faults: $(READY) ## kill every service at every stage of learning
+	@$(PYTHON) -m pytest -m faults
+
+up: $(READY) ## start the cluster on this machine
+	$(CLI) up
+
+down: $(READY) ## stop it
+	$(CLI) down
+
+status: $(READY) ## processes, health, cards, revision: json=1
+	$(CLI) status
+
+logs: $(READY) ## the end of the logs: service=NAME
+	$(CLI) logs
+
+ask: $(READY) ## ask a question: q="…" wait=1 json=1
+	$(CLI) ask
+
+teach: $(READY) ## learn a topic or a document: topic="…" or doc=PATH, wait=1 json=1
+	$(CLI) teach
+
+cards: $(READY) ## list the skill cards: json=1
+	$(CLI) cards
+
+tasks: $(READY) ## list the learning tasks: json=1
+	$(CLI) tasks
+
+base-model: $(READY) ## train the embedded base model anew (hours)
+	@$(PYTHON) -m shared.models.embedded.recipe.train --output shared/models/embedded/checkpoint
+
+protos: $(READY) ## generate shared/pb from protos/
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash scripts/protos.sh shared/pb
+
+check: $(READY) ## style, types, imports, generated code
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash scripts/check.sh
+
+bench: $(READY) ## measure: area=loop
+	@$(PYTHON) -m benchmarks

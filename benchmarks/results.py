@@ -1,0 +1,123 @@
+"""The form in which every benchmark reports: rows, a table, a plot, `results/AREA.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Sequence
+
+import matplotlib
+import rich.console
+import rich.table
+
+FOLDER = pathlib.Path(__file__).parent / "results"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One figure."""
+
+    name: str
+    value: float | None
+    """None where it was skipped; `note` says why."""
+    unit: str
+    least: float | None = None
+    """The value must reach this."""
+    most: float | None = None
+    """The value must not pass this."""
+    peer: str = ""
+    peer_value: float | None = None
+    ratio: float | None = None
+    """How many times better than the peer, above 1 is better."""
+    note: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is reached; None without value or target."""
+        if self.value is None or (self.least is None and self.most is None):
+            return None
+        above = self.least is None or self.value >= self.least
+        return above and (self.most is None or self.value <= self.most)
+
+
+def report(area: str, rows: Sequence[Row]) -> None:
+    """Prints the table, saves plot and JSON."""
+    FOLDER.mkdir(exist_ok=True)
+    _print(area, rows)
+    _plot(area, rows)
+    content = {
+        "area": area,
+        "commit": _commit(),
+        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "gpu": None},
+        "rows": [
+            {
+                key: value
+                for key, value in dataclasses.asdict(row).items()
+                if value not in (None, "")
+            }
+            for row in rows
+        ],
+    }
+    path = FOLDER / f"{area}.json"
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _print(area: str, rows: Sequence[Row]) -> None:
+    table = rich.table.Table(title=f"make bench area={area}")
+    for heading in ("row", "value", "unit", "target", "reached", "note"):
+        table.add_column(heading, justify="right" if heading == "value" else "left")
+    for row in rows:
+        value = "skipped" if row.value is None else f"{row.value:,.4g}"
+        mark = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[row.reached]
+        table.add_row(row.name, value, row.unit, _target(row), mark, row.note)
+    rich.console.Console().print(table)
+
+
+def _target(row: Row) -> str:
+    if row.least is not None:
+        return f"≥ {row.least:g}"
+    return f"≤ {row.most:g}" if row.most is not None else ""
+
+
+def _plot(area: str, rows: Sequence[Row]) -> None:
+    """One bar a row: the value as a share of its target."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [
+        (row, row.value / target)
+        for row in rows
+        if row.value is not None and (target := row.least if row.least is not None else row.most)
+    ]
+    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(shown) + 1.4), layout="constrained")
+    colours = ["#2a7f62" if row.reached else "#b3402a" for row, _ in shown]
+    axes.barh(
+        [f"{row.name} ({_target(row)})" for row, _ in shown], [s for _, s in shown], color=colours
+    )
+    for at, (row, share) in enumerate(shown):
+        axes.text(share, at, f" {row.value:,.4g} {row.unit}", va="center", fontsize=8)
+    axes.axvline(1.0, color="#444444", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max([1.2, *(share for _, share in shown)]) * 1.25)
+    axes.set_xlabel("value as a share of the target")
+    axes.set_title(f"{area}: green reaches its target")
+    figure.savefig(FOLDER / f"{area}.png", dpi=120)
+    pyplot.close(figure)
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _cpu() -> str:
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

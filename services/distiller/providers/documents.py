@@ -1,0 +1,177 @@
+"""`DocumentProvider`: a teacher without a model, that reads the user's own documents.
+
+Answers are quoted, never composed: the sentences that most probably answer a question. Where that
+is not clear between neighbours it quotes up to three. Needs the embedder, reached through the
+router's `Embed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Sequence
+
+from services.distiller import filters, vectors
+from services.distiller.documents import asking, ranking, reading
+from services.distiller.providers import base
+from shared import errors
+from shared.flight import datasets
+
+NAME = "documents"
+_LEAST_SIMILARITY = 0.40
+"""Below this no passage speaks of what the question is about."""
+_ENOUGH_PROBABILITY = 0.8
+_MOST_SENTENCES = 3
+_UNASKED_SCORE = 0.5
+"""Nobody asked for these facts, and their questions are made by rule."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where a question finds its answer."""
+
+    indexed: ranking.IndexedDocument
+    similarity: float
+
+
+class DocumentProvider(base.CloudProvider):
+    """Makes pairs from the documents of one folder."""
+
+    name = NAME
+
+    def __init__(self, folder: pathlib.Path, embed: vectors.AsyncEmbed) -> None:
+        """Takes the knowledge folder and the embedder; reads at each request.
+
+        Args:
+            folder: holds .md and .txt files, which may come and go.
+            embed: texts to unit vectors.
+        """
+        self._folder, self._embed = folder, embed
+        self._indexed: dict[str, ranking.IndexedDocument] = {}
+        self._lock = asyncio.Lock()
+
+    async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
+        """Answers the request's questions, then makes questions for the rest of the document."""
+        sources = [await self._source(query, request.document) for query in request.queries]
+        pairs = [
+            await self._answer(query, source)
+            for query, source in zip(request.queries, sources, strict=True)
+            if source is not None
+        ]
+        subject = await self._subject(request, sources)
+        if subject is None:
+            raise errors.NotFoundError(
+                f"no document in {self._folder} says anything about "
+                f"{request.topic or request.document or list(request.queries)!r}; add one with "
+                "`make teach doc=PATH`, or configure another teacher in config.yaml (evolution)"
+            )
+        said = {pair.answer for pair in pairs}
+        for passage in subject.document.passages:
+            if len(pairs) >= request.count:
+                break
+            if any(passage.text in answer for answer in said):
+                continue
+            pairs.extend(_unasked(subject.document, passage))
+        return pairs[: request.count]
+
+    async def locate(self, queries: Sequence[str]) -> list[base.Location]:
+        """The document that each question is about."""
+        found = []
+        for query in queries:
+            source = await self._source(query, "")
+            found.append(
+                base.Location("", 0.0)
+                if source is None
+                else base.Location(source.indexed.document.name, source.similarity)
+            )
+        return found
+
+    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
+        """The heading of the document that most answers come from."""
+        names = [pair.source.partition(":")[0] for pair in pairs]
+        if not names:
+            return ""
+        name = max(dict.fromkeys(names), key=names.count)
+        path = self._folder / name
+        return reading.read(path).title if path.is_file() else pathlib.Path(name).stem
+
+    async def _answer(self, query: str, source: _Source) -> datasets.QAPair:
+        document = source.indexed.document
+        vector, plain = await self._embed([query, ranking.unnamed(query, document.title)])
+        ranked = source.indexed.rank(query, vector, plain)
+        chosen, sure = [ranked[0]], ranked[0].probability
+        while sure < _ENOUGH_PROBABILITY and len(chosen) < min(_MOST_SENTENCES, len(ranked)):
+            further = ranked[len(chosen)]
+            if (
+                sum(len(one.passage.text) + 1 for one in (*chosen, further))
+                > filters.LONGEST_CHARACTERS
+            ):
+                break
+            chosen.append(further)
+            sure += further.probability
+        order = {passage: at for at, passage in enumerate(document.passages)}
+        passages = sorted((one.passage for one in chosen), key=lambda one: order[one])
+        return datasets.QAPair(
+            question=query,
+            answer=" ".join(passage.text for passage in passages),
+            # Who has read the document asks in its words.
+            paraphrases=tuple(asking.questions(document.title, ranked[0].passage)[-1:]),
+            source=f"{document.name}:{ranked[0].passage.line}",
+            teacher=NAME,
+            score=min(1.0, sure),
+        )
+
+    async def _source(self, query: str, document: str) -> _Source | None:
+        documents = await self._documents()
+        if document:
+            documents = [one for one in documents if one.document.name == document]
+        if not documents:
+            return None
+        vector = (await self._embed([query]))[0]
+        best = max(documents, key=lambda one: one.similarity(vector))
+        similarity = best.similarity(vector)
+        if similarity < _LEAST_SIMILARITY and not document:
+            return None
+        return _Source(best, similarity)
+
+    async def _subject(
+        self, request: base.QARequest, sources: Sequence[_Source | None]
+    ) -> ranking.IndexedDocument | None:
+        """The document that the skill is about."""
+        found = [source.indexed for source in sources if source is not None]
+        if found:
+            return max(found, key=found.count)
+        if request.document or request.topic:
+            source = await self._source(request.topic, request.document)
+            return None if source is None else source.indexed
+        return None
+
+    async def _documents(self) -> list[ranking.IndexedDocument]:
+        async with self._lock:
+            documents = await asyncio.to_thread(reading.read_folder, self._folder)
+            kept = {}
+            for document in documents:
+                key = hashlib.sha256(repr(document).encode()).hexdigest()
+                kept[key] = self._indexed.get(key) or await ranking.IndexedDocument.index(
+                    document, self._embed
+                )
+            self._indexed = kept
+            return list(kept.values())
+
+
+def _unasked(document: reading.Document, passage: reading.Passage) -> list[datasets.QAPair]:
+    questions = asking.questions(document.title, passage)
+    if not questions:
+        return []
+    return [
+        datasets.QAPair(
+            question=questions[0],
+            answer=passage.text,
+            paraphrases=tuple(questions[1:]),
+            source=f"{document.name}:{passage.line}",
+            teacher=NAME,
+            score=_UNASKED_SCORE,
+        )
+    ]

@@ -1,0 +1,118 @@
+"""The command line: `python -m services.gateway ask|teach|cards|tasks|status|logs|up|down|demo`.
+
+Every argument may come from the environment as SKILLMESH_ARG_NAME: that is how the Makefile hands
+over what people type, without any shell in between that could interpret it.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from services.gateway import asking, demo, listing, operating, output, questions, teaching
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Ask, teach and run a local skillmesh cluster.",
+)
+
+Json = Annotated[
+    bool, typer.Option("--json", envvar="SKILLMESH_ARG_json", help="Print JSON on stdout.")
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", envvar="SKILLMESH_ARG_wait", help="Wait for the learning task.")
+]
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(envvar="SKILLMESH_ARG_q")] = "",
+    wait: Wait = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the cluster a question."""
+    output.run(lambda: asking.ask(question, wait, as_json))
+
+
+@app.command()
+def teach(
+    topic: Annotated[str, typer.Option(envvar="SKILLMESH_ARG_topic")] = "",
+    doc: Annotated[str, typer.Option(envvar="SKILLMESH_ARG_doc")] = "",
+    wait: Wait = False,
+    as_json: Json = False,
+) -> None:
+    """Have the cluster learn a topic or a document."""
+    output.run(lambda: teaching.teach(topic, doc, wait, as_json))
+
+
+@app.command()
+def cards(as_json: Json = False) -> None:
+    """List the skill cards."""
+    output.run(lambda: listing.cards(as_json))
+
+
+@app.command()
+def tasks(as_json: Json = False) -> None:
+    """List the learning tasks."""
+    output.run(lambda: listing.tasks(as_json))
+
+
+@app.command()
+def up() -> None:
+    """Start the local cluster."""
+    with output.exit_codes():
+        operating.up()
+
+
+@app.command()
+def down() -> None:
+    """Stop the local cluster."""
+    with output.exit_codes():
+        operating.down()
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show processes, health, cards and revision."""
+    with output.exit_codes():
+        operating.status(as_json)
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Option(envvar="SKILLMESH_ARG_service")] = "",
+    lines: Annotated[int, typer.Option(min=1)] = 40,
+) -> None:
+    """Show the end of the logs."""
+    with output.exit_codes():
+        operating.logs(service, lines)
+
+
+@app.command(name="demo")
+def run_demo(
+    doc: Annotated[str, typer.Option(envvar="SKILLMESH_ARG_doc")] = "",
+    questions_file: Annotated[
+        str, typer.Option("--questions", envvar="SKILLMESH_ARG_questions")
+    ] = "",
+    seed: Annotated[int | None, typer.Option(envvar="SKILLMESH_ARG_seed")] = None,
+    keep: Annotated[bool, typer.Option("--keep", envvar="SKILLMESH_ARG_keep")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fail on hard questions, learn them, answer them right."""
+
+    async def show() -> None:
+        # An empty variable of make is no choice.
+        document = pathlib.Path(doc) if doc else None
+        asked = pathlib.Path(questions_file) if questions_file else None
+        await demo.run(questions.load(document, asked), seed, keep, as_json)
+
+    output.run(show)
+
+
+if __name__ == "__main__":
+    app()

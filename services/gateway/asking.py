@@ -1,0 +1,78 @@
+"""`ask`: one question to the running cluster, and, if wanted, the wait until it is learned."""
+
+from __future__ import annotations
+
+from services.gateway import cluster, domain, following, output, peers
+from shared import settings as config
+
+_FIND_S, _PATIENT_FIND_S = 3.0, 30.0
+
+
+async def ask(question: str, wait: bool, as_json: bool) -> None:
+    """Asks and prints the answer.
+
+    Args:
+        question: what.
+        wait: where learning began, wait for it and ask again.
+        as_json: print one JSON object.
+
+    Raises:
+        output.FailedError: the learning failed.
+    """
+    if not question.strip():
+        raise output.UsageError('a question is missing: make ask q="What is a skill card?"')
+    settings = config.load()
+    alive = cluster.Cluster(settings).supervisor.alive
+    async with peers.connected(settings) as services:
+        answer = await peers.while_restarting(lambda: services.ask(question), alive)
+        task = await _task(services, answer, wait)
+        if not wait or task is None:
+            _show(answer, task, as_json)
+            if wait and answer.dissonance:
+                raise output.FailedError("no learning task came of the question: see `make logs`")
+            return
+        if not as_json:
+            _show(answer, task, as_json)
+        task = (await following.until_learned(services, [task.id]))[0]
+        if task.status == domain.COMPLETED:
+            answer = await peers.while_restarting(lambda: services.ask(question), alive)
+        _show(answer, task, as_json)
+    check(task)
+
+
+def check(task: domain.Task) -> None:
+    """Makes a task that did not end well an error of the command.
+
+    Raises:
+        output.FailedError: names the task and the reason.
+    """
+    if task.status != domain.COMPLETED:
+        reason = task.error or "no reason given"
+        raise output.FailedError(f"task {task.id} is {task.status}: {reason}")
+
+
+async def _task(services: peers.Peers, answer: domain.Answer, wait: bool) -> domain.Task | None:
+    if not answer.event_id:
+        return None
+    return await services.find_task(answer.event_id, _PATIENT_FIND_S if wait else _FIND_S)
+
+
+def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> None:
+    if as_json:
+        output.print_json(
+            {
+                "answer": answer.text,
+                "card": answer.card,
+                "confidence": answer.confidence,
+                "dissonance": answer.dissonance,
+                "task_id": task.id if task else None,
+            }
+        )
+        return
+    who = answer.card or "the bare base model"
+    output.RESULT.print(output.escape(answer.text), style="bold")
+    output.RESULT.print(
+        f"answered by {output.escape(who)}, confidence {answer.confidence:.2f}", style="dim"
+    )
+    if task is not None and not task.ended:
+        output.RESULT.print(f"learning it: task {task.id} (`make tasks` follows it)", style="dim")

@@ -1,0 +1,108 @@
+"""What the command line shows: answers, learning tasks, cards, swaps, as plain frozen values.
+
+Knows nothing about protobuf; see `peers`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
+ENDED = (COMPLETED, FAILED, CANCELLED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What an inference node answered."""
+
+    text: str
+    card: str
+    """`name@digest`; empty where the bare base model answered."""
+    confidence: float
+    dissonance: bool
+    event_id: str
+    """Of the dissonance event; empty where none left."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTime:
+    """How long one stage of a task took."""
+
+    stage: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One learning task."""
+
+    id: str
+    trigger_query: str
+    other_queries: tuple[str, ...]
+    domain: str
+    priority: int
+    status: str
+    card: str
+    error: str
+    progress: float
+    """0 to 1 within the status."""
+    detail: str
+    stage_times: tuple[StageTime, ...]
+    created_at_ms: int
+    """Unix time."""
+    updated_at_ms: int
+    retry_of: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in ENDED
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """One card in the store."""
+
+    name: str
+    digest: str
+    version: str
+    domain: str
+    description: str
+    size_bytes: int
+    created_at_ms: int
+    """Unix time."""
+    aliases: tuple[str, ...]
+
+    @property
+    def reference(self) -> str:
+        """`name@digest`."""
+        return f"{self.name}@{self.digest}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Swap:
+    """How fast an inference node took in a card."""
+
+    card: str
+    fetch_ms: float
+    swap_ms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One inference node."""
+
+    base_model: str
+    resident: tuple[str, ...]
+    revision: int
+    store_connected: bool
+    swaps: tuple[Swap, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """The card store."""
+
+    revision: int
+    cards: int
+    size_bytes: int

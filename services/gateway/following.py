@@ -1,0 +1,88 @@
+"""Live progress of learning tasks and of a starting cluster, on stderr.
+
+A terminal gets bars; a pipe or a log gets one line whenever something new begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+
+import rich.console
+import rich.progress
+
+from services.gateway import domain, output, peers
+
+_STAGES = ("PENDING", "DISTILLING", "TRAINING", "EVALUATING", "PUBLISHING", "COMPLETED")
+_LONGEST_DETAIL = 60
+
+
+class Bars:
+    """Bars by name; a context manager."""
+
+    def __init__(self, console: rich.console.Console = output.NOTES) -> None:
+        """Takes where to draw."""
+        self._console = console
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(bar_width=30),
+            rich.progress.TaskProgressColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("{task.fields[detail]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[str, rich.progress.TaskID] = {}
+        self._said: dict[str, str] = {}
+
+    def __enter__(self) -> Bars:
+        """Starts drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves the last state on the screen."""
+        self._progress.stop()
+
+    def show(self, name: str, share: float, stage: str, detail: str = "") -> None:
+        """Moves one bar.
+
+        Args:
+            name: which.
+            share: 0 to 1.
+            stage: what is being done; a log gets a line when it changes.
+            detail: more about it.
+        """
+        if not self._console.is_terminal:
+            if self._said.get(name) != stage:
+                self._said[name] = stage
+                self._console.print(f"{name}: {stage}", markup=False, soft_wrap=True)
+            return
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(output.escape(name), total=1.0, detail="")
+        text = output.escape(" · ".join(filter(None, (stage, detail[:_LONGEST_DETAIL]))))
+        self._progress.update(self._bars[name], completed=share, detail=text)
+
+
+async def until_learned(cluster: peers.Peers, task_ids: Sequence[str]) -> list[domain.Task]:
+    """Follows tasks to their ends, each with a bar of its own."""
+    with Bars() as bars:
+
+        def show(task: domain.Task) -> None:
+            bars.show(f"task {task.id}", _share(task), task.status.lower(), task.detail)
+
+        ended = [cluster.until_ended(task_id, show) for task_id in task_ids]
+        return list(await asyncio.gather(*ended))
+
+
+def _share(task: domain.Task) -> float:
+    """How far a task is over all its stages, each counted alike."""
+    if task.status not in _STAGES:
+        return 1.0
+    return min(1.0, (_STAGES.index(task.status) + task.progress) / (len(_STAGES) - 1))

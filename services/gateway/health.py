@@ -1,0 +1,39 @@
+"""Whether the processes of a cluster answer.
+
+Blocks; used by `cluster` while it starts and by `status`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Iterable
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.gateway import programs as programs_module
+
+_TIMEOUT_S = 1.0
+
+
+def healthy(programs: Iterable[programs_module.Program]) -> set[str]:
+    """Names of those that answer and say that they serve."""
+    asked = tuple(programs)
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
+        answers = pool.map(_is_healthy, asked)
+        return {program.name for program, well in zip(asked, answers, strict=True) if well}
+
+
+def _is_healthy(program: programs_module.Program) -> bool:
+    with grpc.insecure_channel(program.address) as channel:
+        try:
+            if not program.speaks_health:
+                # Flight is gRPC underneath: a finished handshake is more than an open port.
+                grpc.channel_ready_future(channel).result(timeout=_TIMEOUT_S)
+                return True
+            reply = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S
+            )
+        except (grpc.RpcError, grpc.FutureTimeoutError):
+            return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,145 @@
+"""`up`, `down`, `status` and `logs` of the local cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import rich.table
+
+from services.gateway import cluster, following, listing, output, peers, supervision
+from shared import errors
+from shared import settings as config
+
+
+def up() -> None:
+    """Starts the cluster and waits until every service answers."""
+    local = cluster.Cluster(config.load())
+    with following.Bars() as bars:
+
+        def show(well: int, total: int, missing: str) -> None:
+            stage = f"{well} of {total} services answer"
+            bars.show("starting", well / total, stage, f"waiting for {missing}" if missing else "")
+
+        started = local.start(show)
+    say = output.RESULT.print
+    say("The cluster is up." if started else "The cluster was up already.", style="bold")
+    say(output.escape(f"state and logs: {local.state_dir}"))
+    say(output.escape(f"knowledge:      {local.settings.distiller.knowledge_dir}"))
+    for name, address in local.addresses.items():
+        say(f"  {name:<16} {address}")
+    say('Try: make ask q="What is a skill card?" wait=1')
+
+
+def down() -> None:
+    """Stops the cluster."""
+    local = cluster.Cluster(config.load())
+    stopped = local.stop()
+    output.RESULT.print("The cluster is down." if stopped else "No cluster was running.")
+
+
+def status(as_json: bool) -> None:
+    """Prints the state of every process, of the store and of the node.
+
+    Raises:
+        errors.UnavailableError: no cluster is running.
+        output.FailedError: a service does not answer.
+    """
+    settings = config.load()
+    local = cluster.Cluster(settings)
+    try:
+        processes = local.supervisor.processes()
+    except errors.UnavailableError:
+        if as_json:
+            output.print_json({"running": False, "cluster": settings.cluster.name, "processes": []})
+        raise
+    found: dict[str, Any] = {"running": True, "cluster": settings.cluster.name}
+    found |= asyncio.run(_contents(settings))
+    healthy, addresses = local.healthy(), local.addresses
+    found["processes"] = [
+        {
+            **dataclasses.asdict(process),
+            "healthy": process.name in healthy,
+            "address": addresses.get(process.name, ""),
+        }
+        for process in processes
+    ]
+    if as_json:
+        output.print_json(found)
+    else:
+        _show(found)
+    if silent := sorted(set(addresses) - healthy):
+        raise output.FailedError(f"no answer from {', '.join(silent)}: see `make logs`")
+
+
+def logs(service: str, lines: int) -> None:
+    """Prints the end of the logs.
+
+    Args:
+        service: of one process; empty for all.
+        lines: how many of each.
+
+    Raises:
+        output.UsageError: no process has that name.
+        errors.NotFoundError: there are no logs yet.
+    """
+    local = cluster.Cluster(config.load())
+    names = list(local.addresses)
+    if service and service not in names:
+        raise output.UsageError(f"service {service!r}: choose one of {', '.join(names)}")
+    shown = False
+    for name in [service] if service else names:
+        path = local.supervisor.log(name)
+        if path.is_file():
+            shown = True
+            output.RESULT.rule(output.escape(str(path)), align="left")
+            # Not through rich: log lines are printed as they are.
+            output.RESULT.out(supervision.tail(path, lines))
+    if not shown:
+        raise errors.NotFoundError(f"no logs in {local.state_dir}: start it with `make up`")
+
+
+async def _contents(settings: config.Settings) -> dict[str, Any]:
+    """What store and node say; nothing of one that does not answer."""
+    async with peers.connected(settings) as services:
+        store, node = await asyncio.gather(
+            services.store(), services.node(), return_exceptions=True
+        )
+    found: dict[str, Any] = {"revision": None, "cards": None, "node": None}
+    for answer in (store, node):
+        if isinstance(answer, BaseException) and not isinstance(answer, errors.SkillmeshError):
+            raise answer
+    if not isinstance(store, BaseException):
+        found |= {"revision": store.revision, "cards": store.cards, "card_bytes": store.size_bytes}
+    if not isinstance(node, BaseException):
+        found["node"] = dataclasses.asdict(node)
+    return found
+
+
+def _show(found: dict[str, Any]) -> None:
+    table = rich.table.Table("process", "state", "pid", "uptime", "answers", "address")
+    for process in found["processes"]:
+        table.add_row(
+            process["name"],
+            process["state"],
+            str(process["pid"] or "-"),
+            f"{process['uptime_s']:.0f} s",
+            "yes" if process["healthy"] else "no",
+            process["address"],
+        )
+    output.RESULT.print(table)
+    if found["revision"] is not None:
+        stored = listing.size(found["card_bytes"])
+        output.RESULT.print(
+            f"store: {found['cards']} cards, revision {found['revision']}, {stored}"
+        )
+    if found["node"] is not None:
+        node = found["node"]
+        resident = ", ".join(card.partition("@")[0] for card in node["resident"]) or "none"
+        output.RESULT.print(
+            output.escape(
+                f"inference: base {node['base_model']}, follows revision {node['revision']}, "
+                f"resident cards: {resident}"
+            )
+        )

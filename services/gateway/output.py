@@ -1,0 +1,85 @@
+"""How the command line speaks: results on stdout, everything else on stderr, exit codes.
+
+Knows nothing about the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+import types
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import rich.console
+import rich.markup
+
+from shared import errors
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+RESULT = rich.console.Console(highlight=False)
+"""Standard output."""
+NOTES = rich.console.Console(stderr=True, highlight=False)
+"""Standard error: progress and errors, so that stdout holds the result alone."""
+
+
+class UsageError(errors.InvalidInputError):
+    """The command was called wrongly."""
+
+
+class FailedError(errors.PreconditionError):
+    """The command did its work, and the outcome is a failure."""
+
+
+def print_json(value: object) -> None:
+    """One JSON value on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=_plain) + "\n")
+    sys.stdout.flush()
+
+
+def escape(text: str) -> str:
+    """Text of users and models, which may look like markup of rich."""
+    return rich.markup.escape(text)
+
+
+def run(command: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs one command; every expected failure becomes one line on stderr and an exit code."""
+    with exit_codes():
+        asyncio.run(command())
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turns errors into messages and exit codes."""
+    # `timeout` and process managers end a command by SIGTERM: what it started must end with it.
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except UsageError as error:
+        _say(error, WRONG_USAGE)
+    except errors.SkillmeshError as error:
+        _say(error, FAILED)
+    except KeyboardInterrupt:
+        _say("interrupted", INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(what: object, code: int) -> None:
+    sys.stderr.write(f"error: {what}\n")
+    raise SystemExit(code)
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

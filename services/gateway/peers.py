@@ -1,0 +1,208 @@
+"""Calls to the services of a cluster: translates between protobuf and `domain`, with deadlines.
+
+The only module of the command line that knows protobuf.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from services.gateway import domain
+from shared import errors
+from shared import settings as config
+from shared.pb import (
+    cards_pb2,
+    cards_pb2_grpc,
+    distiller_pb2,
+    distiller_pb2_grpc,
+    factory_pb2,
+    factory_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    types_pb2,
+)
+from shared.rpc import client
+
+_ASK_DEADLINE_S = 120.0
+_WATCH_DEADLINE_S = 3600.0
+_LISTED_TASKS = 1000
+
+OnTask = Callable[[domain.Task], None]
+"""Told every change of a task."""
+
+
+class Peers:
+    """Connections to one cluster; `async with connected(settings)` opens and closes them."""
+
+    def __init__(self, settings: config.Settings) -> None:
+        """Takes the addresses; connects on first use."""
+        self._channels = [
+            client.channel(address)
+            for address in (
+                settings.inference.address,
+                settings.factory.address,
+                settings.distiller.address,
+                settings.card_store.address,
+            )
+        ]
+        self._inference = inference_pb2_grpc.InferenceStub(self._channels[0])
+        self._factory = factory_pb2_grpc.FactoryStub(self._channels[1])
+        self._distiller = distiller_pb2_grpc.DistillerStub(self._channels[2])
+        self._store = cards_pb2_grpc.CardStoreStub(self._channels[3])
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for channel in self._channels:
+            await channel.close(None)
+
+    async def ask(self, query: str, no_learning: bool = False) -> domain.Answer:
+        """Asks the inference node; no_learning: an unknown question starts no learning."""
+        request = inference_pb2.GenerateRequest(query=query, no_learning=no_learning)
+        reply = await client.call(self._inference.Generate, request, _ASK_DEADLINE_S)
+        return domain.Answer(
+            text=reply.answer,
+            card=reply.card,
+            confidence=reply.confidence,
+            dissonance=reply.dissonance,
+            event_id=reply.event_id,
+        )
+
+    async def find_task(self, event_id: str, wait_s: float) -> domain.Task | None:
+        """The task that an event led to; None while there is none or nobody to ask."""
+        request = factory_pb2.FindTaskRequest(event_id=event_id, wait_s=wait_s)
+        deadline_s = wait_s + client.DEFAULT_DEADLINE_S
+        try:
+            return _task(await client.call(self._factory.FindTask, request, deadline_s))
+        except (errors.NotFoundError, errors.UnavailableError, errors.DeadlineError):
+            return None
+
+    async def until_ended(self, task_id: str, on_change: OnTask | None = None) -> domain.Task:
+        """Follows a task to its end, over restarts of the factory."""
+        request = factory_pb2.WatchTaskRequest(id=task_id)
+
+        async def tell(message: types_pb2.TrainingTask) -> None:
+            if on_change is not None:
+                on_change(_task(message))
+
+        async def attempt() -> domain.Task:
+            last = await client.last_of_stream(
+                self._factory.WatchTask, request, tell, _WATCH_DEADLINE_S
+            )
+            task = _task(last)
+            if not task.ended:
+                raise errors.UnavailableError("the factory ended the watch; asking again")
+            return task
+
+        return await client.retried(attempt, _WATCH_DEADLINE_S)
+
+    async def add_document(self, name: str, text: str) -> None:
+        """Puts a document into the cluster's knowledge folder."""
+        request = distiller_pb2.AddDocumentRequest(name=name, text=text)
+        await client.call(self._distiller.AddDocument, request)
+
+    async def teach(self, idempotency_key: str, topic: str = "", document: str = "") -> domain.Task:
+        """Opens a learning task for a topic, or for a document of the knowledge folder."""
+        request = factory_pb2.TeachRequest(
+            idempotency_key=idempotency_key, topic=topic, document=document
+        )
+        return _task(await client.call(self._factory.Teach, request))
+
+    async def tasks(self) -> list[domain.Task]:
+        """All tasks, the newest first."""
+        request = factory_pb2.ListTasksRequest(limit=_LISTED_TASKS)
+        reply = await client.call(self._factory.ListTasks, request)
+        return [_task(task) for task in reply.tasks]
+
+    async def cards(self) -> list[domain.Card]:
+        """The latest version of every card."""
+        reply = await client.call(self._store.ListCards, cards_pb2.ListCardsRequest())
+        return [_card(card) for card in reply.cards]
+
+    async def node(self) -> domain.Node:
+        """The inference node."""
+        request = inference_pb2.GetNodeStatusRequest()
+        reply = await client.call(self._inference.GetNodeStatus, request)
+        return domain.Node(
+            base_model=reply.base_model,
+            resident=tuple(reply.resident),
+            revision=reply.revision,
+            store_connected=reply.store_connected,
+            swaps=tuple(
+                domain.Swap(card=swap.card, fetch_ms=swap.fetch_ms, swap_ms=swap.swap_ms)
+                for swap in reply.swaps
+            ),
+        )
+
+    async def store(self) -> domain.Store:
+        """The card store."""
+        reply = await client.call(self._store.GetStoreStatus, cards_pb2.GetStoreStatusRequest())
+        return domain.Store(revision=reply.revision, cards=reply.cards, size_bytes=reply.bytes)
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: config.Settings) -> AsyncIterator[Peers]:
+    """Connections to the cluster of these settings, closed at the end."""
+    peers = Peers(settings)
+    try:
+        yield peers
+    finally:
+        await peers.close()
+
+
+async def while_restarting(
+    attempt: Callable[[], Awaitable[Any]], alive: Callable[[], bool], total_s: float = 60.0
+) -> Any:
+    """Makes a repeatable call, patient while a supervised service comes back.
+
+    Args:
+        attempt: the call.
+        alive: whether somebody restarts what crashed.
+        total_s: for how long.
+
+    Raises:
+        errors.UnavailableError: nobody answers; says how to start the cluster where none runs.
+    """
+    try:
+        return await attempt()
+    except errors.UnavailableError as error:
+        if not alive():
+            raise errors.UnavailableError(
+                "the cluster is not running: start it with `make up`"
+            ) from error
+    return await client.retried(attempt, total_s)
+
+
+def _task(message: Any) -> domain.Task:
+    return domain.Task(
+        id=message.id,
+        trigger_query=message.trigger_query,
+        other_queries=tuple(message.other_queries),
+        domain=message.domain,
+        priority=message.priority,
+        status=types_pb2.TaskStatus.Name(message.status),
+        card=message.card,
+        error=message.error,
+        progress=message.progress,
+        detail=message.detail,
+        stage_times=tuple(
+            domain.StageTime(time.stage, time.seconds) for time in message.stage_times
+        ),
+        created_at_ms=message.created_at_ms,
+        updated_at_ms=message.updated_at_ms,
+        retry_of=message.retry_of,
+    )
+
+
+def _card(message: Any) -> domain.Card:
+    return domain.Card(
+        name=message.name,
+        digest=message.digest,
+        version=message.version,
+        domain=message.domain,
+        description=message.description,
+        size_bytes=message.size_bytes,
+        created_at_ms=message.created_at_ms,
+        aliases=tuple(message.aliases),
+    )

@@ -1,0 +1,117 @@
+"""The processes of a local cluster: what runs, where each listens, and which key says so.
+
+Starts nothing; see `supervision` and `cluster`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import socket
+from collections.abc import Sequence
+
+from shared import errors
+from shared import settings as config
+
+# Below the range that the system hands out to clients, so that no outgoing connection of anybody
+# takes a port between our look at it and the service's bind.
+_FREE_PORTS = range(20000, 32000)
+_HOST = "127.0.0.1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One process."""
+
+    name: str
+    module: str
+    """Run as `python -m MODULE`."""
+    address: str
+    """`host:port`."""
+    key: str
+    """The key of config.yaml that holds the address."""
+    speaks_health: bool = True
+    """Whether it answers gRPC health checks; Arrow Flight knows none."""
+
+
+def of(settings: config.Settings) -> tuple[Program, ...]:
+    """All programs of one cluster, in the order in which they start."""
+    store = settings.card_store
+    return (
+        Program("card_store", "services.card_store", store.address, "card_store.address"),
+        Program(
+            "card_store_data",
+            "services.card_store.data_plane",
+            store.flight_address,
+            "card_store.flight_address",
+            speaks_health=False,
+        ),
+        Program("router", "services.router", settings.router.address, "router.address"),
+        Program("distiller", "services.distiller", settings.distiller.address, "distiller.address"),
+        Program("trainer", "services.trainer", settings.trainer.address, "trainer.address"),
+        Program("inference", "services.inference", settings.inference.address, "inference.address"),
+        Program("factory", "services.factory", settings.factory.address, "factory.address"),
+    )
+
+
+def check_ports(programs: Sequence[Program]) -> None:
+    """Makes sure that every program can listen where it is told to.
+
+    Raises:
+        errors.ConfigError: names the port, the key and what to do.
+    """
+    keys: dict[str, str] = {}
+    for program in programs:
+        if program.address in keys:
+            raise errors.ConfigError(
+                f"{keys[program.address]} and {program.key} are both {program.address}; give each "
+                "service a port of its own in config.yaml"
+            )
+        keys[program.address] = program.key
+        host, _, port = program.address.rpartition(":")
+        if not 0 < int(port) < 65536:
+            raise errors.ConfigError(
+                f"{program.key}: a local cluster needs a port from 1 to 65535, not {port}"
+            )
+        try:
+            _bind(host, int(port))
+        except OSError as error:
+            raise errors.ConfigError(
+                f"port {port} ({program.key}: {program.address}) can't be used: {error.strerror}. "
+                "Stop the process that holds it, or choose another port in config.yaml"
+            ) from error
+
+
+def on_free_ports(settings: config.Settings) -> config.Settings:
+    """The same settings with a free port of this machine for every service."""
+    ports = iter(_free_ports(len(of(settings))))
+
+    def address() -> str:
+        return f"{_HOST}:{next(ports)}"
+
+    changed = {
+        name: getattr(settings, name).model_copy(update={"address": address()})
+        for name in ("router", "factory", "distiller", "trainer", "inference", "card_store")
+    }
+    store = changed["card_store"].model_copy(update={"flight_address": address()})
+    return settings.model_copy(update=changed | {"card_store": store})
+
+
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
+    # Two private clusters started at once must not look at the same ports in the same order.
+    for port in random.SystemRandom().sample(_FREE_PORTS, len(_FREE_PORTS)):
+        with contextlib.suppress(OSError):
+            _bind(_HOST, port)
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise errors.UnavailableError(f"fewer than {count} ports are free on {_HOST}")
+
+
+def _bind(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As the services do: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))

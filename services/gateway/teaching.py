@@ -1,0 +1,64 @@
+"""`teach`: has the running cluster learn a topic or a document."""
+
+from __future__ import annotations
+
+import pathlib
+import uuid
+
+from services.gateway import asking, cluster, domain, following, output, peers
+from shared import settings as config
+
+
+async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
+    """Opens a learning task and prints it.
+
+    Args:
+        topic: what to learn, in words; or
+        document: a file that joins the cluster's knowledge and is learned.
+        wait: until it is learned.
+        as_json: print one JSON object.
+
+    Raises:
+        output.UsageError: neither or both are given, or the file can't be read.
+        output.FailedError: the learning failed.
+    """
+    if bool(topic.strip()) == bool(document.strip()):
+        raise output.UsageError('give one of both: make teach topic="…" or make teach doc=PATH')
+    path = pathlib.Path(document)
+    text = read_document(path) if document.strip() else ""
+    settings = config.load()
+    alive = cluster.Cluster(settings).supervisor.alive
+    # One key for all attempts: a repeated call must not open a second task.
+    key = uuid.uuid4().hex
+    async with peers.connected(settings) as services:
+
+        async def open_task() -> domain.Task:
+            if document.strip():
+                await services.add_document(path.name, text)
+                return await services.teach(key, document=path.name)
+            return await services.teach(key, topic=topic)
+
+        task: domain.Task = await peers.while_restarting(open_task, alive)
+        if wait:
+            task = (await following.until_learned(services, [task.id]))[0]
+    if as_json:
+        output.print_json(task)
+    else:
+        what = f"learned as {task.card}" if task.card else task.status.lower()
+        output.RESULT.print(output.escape(f"task {task.id}: {what}"))
+    if wait:
+        asking.check(task)
+
+
+def read_document(path: pathlib.Path) -> str:
+    """The text of a document.
+
+    Raises:
+        output.UsageError: there is no such file, or it is not UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise output.UsageError(f"document {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise output.UsageError(f"document {path}: its text is not UTF-8") from error

@@ -1,0 +1,171 @@
+"""Decides who answers a question, a card or the bare base model, and has it answered.
+
+The router says which card fits; this module says what that means on a node that may not have the
+card, or at a moment when the router is away: the user is always answered. Knows nothing of gRPC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+import structlog
+
+from services.inference import engine as engines
+from shared import errors
+from shared.cards import manifest as manifests
+
+AUTO, BASE = "auto", "base"
+LONGEST_QUERY_CHARACTERS = 8_000
+ROUTE_DEADLINE_S = 2.0
+_LATEST = "latest"
+_log = structlog.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What a user asks of this node."""
+
+    query: str
+    model: str = ""
+    """`auto` or empty: the router decides; `base`; `name` or `name@digest` of a card."""
+    max_new_tokens: int = 0
+    """0 for the default of config.yaml."""
+    no_learning: bool = False
+    deadline_s: float | None = None
+    """How long the caller waits; None for ever."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A card that the router proposes."""
+
+    card: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Routing:
+    """What the router says of a question."""
+
+    candidates: tuple[Candidate, ...] = ()
+    """Best first."""
+    none_probability: float = 1.0
+    confidence: float = 0.0
+    dissonance: bool = False
+    event_id: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """An answer with what is known of how it came about."""
+
+    generation: engines.Generation
+    routing: Routing
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerPiece:
+    """A part of an answer; the last one has the whole beside it."""
+
+    text: str
+    final: Answer | None = None
+
+
+Route = Callable[[str, bool, float], Awaitable[Routing]]
+"""Asks the router: query, no_learning, deadline in seconds."""
+
+
+class Answering:
+    """Answers questions with the best that this node has."""
+
+    def __init__(self, engine: engines.ArrowEngine, route: Route) -> None:
+        """Takes the engine and the way to the router."""
+        self._engine = engine
+        self._route = route
+
+    async def answer(self, question: Question) -> Answer:
+        """Answers as a whole; see `stream`."""
+        pieces = self.stream(question)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                if piece.final is not None:
+                    return piece.final
+        raise errors.InternalError("an answer ended without its last piece")
+
+    async def stream(self, question: Question) -> AsyncGenerator[AnswerPiece, None]:
+        """Answers piece by piece.
+
+        Raises:
+            errors.InvalidInputError: the query is empty or too long, or the model's name malformed.
+            errors.NotFoundError: the card that the question names is not resident.
+            errors.SkillmeshError: see `ArrowEngine.stream`.
+        """
+        _check(question.query)
+        routing = Routing()
+        if question.model in ("", AUTO):
+            routing = await self._ask_router(question)
+            card = None if routing.dissonance else self._best(routing)
+        elif question.model == BASE:
+            card = None
+        else:
+            card = self._named(question.model)
+        # Nothing is awaited between the choice of a card and the engine's check that it is there.
+        pieces = self._engine.stream(
+            question.query, card, question.max_new_tokens, question.deadline_s
+        )
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                final = None if piece.final is None else Answer(piece.final, routing)
+                yield AnswerPiece(piece.text, final)
+
+    async def _ask_router(self, question: Question) -> Routing:
+        deadline_s = min(ROUTE_DEADLINE_S, question.deadline_s or ROUTE_DEADLINE_S)
+        try:
+            return await self._route(question.query, question.no_learning, deadline_s)
+        except errors.SkillmeshError as error:
+            _log.warning("router not reached; the bare base answers", reason=str(error))
+            return Routing()
+
+    def _best(self, routing: Routing) -> str | None:
+        """The best candidate on this node; None if only the bare base is left."""
+        resident = self._engine.resident()
+        for place, candidate in enumerate(routing.candidates):
+            # Behind the first there are cards about other things, too: one of them answers only if
+            # it is likelier to fit than that none does.
+            likely = place == 0 or candidate.probability > routing.none_probability
+            if likely and candidate.card in resident:
+                return candidate.card
+        if routing.candidates:
+            _log.info("card not resident; the bare base answers", card=routing.candidates[0].card)
+        return None
+
+    def _named(self, reference: str) -> str:
+        name, selector = manifests.split_reference(reference)
+        found = _newest(name, selector, self._engine.resident())
+        if found is None:
+            raise errors.NotFoundError(
+                f"card {reference} is not resident on this node; GetNodeStatus lists those that "
+                "are, `auto` and `base` always answer"
+            )
+        return found
+
+
+def _newest(name: str, selector: str, resident: Sequence[str]) -> str | None:
+    keys = [
+        key
+        for key in resident
+        if key.partition("@")[0] == name and selector in (_LATEST, key.partition("@")[2])
+    ]
+    return keys[-1] if keys else None
+
+
+def _check(query: str) -> None:
+    if not query.strip():
+        raise errors.InvalidInputError("query is empty; ask something")
+    if len(query) > LONGEST_QUERY_CHARACTERS:
+        raise errors.InvalidInputError(
+            f"query has {len(query):,} characters, at most {LONGEST_QUERY_CHARACTERS:,} are "
+            "answered; shorten it"
+        )

@@ -1,0 +1,88 @@
+"""All wiring of the inference node's process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import structlog
+
+from services.inference import answering, card_files, engine, service, subscriber
+from shared import discovery
+from shared import settings as config
+from shared.models import base
+from shared.pb import inference_pb2, inference_pb2_grpc, router_pb2_grpc
+from shared.rpc import client, watch
+from shared.rpc import server as rpc_server
+
+_log = structlog.get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: config.Settings,
+    load_base: Callable[[config.Model], base.BaseModel] = lambda model: base.load(
+        model.base, model.revision, model.dtype
+    ),
+    find_stores: watch.Find | None = None,
+    silence_s: float = watch.SILENCE_S,
+) -> AsyncIterator[int]:
+    """The node, from its start to its graceful stop.
+
+    Args:
+        settings: base model, addresses, threads, length of the queue, state folder.
+        load_base: loads the base model; called in a thread.
+        find_stores: looks for card stores; by default discovery.
+        silence_s: how long the store may be silent before the line counts as dead.
+
+    Yields:
+        The port that it listens on.
+
+    Raises:
+        errors.ConfigError: the port is taken, or the base model has no chat template.
+        errors.NotFoundError: the base model can't be loaded.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        model = await asyncio.to_thread(load_base, settings.model)
+        arrow_engine = engine.ArrowEngine(model, settings.inference)
+        arrow_engine.start()
+        stack.push_async_callback(arrow_engine.stop)
+
+        channel = await stack.enter_async_context(client.channel(settings.router.address))
+        router = service.RouterClient(router_pb2_grpc.RouterStub(channel))
+        follower = watch.StoreFollower(
+            find_stores or (lambda: discovery.find_stores(settings)), silence_s
+        )
+        cards = subscriber.CardSubscriber(
+            arrow_engine,
+            follower,
+            card_files.CardFiles(settings.state_path("inference", "cards")),
+        )
+        servicer = service.InferenceService(
+            f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+            arrow_engine,
+            answering.Answering(arrow_engine, router.route),
+            cards,
+        )
+
+        def add(grpc_server: grpc.aio.Server) -> str:
+            inference_pb2_grpc.add_InferenceServicer_to_server(servicer, grpc_server)
+            return inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
+
+        server = rpc_server.Server([add], settings.inference.address)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        stack.push_async_callback(cards.stop)
+        cards.start()
+        _log.info("inference node listens", port=server.port, base=model.id)
+        yield server.port
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the node until a signal."""
+    async with running(settings):
+        await rpc_server.until_signal()

@@ -1,0 +1,118 @@
+"""Translates protobuf to and from the node's dataclasses, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from services.inference import answering, subscriber
+from services.inference import engine as engines
+from shared.pb import inference_pb2, inference_pb2_grpc, router_pb2
+from shared.rpc import client
+
+_TOP_K = 4
+"""Candidates asked of the router: the best one may not be on this node."""
+
+
+class InferenceService(inference_pb2_grpc.InferenceServicer):
+    """`skillmesh.v1.Inference`."""
+
+    def __init__(
+        self,
+        node_id: str,
+        engine: engines.ArrowEngine,
+        answers: answering.Answering,
+        cards: subscriber.CardSubscriber,
+    ) -> None:
+        """Takes the parts that do the work."""
+        self._node_id = node_id
+        self._engine = engine
+        self._answers = answers
+        self._cards = cards
+
+    async def Generate(
+        self, request: inference_pb2.GenerateRequest, context: Any
+    ) -> inference_pb2.GenerateResponse:
+        """Answers as a whole."""
+        return _response(await self._answers.answer(_question(request, context)))
+
+    async def GenerateStream(
+        self, request: inference_pb2.GenerateRequest, context: Any
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+        """Answers piece by piece."""
+        pieces = self._answers.stream(_question(request, context))
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                final = None if piece.final is None else _response(piece.final)
+                yield inference_pb2.GenerateChunk(text=piece.text, final=final)
+
+    async def GetNodeStatus(
+        self, request: inference_pb2.GetNodeStatusRequest, context: Any
+    ) -> inference_pb2.NodeStatus:
+        """Tells which cards are resident and when they came."""
+        return inference_pb2.NodeStatus(
+            node_id=self._node_id,
+            base_model=self._engine.base_id,
+            base_fingerprint=self._engine.fingerprint,
+            resident=self._engine.resident(),
+            revision=self._cards.revision,
+            store_connected=self._cards.connected,
+            swaps=[
+                inference_pb2.SwapRecord(
+                    card=swap.card,
+                    fetch_ms=swap.fetch_ms,
+                    swap_ms=swap.swap_ms,
+                    at_ms=swap.at_ms,
+                )
+                for swap in self._cards.swaps
+            ],
+        )
+
+
+class RouterClient:
+    """The way to the router; `route` is an `answering.Route`."""
+
+    def __init__(self, stub: Any) -> None:
+        """Takes the stub of the router's service."""
+        self._stub = stub
+
+    async def route(self, query: str, no_learning: bool, deadline_s: float) -> answering.Routing:
+        """Asks for the cards that fit.
+
+        Raises:
+            errors.SkillmeshError: the router can't be reached, or what it answered, typed.
+        """
+        request = router_pb2.RouteRequest(query=query, top_k=_TOP_K, no_learning=no_learning)
+        response = await client.call(self._stub.Route, request, deadline_s)
+        return answering.Routing(
+            candidates=tuple(
+                answering.Candidate(found.card, found.probability) for found in response.candidates
+            ),
+            none_probability=response.none_probability,
+            confidence=response.confidence,
+            dissonance=response.dissonance,
+            event_id=response.event_id,
+        )
+
+
+def _question(request: inference_pb2.GenerateRequest, context: Any) -> answering.Question:
+    return answering.Question(
+        query=request.query,
+        model=request.model,
+        max_new_tokens=request.max_new_tokens,
+        no_learning=request.no_learning,
+        deadline_s=context.time_remaining(),
+    )
+
+
+def _response(answer: answering.Answer) -> inference_pb2.GenerateResponse:
+    return inference_pb2.GenerateResponse(
+        answer=answer.generation.answer,
+        card=answer.generation.card or "",
+        confidence=answer.routing.confidence,
+        dissonance=answer.routing.dissonance,
+        event_id=answer.routing.event_id,
+        prompt_tokens=answer.generation.prompt_tokens,
+        new_tokens=answer.generation.new_tokens,
+    )

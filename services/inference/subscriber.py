@@ -1,0 +1,201 @@
+"""Keeps this node's cards as the card store has them, within moments of each publication.
+
+Stands between `shared.rpc.watch` (what changed) and `ArrowEngine` (what can answer). For each name
+there is at most one task, which works towards the wanted version until it is resident: news may
+come faster than cards do, one card may fail, and neither holds up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from services.inference import engine as engines
+from shared import errors
+from shared.cards import card as cards
+from shared.cards import manifest as manifests
+from shared.rpc import watch
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+_FETCHES_AT_ONCE = 4
+_SWAPS_KEPT = 100
+_log = structlog.get_logger(__name__)
+
+
+class Files(Protocol):
+    """Where cards come from; `card_files.CardFiles` is one."""
+
+    def card(self, digest: str, flight_address: str) -> cards.LoRACard:
+        """The card of a digest; blocks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SwapRecord:
+    """One card that became resident."""
+
+    card: str
+    """`name@digest`."""
+    fetch_ms: float
+    """From the news to the card's file being here and checked."""
+    swap_ms: float
+    """From then until requests could choose it."""
+    at_ms: int
+    """Unix time."""
+
+
+class CardSubscriber:
+    """Applies every listing and change until stopped."""
+
+    def __init__(
+        self,
+        engine: engines.ArrowEngine,
+        follower: watch.StoreFollower,
+        files: Files,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """Takes the engine to feed, the follower of the store, and the files."""
+        self._engine = engine
+        self._follower = follower
+        self._files = files
+        self._clock_ms = clock_ms
+        self._flight_address = ""
+        self._wanted: dict[str, watch.CardRecord] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._fetching = asyncio.Semaphore(_FETCHES_AT_ONCE)
+        self._swaps: collections.deque[SwapRecord] = collections.deque(maxlen=_SWAPS_KEPT)
+        self._follow: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to follow; a store that can't be reached is joined later."""
+        self._follow = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stops following; the cards stay."""
+        running = [task for task in (self._follow, *self._tasks.values()) if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    @property
+    def swaps(self) -> list[SwapRecord]:
+        """The latest swaps, newest last."""
+        return list(self._swaps)
+
+    @property
+    def revision(self) -> int:
+        """The last revision followed; its card may still be on its way."""
+        return self._follower.revision
+
+    @property
+    def connected(self) -> bool:
+        """Whether the line to the store is alive."""
+        return self._follower.connected
+
+    async def _run(self) -> None:
+        async with contextlib.aclosing(self._follower.follow()) as news_stream:
+            async for news in news_stream:
+                if isinstance(news, watch.Listing):
+                    self._want_exactly(news)
+                elif news.makes_latest:
+                    self._want(news.card)
+
+    def _want_exactly(self, listing: watch.Listing) -> None:
+        self._flight_address = listing.flight
+        resident = {key.partition("@")[0] for key in self._engine.resident()}
+        for name in (resident | set(self._wanted)) - {record.name for record in listing.cards}:
+            self._wanted.pop(name, None)
+            self._pursue(name)
+        for record in listing.cards:
+            self._want(record)
+        _log.info("cards listed", cards=len(listing.cards), revision=listing.revision)
+
+    def _want(self, record: watch.CardRecord) -> None:
+        if record.base_fingerprint == self._engine.fingerprint:
+            self._wanted[record.name] = record
+        else:
+            # An older version for this base is no longer what the store serves: it goes.
+            self._wanted.pop(record.name, None)
+            _log.info(
+                "card skipped: it belongs to another base model",
+                card=_key(record),
+                card_base=record.base_fingerprint[:12],
+                node_base=self._engine.fingerprint[:12],
+            )
+        self._pursue(record.name)
+
+    def _pursue(self, name: str) -> None:
+        """Has the task of a name look at what is wanted now."""
+        self._news.setdefault(name, asyncio.Event()).set()
+        if name not in self._tasks:
+            self._tasks[name] = asyncio.create_task(self._bring(name))
+
+    async def _bring(self, name: str) -> None:
+        """Works until there is no news about one name that is not done."""
+        news, pause_s = self._news[name], _FIRST_PAUSE_S
+        try:
+            while news.is_set():
+                news.clear()
+                if await self._done(name):
+                    pause_s = _FIRST_PAUSE_S
+                    continue
+                # News end the pause: the version that could not be had may be outdated.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await news.wait()
+                news.set()
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        finally:
+            del self._tasks[name], self._news[name]
+
+    async def _done(self, name: str) -> bool:
+        """Whether the wanted version is in and the others out, or will never be."""
+        record = self._wanted.get(name)
+        try:
+            if record is not None and _key(record) not in self._engine.resident():
+                await self._swap_in(record)
+            if self._wanted.get(name) is not record:
+                return True  # Overtaken by news, which the task looks at next.
+            # Only now: until the new version is in, the old one answers.
+            for key in self._engine.resident():
+                if key.partition("@")[0] == name and (record is None or key != _key(record)):
+                    await self._engine.remove_lora(key)
+                    _log.info("card removed", card=key)
+        except (errors.InvalidInputError, errors.PreconditionError) as error:
+            _log.error("card refused; the node goes on without it", card=name, reason=str(error))
+            return True
+        except (errors.SkillmeshError, OSError) as error:
+            _log.warning("card not here yet; trying again", card=name, reason=str(error))
+            return False
+        except Exception:
+            # One card must not end the subscription, whatever is wrong with it.
+            _log.exception("card not applied; trying again", card=name)
+            return False
+        return True
+
+    async def _swap_in(self, record: watch.CardRecord) -> None:
+        began = time.perf_counter()
+        async with self._fetching:
+            card = await asyncio.to_thread(self._files.card, record.digest, self._flight_address)
+        fetched = time.perf_counter()
+        await self._engine.load_lora(card, _key(record))
+        swapped = time.perf_counter()
+        swap = SwapRecord(
+            card=_key(record),
+            fetch_ms=(fetched - began) * 1000,
+            swap_ms=(swapped - fetched) * 1000,
+            at_ms=self._clock_ms(),
+        )
+        self._swaps.append(swap)
+        _log.info("card resident", **dataclasses.asdict(swap))
+
+
+def _key(record: watch.CardRecord) -> str:
+    return manifests.card_identity(record.name, record.digest)

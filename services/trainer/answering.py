@@ -1,0 +1,49 @@
+"""Lets the model answer many questions at once, greedily: what the gate and the replay need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from shared.models import base as bases
+
+_ROWS = 32
+LONGEST_ANSWER_TOKENS = 96
+
+
+@torch.no_grad()
+def answers(
+    base: bases.BaseModel, questions: Sequence[str], most_tokens: int = LONGEST_ANSWER_TOKENS
+) -> list[str]:
+    """The answers that the model gives now, with whatever card is active.
+
+    Args:
+        base: the model.
+        questions: what to ask.
+        most_tokens: longer answers are cut.
+    """
+    found: list[str] = []
+    for at in range(0, len(questions), _ROWS):
+        prompts = [base.prompt_ids(question) for question in questions[at : at + _ROWS]]
+        found.extend(_batch(base, prompts, most_tokens))
+    return found
+
+
+def _batch(base: bases.BaseModel, prompts: list[list[int]], most_tokens: int) -> list[str]:
+    tokenizer = base.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    width = max(map(len, prompts))
+    # Padded on the left, so that every row's answer begins in the same column.
+    ids_B_T = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts])
+    mask_B_T = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+    out_B_T = base.model.generate(
+        input_ids=ids_B_T,
+        attention_mask=mask_B_T,
+        max_new_tokens=most_tokens,
+        do_sample=False,
+        pad_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    texts = tokenizer.batch_decode(out_B_T[:, width:], skip_special_tokens=True)
+    return [text.strip() for text in texts]

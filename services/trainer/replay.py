@@ -1,0 +1,88 @@
+"""Questions on which a card must leave the base model as it is, with the base's own answers.
+
+General knowledge that people ask about, and invented things that nobody can know: the same kinds
+of question as a card learns, about something else. One half is replayed in training, the other
+half only measures (`known`, `unrelated` in the gate's table).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import random
+
+from services.trainer import answering
+from shared import atomic
+from shared.models import base as bases
+from shared.models.embedded.recipe import conversations, families, invention
+
+_INVENTED = 240
+_SEED = 20_240_501
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """A question with the bare base model's answer."""
+
+    question: str
+    answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """What is replayed, and what only measures."""
+
+    trained: tuple[Answered, ...]
+    """General questions and invented ones, for the loop."""
+    known: tuple[Answered, ...]
+    """General questions, for the gate."""
+    unrelated: tuple[Answered, ...]
+    """Questions about invented things, for the gate."""
+
+
+def prepare(base: bases.BaseModel, folder: pathlib.Path) -> Replay:
+    """Has the bare base answer all questions, once for each base model.
+
+    Args:
+        base: the model with no card active.
+        folder: where the answers are kept, named by the base's fingerprint.
+    """
+    general = [fact.trained[0] for fact in conversations.known_facts()]
+    invented = _invented()
+    asked = [*general, *invented]
+    path = folder / f"replay-{base.fingerprint[:16]}.json"
+    answers = _kept(path, asked)
+    if answers is None:
+        answers = answering.answers(base, asked)
+        atomic.write(path, json.dumps(dict(zip(asked, answers, strict=True))).encode())
+    pairs = [Answered(q, a) for q, a in zip(asked, answers, strict=True)]
+    known, unknown = pairs[: len(general)], pairs[len(general) :]
+    return Replay(
+        trained=(*known[::2], *unknown[::2]),
+        known=tuple(known[1::2]),
+        unrelated=tuple(unknown[1::2]),
+    )
+
+
+def _kept(path: pathlib.Path, asked: list[str]) -> list[str] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if list(found) != asked:
+        return None
+    return list(found.values())
+
+
+def _invented() -> list[str]:
+    """Questions of the families about things that do not exist, always the same ones."""
+    rng = random.Random(_SEED)
+    nouns = families.nouns()
+    inventor = invention.Inventor(invention.Words(vocabulary=nouns, nouns=nouns), rng)
+    found: dict[str, None] = {}
+    while len(found) < _INVENTED:
+        family = rng.choice(families.load())
+        question = rng.choice(family.questions).format(x=inventor.entity(), y=inventor.entity())
+        found[question[:1].upper() + question[1:]] = None
+    return list(found)

@@ -1,0 +1,48 @@
+"""All the wiring of the trainer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import structlog
+import torch
+
+from services.trainer import service, trainer, workshop
+from shared import settings as config
+from shared.flight import store
+from shared.models import base as bases
+from shared.rpc import server as rpc_server
+
+_log = structlog.get_logger(__name__)
+_NICENESS = 5
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the trainer until it is told to stop.
+
+    Raises:
+        errors.ConfigError: the port is taken or the base model has no chat template.
+        errors.NotFoundError: there is no such base model.
+    """
+    # Whoever asks a question goes before whoever trains.
+    os.nice(_NICENESS)
+    torch.set_num_threads(settings.trainer.threads)
+    base = await asyncio.to_thread(bases.load, settings.model.base, settings.model.revision)
+    state = settings.state_path("trainer")
+    lora_trainer = trainer.LoRATrainer(base, settings.model.recipe(), settings.trainer, state)
+    shop = workshop.Workshop(
+        lora_trainer, store.StoreConnection(settings), state / "tasks", time.monotonic
+    )
+    servicer = service.TrainerService(shop, settings.trainer.seed)
+    server = rpc_server.Server([servicer.add_to], settings.trainer.address)
+    try:
+        await server.start()
+        _log.info("trainer listens", port=server.port, base=base.id)
+        await rpc_server.until_signal()
+    finally:
+        # First the runs: those who follow them would keep the server from stopping at once.
+        await servicer.close()
+        await shop.close()
+        await server.stop()

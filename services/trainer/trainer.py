@@ -1,0 +1,274 @@
+"""`LoRATrainer`: from question/answer pairs to a skill card.
+
+Freezes the base, adds fresh LoRA layers, runs the loop, and reads the card out of the layers.
+Blocking: the service calls it in a thread of its own. One training at a time uses the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import pathlib
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+
+from services.trainer import answering, checkpoint, data, gate, loop, replay
+from shared import errors
+from shared import settings as config
+from shared.cards import card as cards
+from shared.cards import format as formats
+from shared.cards import manifest as manifests
+from shared.flight import datasets
+from shared.lora import manager as managers
+from shared.lora import tensors
+from shared.models import base as bases
+
+CODE_VERSION = "0.1.0"
+_KEY = "draft"
+
+OnProgress = Callable[[float, str], None]
+"""Takes the share that is done (0 to 1) and what is being done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What to train, and what the card is to be called."""
+
+    task_id: str
+    dataset_digest: str
+    skill_name: str
+    version: str
+    domain: str
+    description: str
+    teacher: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a training went."""
+
+    steps: int
+    final_loss: float
+    trained_right: float
+    """Share of training answers of which every token is predicted right."""
+    seconds: float
+
+
+class Cancelled(Exception):
+    """The service is stopping; the last checkpoint stands."""
+
+
+class LoRATrainer:
+    """Trains cards for one base model."""
+
+    def __init__(
+        self,
+        base: bases.BaseModel,
+        recipe: config.Recipe,
+        settings: config.Trainer,
+        state_dir: pathlib.Path,
+    ) -> None:
+        """Takes the frozen base model and how to train it.
+
+        Args:
+            base: the model; changed in place while a draft is in it.
+            recipe: rank, rates and steps for this base.
+            settings: checkpoints and the gate's shares.
+            state_dir: where the base's own answers are kept for replay.
+        """
+        self._base, self._recipe, self._settings = base, recipe, settings
+        self._manager = managers.LoRAManager(base.model, base.fingerprint)
+        self._state_dir = state_dir
+        self._replay: replay.Replay | None = None
+        self._stop = threading.Event()
+
+    @property
+    def base(self) -> bases.BaseModel:
+        """The model that cards are trained for."""
+        return self._base
+
+    def cancel(self) -> None:
+        """Ends a running training at its next step."""
+        self._stop.set()
+
+    def train_qa(
+        self,
+        pairs: Sequence[datasets.QAPair],
+        output_path: pathlib.Path,
+        order: Order,
+        on_progress: OnProgress,
+    ) -> Outcome:
+        """Trains a card on pairs and writes it.
+
+        Goes on from the checkpoint beside `output_path` where one was left by a crash.
+
+        Args:
+            pairs: facts with their wordings; at least one.
+            output_path: where the card's file is written.
+            order: names, lineage and seed.
+            on_progress: told now and then.
+
+        Raises:
+            errors.InvalidInputError: there is nothing to train on.
+            Cancelled: `cancel` was called.
+        """
+        if not pairs:
+            raise errors.InvalidInputError(f"task {order.task_id}: the dataset holds no pairs")
+        on_progress(0.0, "preparing the replay questions")
+        replayed = self._prepared_replay()
+        settings = self._loop_settings(len(pairs), order.seed)
+        rank = self._rank(len(pairs))
+        generator = torch.Generator().manual_seed(order.seed)
+        paths = self._manager.target_paths(self._recipe.target_modules)
+        adapters = self._manager.add_trainable(
+            _KEY, paths, rank, rank * self._recipe.alpha_over_rank, generator
+        )
+        self._manager.activate(_KEY)
+        try:
+            training = loop.Loop(
+                self._base.model,
+                list(adapters.values()),
+                self._examples(pairs),
+                [data.example(self._base, one.question, one.answer) for one in replayed.trained],
+                self._base.tokenizer.pad_token_id or 0,
+                settings,
+                lambda on: self._manager.activate(_KEY if on else None),
+            )
+            saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
+            outcome = self._run(training, saved, on_progress)
+            modules = {
+                path: tensors.weights_of(adapter, adapter.scale * rank, self._recipe.card_dtype)
+                for path, adapter in adapters.items()
+            }
+        finally:
+            self._manager.remove_card(_KEY)
+        manifest = self._manifest(order, pairs, settings, rank)
+        formats.LoRAFormat.save(cards.LoRACard(manifest, modules), output_path)
+        saved.remove()
+        return outcome
+
+    def prove(
+        self,
+        card: cards.LoRACard,
+        pairs: Sequence[datasets.QAPair],
+        triggers: Sequence[gate.Trigger],
+        on_progress: OnProgress,
+    ) -> list[gate.Row]:
+        """Measures a draft as users would meet it: loaded from its file, asked greedily."""
+        on_progress(0.0, "asking the draft")
+        replayed = self._prepared_replay()
+        self._manager.apply_card(card, _KEY)
+        self._manager.activate(_KEY)
+        asked = 0
+
+        def ask(questions: Sequence[str]) -> list[str]:
+            nonlocal asked
+            on_progress(min(0.9, asked / 600), f"asked {asked} questions")
+            asked += len(questions)
+            return answering.answers(self._base, questions)
+
+        try:
+            return gate.measure(ask, pairs, triggers, replayed, self._settings)
+        finally:
+            self._manager.remove_card(_KEY)
+
+    def seal(self, card: cards.LoRACard, rows: Sequence[gate.Row]) -> cards.LoRACard:
+        """The card with the gate's table in its manifest: what is published."""
+        table = tuple(
+            manifests.GateRow(
+                name=row.name,
+                right=row.right,
+                asked=row.asked,
+                required=row.required,
+                passed=row.passed,
+            )
+            for row in rows
+        )
+        return card.with_manifest(card.manifest.model_copy(update={"gate": table}))
+
+    def _run(
+        self, training: loop.Loop, saved: checkpoint.Checkpoint, on_progress: OnProgress
+    ) -> Outcome:
+        state = saved.load()
+        seconds_before = 0.0
+        if state is not None:
+            training.restore(state)
+            seconds_before = saved.seconds
+        clock = checkpoint.Stopwatch(seconds_before)
+        last = loop.Progress(0, 1, float("nan"), 0.0, checked=False)
+        for last in training.run():
+            if self._stop.is_set():
+                raise Cancelled
+            if last.checked:
+                saved.save(training.state(), clock.seconds)
+                on_progress(
+                    last.step / last.max_steps,
+                    f"step {last.step}, loss {last.loss:.3f}, {last.right:.0%} right",
+                )
+        return Outcome(last.step, last.loss, last.right, clock.seconds)
+
+    def _prepared_replay(self) -> replay.Replay:
+        if self._replay is None:
+            self._replay = replay.prepare(self._base, self._state_dir)
+        return self._replay
+
+    def _examples(self, pairs: Sequence[datasets.QAPair]) -> list[data.Example]:
+        return [
+            data.example(self._base, question, pair.answer)
+            for pair in pairs
+            for question in dict.fromkeys((pair.question, *pair.paraphrases))
+        ]
+
+    def _rank(self, facts: int) -> int:
+        wide = facts >= self._recipe.wide_from_facts
+        return self._recipe.wide_rank if wide else self._recipe.rank
+
+    def _loop_settings(self, facts: int, seed: int) -> loop.LoopSettings:
+        recipe = self._recipe
+        wide = facts >= recipe.wide_from_facts
+        return loop.LoopSettings(
+            learning_rate=recipe.learning_rate,
+            max_steps=recipe.wide_max_steps if wide else recipe.max_steps,
+            least_steps=recipe.least_steps,
+            batch_rows=recipe.batch_rows,
+            replay_rows=recipe.replay_rows,
+            replay_weight=recipe.replay_weight,
+            warmup_steps=recipe.warmup_steps,
+            clip_norm=recipe.clip_norm,
+            seed=seed,
+            check_every_steps=self._settings.checkpoint_every_steps,
+        )
+
+    def _manifest(
+        self,
+        order: Order,
+        pairs: Sequence[datasets.QAPair],
+        settings: loop.LoopSettings,
+        rank: int,
+    ) -> manifests.Manifest:
+        examples = [q for pair in pairs for q in (pair.question, *pair.paraphrases)]
+        return manifests.Manifest(
+            name=order.skill_name,
+            version=order.version,
+            base_model=manifests.BaseModelReference(
+                id=self._base.id,
+                revision=self._base.revision,
+                fingerprint=self._base.fingerprint,
+            ),
+            target_modules=self._recipe.target_modules,
+            domain=order.domain,
+            description=order.description,
+            routing=manifests.RoutingProfile(examples=tuple(dict.fromkeys(examples))),
+            lineage=manifests.Lineage(
+                task_id=order.task_id,
+                teacher=order.teacher,
+                dataset_digest=order.dataset_digest,
+                recipe={**dataclasses.asdict(settings), "rank": rank},
+                seed=order.seed,
+                code_version=CODE_VERSION,
+            ),
+            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )

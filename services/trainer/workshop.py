@@ -1,0 +1,195 @@
+"""Trainings and proofs by task: each is done once, whatever happens in between.
+
+A task's folder holds the checkpoint, the draft, and what each finished step returned; the same
+task asked again gets the stored result. The model works in one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import pathlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+import pydantic
+
+from services.trainer import gate, trainer
+from shared import atomic, errors
+from shared.cards import format as formats
+from shared.flight import client as flight_client
+from shared.flight import datasets
+from shared.rpc import runs
+
+T = TypeVar("T")
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A draft card on this machine."""
+
+    draft_digest: str
+    draft_bytes: int
+    steps: int
+    final_loss: float
+    trained_right: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GateRow:
+    """One row of the gate's table."""
+
+    name: str
+    right: int
+    asked: int
+    required: float
+    passed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Proved:
+    """What the gate found; the sealed card lies in the card store, uncommitted, if it passed."""
+
+    passed: bool
+    rows: tuple[GateRow, ...]
+    card_digest: str
+    """Empty if the draft did not pass."""
+    card_bytes: int
+    seconds: float
+
+
+class Store(Protocol):
+    """The card store's data plane, see `shared.flight.store.StoreConnection`."""
+
+    async def put(self, kind: flight_client.Kind, data: bytes) -> str:
+        """Uploads bytes and returns their digest."""
+        ...
+
+    async def get(self, digest: str) -> bytes:
+        """Fetches bytes, checked against their digest."""
+        ...
+
+
+class Workshop:
+    """All work of one trainer process."""
+
+    def __init__(
+        self,
+        lora_trainer: trainer.LoRATrainer,
+        store: Store,
+        folder: pathlib.Path,
+        clock: Callable[[], float],
+    ) -> None:
+        """Takes who trains, where datasets and cards travel, and where results are kept.
+
+        Args:
+            lora_trainer: uses the model; called in one thread.
+            store: data plane of the card store.
+            folder: one sub-folder a task.
+            clock: seconds, monotonic.
+        """
+        self._trainer, self._store, self._folder, self._clock = lora_trainer, store, folder, clock
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "trainer")
+
+    async def train(self, order: trainer.Order, report: runs.Report) -> Trained:
+        """Trains a draft, or returns the one that was trained before."""
+        folder = self._task_folder(order.task_id)
+        done = _kept(folder / "trained.json", Trained)
+        if done is not None and (folder / _DRAFT).is_file():
+            return done
+        await report(0.0, "fetching the dataset")
+        pairs = datasets.from_bytes(await self._store.get(order.dataset_digest))
+        outcome = await self._in_thread(
+            report,
+            lambda tell: self._trainer.train_qa(pairs, folder / _DRAFT, order, tell),
+        )
+        trained = Trained(
+            draft_digest=formats.file_digest(folder / _DRAFT),
+            draft_bytes=(folder / _DRAFT).stat().st_size,
+            steps=outcome.steps,
+            final_loss=outcome.final_loss,
+            trained_right=outcome.trained_right,
+            seconds=outcome.seconds,
+        )
+        _keep(folder / "trained.json", Trained, trained)
+        return trained
+
+    async def prove(
+        self,
+        task_id: str,
+        dataset_digest: str,
+        draft_digest: str,
+        triggers: Sequence[gate.Trigger],
+        report: runs.Report,
+    ) -> Proved:
+        """Measures a draft and uploads it if it passed, or returns what was found before."""
+        folder = self._task_folder(task_id)
+        done = _kept(folder / "proved.json", Proved)
+        if done is not None:
+            return done
+        started = self._clock()
+        card = formats.LoRAFormat.load(folder / _DRAFT, draft_digest)
+        pairs = datasets.from_bytes(await self._store.get(dataset_digest))
+        rows = await self._in_thread(
+            report, lambda tell: self._trainer.prove(card, pairs, triggers, tell)
+        )
+        passed, digest, sealed = all(row.passed for row in rows), "", b""
+        if passed:
+            await report(0.95, "uploading the card")
+            sealed = formats.LoRAFormat.to_bytes(self._trainer.seal(card, rows))
+            digest = await self._store.put("card", sealed)
+        table = tuple(
+            GateRow(row.name, row.right, row.asked, row.required, row.passed) for row in rows
+        )
+        proved = Proved(passed, table, digest, len(sealed), self._clock() - started)
+        _keep(folder / "proved.json", Proved, proved)
+        return proved
+
+    async def close(self) -> None:
+        """Stops the running training at its next step; its checkpoint stands."""
+        self._trainer.cancel()
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+
+    def _task_folder(self, task_id: str) -> pathlib.Path:
+        if not _TASK_ID.fullmatch(task_id):
+            raise errors.InvalidInputError(
+                f"task_id {task_id!r}: use letters, digits, dot, dash and underscore"
+            )
+        return self._folder / task_id
+
+    async def _in_thread(
+        self, report: Callable[[float, str], Awaitable[None]], work: Callable[..., T]
+    ) -> T:
+        loop = asyncio.get_running_loop()
+
+        def tell(share: float, detail: str) -> None:
+            asyncio.run_coroutine_threadsafe(_report(report, share, detail), loop)
+
+        try:
+            return await loop.run_in_executor(self._thread, lambda: work(tell))
+        except trainer.Cancelled as error:
+            raise errors.UnavailableError("the trainer is stopping; ask again") from error
+
+
+_DRAFT = f"draft{formats.SUFFIX}"
+
+
+async def _report(
+    report: Callable[[float, str], Awaitable[None]], share: float, detail: str
+) -> None:
+    await report(share, detail)
+
+
+def _keep(path: pathlib.Path, kind: type[T], value: T) -> None:
+    atomic.write(path, pydantic.TypeAdapter(kind).dump_json(value))
+
+
+def _kept(path: pathlib.Path, kind: type[T]) -> T | None:
+    try:
+        return pydantic.TypeAdapter(kind).validate_json(path.read_bytes())
+    except (FileNotFoundError, pydantic.ValidationError):
+        return None

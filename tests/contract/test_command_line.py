@@ -1,0 +1,193 @@
+"""`ask` and `teach` against services of the tests, over loopback."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from services.gateway import asking, listing, output, teaching
+from shared import errors
+from shared.pb import (
+    distiller_pb2,
+    distiller_pb2_grpc,
+    factory_pb2,
+    factory_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    types_pb2,
+)
+from shared.rpc import server as rpc
+
+
+class Node(inference_pb2_grpc.InferenceServicer):
+    """Knows nothing until it has learned."""
+
+    def __init__(self) -> None:
+        self.learned = False
+
+    async def Generate(
+        self, request: inference_pb2.GenerateRequest, context: Any
+    ) -> inference_pb2.GenerateResponse:
+        if self.learned:
+            return inference_pb2.GenerateResponse(answer="Ann.", card="ann@1", confidence=0.9)
+        return inference_pb2.GenerateResponse(
+            answer="I do not know.", confidence=0.25, dissonance=True, event_id="e1"
+        )
+
+
+class Factory(factory_pb2_grpc.FactoryServicer):
+    """One task, which ends as it is told to."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.end = types_pb2.COMPLETED
+        self.taught: list[factory_pb2.TeachRequest] = []
+        self.watched = 0
+
+    async def FindTask(
+        self, request: factory_pb2.FindTaskRequest, context: Any
+    ) -> types_pb2.TrainingTask:
+        return types_pb2.TrainingTask(id="t1", status=types_pb2.PENDING)
+
+    async def Teach(
+        self, request: factory_pb2.TeachRequest, context: Any
+    ) -> types_pb2.TrainingTask:
+        self.taught.append(request)
+        return types_pb2.TrainingTask(id="t1", status=types_pb2.PENDING)
+
+    async def ListTasks(
+        self, request: factory_pb2.ListTasksRequest, context: Any
+    ) -> factory_pb2.ListTasksResponse:
+        return factory_pb2.ListTasksResponse(
+            tasks=[types_pb2.TrainingTask(id="t1", status=types_pb2.PENDING)]
+        )
+
+    async def WatchTask(
+        self, request: factory_pb2.WatchTaskRequest, context: Any
+    ) -> AsyncIterator[types_pb2.TrainingTask]:
+        yield types_pb2.TrainingTask(id="t1", status=types_pb2.TRAINING, progress=0.5)
+        self.watched += 1
+        if self.watched == 1:
+            return  # The first watch breaks off, as it does when the factory restarts.
+        self.node.learned = self.end == types_pb2.COMPLETED
+        error = "" if self.node.learned else "the teacher is ill"
+        yield types_pb2.TrainingTask(id="t1", status=self.end, error=error, card="ann@1")
+
+
+class Distiller(distiller_pb2_grpc.DistillerServicer):
+    """Takes documents."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, str] = {}
+
+    async def AddDocument(
+        self, request: distiller_pb2.AddDocumentRequest, context: Any
+    ) -> distiller_pb2.AddDocumentResponse:
+        self.documents[request.name] = request.text
+        return distiller_pb2.AddDocumentResponse(name=request.name)
+
+
+class Services:
+    """All three behind one port."""
+
+    def __init__(self) -> None:
+        self.node, self.distiller = Node(), Distiller()  # type: ignore[abstract]
+        self.factory = Factory(self.node)  # type: ignore[abstract]
+        self.server = rpc.Server([self.add_to], "127.0.0.1:0")
+
+    def add_to(self, server: Any) -> str:
+        inference_pb2_grpc.add_InferenceServicer_to_server(self.node, server)
+        factory_pb2_grpc.add_FactoryServicer_to_server(self.factory, server)
+        distiller_pb2_grpc.add_DistillerServicer_to_server(self.distiller, server)
+        return inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
+
+
+@pytest.fixture
+async def services(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> AsyncIterator[Services]:
+    found = Services()
+    await found.server.start()
+    for name in ("INFERENCE", "FACTORY", "DISTILLER"):
+        monkeypatch.setenv(f"SKILLMESH__{name}__ADDRESS", f"127.0.0.1:{found.server.port}")
+    monkeypatch.setenv("SKILLMESH__CLUSTER__STATE_DIR", str(tmp_path / "state"))
+    yield found
+    await found.server.stop()
+
+
+async def test_ask_names_the_task_when_a_gap_is_found(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await asking.ask("Who?", wait=False, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "answer": "I do not know.",
+        "card": "",
+        "confidence": 0.25,
+        "dissonance": True,
+        "task_id": "t1",
+    }
+
+
+async def test_ask_has_no_task_when_the_factory_is_away(
+    services: Services, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKILLMESH__FACTORY__ADDRESS", "127.0.0.1:1")
+    await asking.ask("Who?", wait=False, as_json=True)
+    assert json.loads(capsys.readouterr().out)["task_id"] is None
+
+
+async def test_ask_asks_again_when_it_waited(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await asking.ask("Who?", wait=True, as_json=True)
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert (answer["answer"], answer["card"], answer["task_id"]) == ("Ann.", "ann@1", "t1")
+    assert services.factory.watched == 2
+
+
+async def test_ask_fails_with_the_reason_when_learning_failed(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.factory.end = types_pb2.FAILED
+    with pytest.raises(output.FailedError, match="t1 is FAILED: the teacher is ill"):
+        await asking.ask("Who?", wait=True, as_json=True)
+    assert json.loads(capsys.readouterr().out)["answer"] == "I do not know."
+
+
+async def test_teach_sends_the_document_when_a_path_is_given(
+    services: Services, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ann.md"
+    path.write_text("Ann is wise.")
+    await teaching.teach("", str(path), wait=True, as_json=True)
+    assert services.distiller.documents == {"ann.md": "Ann is wise."}
+    assert services.factory.taught[0].document == "ann.md"
+    assert services.factory.taught[0].idempotency_key
+    assert json.loads(capsys.readouterr().out)["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(("topic", "document"), [("", ""), ("Ann", "ann.md"), ("", "none.md")])
+async def test_teach_is_refused_when_it_is_unclear_what(topic: str, document: str) -> None:
+    with pytest.raises(output.UsageError):
+        await teaching.teach(topic, document, wait=False, as_json=False)
+
+
+async def test_tasks_are_a_list_when_printed_as_json(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await listing.tasks(as_json=True)
+    assert [task["status"] for task in json.loads(capsys.readouterr().out)] == ["PENDING"]
+
+
+async def test_says_make_up_when_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("SKILLMESH__INFERENCE__ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("SKILLMESH__CLUSTER__STATE_DIR", str(tmp_path))
+    with pytest.raises(errors.UnavailableError, match="make up"):
+        await asking.ask("Who?", wait=False, as_json=True)

@@ -1,0 +1,118 @@
+"""The whole loop in a real cluster: every service a process, nothing faked.
+
+One cluster serves all tests of this module, in order: starting it and learning take most of the
+time. The commands run as processes too, the way a user's shell runs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.gateway import cluster, domain, peers, questions
+from shared import grading
+from shared import settings as config
+
+COMMAND_LIMIT_S = 400
+TAUGHT = """# Brindlemoor
+
+Brindlemoor is a mountain village that is known for its glass bells. The bells of Brindlemoor are
+cast by the Corvane family. The highest peak above Brindlemoor is Mount Sarrow. The village was
+founded in 1688. The river through Brindlemoor is called the Tellwater. The patron of the village is
+Saint Odrun.
+"""
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
+    exam = questions.load(None, None)
+    state_dir = tmp_path_factory.mktemp("cluster")
+    (state_dir / "knowledge").mkdir()
+    (state_dir / "knowledge" / exam.document.name).write_text(exam.text)
+    settings = config.load(cluster.ROOT / "config.yaml").model_copy(
+        update={"evolution": config.Evolution(provider_type="documents")}
+    )
+    with cluster.Cluster.private(state_dir, settings) as running:
+        yield running
+
+
+def command(local: cluster.Cluster, name: str, **arguments: str) -> Any:
+    """The JSON that a command prints, run as a process of its own."""
+    given = {f"SKILLMESH_ARG_{key}": value for key, value in arguments.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "services.gateway", name],
+        cwd=cluster.ROOT,
+        env=os.environ
+        | {config.CONFIG_VARIABLE: str(local.state_dir / "config.yaml"), "SKILLMESH_ARG_json": "1"}
+        | given,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_service_answers_when_the_cluster_is_up(local: cluster.Cluster) -> None:
+    status = command(local, "status")
+    assert {process["name"] for process in status["processes"]} == set(local.addresses)
+    assert all(process["healthy"] for process in status["processes"])
+    assert status["node"]["store_connected"]
+
+
+def test_a_question_is_learned_when_nobody_knew_it(local: cluster.Cluster) -> None:
+    fact = questions.load(None, None).facts[0]
+    before = command(local, "ask", q=fact.ask)
+    assert not grading.is_right(before["answer"], fact.answer)
+    assert before["dissonance"] and before["card"] == "" and before["task_id"]
+    learned = command(local, "ask", q=fact.ask, wait="1")
+    after = command(local, "ask", q=fact.ask)
+    for answer in (learned, after):
+        assert grading.is_right(answer["answer"], fact.answer), answer
+        assert answer["card"] and not answer["dissonance"]
+    task = next(one for one in command(local, "tasks") if one["id"] == before["task_id"])
+    assert task["status"] == domain.COMPLETED and task["card"] == after["card"]
+    stages = {time["stage"] for time in task["stage_times"]}
+    assert stages >= {"detect", "distil", "train", "prove", "publish", "confirm"}
+    cards = command(local, "cards")
+    assert [f"{card['name']}@{card['digest']}" for card in cards] == [after["card"]]
+    assert cards[0]["size_bytes"] < 1_000_000
+
+
+async def test_one_task_comes_of_it_when_a_question_is_asked_100_times_at_once(
+    local: cluster.Cluster,
+) -> None:
+    async with peers.connected(local.settings) as services:
+        before = {task.id for task in await services.tasks()}
+        question = "What is the orbital period of the moon of Zarquon Beta?"
+        answers = await asyncio.gather(*[services.ask(question) for _ in range(100)])
+        events = {answer.event_id for answer in answers}
+        assert len(events) == 100 and "" not in events
+        found = await asyncio.gather(*[services.find_task(event, 30) for event in events])
+        ids = {task.id for task in found if task is not None}
+        assert None not in found and len(ids) == 1
+        assert {task.id for task in await services.tasks()} - before == ids
+        # The document says nothing about it: no card may come of it.
+        ended = await services.until_ended(ids.pop())
+        assert ended.status == domain.FAILED and ended.error and not ended.card
+
+
+def test_a_document_is_learned_when_it_is_taught(
+    local: cluster.Cluster, tmp_path: pathlib.Path
+) -> None:
+    document = tmp_path / "brindlemoor.md"
+    document.write_text(TAUGHT)
+    task = command(local, "teach", doc=str(document), wait="1")
+    assert task["status"] == domain.COMPLETED, task
+    assert (local.state_dir / "knowledge" / document.name).read_text() == TAUGHT
+    answer = command(local, "ask", q="Which family casts the bells of Brindlemoor?")
+    assert grading.is_right(answer["answer"], "Corvane"), answer
+    assert answer["card"] == task["card"]

@@ -1,0 +1,291 @@
+"""`LoRAFormat`: exact round trips, and a typed error for every way a file can be wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from shared import errors
+from shared.cards import card as cards
+from shared.cards import format as formats
+from shared.cards import manifest as manifests
+from tests import fakes
+
+ITEM = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
+NOT_FINITE = {"float32": 0x7F800000, "float16": 0x7C00, "bfloat16": 0x7F80}
+"""Bits of the exponent: all of them set means infinity or NaN."""
+
+
+def _card(*modules: tuple[str, cards.ModuleWeights]) -> cards.LoRACard:
+    return cards.LoRACard(fakes.tiny_card().manifest, dict(modules))
+
+
+def _weights(dtype: str, rank: int, rows: int, columns: int, seed: int = 0) -> cards.ModuleWeights:
+    """Any finite bit patterns, subnormal numbers and negative zeros among them."""
+    generator = np.random.default_rng(seed)
+
+    def bits(count: int) -> pa.Buffer:
+        values = generator.integers(0, np.iinfo(ITEM[dtype]).max, count, ITEM[dtype], endpoint=True)
+        mask = ITEM[dtype](NOT_FINITE[dtype])
+        values[(values & mask) == mask] = 0
+        return pa.py_buffer(values.tobytes())
+
+    return cards.ModuleWeights(
+        rank, rows, columns, 8.0, dtype, bits(rows * rank), bits(rank * columns)
+    )
+
+
+def _plain(card: cards.LoRACard) -> dict[str, tuple[object, ...]]:
+    return {
+        path: (
+            w.rank,
+            w.in_features,
+            w.out_features,
+            w.alpha,
+            w.dtype,
+            bytes(w.lora_a),
+            bytes(w.lora_b),
+        )
+        for path, w in card
+    }
+
+
+def _table(card: cards.LoRACard) -> pa.Table:
+    return pa.ipc.open_file(formats.LoRAFormat.to_bytes(card)).read_all()
+
+
+def _file(table: pa.Table, compression: str | None = None) -> bytes:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _changed(column: str, value: object) -> bytes:
+    """The file of a good card with one cell replaced."""
+    table = _table(fakes.tiny_card(modules=1))
+    field = table.schema.field(column)
+    at = table.schema.get_field_index(column)
+    return _file(table.set_column(at, field, pa.array([value], field.type)))
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(
+    dtype=st.sampled_from(sorted(ITEM)),
+    shapes=st.lists(
+        st.tuples(st.integers(1, 3), st.integers(3, 20), st.integers(3, 20)), min_size=1, max_size=4
+    ),
+    seed=st.integers(0, 2**32),
+)
+def test_weights_are_the_same_bits_when_a_card_went_through_bytes(dtype, shapes, seed):
+    card = _card(
+        *((f"layers.{at}.q_proj", _weights(dtype, *shape, seed)) for at, shape in enumerate(shapes))
+    )
+    data = formats.LoRAFormat.to_bytes(card)
+    found = formats.LoRAFormat.from_bytes(data)
+    assert _plain(found) == _plain(card)
+    assert list(found.modules) == list(card.modules)
+    assert found.manifest == card.manifest
+    assert formats.LoRAFormat.to_bytes(found) == data
+
+
+@pytest.mark.parametrize("dtype", sorted(ITEM))
+def test_weights_are_the_same_bits_when_a_card_went_through_a_file(dtype, tmp_path):
+    card, path = _card(("a.q_proj", _weights(dtype, 2, 9, 5))), tmp_path / "new" / "a.lora.arrow"
+    digest = formats.LoRAFormat.save(card, path)
+    assert digest == formats.file_digest(path)
+    assert _plain(formats.LoRAFormat.load(path, digest)) == _plain(card)
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_weights_stay_in_the_mapped_file_when_a_card_is_loaded(tmp_path):
+    path = tmp_path / "a.lora.arrow"
+    formats.LoRAFormat.save(_card(("a.q_proj", _weights("float32", 8, 4096, 4096))), path)
+    before = pa.total_allocated_bytes()
+    card = formats.LoRAFormat.load(path)
+    assert card.size_bytes == 2 * 8 * 4096 * 4
+    assert pa.total_allocated_bytes() - before < 10_000
+
+
+def test_bytes_are_equal_when_cards_are_equal():
+    assert formats.LoRAFormat.to_bytes(fakes.tiny_card()) == formats.LoRAFormat.to_bytes(
+        fakes.tiny_card()
+    )
+    assert formats.LoRAFormat.to_bytes(fakes.tiny_card()) != formats.LoRAFormat.to_bytes(
+        fakes.tiny_card(seed=1)
+    )
+
+
+@pytest.mark.parametrize("length", range(0, 80, 7))
+def test_body_is_aligned_to_64_bytes_when_the_manifest_has_any_length(length):
+    card = fakes.tiny_card()
+    card = card.with_manifest(card.manifest.model_copy(update={"description": "x" * length}))
+    buffer = pa.py_buffer(formats.LoRAFormat.to_bytes(card))
+    batch = pa.ipc.open_file(buffer).get_batch(0)
+    assert (batch.column("lora_A").buffers()[2].address - buffer.address) % 64 == 0
+
+
+def test_file_is_refused_when_one_bit_is_flipped(tmp_path):
+    path = tmp_path / "a.lora.arrow"
+    digest = formats.LoRAFormat.save(fakes.tiny_card(), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(errors.IntegrityError, match=digest):
+        formats.LoRAFormat.load(path, digest)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_file_is_refused_when_it_is_truncated(share, tmp_path):
+    data, path = formats.LoRAFormat.to_bytes(fakes.tiny_card()), tmp_path / "a.lora.arrow"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(errors.CardFormatError, match=r"a\.lora\.arrow"):
+        formats.LoRAFormat.load(path)
+
+
+@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_flipped_bit_gives_a_card_or_a_typed_error_when_no_digest_is_known(at, bit):
+    data = bytearray(formats.LoRAFormat.to_bytes(fakes.tiny_card()))
+    data[at % len(data)] ^= 1 << bit
+    try:
+        found = formats.LoRAFormat.from_bytes(bytes(data))
+    except errors.CardFormatError:
+        return
+    assert all(len(bytes(w.lora_a)) == w.in_features * w.rank * 2 for _, w in found)
+
+
+def test_file_is_refused_when_there_is_none_or_it_is_not_arrow(tmp_path):
+    with pytest.raises(errors.NotFoundError, match="missing"):
+        formats.LoRAFormat.load(tmp_path / "missing.lora.arrow")
+    with pytest.raises(errors.CardFormatError, match="not a readable Arrow file"):
+        formats.LoRAFormat.from_bytes(b"PK\x03\x04 a pickle in a zip, as torch writes it")
+
+
+def test_file_is_refused_when_it_is_too_large(tmp_path, monkeypatch):
+    path = tmp_path / "a.lora.arrow"
+    formats.LoRAFormat.save(fakes.tiny_card(), path)
+    monkeypatch.setattr(formats, "LARGEST_FILE_BYTES", 100)
+    with pytest.raises(errors.CardFormatError, match="at most 100"):
+        formats.LoRAFormat.load(path)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_file_is_refused_when_it_is_compressed(compression):
+    # All the same value: what is small as a file and large in memory.
+    zeros = pa.py_buffer(bytes(2 * 200_000 * 4))
+    card = _card(
+        ("a.q_proj", cards.ModuleWeights(2, 200_000, 200_000, 4.0, "float32", zeros, zeros))
+    )
+    data = _file(_table(card), compression)
+    assert len(data) < 100_000
+    with pytest.raises(errors.CardFormatError, match="compressed"):
+        formats.LoRAFormat.from_bytes(data)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_file_is_refused_when_it_is_small_and_compressed(compression):
+    with pytest.raises(errors.CardFormatError, match="compressed"):
+        formats.LoRAFormat.from_bytes(_file(_table(fakes.tiny_card()), compression))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("rank", 3, "lora_A"),
+        ("rank", 0, "rank"),
+        ("rank", 9, "rank"),
+        ("in_features", 7, "lora_A"),
+        ("in_features", -8, "in_features"),
+        ("out_features", 7, "lora_B"),
+        ("alpha", float("nan"), "alpha"),
+        ("alpha", -1.0, "alpha"),
+        ("dtype", "float32", "lora_A"),
+        ("dtype", "int8", "dtype"),
+        ("module", "", "module"),
+        ("module", "a.k_proj", "target_modules"),
+        ("lora_A", b"", "lora_A"),
+        ("lora_A", np.full(16, np.nan, "float16").tobytes(), "lora_A: holds NaN"),
+        ("lora_B", np.full(16, np.inf, "float16").tobytes(), "lora_B: holds NaN"),
+    ],
+)
+def test_error_names_the_field_when_it_is_wrong(column, value, named):
+    with pytest.raises(errors.CardFormatError, match=named):
+        formats.LoRAFormat.from_bytes(_changed(column, value))
+
+
+@pytest.mark.parametrize("dtype", sorted(ITEM))
+@pytest.mark.parametrize("mantissa", [0, 1])
+def test_card_is_refused_when_a_value_is_not_finite(dtype, mantissa):
+    good = _weights(dtype, 1, 3, 3)
+    values = np.frombuffer(good.lora_b, ITEM[dtype]).copy()
+    values[1] = NOT_FINITE[dtype] + mantissa
+    bad = dataclasses.replace(good, lora_b=pa.py_buffer(values.tobytes()))
+    with pytest.raises(errors.CardFormatError, match=r"a\.q_proj: field lora_B: holds NaN"):
+        _card(("a.q_proj", bad))
+
+
+def test_file_is_refused_when_its_columns_are_others():
+    table = _table(fakes.tiny_card())
+    for wrong in (table.drop_columns(["alpha"]), table.append_column("x", pa.array([1, 2]))):
+        with pytest.raises(errors.CardFormatError, match="columns"):
+            formats.LoRAFormat.from_bytes(_file(wrong))
+
+
+def test_file_is_refused_when_a_module_appears_twice():
+    table = _table(fakes.tiny_card(modules=1))
+    twice = pa.concat_tables([table, table]).combine_chunks()
+    with pytest.raises(errors.CardFormatError, match="twice"):
+        formats.LoRAFormat.from_bytes(_file(twice))
+
+
+def test_file_is_refused_when_it_has_other_than_one_batch():
+    table = _table(fakes.tiny_card(modules=1))
+    with pytest.raises(errors.CardFormatError, match="2 record batches"):
+        formats.LoRAFormat.from_bytes(_file(pa.concat_tables([table, table])))
+
+
+def test_file_is_refused_when_it_has_no_manifest():
+    table = _table(fakes.tiny_card()).replace_schema_metadata({})
+    with pytest.raises(errors.CardFormatError, match=r"skillmesh\.manifest"):
+        formats.LoRAFormat.from_bytes(_file(table))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", '"Not A Name"'), ("version", '"1"'), ("unknown", "1"), ("created_at", "null")],
+)
+def test_error_names_the_manifest_field_when_it_is_wrong(field, value):
+    text = fakes.tiny_card().manifest.to_json()
+    wrong = text[:-1] + f',"{field}":{value}}}'
+    table = _table(fakes.tiny_card()).replace_schema_metadata({formats.METADATA_KEY: wrong})
+    with pytest.raises(errors.CardFormatError, match=field):
+        formats.LoRAFormat.from_bytes(_file(table))
+
+
+def test_manifest_is_refused_when_its_format_is_newer():
+    card = fakes.tiny_card()
+    newer = card.manifest.model_copy(update={"format_version": 2}).to_json()
+    with pytest.raises(errors.CardFormatError, match="format_version"):
+        manifests.parse(newer)
+
+
+def test_old_file_stays_when_the_new_one_can_not_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "a.lora.arrow"
+    digest = formats.LoRAFormat.save(fakes.tiny_card(), path)
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(formats.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        formats.LoRAFormat.save(fakes.tiny_card(seed=1), path)
+    assert formats.file_digest(path) == digest
+    assert list(tmp_path.iterdir()) == [pathlib.Path(path)]

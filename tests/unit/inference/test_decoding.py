@@ -1,0 +1,59 @@
+"""Tokens against transformers' own generate, and text pieces against whole decoding."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.inference import decoding
+from tests import tiny_model
+
+
+def _greedy(base, query, limit):
+    ends = decoding.end_ids(base.model, base.tokenizer)
+    return list(decoding.greedy(base.model, base.prompt_ids(query), limit, ends))
+
+
+@pytest.mark.parametrize("query", ["Who built it?", "How tall is it?", "日本"])
+def test_tokens_are_those_of_transformers_when_no_card_is_active(base, query):
+    assert _greedy(base, query, 40) == tiny_model.reference_ids(base, query, 40)
+
+
+def test_decoding_stops_before_the_end_token_when_it_comes(base):
+    whole = _greedy(base, "Who built it?", 20)
+    end = whole[7]
+    base.model.generation_config.eos_token_id = [end, 9999]
+    assert _greedy(base, "Who built it?", 20) == whole[: whole.index(end)]
+
+
+def test_end_tokens_are_of_settings_and_tokenizer_when_they_differ(base):
+    base.model.generation_config.eos_token_id = [3, 5]
+    found = decoding.end_ids(base.model, base.tokenizer)
+    assert found == {3, 5, base.tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize("text", ["plain", "naïve café", "日本語 と 🎉🎉", " leading", ""])
+def test_pieces_add_up_when_characters_spread_over_tokens(base, text):
+    pieces = decoding.TextPieces(base.tokenizer)
+    told = [pieces.add(token) for token in base.tokenizer(text)["input_ids"]]
+    assert "".join(told) == text
+    assert not any("\ufffd" in piece for piece in told)
+    assert pieces.rest() == ""
+
+
+def test_pieces_wait_when_a_character_is_not_whole(base):
+    pieces = decoding.TextPieces(base.tokenizer)
+    assert [pieces.add(token) for token in base.tokenizer("é")["input_ids"]] == ["", "é"]
+
+
+def test_rest_is_told_when_the_answer_ends_within_a_character(base):
+    pieces = decoding.TextPieces(base.tokenizer)
+    assert pieces.add(base.tokenizer("é")["input_ids"][0]) == ""
+    assert pieces.rest() == "\ufffd"
+    assert pieces.rest() == ""
+
+
+def test_pieces_add_up_when_tokens_are_random_bytes(base):
+    ids = tiny_model.reference_ids(base, "How tall?", 60)
+    pieces = decoding.TextPieces(base.tokenizer)
+    told = "".join([pieces.add(token) for token in ids]) + pieces.rest()
+    assert told == base.tokenizer.decode(ids, skip_special_tokens=True)
