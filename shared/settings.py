@@ -72,6 +72,8 @@ class Recipe(_Section):
     """Steps until the full learning rate."""
     clip_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
+    question_noise: float = pydantic.Field(default=0.0, ge=0)
+    """Noise on the question's token embeddings while training, as a share of their size."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
 
@@ -182,9 +184,10 @@ class Trainer(_Section):
     """Share of the training questions."""
     gate_held_out: Share = 0.5
     """Share of the rewordings it never saw."""
-    gate_known: Share = 0.95
-    """Share of known questions still answered as the base answers them."""
-    gate_unrelated: Share = 0.9
+    gate_known: Share = 0.85
+    """Share of known questions still answered as the base answers them, with the card active
+    (the router sends them past the card)."""
+    gate_unrelated: Share = 0.85
     """Share of unrelated questions still answered as the base answers them."""
 
 

@@ -37,7 +37,7 @@ def things_asked_about(question: str) -> list[str]:
     words = question.rstrip("?.! ").split()
     span = _name_span(words)
     if span is None:
-        return []
+        return _described(question)
     first, last = span
     if first > 0 and words[first - 1].casefold() in ("the", "a", "an"):
         first -= 1
@@ -52,6 +52,20 @@ def things_asked_about(question: str) -> list[str]:
             spans.append((left, end))
     phrases = (" ".join(words[begin : end + 1]).rstrip("',;:") for begin, end in spans)
     return list(dict.fromkeys(phrases))[:_MOST_THINGS]
+
+
+def _described(question: str) -> list[str]:
+    """Things called by a description, such as `the ash-tailed brindlefox`, the last one first."""
+    phrase = re.compile(r"\b(?:the|a|an) ((?:[a-z][\w'’-]*)(?: [a-z][\w'’-]*){0,2})")
+    found = []
+    for match in phrase.finditer(question.rstrip("?.! ")):
+        words = match[1].split()
+        while words and words[-1] in _NOT_NOUNS:
+            words.pop()
+        cut = next((at for at, word in enumerate(words) if word in _NOT_NOUNS), len(words))
+        if words[:cut]:
+            found.append(f"{match[0].split()[0]} {' '.join(words[:cut])}")
+    return list(dict.fromkeys(reversed(found)))[:_MOST_THINGS]
 
 
 def other_names(thing: str) -> list[str]:

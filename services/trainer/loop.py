@@ -33,6 +33,9 @@ class LoopSettings:
     replay_weight: float
     warmup_steps: int
     clip_norm: float
+    question_noise: float
+    """Noise on the question's token embeddings, as a share of their root mean square (NEFTune,
+    Jain et al. 2023): a wording never seen lies near those that were."""
     seed: int
     check_every_steps: int = 20
 
@@ -84,6 +87,7 @@ class Loop:
         )
         self._batches = _cycle(self._examples, settings.batch_rows, settings.seed)
         self._replays = _cycle(self._replay, settings.replay_rows, settings.seed + 1)
+        self._noise = torch.Generator().manual_seed(settings.seed + 2)
         self._step = 0
 
     def run(self) -> Iterator[Progress]:
@@ -134,7 +138,7 @@ class Loop:
     def _train_step(self) -> float:
         settings = self._settings
         batch = data.collate(next(self._batches), self._pad)
-        logits_N_V, _, labels_N = self._answer_logits(batch)
+        logits_N_V, _, labels_N = self._answer_logits(batch, settings.question_noise)
         loss = F.cross_entropy(logits_N_V, labels_N)
         total = loss
         if self._replay and settings.replay_rows:
@@ -155,10 +159,18 @@ class Loop:
         self._optimiser.step()
         return float(loss.detach())
 
-    def _answer_logits(self, batch: data.Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _answer_logits(
+        self, batch: data.Batch, noise: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits of the answer tokens alone (N, vocabulary), their rows and their labels."""
+        embeds_B_T_H = self._model.get_input_embeddings()(batch.input_ids)
+        if noise:
+            in_question_B_T = (batch.labels != data.IGNORED).cumsum(1) == 0
+            strength = noise * embeds_B_T_H.pow(2).mean().sqrt()
+            shaken = torch.randn(embeds_B_T_H.shape, generator=self._noise) * strength
+            embeds_B_T_H = embeds_B_T_H + shaken * in_question_B_T[..., None]
         hidden_B_T_H = self._model.base_model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            inputs_embeds=embeds_B_T_H, attention_mask=batch.attention_mask, use_cache=False
         ).last_hidden_state
         counts_B_T = batch.labels != data.IGNORED
         logits_N_V = self._model.get_output_embeddings()(hidden_B_T_H[counts_B_T])

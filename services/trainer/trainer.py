@@ -238,6 +238,7 @@ class LoRATrainer:
             replay_weight=recipe.replay_weight,
             warmup_steps=recipe.warmup_steps,
             clip_norm=recipe.clip_norm,
+            question_noise=recipe.question_noise,
             seed=seed,
             check_every_steps=self._settings.checkpoint_every_steps,
         )

@@ -159,7 +159,11 @@ async def test_caller_may_ask_again_when_the_service_stops_in_the_middle(
     active = runs.Runs[delivery.Delivered]()
     work = delivery.Delivery(cloud, _Store().put).work
     server = rpc_server.Server(
-        [service.DistillerService(active, work, teacher, knowledge.KnowledgeFolder(tmp_path)).add_to],
+        [
+            service.DistillerService(
+                active, work, teacher, knowledge.KnowledgeFolder(tmp_path)
+            ).add_to
+        ],
         "127.0.0.1:0",
     )
     await server.start()

@@ -67,7 +67,11 @@ class DocumentProvider(base.CloudProvider):
                 f"{request.topic or request.document or list(request.queries)!r}; add one with "
                 "`make teach doc=PATH`, or configure another teacher in config.yaml (evolution)"
             )
-        said = {pair.answer for pair in pairs}
+        if pairs:
+            # What nobody asked would only stand in the way of what they did: a card of few facts
+            # that are well known beats one of many.
+            return pairs[: request.count]
+        said = set[str]()
         for passage in subject.document.passages:
             if len(pairs) >= request.count:
                 break
