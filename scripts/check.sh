@@ -6,7 +6,7 @@ echo "check: style"
 ruff check --quiet .
 ruff format --quiet --check . || { echo "run: ruff format ."; exit 1; }
 echo "check: types"
-mypy shared services tests
+mypy shared services benchmarks
 echo "check: imports"
 lint-imports > /dev/null || { lint-imports; exit 1; }
 echo "check: generated code"
