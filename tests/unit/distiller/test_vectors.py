@@ -56,5 +56,5 @@ async def test_family_gives_its_wordings_when_a_question_is_near(tmp_path: pathl
     embedder = _Embedder()
     made = await rewording.create(embedder.embed, [LENGTH], tmp_path)
     found = await made.reword("How long is Varnholt Bridge?", 5)
-    assert "What is the length of Varnholt Bridge?" in found
+    assert "What is the length of the bridge at Varnholt?" in found
     assert "How long is Varnholt Bridge?" not in found
