@@ -72,7 +72,7 @@ class CloudDistiller:
             errors.TeacherError: every teacher answered, none usably.
             errors.TeacherUnavailableError: no teacher could be asked; ask again later.
         """
-        calls = _checked(request, self._settings)
+        calls = _checked(request, self._settings, self._provider.queries_a_call)
         finished = self._journal.result(request.task_id)
         if finished is not None:
             return finished
@@ -84,6 +84,11 @@ class CloudDistiller:
         share = self._settings.held_out_share
         pairs = [filters.held_out(pair, keys, share) for pair in pairs]
         result = _result(request, pairs, asked)
+        earlier = self._journal.skill(result.skill_name)
+        if earlier:
+            # A new version of a skill must not forget what people asked of the old one.
+            pairs = filters.unambiguous(filters.merged([*pairs, *earlier]), keys)
+            result = _result(request, filters.capped(pairs, keys, self._settings.max_facts), asked)
         self._journal.keep_result(request.task_id, result)
         return result
 
@@ -170,7 +175,7 @@ def _result(
 
 
 def _checked(
-    request: distillation.DistilRequest, settings: config.Distiller
+    request: distillation.DistilRequest, settings: config.Distiller, queries_a_call: int
 ) -> list[base.QARequest]:
     if not request.task_id:
         raise errors.InvalidInputError("a distillation needs a task_id, its idempotency key")
@@ -178,7 +183,7 @@ def _checked(
         raise errors.InvalidInputError(
             f"task {request.task_id} names nothing to learn: give queries, a topic or a document"
         )
-    return plan.calls(request, settings)
+    return plan.calls(request, settings, queries_a_call)
 
 
 def _about(request: distillation.DistilRequest) -> str:

@@ -27,6 +27,8 @@ _RESULT: pydantic.TypeAdapter[distillation.Distillation] = pydantic.TypeAdapter(
     distillation.Distillation
 )
 _RESULT_FILE = "result.json"
+UNASKED_SCORE = 0.5
+"""Score of facts that nobody asked for: they fill a skill, and make room when it grows."""
 T = TypeVar("T")
 
 
@@ -51,7 +53,16 @@ class Journal:
 
     def keep_result(self, task_id: str, result: distillation.Distillation) -> None:
         """Keeps the finished distillation."""
+        asked = [pair for pair in result.pairs if pair.score > UNASKED_SCORE]
+        atomic.write(self._skill_path(result.skill_name), _PAIRS.dump_json(asked))
         atomic.write(self._path(task_id, _RESULT_FILE), _RESULT.dump_json(result))
+
+    def skill(self, name: str) -> list[datasets.QAPair]:
+        """What people asked of a skill so far, as its last distillation had it."""
+        return _read(self._skill_path(name), _PAIRS) or []
+
+    def _skill_path(self, name: str) -> pathlib.Path:
+        return self._folder / "skills" / f"{name}.json"
 
     def _path(self, task_id: str, name: str) -> pathlib.Path:
         # Hashed: a task's id comes from outside and must not choose a path.

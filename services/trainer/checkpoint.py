@@ -40,10 +40,11 @@ class Checkpoint:
     def save(self, state: dict[str, Any], seconds: float) -> None:
         """Replaces the file atomically with the state of a `loop.Loop`."""
         tensors = {f"parameter.{i}": p for i, p in enumerate(state["parameters"])}
+        tensors["noise"] = state["noise"]
         for index, moments in state["optimiser"]["state"].items():
             for name, value in moments.items():
                 tensors[f"moment.{index}.{name}"] = value
-        numbers = {"step": str(state["step"]), "seconds": str(seconds)}
+        numbers = {"step": str(state["step"]), "loss": str(state["loss"]), "seconds": str(seconds)}
         atomic.write(self._path, safetensors.torch.save(tensors, numbers))
 
     def load(self) -> dict[str, Any] | None:
@@ -57,12 +58,15 @@ class Checkpoint:
         self.seconds = float(numbers["seconds"])
         moments: dict[int, dict[str, Any]] = {}
         for name, value in tensors.items():
-            kind, index, *rest = name.split(".")
+            kind, _, rest = name.partition(".")
             if kind == "moment":
-                moments.setdefault(int(index), {})[rest[0]] = value
+                index, _, moment = rest.partition(".")
+                moments.setdefault(int(index), {})[moment] = value
         count = sum(name.startswith("parameter.") for name in tensors)
         return {
             "step": int(numbers["step"]),
+            "loss": float(numbers["loss"]),
+            "noise": tensors["noise"],
             "parameters": [tensors[f"parameter.{i}"] for i in range(count)],
             "moments": moments,
         }

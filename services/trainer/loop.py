@@ -88,26 +88,34 @@ class Loop:
         self._batches = _cycle(self._examples, settings.batch_rows, settings.seed)
         self._replays = _cycle(self._replay, settings.replay_rows, settings.seed + 1)
         self._noise = torch.Generator().manual_seed(settings.seed + 2)
-        self._step = 0
+        self._step, self._loss = 0, float("nan")
 
     def run(self) -> Iterator[Progress]:
-        """Trains until every answer is right or the steps are used up, yielding at every step."""
+        """Trains until every answer is right or the steps are used up, yielding at every step.
+
+        Of a restored training the first that is yielded is where it stands: it may be its end.
+        """
         settings, right = self._settings, 0.0
+        if self._step:
+            right = self.share_right()
+            yield Progress(self._step, settings.max_steps, self._loss, right, checked=False)
         while self._step < settings.max_steps:
-            loss = self._train_step()
+            if right == 1.0 and self._step >= settings.least_steps:
+                return
+            self._loss = self._train_step()
             self._step += 1
             last = self._step == settings.max_steps
             checked = last or self._step % settings.check_every_steps == 0
             if checked:
                 right = self.share_right()
-            yield Progress(self._step, settings.max_steps, loss, right, checked)
-            if right == 1.0 and self._step >= settings.least_steps:
-                return
+            yield Progress(self._step, settings.max_steps, self._loss, right, checked)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on after a crash, see `checkpoint.Checkpoint`."""
         return {
             "step": self._step,
+            "loss": self._loss,
+            "noise": self._noise.get_state(),
             "parameters": [p.detach() for p in self._parameters],
             "optimiser": self._optimiser.state_dict(),
         }
@@ -122,7 +130,8 @@ class Loop:
         for _ in range(self._step, state["step"]):
             next(self._batches)
             next(self._replays, None)
-        self._step = state["step"]
+        self._noise.set_state(state["noise"])
+        self._step, self._loss = state["step"], state["loss"]
 
     @torch.no_grad()
     def share_right(self) -> float:

@@ -29,7 +29,7 @@ OPTIONS = (
 )
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """The one place where exceptions become gRPC statuses."""
 
     async def intercept_service(
@@ -97,7 +97,7 @@ class Server:
             address: `host:port`; port 0 takes a free one, see `port` after `start`.
         """
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [add(self._server) for add in add_servicers]
         reflection.enable_server_reflection(

@@ -44,6 +44,8 @@ class CloudProvider(abc.ABC):
 
     name: str
     """Provider and model, such as `openai:gpt-4.1`."""
+    queries_a_call: int = 8
+    """Most questions in one call: with more, language models begin to skip some."""
 
     @abc.abstractmethod
     async def generate_qa(self, request: QARequest) -> list[datasets.QAPair]:

@@ -13,7 +13,7 @@ import hashlib
 import pathlib
 from collections.abc import Sequence
 
-from services.distiller import filters, vectors
+from services.distiller import filters, journal, vectors
 from services.distiller.documents import asking, ranking, reading
 from services.distiller.providers import base
 from shared import errors
@@ -24,8 +24,9 @@ _LEAST_SIMILARITY = 0.40
 """Below this no passage speaks of what the question is about."""
 _ENOUGH_PROBABILITY = 0.8
 _MOST_SENTENCES = 3
-_UNASKED_SCORE = 0.5
-"""Nobody asked for these facts, and their questions are made by rule."""
+_FILLED_UP_TO = 8
+"""Where fewer questions were asked, the card also learns what else the document says: a question
+about it would be routed to the card. Beyond that, what nobody asked only stands in the way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class DocumentProvider(base.CloudProvider):
     """Makes pairs from the documents of one folder."""
 
     name = NAME
+    queries_a_call = 64
 
     def __init__(self, folder: pathlib.Path, embed: vectors.AsyncEmbed) -> None:
         """Takes the knowledge folder and the embedder; reads at each request.
@@ -67,13 +69,11 @@ class DocumentProvider(base.CloudProvider):
                 f"{request.topic or request.document or list(request.queries)!r}; add one with "
                 "`make teach doc=PATH`, or configure another teacher in config.yaml (evolution)"
             )
-        if pairs:
-            # What nobody asked would only stand in the way of what they did: a card of few facts
-            # that are well known beats one of many.
-            return pairs[: request.count]
-        said = set[str]()
+        said = {pair.answer for pair in pairs}
         for passage in subject.document.passages:
-            if len(pairs) >= request.count:
+            if len(pairs) >= min(
+                request.count, _FILLED_UP_TO if request.queries else request.count
+            ):
                 break
             if any(passage.text in answer for answer in said):
                 continue
@@ -176,6 +176,6 @@ def _unasked(document: reading.Document, passage: reading.Passage) -> list[datas
             paraphrases=tuple(questions[1:]),
             source=f"{document.name}:{passage.line}",
             teacher=NAME,
-            score=_UNASKED_SCORE,
+            score=journal.UNASKED_SCORE,
         )
     ]

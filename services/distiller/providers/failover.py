@@ -44,6 +44,7 @@ class Failover(base.CloudProvider):
         self._clock = clock
         self._down: dict[int, _Failure] = {}
         self.name = " > ".join(provider.name for provider in providers)
+        self.queries_a_call = min(provider.queries_a_call for provider in providers)
 
     async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
         """Pairs of the first teacher that answers; `QAPair.teacher` says which one it was.

@@ -126,7 +126,7 @@ async def test_only_missing_calls_are_made_when_a_distillation_was_interrupted(
 
 async def test_call_is_made_again_when_its_journal_file_is_damaged(tmp_path: pathlib.Path) -> None:
     kept = journal.Journal(tmp_path)
-    call = plan.calls(distillation.DistilRequest("t", ("Q?",)), config.Distiller())[0]
+    call = plan.calls(distillation.DistilRequest("t", ("Q?",)), config.Distiller(), 8)[0]
     kept.keep_answer("t", call, [LENGTH])
     assert kept.answer("t", call) == [LENGTH]
     assert kept.answer("other", call) is None
