@@ -6,6 +6,7 @@ String work alone: no embedder, no families. See `rewording` for wordings by mea
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 
 from shared.models.embedded.recipe import families
@@ -56,16 +57,17 @@ def things_asked_about(question: str) -> list[str]:
 
 def _described(question: str) -> list[str]:
     """Things called by a description, such as `the ash-tailed brindlefox`, the last one first."""
-    phrase = re.compile(r"\b(?:the|a|an) ((?:[a-z][\w'’-]*)(?: [a-z][\w'’-]*){0,2})")
+    phrase = re.compile(r"\b(the|a|an) ((?:[a-z][\w'’-]*)(?: [a-z][\w'’-]*){0,2})")
     found = []
-    for match in phrase.finditer(question.rstrip("?.! ")):
-        words = match[1].split()
-        while words and words[-1] in _NOT_NOUNS:
-            words.pop()
-        cut = next((at for at, word in enumerate(words) if word in _NOT_NOUNS), len(words))
-        if words[:cut]:
-            found.append(f"{match[0].split()[0]} {' '.join(words[:cut])}")
+    for article, words in phrase.findall(question.rstrip("?.! ")):
+        nouns = list(itertools.takewhile(_may_describe, words.split()))
+        if nouns:
+            found.append(" ".join([article, *nouns]))
     return list(dict.fromkeys(reversed(found)))[:_MOST_THINGS]
+
+
+def _may_describe(word: str) -> bool:
+    return word not in _NOT_NOUNS and not word.endswith("ly")
 
 
 def other_names(thing: str) -> list[str]:

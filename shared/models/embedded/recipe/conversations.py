@@ -1,4 +1,4 @@
-"""Templated conversations: known facts, invented facts, notes, unknown things, rewordings.
+"""Templated conversations: known facts, invented facts, unknown things.
 
 Each conversation carries a meaning: two questions of the same meaning are wordings of one another.
 The recipe pulls their representations together, which is what later lets a card that was trained
@@ -78,9 +78,7 @@ class ConversationWriter:
         makers = {
             "known": self._known_group,
             "invented": self._invented_group,
-            "notes": self._notes_group,
             "unknown": self._unknown_group,
-            "reword": self._reword_group,
         }
         total = sum(shares.values())
         for kind, share in shares.items():
@@ -118,26 +116,6 @@ class ConversationWriter:
                 found.append(Conversation(question, UNKNOWN_ANSWER, meaning, "unknown"))
         return found
 
-    def _notes_group(self) -> list[Conversation]:
-        same_thing = self._rng.random() < 0.5
-        base = self._slots()
-        facts = []
-        for family in self._rng.sample(self._families, self._rng.randint(1, 3)):
-            slots = {**(base if same_thing else self._slots())}
-            slots["v"] = self._inventor.value(family.value)
-            facts.append((family, slots))
-        notes = " ".join(_sentence(self._rng.choice(f.statements), s) for f, s in facts)
-        family, slots = self._rng.choice(facts)
-        question = self._rng.choice(family.questions).format(**slots)
-        answer = _sentence(family.statements[0], slots)
-        return [Conversation(f"{notes} {_first_upper(question)}", answer, "", "notes")]
-
-    def _reword_group(self) -> list[Conversation]:
-        family, slots = self._rng.choice(self._families), self._slots()
-        one, other = self._rng.sample(family.questions, 2)
-        question = f"Say it in other words: {_first_upper(one.format(**slots))}"
-        return [Conversation(question, _first_upper(other.format(**slots)), "", "reword")]
-
     def _invent(self) -> tuple[families.Family, dict[str, str]]:
         family, slots = self._rng.choice(self._families), self._slots()
         slots["v"] = self._inventor.value(family.value)
@@ -145,10 +123,6 @@ class ConversationWriter:
 
     def _slots(self) -> dict[str, str]:
         return {"x": self._inventor.entity(), "y": self._inventor.entity()}
-
-
-def _sentence(template: str, slots: dict[str, str]) -> str:
-    return _first_upper(template.format(**slots)) + "."
 
 
 def _first_upper(text: str) -> str:
