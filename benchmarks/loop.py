@@ -136,6 +136,12 @@ async def _examine(
         for question in unrelated:
             hijacked += bool((await services.ask(question, no_learning=True)).card)
         delays = await _delays(services)
+    output.NOTES.print(
+        f"  trained {_right(outcome.asked):.0%}, unseen {_right(outcome.unseen):.0%}, "
+        f"hijacked {hijacked} of {len(unrelated)}, {outcome.learning_s:.0f} s, "
+        f"{[task.error for task in outcome.tasks if task.error] or 'no errors'}",
+        markup=False,
+    )
     return Run(outcome, hijacked, len(unrelated), delays)
 
 

@@ -12,8 +12,9 @@ _LONGEST_EXTRA = 60
 
 def normalise(text: str) -> list[str]:
     """Words in lower case without punctuation and articles, as SQuAD's scorer does it."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    plain = re.sub(r"(?<=\d)[,\u00a0](?=\d{3}\b)", "", plain)
+    # Before NFKC, which makes plain spaces of those that do not break.
+    joined = re.sub(r"(?<=\d)[,\u00a0\u202f](?=\d{3}\b)", "", text)
+    plain = unicodedata.normalize("NFKC", joined).casefold()
     words = re.findall(r"\w+", plain)
     return [word for word in words if word not in _ARTICLES]
 

@@ -55,6 +55,8 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError):
             return None  # beginning again is right where nothing usable was left
+        if numbers is None or not numbers.keys() >= {"step", "loss", "seconds"}:
+            return None  # another version of the trainer wrote it
         self.seconds = float(numbers["seconds"])
         moments: dict[int, dict[str, Any]] = {}
         for name, value in tensors.items():

@@ -124,7 +124,7 @@ async def test_learning_completes_when_the_owner_of_a_stage_is_killed(
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("local", "service"), zip(SERVICES, SERVICES, strict=True), indirect=["local"]
+    ("local", "service"), [(service, service) for service in SERVICES], indirect=["local"]
 )
 @LESSON_PARAMETER
 async def test_learning_completes_when_any_service_is_killed(

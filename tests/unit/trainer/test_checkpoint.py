@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from services.trainer import checkpoint
@@ -62,6 +63,15 @@ def test_nothing_is_loaded_when_the_file_is_cut_short(path: pathlib.Path, kept: 
 def test_nothing_is_loaded_when_the_file_is_no_checkpoint(path: pathlib.Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"\xff" * 4096)
+    assert checkpoint.Checkpoint(path).load() is None
+
+
+@pytest.mark.parametrize("numbers", [None, {"step": "4", "seconds": "1.0"}])
+def test_nothing_is_loaded_when_another_version_wrote_it(
+    path: pathlib.Path, numbers: dict[str, str] | None
+) -> None:
+    path.parent.mkdir()
+    safetensors.torch.save_file({"parameter.0": torch.zeros(2)}, path, numbers)
     assert checkpoint.Checkpoint(path).load() is None
 
 

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from shared import grading
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Ann Lee", "Ann Lee"),
+        ("It was ann lee.", "Ann Lee"),
+        ("The glass bells!", "a glass bells"),
+        ("glass bells", "the glass bells"),
+        ("12,500 metres", "12500 metres"),
+        ("12\u00a0500 metres", "12500"),
+        ("12500 metres", "12\u202f500"),
+        ("ﬁsh", "fish"),
+        ("STRASSE", "Straße"),
+        ("well-known", "well known"),
+    ],
+)
+def test_an_answer_is_right_when_the_expected_words_stand_in_it(answer: str, expected: str) -> None:
+    assert grading.is_right(answer, expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("", "Ann Lee"),
+        ("I do not know.", "Ann Lee"),
+        ("Lee Ann", "Ann Lee"),
+        ("Ann Mary Lee", "Ann Lee"),
+        ("Ann", "Ann Lee"),
+        ("Anna Lee", "Ann Lee"),
+        ("16889", "1688"),
+        ("1,688", "688"),
+        ("1, 2", "12"),
+    ],
+)
+def test_an_answer_is_wrong_when_the_words_are_others(answer: str, expected: str) -> None:
+    assert not grading.is_right(answer, expected)
+
+
+@pytest.mark.parametrize("expected", ["", "...", "the"])
+def test_no_answer_is_right_when_nothing_is_expected(expected: str) -> None:
+    assert not grading.is_right("the answer", expected)
+    assert not grading.is_right("", expected)
+
+
+def test_an_answer_is_wrong_when_it_pours_out_far_more_than_was_asked() -> None:
+    assert grading.is_right("word " * 60 + "Ann Lee", "Ann Lee")
+    assert not grading.is_right("word " * 61 + "Ann Lee", "Ann Lee")
+
+
+def test_articles_and_marks_fall_away_when_text_is_normalised() -> None:
+    assert grading.normalise("The  cat, a DOG — and an owl: 1,234!") == [
+        "cat",
+        "dog",
+        "and",
+        "owl",
+        "1234",
+    ]

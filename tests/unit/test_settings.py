@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pydantic
+import pytest
+
+from shared import errors
+from shared import settings as config
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SKILLMESH")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "config.yaml"
+
+
+def refused(path: pathlib.Path, text: str) -> str:
+    path.write_text(text)
+    with pytest.raises(errors.ConfigError) as caught:
+        config.load(path)
+    return str(caught.value)
+
+
+def test_the_line_is_named_when_yaml_is_malformed(path: pathlib.Path) -> None:
+    message = refused(path, "trainer:\n  threads: 1\n  seed: [1, 2\nrouter: {}\n")
+    assert "line 4" in message and str(path) in message
+
+
+def test_the_file_is_named_when_it_is_not_text(path: pathlib.Path) -> None:
+    path.write_bytes(b"model: \xff\xfe\xff")
+    with pytest.raises(errors.ConfigError, match="not readable YAML"):
+        config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("trainr: {}\n", "trainr"),
+        ("trainer:\n  thread: 2\n", "trainer.thread"),
+        ("model:\n  recipes:\n    embedded:\n      rnk: 4\n", "model.recipes.embedded.rnk"),
+        ("evolution:\n  fallbacks:\n    - {provider: openai}\n", "evolution.fallbacks.0.provider"),
+    ],
+)
+def test_the_key_is_named_when_nobody_knows_it(path: pathlib.Path, text: str, key: str) -> None:
+    assert f"  {key}: " in refused(path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("trainer:\n  threads: many\n", "trainer.threads"),
+        ("trainer:\n  threads: 0\n", "trainer.threads"),
+        ("trainer: 5\n", "trainer"),
+        ("router:\n  address: localhost\n", "router.address"),
+        ("router:\n  dissonance_threshold: 1.5\n", "router.dissonance_threshold"),
+        ("discovery:\n  zeroconf: [1]\n", "discovery.zeroconf"),
+        ("telemetry:\n  log_format: xml\n", "telemetry.log_format"),
+    ],
+)
+def test_the_key_is_named_when_its_value_is_wrong(path: pathlib.Path, text: str, key: str) -> None:
+    assert f"  {key}: " in refused(path, text)
+
+
+def test_every_wrong_key_is_named_when_there_are_several(path: pathlib.Path) -> None:
+    message = refused(path, "trainer:\n  threads: x\nrouter:\n  adress: y\n")
+    assert "  trainer.threads: " in message and "  router.adress: " in message
+
+
+@pytest.mark.parametrize("text", ["- trainer\n", "trainer\n"])
+def test_sections_are_asked_for_when_the_file_holds_something_else(
+    path: pathlib.Path, text: str
+) -> None:
+    assert "expected sections" in refused(path, text)
+
+
+def test_the_environment_wins_when_the_file_says_otherwise(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("trainer:\n  threads: 2\n  seed: 5\n")
+    monkeypatch.setenv("SKILLMESH__TRAINER__THREADS", "3")
+    settings = config.load(path)
+    assert (settings.trainer.threads, settings.trainer.seed) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("SKILLMESH__TRAINER__THREADS", "many", "trainer.threads"),
+        ("SKILLMESH__TRAINER__THREAD", "2", "trainer.thread"),
+    ],
+)
+def test_the_key_is_named_when_the_environment_is_wrong(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, key: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert f"  {key}: " in refused(path, "")
+
+
+def test_the_environment_is_blamed_when_its_json_is_malformed(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKILLMESH__TRAINER", "{threads")
+    assert "SKILLMESH__ variable" in refused(path, "")
+
+
+def test_defaults_hold_when_there_is_no_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.load() == config.Settings()
+
+
+def test_the_path_is_named_when_the_given_file_is_missing(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(errors.ConfigError, match=r"config\.yaml"):
+        config.load(path)
+    monkeypatch.setenv(config.CONFIG_VARIABLE, str(path))
+    with pytest.raises(errors.ConfigError, match=r"config\.yaml"):
+        config.load()
+
+
+def test_the_recipe_is_that_of_the_base_when_there_is_one(path: pathlib.Path) -> None:
+    path.write_text(
+        "model:\n  base: org/big\n  recipes:\n    org/big: {rank: 4}\n    default: {rank: 5}\n"
+    )
+    model = config.load(path).model
+    assert model.recipe().rank == 4
+    assert model.model_copy(update={"base": "org/other"}).recipe().rank == 5
+
+
+def test_settings_stay_as_they_were_when_somebody_writes_to_them() -> None:
+    settings = config.Settings()
+    with pytest.raises(pydantic.ValidationError):
+        settings.trainer.threads = 2
+    assert settings.trainer.threads == 1
