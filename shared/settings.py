@@ -55,7 +55,7 @@ class Recipe(_Section):
     )  # fmt: skip
     """Kinds of layer that are adapted."""
     learning_rate: Positive = 1e-4
-    """AdamW; the embedded base wants 1e-2, real ones 1e-4 to 1e-3."""
+    """AdamW; the embedded base wants 4e-3, real ones 1e-4 to 1e-3."""
     max_steps: Count = 300
     """Training stops here, or earlier when every training answer is right."""
     wide_max_steps: Count = 500
@@ -87,7 +87,16 @@ class Model(_Section):
     """Revision of a Hugging Face model; empty for its default."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the loaded weights."""
-    recipes: dict[str, Recipe] = {"default": Recipe()}
+    recipes: dict[str, Recipe] = {
+        "embedded": Recipe(
+            learning_rate=4e-3,
+            max_steps=400,
+            wide_max_steps=600,
+            replay_rows=12,
+            question_noise=0.8,
+        ),
+        "default": Recipe(),
+    }
     """Training recipe by base model; `default` serves the others."""
 
     def recipe(self) -> Recipe:

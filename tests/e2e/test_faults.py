@@ -22,6 +22,8 @@ from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client
 
 FIND_S = 30.0
+LEAST_STEPS = 60
+"""Half the usual: enough for three facts whose rewordings are not examined here."""
 OWNERS = "owners"
 SERVICES = (
     "card_store",
@@ -107,8 +109,13 @@ def local(
     (state_dir / "knowledge").mkdir()
     for lesson in LESSONS:
         (state_dir / "knowledge" / f"{lesson.stage}.md").write_text(lesson.text)
-    settings = config.load(cluster.ROOT / "config.yaml").model_copy(
-        update={"evolution": config.Evolution(provider_type="documents")}
+    settings = config.load(cluster.ROOT / "config.yaml")
+    recipe = settings.model.recipe().model_copy(update={"least_steps": LEAST_STEPS})
+    settings = settings.model_copy(
+        update={
+            "evolution": config.Evolution(provider_type="documents"),
+            "model": settings.model.model_copy(update={"recipes": {settings.model.base: recipe}}),
+        }
     )
     with cluster.Cluster.private(state_dir, settings) as running:
         yield running
