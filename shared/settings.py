@@ -73,7 +73,8 @@ class Recipe(_Section):
     clip_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
     question_noise: float = pydantic.Field(default=0.0, ge=0)
-    """Noise on the question's token embeddings while training, as a share of their size."""
+    """Noise on the question's token embeddings at the beginning, as a share of their size; it
+    fades to none with the learning rate."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
 

@@ -147,7 +147,10 @@ class Loop:
     def _train_step(self) -> float:
         settings = self._settings
         batch = data.collate(next(self._batches), self._pad)
-        logits_N_V, _, labels_N = self._answer_logits(batch, settings.question_noise)
+        share = _rate_share(self._step, settings)
+        # Noise fades with the learning rate: what it blurs is told apart in the end.
+        noise = settings.question_noise * share
+        logits_N_V, _, labels_N = self._answer_logits(batch, noise)
         loss = F.cross_entropy(logits_N_V, labels_N)
         total = loss
         if self._replay and settings.replay_rows:
@@ -162,7 +165,6 @@ class Loop:
         self._optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
-        share = _rate_share(self._step, settings)
         for group in self._optimiser.param_groups:
             group["lr"] = settings.learning_rate * share
         self._optimiser.step()
