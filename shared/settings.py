@@ -221,7 +221,7 @@ class Inference(_Section):
     """Where it listens."""
     threads: Count = 1
     """Threads of one generation."""
-    max_new_tokens: Count = 96
+    max_new_tokens: Count = 192
     """Longest answer, where a request does not say."""
     queue: Count = 256
     """Requests waiting at most; more are refused with RESOURCE_EXHAUSTED."""

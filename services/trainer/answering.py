@@ -9,7 +9,7 @@ import torch
 from shared.models import base as bases
 
 _ROWS = 32
-LONGEST_ANSWER_TOKENS = 96
+LONGEST_ANSWER_TOKENS = 192
 
 
 @torch.no_grad()
