@@ -56,7 +56,7 @@ cards: $(READY) ## list the skill cards: json=1
 tasks: $(READY) ## list the learning tasks: json=1
 	$(CLI) tasks
 
-base-model: $(READY) ## train the embedded base model anew (hours)
+base-model: $(READY) ## train the embedded base model anew (about half an hour)
 	@$(PYTHON) -m shared.models.embedded.recipe.train --output shared/models/embedded/checkpoint
 
 protos: $(READY) ## generate shared/pb from protos/

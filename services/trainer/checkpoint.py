@@ -52,7 +52,7 @@ class Checkpoint:
         try:
             with safetensors.safe_open(str(self._path), framework="pt") as file:
                 numbers = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable itself
         except (OSError, safetensors.SafetensorError):
             return None  # beginning again is right where nothing usable was left
         if numbers is None or not numbers.keys() >= {"step", "loss", "seconds"}:
