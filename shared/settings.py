@@ -6,6 +6,7 @@ environment overrides `trainer.threads` of the file.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pathlib
 from typing import Annotated, Any, Literal
@@ -37,6 +38,9 @@ class Cluster(_Section):
     """Only services of the same name find one another by zeroconf."""
     state_dir: pathlib.Path = pathlib.Path(".skillmesh")
     """Folder of everything that is kept: databases, blobs, logs, knowledge."""
+    trusted_network: bool = False
+    """Lets services listen beyond loopback. There is no TLS and no authentication yet: whoever
+    reaches an address may use it."""
 
 
 class Recipe(_Section):
@@ -270,6 +274,26 @@ class Settings(pydantic_settings.BaseSettings):
     discovery: Discovery = Discovery()
     telemetry: Telemetry = Telemetry()
 
+    @pydantic.model_validator(mode="after")
+    def _listens_where_it_may(self) -> Settings:
+        """Unencrypted services stay on loopback, unless the network is said to be trusted."""
+        listening = {
+            "router.address": self.router.address,
+            "factory.address": self.factory.address,
+            "distiller.address": self.distiller.address,
+            "trainer.address": self.trainer.address,
+            "card_store.address": self.card_store.address,
+            "card_store.flight_address": self.card_store.flight_address,
+            "inference.address": self.inference.address,
+        }
+        for key, address in listening.items():
+            if not (self.cluster.trusted_network or _is_loopback(address)):
+                raise ValueError(
+                    f"{key}: {address} is open to other machines, without TLS or authentication; "
+                    "use 127.0.0.1, or set cluster.trusted_network: true where that is meant"
+                )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -311,7 +335,7 @@ def load(path: pathlib.Path | None = None) -> Settings:
     try:
         return Settings(**content)
     except pydantic.ValidationError as error:
-        lines = [f"  {_key(item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = [f"  {_key(item['loc'])}{item['msg']}" for item in error.errors()]
         raise errors.ConfigError(
             f"{chosen} (or a SKILLMESH__ variable) is wrong at:\n" + "\n".join(lines)
         ) from error
@@ -320,4 +344,13 @@ def load(path: pathlib.Path | None = None) -> Settings:
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+    """`trainer.rank: `; nothing for what concerns several keys, whose message names them."""
+    return ".".join(str(part) for part in location) + ": " if location else ""
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -141,3 +141,17 @@ def test_settings_stay_as_they_were_when_somebody_writes_to_them() -> None:
     with pytest.raises(pydantic.ValidationError):
         settings.trainer.threads = 2
     assert settings.trainer.threads == 1
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "a-host"])
+def test_the_address_is_named_when_it_is_open_to_others(path: pathlib.Path, host: str) -> None:
+    text = f"card_store:\n  flight_address: {host}:7406\n"
+    assert "card_store.flight_address" in refused(path, text)
+    path.write_text("cluster: {trusted_network: true}\n" + text)
+    assert config.load(path).card_store.flight_address == f"{host}:7406"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "localhost"])
+def test_an_address_is_taken_when_it_is_loopback(path: pathlib.Path, host: str) -> None:
+    path.write_text(f"router:\n  address: {host}:7401\n")
+    assert config.load(path).router.address == f"{host}:7401"
