@@ -13,12 +13,18 @@ import pathlib
 import random
 from collections.abc import Iterator, Sequence
 
-from shared.models.embedded.recipe import families, invention
+from shared.models.embedded.recipe import compositions, families, invention
 
 KNOWN_FACTS = pathlib.Path(__file__).parent / "known_facts.jsonl"
 UNKNOWN_ANSWER = "I do not know."
 HELD_OUT_WORDINGS = 2
 """The last wordings of each known fact are never trained on; they measure the base."""
+_FAMILIES_A_THING, _COMPOSED_A_THING = 5, 3
+"""Questions about one unknown thing, each in two wordings."""
+_HASTY_SHARE = 0.06
+"""Of the questions are written in lower case and without a mark, as people type them."""
+_BARE_VALUE_SHARE = 0.5
+"""Of the invented facts are answered by the value alone, the others by a sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,20 +67,34 @@ class ConversationWriter:
 
     def __init__(
         self,
-        words: invention.Words,
+        vocabulary: Sequence[str],
         rng: random.Random,
         question_families: Sequence[families.Family],
         invented_facts: int,
     ) -> None:
-        """Fixes the invented facts that the base will remember; the rest is drawn later."""
+        """Fixes the invented facts that the base will remember; the rest is drawn later.
+
+        Args:
+            vocabulary: whole words, the most frequent first.
+            rng: where all chance comes from.
+            question_families: what is asked about invented things.
+            invented_facts: how many of them.
+        """
         self._rng = rng
+        words = invention.Words([w for w in vocabulary if len(w) > 2], families.nouns())
         self._inventor = invention.Inventor(words, rng)
+        self._lexicon = compositions.Lexicon(vocabulary)
         self._families = list(question_families)
         self._known = known_facts()
         self._invented = [self._invent() for _ in range(invented_facts)]
 
-    def write(self, count: int, shares: dict[str, float]) -> Iterator[Conversation]:
-        """Yields about `count` conversations in the given shares of kinds."""
+    def write(self, count: int, shares: dict[str, float]) -> Iterator[list[Conversation]]:
+        """Yields groups that belong into one batch, about `count` conversations in all.
+
+        Args:
+            count: how many conversations.
+            shares: of the kinds `known`, `invented` and `unknown`.
+        """
         makers = {
             "known": self._known_group,
             "invented": self._invented_group,
@@ -86,40 +106,51 @@ class ConversationWriter:
             while written < count * share / total:
                 group = makers[kind]()
                 written += len(group)
-                yield from group
+                yield group
 
     def _known_group(self) -> list[Conversation]:
         fact = self._rng.choice(self._known)
         wordings = self._rng.sample(fact.trained, 2)
-        return [
-            Conversation(q, fact.answer, f"known:{fact.questions[0]}", "known") for q in wordings
-        ]
+        meaning = f"known:{fact.questions[0]}"
+        return [self._conversation(q, fact.answer, meaning, "known") for q in wordings]
 
     def _invented_group(self) -> list[Conversation]:
-        family, slots = self._rng.choice(self._invented)
-        answer = _first_upper(slots["v"]) + "."
+        family, slots, answer = self._rng.choice(self._invented)
         wordings = self._rng.sample(family.questions[:-HELD_OUT_WORDINGS], 2)
         meaning = f"{family.name}:{slots['x']}"
         return [
-            Conversation(_first_upper(q.format(**slots)), answer, meaning, "invented")
-            for q in wordings
+            self._conversation(q.format(**slots), answer, meaning, "invented") for q in wordings
         ]
 
     def _unknown_group(self) -> list[Conversation]:
-        """One thing asked about in several families: the relation alone tells meanings apart."""
+        """One thing, asked about in many ways: the relation alone tells meanings apart."""
         slots = self._slots()
-        found = []
-        for family in self._rng.sample(self._families, 3):
-            for wording in self._rng.sample(family.questions, 2):
-                meaning = f"{family.name}:{slots['x']}"
-                question = _first_upper(wording.format(**slots))
-                found.append(Conversation(question, UNKNOWN_ANSWER, meaning, "unknown"))
-        return found
+        asked = [
+            (f"{family.name}:{slots['x']}", wording.format(**slots))
+            for family in self._rng.sample(self._families, _FAMILIES_A_THING)
+            for wording in self._rng.sample(family.questions, 2)
+        ]
+        for _ in range(_COMPOSED_A_THING):
+            wordings = compositions.compose(self._lexicon, slots["x"], 2, self._rng)
+            asked += [(wordings[0], wording) for wording in wordings]
+        return [
+            self._conversation(question, UNKNOWN_ANSWER, meaning, "unknown")
+            for meaning, question in asked
+        ]
 
-    def _invent(self) -> tuple[families.Family, dict[str, str]]:
+    def _conversation(self, question: str, answer: str, meaning: str, kind: str) -> Conversation:
+        text = _first_upper(question)
+        if self._rng.random() < _HASTY_SHARE:
+            text = text.rstrip("?.").lower()
+        return Conversation(text, answer, meaning, kind)
+
+    def _invent(self) -> tuple[families.Family, dict[str, str], str]:
+        """A family, what fills its slots, and the answer: the value alone or a sentence."""
         family, slots = self._rng.choice(self._families), self._slots()
-        slots["v"] = self._inventor.value(family.value)
-        return family, slots
+        value = self._inventor.value(family.value)
+        statement = self._rng.choice(family.statements).format(**slots, v=value)
+        answer = value if self._rng.random() < _BARE_VALUE_SHARE else statement
+        return family, slots, _first_upper(answer) + "."
 
     def _slots(self) -> dict[str, str]:
         return {"x": self._inventor.entity(), "y": self._inventor.entity()}
