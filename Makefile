@@ -56,8 +56,9 @@ cards: $(READY) ## list the skill cards: json=1
 tasks: $(READY) ## list the learning tasks: json=1
 	$(CLI) tasks
 
-base-model: $(READY) ## train the embedded base model anew (about half an hour)
-	@$(PYTHON) -m shared.models.embedded.recipe.train --output shared/models/embedded/checkpoint
+base-model: $(READY) ## train the embedded base model anew (about an hour; goes on where it was stopped)
+	@$(PYTHON) -m shared.models.embedded.recipe.train --work .base-model \
+		--output shared/models/embedded/checkpoint
 
 protos: $(READY) ## generate shared/pb from protos/
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash scripts/protos.sh shared/pb
