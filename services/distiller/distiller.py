@@ -25,8 +25,8 @@ _TITLE_WORDS = 8
 class Rewords(Protocol):
     """Finds other wordings of a question, see `rewording.Rewording`."""
 
-    async def reword(self, question: str, most: int) -> list[str]:
-        """Up to `most` other wordings, the surest first."""
+    async def reword(self, question: str, most: int, others: Sequence[str]) -> list[str]:
+        """Up to `most` other wordings, none of them nearer to one of the other questions."""
         ...
 
 
@@ -135,7 +135,8 @@ class CloudDistiller:
             if missing > 0:
                 # Some will be those that the pair has already.
                 most = self._settings.wordings + len(pair.paraphrases)
-                made = await self._rewording.reword(pair.question, most)
+                others = [other.question for other in pairs if other is not pair]
+                made = await self._rewording.reword(pair.question, most, others)
                 # What a teacher said outranks what grammar made of another fact.
                 new = [text for text in made if wording.key(text) not in taken][:missing]
                 pair = dataclasses.replace(pair, paraphrases=(*pair.paraphrases, *new))

@@ -27,6 +27,8 @@ _NOT_NOUNS = frozenset(
 )
 _NAME = re.compile(r"[`'\"]?[A-Z][\w'’.-]*|.*\d|&$")
 _MOST_THINGS = 4
+_PAST = ("did", "was", "were")
+_AUXILIARIES = frozenset("do does did can could must may might will would should shall".split())
 
 
 def things_asked_about(question: str) -> list[str]:
@@ -44,7 +46,14 @@ def things_asked_about(question: str) -> list[str]:
         first -= 1
     spans = [(first, last)]
     longer = last
-    while longer + 1 < len(words) and _is_noun(words[longer + 1]) and longer - last < 2:
+    # `Where does Orun move ...`: behind an auxiliary and its subject stands a verb, not a noun.
+    asks_verb = any(word.casefold() in _AUXILIARIES for word in words[max(0, first - 1) : first])
+    while (
+        not asks_verb
+        and longer + 1 < len(words)
+        and _is_noun(words[longer + 1])
+        and longer - last < 2
+    ):
         longer += 1
         spans.append((first, longer))
     for begin, end in tuple(spans):
@@ -100,7 +109,7 @@ def wordings(question: str, thing: str) -> list[str]:
 
 def _of_part(lower: str) -> list[str]:
     match = re.fullmatch(r"what (?:is|are|was|were) (the [^,]+?) (?:of|in|for|at) (.+)", lower)
-    if match is None:
+    if match is None or not all(map(_may_name, match[2].split())):
         return []
     part, whole = match[1], match[2]
     bare = part.removeprefix("the ")
@@ -122,7 +131,8 @@ def _by_question_word(lower: str, thing: str) -> list[str]:
     if match := re.fullmatch(r"(?:when|in (?:which|what) year) (did|was|were|is|does) (.+)", lower):
         clause = _as_clause(lower, thing)
         told = [f"Tell me {clause}.", f"What is the date {clause}?"] if clause else []
-        return [f"In what year {match[1]} {match[2]}?", *told]
+        years = [f"In what year {match[1]} {match[2]}?"] if match[1] in _PAST else []
+        return [*years, *told]
     if match := re.fullmatch(r"where (did|was|were|is|are|does|do|can) (.+)", lower):
         return [
             f"In which place {match[1]} {match[2]}?",
@@ -166,6 +176,9 @@ def _name_span(words: list[str]) -> tuple[int, int] | None:
         for at, word in enumerate(words)
         if _NAME.match(word) and (at > 0 or word.casefold() not in _QUESTION_WORDS)
     ]
+    # The first word is a capital anyway: it is a name only where there is no surer one.
+    if len(names) > 1 and names[0] == 0 and names[1] > 1:
+        names = names[1:]
     if not names:
         return None
     first = last = names[0]
@@ -182,11 +195,20 @@ def _with_owner(words: list[str], begin: int) -> int | None:
     for at in range(begin - 2, max(-1, begin - 6), -1):
         if words[at].casefold() in ("the", "a", "an"):
             return at
+        if not _may_name(words[at]):
+            return None
     return None
 
 
 def _is_noun(word: str) -> bool:
-    return word.isalpha() and word.islower() and word not in _NOT_NOUNS
+    return word.isalpha() and word.islower() and _may_name(word) and not word.endswith("ing")
+
+
+def _may_name(word: str) -> bool:
+    """Whether a word may stand inside a noun phrase: no verb form that is easily told."""
+    if word in ("of", "in", "at", "on", "for") or not word.islower():
+        return True
+    return word not in _NOT_NOUNS and not word.endswith("ed")
 
 
 def _first_upper(text: str) -> str:

@@ -98,6 +98,12 @@ def wanted(question: str) -> Wanted:
     return Wanted.ANYTHING
 
 
+def clash(one: Wanted, other: Wanted) -> bool:
+    """Whether no two questions that want these kinds of answer can mean the same."""
+    alike = {Wanted.YEAR, Wanted.TIME, Wanted.NUMBER}
+    return Wanted.ANYTHING not in (one, other) and one is not other and not {one, other} <= alike
+
+
 def offers(text: str, kind: Wanted, asked: set[str]) -> bool:
     """Whether a text holds something of the kind that is wanted.
 

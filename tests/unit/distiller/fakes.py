@@ -52,7 +52,7 @@ class Rewording:
     def __init__(self, table: dict[str, list[str]]) -> None:
         self._table = table
 
-    async def reword(self, question: str, most: int) -> list[str]:
+    async def reword(self, question: str, most: int, others: Sequence[str]) -> list[str]:
         return self._table.get(question, [])[:most]
 
 

@@ -54,7 +54,7 @@ async def test_all_is_embedded_again_when_the_embedder_or_the_file_changed(
 
 async def test_family_gives_its_wordings_when_a_question_is_near(tmp_path: pathlib.Path) -> None:
     embedder = _Embedder()
-    made = await rewording.create(embedder.embed, [LENGTH], tmp_path)
+    made = rewording.Rewording(embedder.embed, [LENGTH], tmp_path)
     found = await made.reword("How long is Varnholt Bridge?", 5)
     assert "What is the length of the bridge at Varnholt?" in found
     assert "How long is Varnholt Bridge?" not in found
