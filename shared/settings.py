@@ -79,6 +79,9 @@ class Recipe(_Section):
     question_noise: float = pydantic.Field(default=0.0, ge=0)
     """Noise on the question's token embeddings at the beginning, as a share of their size; it
     fades to none with the learning rate."""
+    mixed_share: Share = 0.0
+    """Share of the training questions that are put together from words of several wordings and of
+    the answer."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
 

@@ -8,14 +8,13 @@ Kullback-Leibler divergence, to the base model's own next-token distribution on 
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from services.trainer import data
+from services.trainer import batches, data
 from shared.lora import linear
 
 
@@ -36,6 +35,8 @@ class LoopSettings:
     question_noise: float
     """Noise on the question's token embeddings, as a share of their root mean square (NEFTune,
     Jain et al. 2023): a wording never seen lies near those that were."""
+    mixed_share: float
+    """Of the questions are put together from the words of several wordings, see `batches`."""
     seed: int
     check_every_steps: int = 20
 
@@ -60,33 +61,38 @@ class Loop:
         self,
         model: Any,
         adapters: Sequence[linear.Adapter],
-        examples: Sequence[data.Example],
+        facts: Sequence[Sequence[data.Example]],
         replay: Sequence[data.Example],
         pad_id: int,
         settings: LoopSettings,
         switch_card: Callable[[bool], None],
+        mix: batches.Mix,
     ) -> None:
         """Prepares optimiser and batches.
 
         Args:
             model: the causal LM with the fresh adapters active.
             adapters: what is trained.
-            examples: questions with the answers to learn; at least one.
+            facts: each in all its wordings, with the answer to learn; at least one.
             replay: questions with the base model's own answers.
             pad_id: padding token.
             settings: the recipe.
             switch_card: called with False to reach the bare base, with True to come back.
+            mix: makes further questions out of a fact's wordings.
         """
         self._model, self._pad = model, pad_id
         self._settings = settings
-        self._examples, self._replay = list(examples), list(replay)
+        self._examples = [example for fact in facts for example in fact]
+        self._has_replay = bool(replay) and settings.replay_rows > 0
         self._switch_card = switch_card
         self._parameters = [p for a in adapters for p in (a.lora_a, a.lora_b)]
         self._optimiser = torch.optim.AdamW(
             self._parameters, lr=settings.learning_rate, weight_decay=0.0
         )
-        self._batches = _cycle(self._examples, settings.batch_rows, settings.seed)
-        self._replays = _cycle(self._replay, settings.replay_rows, settings.seed + 1)
+        self._batches = batches.by_fact(
+            facts, settings.batch_rows, settings.seed, settings.mixed_share, mix
+        )
+        self._replays = batches.cycle(replay, settings.replay_rows, settings.seed + 1)
         self._noise = torch.Generator().manual_seed(settings.seed + 2)
         self._step, self._loss = 0, float("nan")
 
@@ -153,7 +159,7 @@ class Loop:
         logits_N_V, _, labels_N = self._answer_logits(batch, noise)
         loss = F.cross_entropy(logits_N_V, labels_N)
         total = loss
-        if self._replay and settings.replay_rows:
+        if self._has_replay:
             replay = data.collate(next(self._replays), self._pad)
             self._switch_card(False)
             with torch.no_grad():
@@ -192,16 +198,3 @@ def _rate_share(step: int, settings: LoopSettings) -> float:
     """Warm-up, then linear decay to zero."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     return warm * (settings.max_steps - step) / settings.max_steps
-
-
-def _cycle(items: Sequence[data.Example], rows: int, seed: int) -> Iterator[list[data.Example]]:
-    """Endless shuffled batches, each epoch in another order."""
-    rng = random.Random(seed)
-    pool: list[data.Example] = []
-    while items and rows:
-        while len(pool) < rows:
-            epoch = list(items)
-            rng.shuffle(epoch)
-            pool.extend(epoch)
-        yield pool[:rows]
-        pool = pool[rows:]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import pathlib
+import random
 import threading
 from collections.abc import Callable, Sequence
 
 import torch
 
-from services.trainer import answering, checkpoint, data, gate, loop, replay
+from services.trainer import answering, batches, checkpoint, data, gate, loop, replay
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -131,11 +132,12 @@ class LoRATrainer:
             training = loop.Loop(
                 self._base.model,
                 list(adapters.values()),
-                self._examples(pairs),
+                self._facts(pairs),
                 [data.example(self._base, one.question, one.answer) for one in replayed.trained],
                 self._base.tokenizer.pad_token_id or 0,
                 settings,
                 lambda on: self._manager.activate(_KEY if on else None),
+                self._mixed,
             )
             saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
             outcome = self._run(training, saved, on_progress)
@@ -215,12 +217,19 @@ class LoRATrainer:
             self._replay = replay.prepare(self._base, self._state_dir)
         return self._replay
 
-    def _examples(self, pairs: Sequence[datasets.QAPair]) -> list[data.Example]:
+    def _facts(self, pairs: Sequence[datasets.QAPair]) -> list[list[data.Example]]:
         return [
-            data.example(self._base, question, pair.answer)
+            [
+                data.example(self._base, question, pair.answer)
+                for question in dict.fromkeys((pair.question, *pair.paraphrases))
+            ]
             for pair in pairs
-            for question in dict.fromkeys((pair.question, *pair.paraphrases))
         ]
+
+    def _mixed(self, rng: random.Random, wordings: Sequence[data.Example]) -> data.Example:
+        answer = wordings[0].answer
+        question = batches.mixed_question(rng, [one.question for one in wordings], answer)
+        return data.example(self._base, question, answer)
 
     def _rank(self, facts: int) -> int:
         wide = facts >= self._recipe.wide_from_facts
@@ -239,6 +248,7 @@ class LoRATrainer:
             warmup_steps=recipe.warmup_steps,
             clip_norm=recipe.clip_norm,
             question_noise=recipe.question_noise,
+            mixed_share=recipe.mixed_share,
             seed=seed,
             check_every_steps=self._settings.checkpoint_every_steps,
         )
