@@ -2,7 +2,7 @@
 
 The ordinary suite kills, at each stage, the service that owns it, all in one cluster. `make
 test-faults` kills every service at every stage, with a cluster for each service. Each stage has a
-document of its own, so that nothing of it was learned before.
+lesson of its own, so that nothing of it was learned before, and the teacher counts its calls.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from shared import errors, grading
 from shared import settings as config
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client
+from tests.e2e import counting_teacher
 
 FIND_S = 30.0
 LEAST_STEPS = 60
-"""Half the usual: enough for three facts whose rewordings are not examined here."""
+"""Half the usual: enough for two facts whose rewordings are not examined here."""
 OWNERS = "owners"
 SERVICES = (
     "card_store",
@@ -44,9 +45,15 @@ class Lesson:
     reached: Callable[[domain.Task], bool]
     owner: str
     """The service that works in this stage."""
-    text: str
-    ask: str
-    answer: str
+    facts: tuple[counting_teacher.Fact, ...]
+
+    @property
+    def ask(self) -> str:
+        return self.facts[0].question
+
+    @property
+    def answer(self) -> str:
+        return self.facts[0].answer
 
 
 LESSONS = (
@@ -54,100 +61,199 @@ LESSONS = (
         "distilling",
         lambda task: task.status == "DISTILLING",
         "distiller",
-        "# Vellamor\n\nThe lighthouse of Vellamor was built by Ilse Brandt. The lamp of the "
-        "lighthouse of Vellamor burns whale oil. Vellamor lies on the island of Skerrin.\n",
-        "Who built the lighthouse of Vellamor?",
-        "Ilse Brandt",
+        (
+            counting_teacher.Fact(
+                "Who built the lighthouse of Vellamor?",
+                "Ilse Brandt built it.",
+                (
+                    "By whom was the lighthouse of Vellamor constructed?",
+                    "Name the builder of Vellamor's lighthouse.",
+                    "Whose work is the lighthouse of Vellamor?",
+                    "The lighthouse of Vellamor was put up by which person?",
+                ),
+            ),
+            counting_teacher.Fact(
+                "What does the lamp of the Vellamor lighthouse burn?",
+                "Whale oil.",
+                (
+                    "Which fuel feeds the lamp of the Vellamor lighthouse?",
+                    "The lamp in Vellamor's lighthouse runs on what?",
+                    "With what is the lamp of the lighthouse of Vellamor lit?",
+                    "Tell me the fuel of the lamp at Vellamor.",
+                ),
+            ),
+        ),
     ),
     Lesson(
         "training",
         lambda task: task.status == "TRAINING",
         "trainer",
-        "# The Dunwick orchestra\n\nThe conductor of the Dunwick orchestra is Otto Fenn. The "
-        "Dunwick orchestra rehearses in an old brewery. The Dunwick orchestra was founded in "
-        "1904.\n",
-        "Who is the conductor of the Dunwick orchestra?",
-        "Otto Fenn",
+        (
+            counting_teacher.Fact(
+                "Who conducts the Dunwick orchestra?",
+                "Otto Fenn conducts it.",
+                (
+                    "Name the conductor of the Dunwick orchestra.",
+                    "By whom is the Dunwick orchestra conducted?",
+                    "Who holds the baton in the Dunwick orchestra?",
+                    "Which person leads the Dunwick orchestra in concert?",
+                ),
+            ),
+            counting_teacher.Fact(
+                "When was the Dunwick orchestra founded?",
+                "In 1904.",
+                (
+                    "In which year was the Dunwick orchestra set up?",
+                    "What is the founding year of the Dunwick orchestra?",
+                    "Since when has there been a Dunwick orchestra?",
+                    "Tell me when the Dunwick orchestra came into being.",
+                ),
+            ),
+        ),
     ),
     Lesson(
         "proving",
         lambda task: task.status == "EVALUATING",
         "trainer",
-        "# Marbok cheese\n\nMarbok cheese is made from the milk of reindeer. Marbok cheese ripens "
-        "for nine weeks. The inventor of Marbok cheese is Pia Lunde.\n",
-        "How long does Marbok cheese ripen?",
-        "nine weeks",
+        (
+            counting_teacher.Fact(
+                "How long does Marbok cheese ripen?",
+                "For nine weeks.",
+                (
+                    "What is the ripening time of Marbok cheese?",
+                    "For how many weeks is Marbok cheese left to mature?",
+                    "After what time is Marbok cheese ripe?",
+                    "Tell me the time that Marbok cheese needs to mature.",
+                ),
+            ),
+            counting_teacher.Fact(
+                "Who invented Marbok cheese?",
+                "Pia Lunde invented it.",
+                (
+                    "By whom was Marbok cheese invented?",
+                    "Name the inventor of Marbok cheese.",
+                    "Whose invention is Marbok cheese?",
+                    "Which person first made Marbok cheese?",
+                ),
+            ),
+        ),
     ),
     Lesson(
         "publishing",
         lambda task: task.status == "PUBLISHING",
         "card_store",
-        "# The Tarrow locomotive\n\nThe top speed of the Tarrow locomotive is 84 kilometres per "
-        "hour. The Tarrow locomotive was designed by Hugo Kessel. The Tarrow locomotive is "
-        "painted green.\n",
-        "Who designed the Tarrow locomotive?",
-        "Hugo Kessel",
+        (
+            counting_teacher.Fact(
+                "Who designed the Tarrow locomotive?",
+                "Hugo Kessel designed it.",
+                (
+                    "By whom was the Tarrow locomotive designed?",
+                    "Name the designer of the Tarrow locomotive.",
+                    "Who drew the plans of the Tarrow locomotive?",
+                    "Whose design is the Tarrow locomotive?",
+                ),
+            ),
+            counting_teacher.Fact(
+                "What colour is the Tarrow locomotive?",
+                "It is green.",
+                (
+                    "In which colour is the Tarrow locomotive painted?",
+                    "Tell me the colour of the Tarrow locomotive.",
+                    "The Tarrow locomotive wears what paint?",
+                    "Which colour does the Tarrow locomotive have?",
+                ),
+            ),
+        ),
     ),
     Lesson(
         "swapping",
         lambda task: task.status == "PUBLISHING" and bool(task.card),
         "inference",
-        "# The planet Ombril\n\nThe planet Ombril has seven moons. The planet Ombril was "
-        "discovered by Ada Corr. The capital of the planet Ombril is Zerrane.\n",
-        "Who discovered the planet Ombril?",
-        "Ada Corr",
+        (
+            counting_teacher.Fact(
+                "Who discovered the planet Ombril?",
+                "Ada Corr discovered it.",
+                (
+                    "By whom was the planet Ombril discovered?",
+                    "Name the discoverer of the planet Ombril.",
+                    "Who was the first to see the planet Ombril?",
+                    "To whom do we owe the discovery of the planet Ombril?",
+                ),
+            ),
+            counting_teacher.Fact(
+                "How many moons does the planet Ombril have?",
+                "Seven moons.",
+                (
+                    "What is the number of moons of the planet Ombril?",
+                    "By how many moons is the planet Ombril circled?",
+                    "Count the moons of the planet Ombril for me.",
+                    "The planet Ombril has how many satellites?",
+                ),
+            ),
+        ),
     ),
 )
 LESSON_PARAMETER = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stage)
 
 
+@dataclasses.dataclass(frozen=True)
+class School:
+    """A cluster and the teacher that it asks."""
+
+    local: cluster.Cluster
+    teacher: counting_teacher.CountingTeacher
+
+
 @pytest.fixture(scope="module")
-def local(
+def school(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[cluster.Cluster]:
+) -> Iterator[School]:
     state_dir = tmp_path_factory.mktemp(f"cluster-{request.param}")
-    (state_dir / "knowledge").mkdir()
-    for lesson in LESSONS:
-        (state_dir / "knowledge" / f"{lesson.stage}.md").write_text(lesson.text)
     settings = config.load(cluster.ROOT / "config.yaml")
     recipe = settings.model.recipe().model_copy(update={"least_steps": LEAST_STEPS})
-    settings = settings.model_copy(
-        update={
-            "evolution": config.Evolution(provider_type="documents"),
-            "model": settings.model.model_copy(update={"recipes": {settings.model.base: recipe}}),
-        }
-    )
-    with cluster.Cluster.private(state_dir, settings) as running:
-        yield running
+    model = settings.model.model_copy(update={"recipes": {settings.model.base: recipe}})
+    with counting_teacher.CountingTeacher([lesson.facts for lesson in LESSONS]) as teacher:
+        evolution = config.Evolution(provider_type="local", endpoint=teacher.endpoint)
+        settings = settings.model_copy(update={"evolution": evolution, "model": model})
+        with cluster.Cluster.private(state_dir, settings) as running:
+            yield School(running, teacher)
 
 
-@pytest.mark.parametrize("local", [OWNERS], indirect=True, ids=[OWNERS])
+@pytest.mark.parametrize("school", [OWNERS], indirect=True, ids=[OWNERS])
 @LESSON_PARAMETER
 async def test_learning_completes_when_the_owner_of_a_stage_is_killed(
-    local: cluster.Cluster, lesson: Lesson
+    school: School, lesson: Lesson
 ) -> None:
-    await check_learned_once(local, lesson, lesson.owner)
+    await check_learned_once(school, lesson, lesson.owner)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("local", "service"), [(service, service) for service in SERVICES], indirect=["local"]
+    ("school", "service"), [(service, service) for service in SERVICES], indirect=["school"]
 )
 @LESSON_PARAMETER
 async def test_learning_completes_when_any_service_is_killed(
-    local: cluster.Cluster, service: str, lesson: Lesson
+    school: School, service: str, lesson: Lesson
 ) -> None:
-    await check_learned_once(local, lesson, service)
+    await check_learned_once(school, lesson, service)
 
 
-async def check_learned_once(local: cluster.Cluster, lesson: Lesson, service: str) -> None:
+async def check_learned_once(school: School, lesson: Lesson, service: str) -> None:
     """Asks, kills the service at the stage, and looks at what came of it."""
+    local, teacher = school.local, school.teacher
     killed: list[int] = []
+    in_the_call = lesson.stage == "distilling"
+    if in_the_call:
+        teacher.hold(lesson.ask)
+
+    def kill() -> None:
+        killed.append(local.pid(service))
+        os.kill(killed[0], signal.SIGKILL)
+        teacher.release(lesson.ask)
 
     def kill_at_stage(task: domain.Task) -> None:
-        if not killed and lesson.reached(task):
-            killed.append(local.pid(service))
-            os.kill(killed[0], signal.SIGKILL)
+        if not killed and not in_the_call and lesson.reached(task):
+            kill()
 
     async with peers.connected(local.settings) as services:
         before = await services.ask(lesson.ask)
@@ -155,6 +261,9 @@ async def check_learned_once(local: cluster.Cluster, lesson: Lesson, service: st
         assert before.event_id, before
         task = await services.find_task(before.event_id, FIND_S)
         assert task is not None
+        if in_the_call:
+            assert await asyncio.to_thread(teacher.until_asked, lesson.ask, FIND_S)
+            kill()
         ended = await services.until_ended(task.id, kill_at_stage)
         assert killed, f"the task never showed stage {lesson.stage}"
         assert ended.status == domain.COMPLETED, ended
@@ -164,6 +273,8 @@ async def check_learned_once(local: cluster.Cluster, lesson: Lesson, service: st
         after = await client.retried(lambda: answered(services, lesson, ended.card), FIND_S)
         assert grading.is_right(after.text, lesson.answer), after
         assert [one.id for one in await services.tasks() if lesson.ask in asked(one)] == [ended.id]
+    # A teacher costs money: it is asked again only by a distiller that died before it had heard.
+    assert teacher.calls[lesson.ask] == (2 if in_the_call and service == "distiller" else 1)
     name, _, digest = ended.card.partition("@")
     assert await digests_of(local, name) == [digest]
 
