@@ -31,6 +31,8 @@ from shared.rpc import client
 _LOCATE_S = 5.0
 """A question that takes longer to locate is taken without its place."""
 _GENERATE_S = 60.0
+_LATEST = "latest"
+"""The alias that nodes and router follow."""
 
 
 class DistillerClient:
@@ -168,6 +170,20 @@ class StoreClient:
         if not response.HasField("record") or not response.record.name:
             return ""
         return f"{response.record.name}@{response.record.digest}"
+
+    async def withdraw(self, idempotency_key: str, card: str) -> str:
+        """Lets the version before a card serve again, if there is one."""
+        name, _, digest = card.partition("@")
+        response = await self._call("ListCards", cards_pb2.ListCardsRequest(all_versions=True))
+        # Newest first.
+        others = [r for r in response.cards if r.name == name and r.digest != digest]
+        if not others:
+            return ""
+        move = cards_pb2.SetAliasRequest(
+            idempotency_key=idempotency_key, name=name, alias=_LATEST, digest=others[0].digest
+        )
+        record = await self._call("SetAlias", move)
+        return f"{record.name}@{record.digest}"
 
     async def _call(self, method: str, request: Any) -> Any:
         stub: Any = cards_pb2_grpc.CardStoreStub(await self._channel())

@@ -154,6 +154,13 @@ class Store(Protocol):
             `name@digest` of a card; empty for a dataset.
         """
 
+    async def withdraw(self, idempotency_key: str, card: str) -> str:
+        """Lets the version before a card (`name@digest`) serve again.
+
+        Returns:
+            That version as `name@digest`; empty where there is none, and the card stays.
+        """
+
 
 class Inference(Protocol):
     """Answers questions."""

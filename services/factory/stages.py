@@ -133,14 +133,21 @@ class Stages:
     ) -> None:
         """Asks every question again until the new card answers it right.
 
+        Where one is not, the version before the card serves again.
+
         Raises:
             errors.PreconditionError: one is still not answered by it, or not right, in time.
         """
         report = self._reporter(task_id)
         await self._begin(task_id, tasks.TaskStatus.PUBLISHING, "confirm")
-        for number, trigger in enumerate(triggers):
-            await report(number / len(triggers), f"asking again: {trigger.query}")
-            await self._confirm_one(card, trigger)
+        try:
+            for number, trigger in enumerate(triggers):
+                await report(number / len(triggers), f"asking again: {trigger.query}")
+                await self._confirm_one(card, trigger)
+        except errors.SkillmeshError as error:
+            raise errors.PreconditionError(
+                f"{error}; {await self._withdrawn(task_id, card)}"
+            ) from error
         await self._end(task_id, "confirm")
 
     async def complete(self, task_id: str, distilled: partners.Distilled) -> None:
@@ -176,6 +183,13 @@ class Stages:
                     f"inference node: expected {trigger.expected_answer!r}, got {seen}"
                 )
             await asyncio.sleep(_CONFIRM_PAUSE_S)
+
+    async def _withdrawn(self, task_id: str, card: str) -> str:
+        """Withdraws a card that is not confirmed; says what serves now."""
+        before = await self._patiently(
+            lambda: self._others.store.withdraw(f"{task_id}:withdraw", card)
+        )
+        return f"{before} serves again" if before else "it is the first version and stays"
 
     async def _commit(self, idempotency_key: str, ticket: partners.Ticket) -> str:
         return await self._patiently(lambda: self._others.store.commit(idempotency_key, ticket))

@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from services.trainer import batches, data
 from shared.lora import linear
 
+_BASE_ANSWERS_FLOATS = 32 * 1024 * 1024
+"""128 MiB of the base's replayed answers are kept; a large vocabulary's are computed each time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LoopSettings:
@@ -94,6 +97,8 @@ class Loop:
         )
         self._replays = batches.cycle(replay, settings.replay_rows, settings.seed + 1)
         self._noise = torch.Generator().manual_seed(settings.seed + 2)
+        self._base_answers: dict[data.Example, torch.Tensor] = {}
+        self._base_answers_room = _BASE_ANSWERS_FLOATS
         self._step, self._loss = 0, float("nan")
 
     def run(self) -> Iterator[Progress]:
@@ -160,11 +165,9 @@ class Loop:
         loss = F.cross_entropy(logits_N_V, labels_N)
         total = loss
         if self._has_replay:
-            replay = data.collate(next(self._replays), self._pad)
-            self._switch_card(False)
-            with torch.no_grad():
-                base_N_V = self._answer_logits(replay)[0].log_softmax(-1)
-            self._switch_card(True)
+            replayed = next(self._replays)
+            base_N_V = self._base_log_probabilities(replayed)
+            replay = data.collate(replayed, self._pad)
             card_N_V = self._answer_logits(replay)[0].log_softmax(-1)
             divergence = F.kl_div(card_N_V, base_N_V, log_target=True, reduction="batchmean")
             total = loss + settings.replay_weight * divergence
@@ -175,6 +178,29 @@ class Loop:
             group["lr"] = settings.learning_rate * share
         self._optimiser.step()
         return float(loss.detach())
+
+    @torch.no_grad()
+    def _base_log_probabilities(self, replayed: Sequence[data.Example]) -> torch.Tensor:
+        """The bare base's distributions over the answers' tokens, (N, vocabulary).
+
+        They never change, so they are kept as long as there is room for them.
+        """
+        missing = [item for item in dict.fromkeys(replayed) if item not in self._base_answers]
+        if missing:
+            self._switch_card(False)
+            logits_N_V = self._answer_logits(data.collate(missing, self._pad))[0]
+            self._switch_card(True)
+            counts = [len(item.answer_ids) for item in missing]
+            parts = logits_N_V.log_softmax(-1).split(counts)
+            found = dict(zip(missing, parts, strict=True))
+            if self._base_answers_room >= logits_N_V.numel():
+                self._base_answers_room -= logits_N_V.numel()
+                self._base_answers |= {item: part.clone() for item, part in found.items()}
+        else:
+            found = {}
+        return torch.cat([
+            found[item] if item in found else self._base_answers[item] for item in replayed
+        ])  # fmt: skip
 
     def _answer_logits(
         self, batch: data.Batch, noise: float = 0.0

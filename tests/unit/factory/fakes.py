@@ -95,6 +95,7 @@ class Others:
         self.published = ["1.0.0", "2.3.0", "2.10.0"]
         self.replies: list[partners.Reply | errors.SkillmeshError] = []
         self.asked = 0
+        self.before = "zorblax@older"
 
     @property
     def all(self) -> partners.Partners:
@@ -158,6 +159,10 @@ class Others:
     async def commit(self, idempotency_key: str, committed: partners.Ticket) -> str:
         self.calls.append(f"commit {committed.name}")
         return "zorblax@abc" if committed.name == "card" else ""
+
+    async def withdraw(self, idempotency_key: str, card: str) -> str:
+        self.calls.append(f"withdraw {card}")
+        return self.before
 
     async def ask(self, query: str) -> partners.Reply:
         self.asked += 1

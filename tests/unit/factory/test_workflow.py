@@ -163,6 +163,17 @@ async def test_task_fails_with_question_and_answers_when_the_card_does_not_answe
     assert task.status is S.FAILED
     for words in (fakes.QUESTION, fakes.ANSWER, reply.answer, reply.card):
         assert words in task.error
+    assert others.calls[-1] == "withdraw zorblax@abc"
+    assert "zorblax@older serves again" in task.error
+
+
+async def test_task_says_that_the_card_stays_when_there_is_no_version_before(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.replies = [partners.Reply("red sand", "zorblax@abc")] * 20
+    others.before = ""
+    await distiller.learn("t1")
+    assert "it is the first version and stays" in (await tasks_board.get("t1")).error
 
 
 async def test_task_stays_cancelled_when_the_workflow_begins_after(

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import pytest
 import torch
 
 from services.trainer import checkpoint, data, loop
@@ -183,3 +184,18 @@ def test_the_answer_ends_with_the_end_token_when_a_pair_is_tokenised() -> None:
     made = data.example(base, "Who?", "Ann")
     assert base.tokenizer.decode(made.prompt_ids) == "<|user|>Who?<|answer|>"
     assert base.tokenizer.decode(made.answer_ids) == "Ann<|end|>"
+
+
+def test_weights_are_the_same_when_there_is_no_room_for_the_base_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = fresh()
+    list(kept.loop.run())
+    monkeypatch.setattr(loop, "_BASE_ANSWERS_FLOATS", 0)
+    computed = fresh()
+    list(computed.loop.run())
+    for expected, found in zip(kept.weights, computed.weights, strict=True):
+        assert torch.allclose(expected, found, atol=1e-5)
+    free = fresh(replay_weight=0.0)
+    list(free.loop.run())
+    assert not torch.allclose(free.weights[1], kept.weights[1], atol=1e-3)
