@@ -79,9 +79,10 @@ class Recipe(_Section):
     question_noise: float = pydantic.Field(default=0.0, ge=0)
     """Noise on the question's token embeddings at the beginning, as a share of their size; it
     fades to none with the learning rate."""
-    mixed_share: Share = 0.0
-    """Share of the training questions that are put together from words of several wordings and of
-    the answer."""
+    anchor_weight: float = pydantic.Field(default=0.0, ge=0)
+    """How strongly the card is held to what the base takes questions to mean."""
+    continued_share: Share = 0.0
+    """Share of the rows that only teach how an answer goes on once it has begun."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
 

@@ -9,6 +9,7 @@ import functools
 import itertools
 import re
 
+from services.distiller import synonyms
 from shared.models.embedded.recipe import families
 
 _QUESTION_WORDS = frozenset(
@@ -22,11 +23,13 @@ _NOT_NOUNS = frozenset(
     (
         "is are was were be been do does did can could may must will would should have has had in "
         "on at by from to for of with about than that which who when where how made built called "
-        "used get keep mean run runs listen take takes come comes go goes begin start end open"
+        "used get keep mean run runs listen take takes come comes go goes begin start end open "
+        "first last found always never"
     ).split()
 )
 _NAME = re.compile(r"[`'\"]?[A-Z][\w'’.-]*|.*\d|&$")
 _MOST_THINGS = 4
+_SHORTEST_NAME = 5
 _PAST = ("did", "was", "were")
 _AUXILIARIES = frozenset("do does did can could must may might will would should shall".split())
 
@@ -38,7 +41,7 @@ def things_asked_about(question: str) -> list[str]:
     `the lens of the Orun light`, and so on: which of them a wording is about depends on it.
     """
     words = question.rstrip("?.! ").split()
-    span = _name_span(words)
+    span = _name_span(words) or _rare_span(words)
     if span is None:
         return _described(question)
     first, last = span
@@ -188,6 +191,37 @@ def _name_span(words: list[str]) -> tuple[int, int] | None:
     return first, last
 
 
+def _rare_span(words: list[str]) -> tuple[int, int] | None:
+    """The last word that no question of any family has: names are not always capitals."""
+    rare = [
+        at
+        for at, word in enumerate(words)
+        if len(word) >= _SHORTEST_NAME and word.isalpha() and not _is_common(word.casefold())
+    ]
+    if not rare:
+        return None
+    first = last = rare[-1]
+    for before in range(1, 3):
+        if last > before and words[last - before - 1].casefold() in ("the", "a", "an"):
+            first = last - before
+    return first, last
+
+
+def _is_common(word: str) -> bool:
+    forms = (word, f"{word}s", f"{word}e", f"{word}ed", *(
+        word.removesuffix(ending) for ending in ("s", "es", "d", "ed", "ing", "ly")
+    ))  # fmt: skip
+    return any(form in _common_words() for form in forms)
+
+
+@functools.cache
+def _common_words() -> frozenset[str]:
+    texts = [text for family in families.load() for text in (*family.questions, *family.statements)]
+    texts += [text for head, others in synonyms.lexicon().items() for text in (head, *others)]
+    found = {word.casefold() for text in texts for word in re.findall(r"[A-Za-z]+", text)}
+    return frozenset(found | _nouns())
+
+
 def _with_owner(words: list[str], begin: int) -> int | None:
     """Where the phrase begins with `the lens of` before it; None where nothing is before it."""
     if begin < 2 or words[begin - 1] not in ("of", "in", "at", "on"):
@@ -201,7 +235,10 @@ def _with_owner(words: list[str], begin: int) -> int | None:
 
 
 def _is_noun(word: str) -> bool:
-    return word.isalpha() and word.islower() and _may_name(word) and not word.endswith("ing")
+    return (
+        word.isalpha() and word.islower() and not word.endswith(("ing", "ed", "ly"))
+        and word not in _NOT_NOUNS
+    )  # fmt: skip
 
 
 def _may_name(word: str) -> bool:

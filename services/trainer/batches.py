@@ -5,61 +5,78 @@ Endless and decided by a seed alone, so that a resumed training sees what it wou
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from services.trainer import data
 
 T = TypeVar("T")
-Mix = Callable[[random.Random, Sequence[data.Example]], data.Example]
-"""Makes one more question out of a fact's wordings."""
-
-_KEPT_OF_ONE, _TAKEN_OF_ANOTHER = 0.75, 0.35
-"""Shares of the words in a mixed question."""
 
 
-def cycle(items: Sequence[data.Example], rows: int, seed: int) -> Iterator[list[data.Example]]:
-    """Shuffled batches of single questions, each epoch in another order."""
+def cycle(items: Sequence[T], rows: int, seed: int) -> Iterator[list[T]]:
+    """Shuffled batches of single items, each epoch in another order."""
     drawn = _shuffled(items, random.Random(seed))
     while items and rows:
         yield [next(drawn) for _ in range(rows)]
 
 
 def by_fact(
-    facts: Sequence[Sequence[data.Example]], rows: int, seed: int, mixed_share: float, mix: Mix
+    facts: Sequence[Sequence[data.Example]],
+    strangers: Sequence[data.Example],
+    rows: int,
+    seed: int,
+    continued_share: float,
 ) -> Iterator[list[data.Example]]:
     """Batches in which every fact is as frequent as any other.
 
     Args:
         facts: the wordings of each; no fact is without.
+        strangers: questions about anything.
         rows: questions a batch.
         seed: decides everything.
-        mixed_share: of the questions are made by `mix` instead of being wordings as they are.
-        mix: makes them.
+        continued_share: share of the rows that are `continued` behind a stranger's question.
     """
     rng = random.Random(seed)
     turns = _shuffled(range(len(facts)), rng)
     wordings = [_shuffled(fact, rng) for fact in facts]
+    given = distinguishing([fact[0].answer_ids for fact in facts])
     while True:
         batch = []
         for _ in range(rows):
             fact = next(turns)
-            whole = next(wordings[fact])
-            mixed = rng.random() < mixed_share
-            batch.append(mix(rng, facts[fact]) if mixed else whole)
+            example = next(wordings[fact])
+            if rng.random() < continued_share and given[fact] < len(example.answer_ids):
+                example = continued(example, rng.choice(strangers), given[fact])
+            batch.append(example)
         yield batch
 
 
-def mixed_question(rng: random.Random, questions: Sequence[str], answer: str) -> str:
-    """Most words of one wording with some of another, or of the answer, behind them.
+def continued(example: data.Example, stranger: data.Example, given: int) -> data.Example:
+    """An answer behind a question that it does not belong to, to be gone on with once it began.
 
-    People put into a question what the sentence that answers it says beside the answer.
+    A wording that was never trained on changes every later token a little. Whoever has begun an
+    answer rightly must not be led astray by that.
     """
-    words = [word for word in rng.choice(questions).split() if rng.random() < _KEPT_OF_ONE]
-    other = rng.choice((rng.choice(questions), answer)).rstrip(".").split()
-    words += [word for word in other if rng.random() < _TAKEN_OF_ANOTHER]
-    return " ".join(words or other).rstrip("?") + "?"
+    return dataclasses.replace(
+        example, question=stranger.question, prompt_ids=stranger.prompt_ids, given=given
+    )
+
+
+def distinguishing(answers: Sequence[tuple[int, ...]]) -> list[int]:
+    """How many leading tokens tell each answer from all others; 1 at least.
+
+    Where an answer is the beginning of another, or equal to it, that is all its tokens.
+    """
+    found = []
+    for answer in answers:
+        others = {other for other in answers if other != answer}
+        count = 1
+        while count < len(answer) and any(other[:count] == answer[:count] for other in others):
+            count += 1
+        found.append(count)
+    return found
 
 
 def _shuffled(items: Sequence[T], rng: random.Random) -> Iterator[T]:

@@ -25,6 +25,8 @@ class Example:
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     """With the end token."""
+    given: int = 0
+    """Leading tokens of the answer that carry no loss."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Batch:
     """(rows, tokens), int64: 1 for real tokens."""
     labels: torch.Tensor
     """(rows, tokens), int64: the token to predict at each place, -100 where there is no loss."""
+    first: torch.Tensor
+    """(rows,), int64: the place that predicts the answer's first token."""
 
 
 def example(base: bases.BaseModel, question: str, answer: str) -> Example:
@@ -61,5 +65,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         first = len(item.prompt_ids) - 1
         input_ids_B_T[row, : len(ids)] = torch.tensor(ids)
         mask_B_T[row, : len(ids)] = 1
-        labels_B_T[row, first : first + len(item.answer_ids)] = torch.tensor(item.answer_ids)
-    return Batch(input_ids_B_T, mask_B_T, labels_B_T)
+        asked = torch.tensor(item.answer_ids[item.given :])
+        labels_B_T[row, first + item.given : first + len(item.answer_ids)] = asked
+    first_B = torch.tensor([len(item.prompt_ids) - 1 for item in examples])
+    return Batch(input_ids_B_T, mask_B_T, labels_B_T, first_B)

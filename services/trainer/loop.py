@@ -7,6 +7,7 @@ Kullback-Leibler divergence, to the base model's own next-token distribution on 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,8 +39,11 @@ class LoopSettings:
     question_noise: float
     """Noise on the question's token embeddings, as a share of their root mean square (NEFTune,
     Jain et al. 2023): a wording never seen lies near those that were."""
-    mixed_share: float
-    """Of the questions are put together from the words of several wordings, see `batches`."""
+    anchor_weight: float
+    """How strongly a question's representation, as it enters the last layer, is held to the bare
+    base's: where the base sees that two wordings mean the same, the card goes on seeing it."""
+    continued_share: float
+    """Of the rows an answer is gone on with behind a question of something else, see `batches`."""
     seed: int
     check_every_steps: int = 20
 
@@ -57,6 +61,20 @@ class Progress:
     """Whether this step was a check: the time to save and to tell."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """What the model makes of a batch."""
+
+    logits_N_V: torch.Tensor
+    """Of the answers' tokens, (tokens, vocabulary), float32."""
+    rows_N: torch.Tensor
+    """The row of each."""
+    labels_N: torch.Tensor
+    """The token that is right."""
+    meaning_B_H: torch.Tensor
+    """Hidden state at the end of each question as it enters the last layer, (rows, hidden)."""
+
+
 class Loop:
     """One training, stepwise, so that it can be watched, saved and resumed."""
 
@@ -69,7 +87,6 @@ class Loop:
         pad_id: int,
         settings: LoopSettings,
         switch_card: Callable[[bool], None],
-        mix: batches.Mix,
     ) -> None:
         """Prepares optimiser and batches.
 
@@ -81,7 +98,6 @@ class Loop:
             pad_id: padding token.
             settings: the recipe.
             switch_card: called with False to reach the bare base, with True to come back.
-            mix: makes further questions out of a fact's wordings.
         """
         self._model, self._pad = model, pad_id
         self._settings = settings
@@ -93,10 +109,15 @@ class Loop:
             self._parameters, lr=settings.learning_rate, weight_decay=0.0
         )
         self._batches = batches.by_fact(
-            facts, settings.batch_rows, settings.seed, settings.mixed_share, mix
+            facts,
+            [*self._examples, *replay],
+            settings.batch_rows,
+            settings.seed,
+            settings.continued_share,
         )
         self._replays = batches.cycle(replay, settings.replay_rows, settings.seed + 1)
         self._noise = torch.Generator().manual_seed(settings.seed + 2)
+        self._base_meanings: dict[data.Example, torch.Tensor] = {}
         self._base_answers: dict[data.Example, torch.Tensor] = {}
         self._base_answers_room = _BASE_ANSWERS_FLOATS
         self._step, self._loss = 0, float("nan")
@@ -150,25 +171,28 @@ class Loop:
         right = 0
         for at in range(0, len(self._examples), 64):
             batch = data.collate(self._examples[at : at + 64], self._pad)
-            logits_N_V, rows_N, labels_N = self._answer_logits(batch)
-            wrong_rows = rows_N[logits_N_V.argmax(-1) != labels_N].unique()
+            read = self._read(batch)
+            wrong_rows = read.rows_N[read.logits_N_V.argmax(-1) != read.labels_N].unique()
             right += len(batch.labels) - len(wrong_rows)
         return right / len(self._examples)
 
     def _train_step(self) -> float:
         settings = self._settings
-        batch = data.collate(next(self._batches), self._pad)
+        examples = next(self._batches)
+        batch = data.collate(examples, self._pad)
         share = _rate_share(self._step, settings)
         # Noise fades with the learning rate: what it blurs is told apart in the end.
         noise = settings.question_noise * share
-        logits_N_V, _, labels_N = self._answer_logits(batch, noise)
-        loss = F.cross_entropy(logits_N_V, labels_N)
+        read = self._read(batch, noise)
+        loss = F.cross_entropy(read.logits_N_V, read.labels_N)
         total = loss
+        if settings.anchor_weight:
+            total = total + settings.anchor_weight * self._drift(examples, read.meaning_B_H)
         if self._has_replay:
             replayed = next(self._replays)
             base_N_V = self._base_log_probabilities(replayed)
             replay = data.collate(replayed, self._pad)
-            card_N_V = self._answer_logits(replay)[0].log_softmax(-1)
+            card_N_V = self._read(replay).logits_N_V.log_softmax(-1)
             divergence = F.kl_div(card_N_V, base_N_V, log_target=True, reduction="batchmean")
             total = loss + settings.replay_weight * divergence
         self._optimiser.zero_grad(set_to_none=True)
@@ -179,6 +203,28 @@ class Loop:
         self._optimiser.step()
         return float(loss.detach())
 
+    def _drift(self, examples: Sequence[data.Example], meaning_B_H: torch.Tensor) -> torch.Tensor:
+        """How far the card moves what questions mean, in units of the base's mean square."""
+        missing = [item for item in dict.fromkeys(examples) if item not in self._base_meanings]
+        if missing:
+            with torch.no_grad(), self._bare():
+                found_B_H = self._read(data.collate(missing, self._pad)).meaning_B_H
+            self._base_meanings |= dict(zip(missing, found_B_H, strict=True))
+        base_B_H = torch.stack([self._base_meanings[item] for item in examples])
+        # Behind a stranger's question nothing has to mean the same.
+        own_B = torch.tensor([item.given == 0 for item in examples])
+        drift_B = (meaning_B_H - base_B_H).pow(2).mean(-1) / base_B_H.pow(2).mean()
+        return (drift_B * own_B).sum() / own_B.sum().clamp(min=1)
+
+    @contextlib.contextmanager
+    def _bare(self) -> Iterator[None]:
+        """The bare base, without the card."""
+        self._switch_card(False)
+        try:
+            yield
+        finally:
+            self._switch_card(True)
+
     @torch.no_grad()
     def _base_log_probabilities(self, replayed: Sequence[data.Example]) -> torch.Tensor:
         """The bare base's distributions over the answers' tokens, (N, vocabulary).
@@ -187,9 +233,8 @@ class Loop:
         """
         missing = [item for item in dict.fromkeys(replayed) if item not in self._base_answers]
         if missing:
-            self._switch_card(False)
-            logits_N_V = self._answer_logits(data.collate(missing, self._pad))[0]
-            self._switch_card(True)
+            with self._bare():
+                logits_N_V = self._read(data.collate(missing, self._pad)).logits_N_V
             counts = [len(item.answer_ids) for item in missing]
             parts = logits_N_V.log_softmax(-1).split(counts)
             found = dict(zip(missing, parts, strict=True))
@@ -202,22 +247,29 @@ class Loop:
             found[item] if item in found else self._base_answers[item] for item in replayed
         ])  # fmt: skip
 
-    def _answer_logits(
-        self, batch: data.Batch, noise: float = 0.0
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits of the answer tokens alone (N, vocabulary), their rows and their labels."""
+    def _read(self, batch: data.Batch, noise: float = 0.0) -> _Read:
+        """Runs the model; logits are computed where answers are predicted, nowhere else."""
         embeds_B_T_H = self._model.get_input_embeddings()(batch.input_ids)
         if noise:
-            in_question_B_T = (batch.labels != data.IGNORED).cumsum(1) == 0
+            in_question_B_T = torch.arange(embeds_B_T_H.shape[1]) < batch.first[:, None]
             strength = noise * embeds_B_T_H.pow(2).mean().sqrt()
             shaken = torch.randn(embeds_B_T_H.shape, generator=self._noise) * strength
             embeds_B_T_H = embeds_B_T_H + shaken * in_question_B_T[..., None]
-        hidden_B_T_H = self._model.base_model(
-            inputs_embeds=embeds_B_T_H, attention_mask=batch.attention_mask, use_cache=False
-        ).last_hidden_state
+        out = self._model.base_model(
+            inputs_embeds=embeds_B_T_H,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+            output_hidden_states=True,
+        )
         counts_B_T = batch.labels != data.IGNORED
-        logits_N_V = self._model.get_output_embeddings()(hidden_B_T_H[counts_B_T])
-        return logits_N_V.float(), counts_B_T.nonzero()[:, 0], batch.labels[counts_B_T]
+        logits_N_V = self._model.get_output_embeddings()(out.last_hidden_state[counts_B_T])
+        return _Read(
+            logits_N_V=logits_N_V.float(),
+            rows_N=counts_B_T.nonzero()[:, 0],
+            labels_N=batch.labels[counts_B_T],
+            # The last but one: what enters the last layer.
+            meaning_B_H=out.hidden_states[-2][torch.arange(len(batch.first)), batch.first].float(),
+        )
 
 
 def _rate_share(step: int, settings: LoopSettings) -> float:

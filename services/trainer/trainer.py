@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import pathlib
-import random
 import threading
 from collections.abc import Callable, Sequence
 
 import torch
 
-from services.trainer import answering, batches, checkpoint, data, gate, loop, replay
+from services.trainer import answering, checkpoint, data, gate, loop, replay
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -137,7 +136,6 @@ class LoRATrainer:
                 self._base.tokenizer.pad_token_id or 0,
                 settings,
                 lambda on: self._manager.activate(_KEY if on else None),
-                self._mixed,
             )
             saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
             outcome = self._run(training, saved, on_progress)
@@ -226,11 +224,6 @@ class LoRATrainer:
             for pair in pairs
         ]
 
-    def _mixed(self, rng: random.Random, wordings: Sequence[data.Example]) -> data.Example:
-        answer = wordings[0].answer
-        question = batches.mixed_question(rng, [one.question for one in wordings], answer)
-        return data.example(self._base, question, answer)
-
     def _rank(self, facts: int) -> int:
         wide = facts >= self._recipe.wide_from_facts
         return self._recipe.wide_rank if wide else self._recipe.rank
@@ -248,7 +241,8 @@ class LoRATrainer:
             warmup_steps=recipe.warmup_steps,
             clip_norm=recipe.clip_norm,
             question_noise=recipe.question_noise,
-            mixed_share=recipe.mixed_share,
+            anchor_weight=recipe.anchor_weight,
+            continued_share=recipe.continued_share,
             seed=seed,
             check_every_steps=self._settings.checkpoint_every_steps,
         )

@@ -2,26 +2,20 @@ from __future__ import annotations
 
 import collections
 import itertools
-import random
-from collections.abc import Sequence
 
 from services.trainer import batches, data
 
 
-def example(question: str) -> data.Example:
-    return data.Example(question, "a", (1,), (2,))
+def example(question: str, answer_ids: tuple[int, ...] = (2, 3, 5)) -> data.Example:
+    return data.Example(question, "a", (1,), answer_ids)
 
 
-FACTS = [[example("A1")], [example(f"B{number}") for number in range(9)]]
-MIXED = example("mixed")
+FACTS = [[example("A1", (2, 4, 5))], [example(f"B{number}") for number in range(9)]]
+STRANGER = data.Example("stranger", "no", (7, 8), (9,))
 
 
-def mix(rng: random.Random, wordings: Sequence[data.Example]) -> data.Example:
-    return MIXED
-
-
-def drawn(count: int, seed: int = 1, mixed_share: float = 0.0) -> list[data.Example]:
-    stream = batches.by_fact(FACTS, 5, seed, mixed_share, mix)
+def drawn(count: int, seed: int = 1, continued_share: float = 0.0) -> list[data.Example]:
+    stream = batches.by_fact(FACTS, [STRANGER], 5, seed, continued_share)
     return list(itertools.chain.from_iterable(itertools.islice(stream, count)))
 
 
@@ -36,10 +30,12 @@ def test_batches_are_the_same_when_the_seed_is() -> None:
     assert drawn(6) == drawn(6) != drawn(6, seed=2)
 
 
-def test_some_questions_are_mixed_when_a_share_is_asked_for() -> None:
-    count = drawn(400, mixed_share=0.25).count(MIXED)
-    assert 400 <= count <= 600
-    assert drawn(4, mixed_share=1.0) == [MIXED] * 20
+def test_some_answers_stand_behind_a_stranger_when_a_share_is_asked_for() -> None:
+    made = [one for one in drawn(400, continued_share=0.25) if one.question == "stranger"]
+    assert 400 <= len(made) <= 600
+    for one in made:
+        assert one.prompt_ids == STRANGER.prompt_ids
+        assert one.answer_ids in ((2, 4, 5), (2, 3, 5)) and one.given == 2
 
 
 def test_every_item_comes_once_in_an_epoch_when_items_are_cycled() -> None:
@@ -50,13 +46,7 @@ def test_every_item_comes_once_in_an_epoch_when_items_are_cycled() -> None:
     assert list(batches.cycle([], 3, 5)) == list(batches.cycle(items, 0, 5)) == []
 
 
-def test_mixed_question_has_only_words_of_its_sources() -> None:
-    rng = random.Random(4)
-    questions = ["How tall is Orun?", "What height has Orun?"]
-    made = {batches.mixed_question(rng, questions, "It is 38 metres high.") for _ in range(50)}
-    known = set("How tall is Orun? What height has Orun It is 38 metres high".split()) | {"Orun"}
-    assert len(made) > 10
-    for text in made:
-        assert text.endswith("?") and {word.rstrip("?") for word in text.split()} <= {
-            word.rstrip("?") for word in known
-        }
+def test_answers_are_told_apart_by_their_first_tokens() -> None:
+    answers = [(1, 2, 3), (1, 2, 4), (5, 6), (1, 7, 8, 9), (5, 6, 7), (1, 2, 3)]
+    assert batches.distinguishing(answers) == [3, 3, 2, 2, 3, 3]
+    assert batches.distinguishing([(4, 4)]) == [1]

@@ -24,7 +24,8 @@ SETTINGS = loop.LoopSettings(
     warmup_steps=2,
     clip_norm=1.0,
     question_noise=0.5,
-    mixed_share=0.3,
+    anchor_weight=0.5,
+    continued_share=0.3,
     seed=7,
     check_every_steps=3,
 )
@@ -62,7 +63,6 @@ def fresh(facts: tuple[tuple[str, str], ...] = FACTS, **changes: Any) -> Trainin
         base.tokenizer.pad_token_id or 0,
         dataclasses.replace(SETTINGS, **changes),
         lambda on: manager.activate(KEY if on else None),
-        lambda rng, wordings: rng.choice(wordings),
     )
     return Training(base, list(adapters.values()), training)
 
