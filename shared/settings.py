@@ -99,10 +99,13 @@ class Model(_Section):
     recipes: dict[str, Recipe] = {
         "embedded": Recipe(
             learning_rate=4e-3,
-            max_steps=400,
-            wide_max_steps=600,
+            max_steps=100,
+            wide_max_steps=240,
+            least_steps=240,
             replay_rows=12,
             question_noise=0.8,
+            anchor_weight=4.0,
+            continued_share=0.3,
         ),
         "default": Recipe(),
     }
