@@ -23,8 +23,8 @@ from shared.rpc import client
 from tests.e2e import counting_teacher
 
 FIND_S = 30.0
-LEAST_STEPS = 60
-"""Half the usual: enough for two facts whose rewordings are not examined here."""
+STEPS = 60
+"""Fewer than usual: enough for two facts whose rewordings are not examined here."""
 OWNERS = "owners"
 SERVICES = (
     "card_store",
@@ -210,7 +210,7 @@ def school(
 ) -> Iterator[School]:
     state_dir = tmp_path_factory.mktemp(f"cluster-{request.param}")
     settings = config.load(cluster.ROOT / "config.yaml")
-    recipe = settings.model.recipe().model_copy(update={"least_steps": LEAST_STEPS})
+    recipe = settings.model.recipe().model_copy(update={"max_steps": STEPS})
     model = settings.model.model_copy(update={"recipes": {settings.model.base: recipe}})
     with counting_teacher.CountingTeacher([lesson.facts for lesson in LESSONS]) as teacher:
         evolution = config.Evolution(provider_type="local", endpoint=teacher.endpoint)
