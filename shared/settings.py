@@ -103,6 +103,7 @@ class Model(_Section):
             wide_max_steps=240,
             least_steps=240,
             replay_rows=12,
+            replay_weight=3.0,
             question_noise=0.8,
             anchor_weight=4.0,
             continued_share=0.3,

@@ -25,7 +25,8 @@ async def ask(question: str, wait: bool, as_json: bool) -> None:
     alive = cluster.Cluster(settings).supervisor.alive
     async with peers.connected(settings) as services:
         answer = await peers.while_restarting(lambda: services.ask(question), alive)
-        task = await _task(services, answer, wait)
+        # Programs want the task, people first of all the answer.
+        task = await _task(services, answer, _PATIENT_FIND_S if wait or as_json else _FIND_S)
         if not wait or task is None:
             _show(answer, task, as_json)
             if wait and answer.dissonance:
@@ -51,10 +52,10 @@ def check(task: domain.Task) -> None:
         raise output.FailedError(f"task {task.id} is {task.status}: {reason}")
 
 
-async def _task(services: peers.Peers, answer: domain.Answer, wait: bool) -> domain.Task | None:
+async def _task(services: peers.Peers, answer: domain.Answer, find_s: float) -> domain.Task | None:
     if not answer.event_id:
         return None
-    return await services.find_task(answer.event_id, _PATIENT_FIND_S if wait else _FIND_S)
+    return await services.find_task(answer.event_id, find_s)
 
 
 def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> None:

@@ -58,6 +58,7 @@ class Embedding:
         self._bulk: collections.deque[_Job] = collections.deque()
         self._wake = asyncio.Event()
         self._cache: collections.OrderedDict[str, Vectors] = collections.OrderedDict()
+        self._under_way: dict[str, asyncio.Future[Vectors]] = {}
         self._model: TextModel | None = None
         self._worker: asyncio.Task[None] | None = None
 
@@ -92,7 +93,13 @@ class Embedding:
         if kept is not None:
             self._cache.move_to_end(text)
             return kept
-        vector: Vectors = (await self._submit(self._urgent, (text,)))[0]
+        # Whoever asks what is being embedded already waits with the others.
+        waiting = self._under_way.get(text)
+        if waiting is None:
+            waiting = self._under_way[text] = self._submit(self._urgent, (text,))
+            waiting.add_done_callback(lambda _: self._under_way.pop(text, None))
+        # Shielded: who goes away must not take the answer from the others.
+        vector: Vectors = (await asyncio.shield(waiting))[0]
         self._cache[text] = vector
         if len(self._cache) > _CACHED_QUERIES:
             self._cache.popitem(last=False)

@@ -1,8 +1,9 @@
 """Questions on which a card must leave the base model as it is, with the base's own answers.
 
 General knowledge that people ask about, and invented things that nobody can know: the same kinds
-of question as a card learns, about something else. One half is replayed in training, the other
-half only measures (`known`, `unrelated` in the gate's table).
+of question as a card learns, about something else. Two thirds of the known facts, in two wordings
+each, and half of the invented things are replayed in training; the others only measure (`known`,
+`unrelated` in the gate's table).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from shared import atomic
 from shared.models import base as bases
 from shared.models.embedded.recipe import conversations, families, invention
 
-_INVENTED = 240
+_MEASURED_EVERY, _REPLAYED_WORDINGS = 3, 2
+_INVENTED = 180
 _SEED = 20_240_501
 
 
@@ -48,19 +50,27 @@ def prepare(base: bases.BaseModel, folder: pathlib.Path) -> Replay:
         base: the model with no card active.
         folder: where the answers are kept, named by the base's fingerprint.
     """
-    general = [fact.trained[0] for fact in conversations.known_facts()]
+    facts = conversations.known_facts()
+    measured = [fact.trained[0] for fact in facts[::_MEASURED_EVERY]]
+    replayed = [
+        question
+        for at, fact in enumerate(facts)
+        if at % _MEASURED_EVERY
+        for question in fact.trained[:_REPLAYED_WORDINGS]
+    ]
     invented = _invented()
-    asked = [*general, *invented]
+    asked = [*measured, *replayed, *invented]
     path = folder / f"replay-{base.fingerprint[:16]}.json"
     answers = _kept(path, asked)
     if answers is None:
         answers = answering.answers(base, asked)
         atomic.write(path, json.dumps(dict(zip(asked, answers, strict=True))).encode())
     pairs = [Answered(q, a) for q, a in zip(asked, answers, strict=True)]
-    known, unknown = pairs[: len(general)], pairs[len(general) :]
+    known = pairs[: len(measured)]
+    general, unknown = pairs[len(measured) : -len(invented)], pairs[-len(invented) :]
     return Replay(
-        trained=(*known[::2], *unknown[::2]),
-        known=tuple(known[1::2]),
+        trained=(*general, *unknown[::2]),
+        known=tuple(known),
         unrelated=tuple(unknown[1::2]),
     )
 

@@ -71,6 +71,19 @@ async def test_model_is_not_asked_again_when_a_question_is_repeated(slow):
     assert model.batches == [["again?"]]
 
 
+async def test_model_is_asked_once_when_the_same_question_comes_many_times_at_once(slow):
+    import asyncio
+
+    model, made = slow
+    asked = [asyncio.create_task(made.query("again?")) for _ in range(100)]
+    await asyncio.to_thread(model.entered.wait)
+    asked[0].cancel()
+    model.gate.set()
+    found = await asyncio.gather(*asked[1:])
+    assert model.batches == [["again?"]]
+    assert all(np.array_equal(found[0], vector) for vector in found)
+
+
 async def test_next_question_is_answered_when_one_failed(slow):
     model, made = slow
     model.gate.set()
