@@ -135,7 +135,7 @@ class Factory(_Section):
     """Where it listens."""
     database_url: str = ""
     """SQLAlchemy URL; empty for SQLite in the state folder."""
-    gather_s: Positive = 2.0
+    gather_s: Positive = 4.0
     """How long a new task waits for further questions about the same gap."""
     concurrency: Count = 1
     """Tasks that run at the same time."""

@@ -40,7 +40,7 @@ class Rewording:
         known: Sequence[families.Family] | None = None,
         cache_dir: pathlib.Path | None = None,
     ) -> None:
-        """Prepares; the families are embedded once, at `prepare` or at the first question.
+        """Prepares; the families are embedded once, at the first question.
 
         Args:
             embed: the project's embedder, usually the router's `Embed`.
@@ -59,10 +59,6 @@ class Rewording:
         ]
         self._vectors: vectors.Vectors | None = None
         self._lock = asyncio.Lock()
-
-    async def prepare(self) -> None:
-        """Embeds the families, so that the first question need not wait for it."""
-        await self._shown_vectors()
 
     async def reword(self, question: str, most: int, others: Sequence[str] = ()) -> list[str]:
         """Other wordings of a question, which is not among them.

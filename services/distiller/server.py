@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 
 from services.distiller import (
@@ -16,7 +14,6 @@ from services.distiller import (
     service,
 )
 from services.distiller.providers import documents, registry
-from shared import errors
 from shared import settings as config
 from shared.flight import store
 from shared.rpc import client, runs
@@ -36,12 +33,14 @@ async def serve(settings: config.Settings) -> None:
     provider = registry.get_cloud_provider(
         settings.evolution, lambda: documents.DocumentProvider(folder, embed), os.environ
     )
-    reworded = rewording.Rewording(embed, cache_dir=state / "vectors")
     cloud = distiller.CloudDistiller(
-        provider, journal.Journal(state / "tasks"), settings.distiller, reworded
+        provider,
+        journal.Journal(state / "tasks"),
+        settings.distiller,
+        # Embeds the families at the first distillation, not now: questions that come meanwhile
+        # have to be located within the time in which the factory gathers them.
+        rewording.Rewording(embed, cache_dir=state / "vectors"),
     )
-    # Ahead of the first question; where the router is away for long, that one does it.
-    preparing = asyncio.create_task(_prepared(reworded))
     datasets = store.StoreConnection(settings)
     deliver = delivery.Delivery(cloud, lambda data: datasets.put("dataset", data))
     active = runs.Runs[delivery.Delivered]()
@@ -53,14 +52,8 @@ async def serve(settings: config.Settings) -> None:
         await server.start()
         await rpc_server.until_signal()
     finally:
-        preparing.cancel()
         # First the runs: those who follow them would keep the server from stopping at once.
         await active.close()
         await server.stop()
         await provider.aclose()
         await router.close(None)
-
-
-async def _prepared(reworded: rewording.Rewording) -> None:
-    with contextlib.suppress(errors.SkillmeshError):
-        await reworded.prepare()
