@@ -56,7 +56,7 @@ cards: $(READY) ## list the skill cards: json=1
 tasks: $(READY) ## list the learning tasks: json=1
 	$(CLI) tasks
 
-base-model: $(READY) ## train the embedded base model anew (about an hour; goes on where it was stopped)
+base-model: $(READY) ## train the embedded base model anew (over an hour; goes on where it was stopped)
 	@$(PYTHON) -m shared.models.embedded.recipe.train --work .base-model \
 		--output shared/models/embedded/checkpoint
 

@@ -1,6 +1,7 @@
 """What a question asks about, and other wordings of it that hold for any English question.
 
-String work alone: no embedder, no families. See `rewording` for wordings by meaning.
+String work alone: no embedder; of the families it only knows which words are common. See
+`rewording` for wordings by meaning.
 """
 
 from __future__ import annotations

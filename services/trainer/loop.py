@@ -205,16 +205,18 @@ class Loop:
 
     def _drift(self, examples: Sequence[data.Example], meaning_B_H: torch.Tensor) -> torch.Tensor:
         """How far the card moves what questions mean, in units of the base's mean square."""
-        missing = [item for item in dict.fromkeys(examples) if item not in self._base_meanings]
+        # Behind a stranger's question nothing has to mean the same.
+        own = [row for row, item in enumerate(examples) if item.given == 0]
+        if not own:
+            return meaning_B_H.new_zeros(())
+        asked = [examples[row] for row in own]
+        missing = [item for item in dict.fromkeys(asked) if item not in self._base_meanings]
         if missing:
             with torch.no_grad(), self._bare():
                 found_B_H = self._read(data.collate(missing, self._pad)).meaning_B_H
             self._base_meanings |= dict(zip(missing, found_B_H, strict=True))
-        base_B_H = torch.stack([self._base_meanings[item] for item in examples])
-        # Behind a stranger's question nothing has to mean the same.
-        own_B = torch.tensor([item.given == 0 for item in examples])
-        drift_B = (meaning_B_H - base_B_H).pow(2).mean(-1) / base_B_H.pow(2).mean()
-        return (drift_B * own_B).sum() / own_B.sum().clamp(min=1)
+        base_B_H = torch.stack([self._base_meanings[item] for item in asked])
+        return (meaning_B_H[own] - base_B_H).pow(2).mean() / base_B_H.pow(2).mean()
 
     @contextlib.contextmanager
     def _bare(self) -> Iterator[None]:
