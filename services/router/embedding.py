@@ -1,7 +1,7 @@
-"""The embedder in one worker thread: serial, batched, queries before bulk.
+"""The embedder in one worker thread: serial, batched, what is short before what is long.
 
-A question of a user waits for at most one small batch of somebody's thousand texts. Knows nothing
-about cards or routing.
+A question of a user, and a request for a few texts, waits for at most one small batch of somebody's
+thousand texts. Knows nothing about cards or routing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shared import errors
 Vectors = npt.NDArray[np.float32]
 _CACHED_QUERIES = 4096
 _BATCH_TEXTS = 32
+_FEW_TEXTS = 4
 _log = structlog.get_logger(__name__)
 
 
@@ -106,9 +107,11 @@ class Embedding:
         return vector
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of many texts, shape (texts, dimension), behind the questions of users."""
+        """Vectors of texts, shape (texts, dimension); many wait behind the questions of users."""
         if not texts:
             return np.zeros((0, 0), dtype=np.float32)
+        if len(texts) <= _FEW_TEXTS:
+            return await self._submit(self._urgent, tuple(texts))
         # Texts of similar length share a batch: padding is what costs time.
         order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
         jobs = [
@@ -156,7 +159,11 @@ class Embedding:
                 vectors_N_D = vectors_N_D[len(job.texts) :]
 
     def _next(self) -> list[_Job]:
-        """All waiting questions as far as they fit into a batch, else one batch of bulk."""
-        if self._urgent:
-            return [self._urgent.popleft() for _ in range(min(_BATCH_TEXTS, len(self._urgent)))]
-        return [self._bulk.popleft()] if self._bulk else []
+        """All that is urgent as far as it fits into a batch, else one batch of bulk."""
+        jobs, texts = list[_Job](), 0
+        while self._urgent and texts + len(self._urgent[0].texts) <= _BATCH_TEXTS:
+            jobs.append(self._urgent.popleft())
+            texts += len(jobs[-1].texts)
+        if not jobs and self._bulk:
+            jobs.append(self._bulk.popleft())
+        return jobs

@@ -63,6 +63,35 @@ async def test_question_goes_before_bulk_when_both_wait(slow):
     assert len(model.batches) == 4
 
 
+async def test_few_texts_go_before_bulk_when_both_wait(slow):
+    import asyncio
+
+    model, made = slow
+    bulk = asyncio.create_task(made.embed([f"bulk {n}" for n in range(96)]))
+    await asyncio.to_thread(model.entered.wait)
+    few = asyncio.create_task(made.embed(["where is it?", "it"]))
+    question = asyncio.create_task(made.query("question"))
+    await asyncio.sleep(0)
+    model.gate.set()
+    _, vectors, _ = await asyncio.gather(bulk, few, question)
+    assert model.batches[1] == ["where is it?", "it", "question"]
+    assert np.array_equal(
+        vectors, fake_router_peers.HashingEmbedder().embed(["where is it?", "it"])
+    )
+
+
+async def test_batches_stay_small_when_much_is_urgent(slow):
+    import asyncio
+
+    model, made = slow
+    few = [asyncio.create_task(made.embed([f"{n} {k}" for k in range(3)])) for n in range(40)]
+    await asyncio.sleep(0)
+    model.gate.set()
+    await asyncio.gather(*few)
+    assert max(len(batch) for batch in model.batches) <= 32
+    assert sum(len(batch) for batch in model.batches) == 120
+
+
 async def test_model_is_not_asked_again_when_a_question_is_repeated(slow):
     model, made = slow
     model.gate.set()
