@@ -105,7 +105,6 @@ class Model(_Section):
             replay_rows=12,
             replay_weight=3.0,
             question_noise=0.8,
-            anchor_weight=4.0,
             continued_share=0.3,
         ),
         "default": Recipe(),

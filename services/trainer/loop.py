@@ -194,7 +194,7 @@ class Loop:
             replay = data.collate(replayed, self._pad)
             card_N_V = self._read(replay).logits_N_V.log_softmax(-1)
             divergence = F.kl_div(card_N_V, base_N_V, log_target=True, reduction="batchmean")
-            total = loss + settings.replay_weight * divergence
+            total = total + settings.replay_weight * divergence
         self._optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)

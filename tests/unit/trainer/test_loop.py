@@ -119,6 +119,24 @@ def test_the_output_is_unchanged_when_training_has_not_begun() -> None:
     assert torch.equal(training.base.model(ids).logits, expected)
 
 
+def test_questions_keep_their_meaning_when_they_are_anchored_beside_replay() -> None:
+    def moved(anchor_weight: float) -> float:
+        training = fresh(anchor_weight=anchor_weight, question_noise=0.0, continued_share=0.0)
+        ids = torch.tensor([training.base.prompt_ids(FACTS[0][0])])
+        before = _meaning(training.base, ids)
+        for _ in training.loop.run():
+            pass
+        return float((_meaning(training.base, ids) - before).norm())
+
+    assert moved(anchor_weight=50.0) < 0.5 * moved(anchor_weight=0.0)
+
+
+@torch.no_grad()
+def _meaning(base: bases.BaseModel, ids: torch.Tensor) -> torch.Tensor:
+    hidden: torch.Tensor = base.model(ids, output_hidden_states=True).hidden_states[-2][0, -1]
+    return hidden
+
+
 def test_only_lora_matrices_change_when_a_step_is_trained() -> None:
     training = fresh()
     own = {id(m) for adapter in training.adapters for m in (adapter.lora_a, adapter.lora_b)}
