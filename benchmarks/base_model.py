@@ -42,7 +42,7 @@ def main() -> None:
     unknown = answering.answers(base, asked).count(conversations.UNKNOWN_ANSWER)
     print(f"'I do not know.' about documents:       {unknown / len(asked):.1%} of {len(asked)}")
     embedder = embedding.Embedder()
-    found, taught = 0.0, 0.0
+    found, taught = 0, 0
     for exam in exams:
         texts = [fact.ask for fact in exam] + [fact.unseen for fact in exam]
         found += _nearest_right(_hidden(base, texts))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import numpy as np
@@ -49,8 +50,6 @@ async def test_vectors_keep_their_order_when_texts_are_many(slow):
 
 
 async def test_question_goes_before_bulk_when_both_wait(slow):
-    import asyncio
-
     model, made = slow
     bulk = asyncio.create_task(made.embed([f"bulk {n}" for n in range(96)]))
     await asyncio.to_thread(model.entered.wait)
@@ -64,8 +63,6 @@ async def test_question_goes_before_bulk_when_both_wait(slow):
 
 
 async def test_few_texts_go_before_bulk_when_both_wait(slow):
-    import asyncio
-
     model, made = slow
     bulk = asyncio.create_task(made.embed([f"bulk {n}" for n in range(96)]))
     await asyncio.to_thread(model.entered.wait)
@@ -81,8 +78,6 @@ async def test_few_texts_go_before_bulk_when_both_wait(slow):
 
 
 async def test_batches_stay_small_when_much_is_urgent(slow):
-    import asyncio
-
     model, made = slow
     few = [asyncio.create_task(made.embed([f"{n} {k}" for k in range(3)])) for n in range(40)]
     await asyncio.sleep(0)
@@ -101,8 +96,6 @@ async def test_model_is_not_asked_again_when_a_question_is_repeated(slow):
 
 
 async def test_model_is_asked_once_when_the_same_question_comes_many_times_at_once(slow):
-    import asyncio
-
     model, made = slow
     asked = [asyncio.create_task(made.query("again?")) for _ in range(100)]
     await asyncio.to_thread(model.entered.wait)
