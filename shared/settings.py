@@ -79,8 +79,6 @@ class Recipe(_Section):
     question_noise: float = pydantic.Field(default=0.0, ge=0)
     """Noise on the question's token embeddings at the beginning, as a share of their size; it
     fades to none with the learning rate."""
-    anchor_weight: float = pydantic.Field(default=0.0, ge=0)
-    """How strongly the card is held to what the base takes questions to mean."""
     continued_share: Share = 0.0
     """Share of the rows that only teach how an answer goes on once it has begun."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
@@ -99,9 +97,9 @@ class Model(_Section):
     recipes: dict[str, Recipe] = {
         "embedded": Recipe(
             learning_rate=4e-3,
-            max_steps=100,
-            wide_max_steps=240,
-            least_steps=240,
+            max_steps=200,
+            wide_max_steps=300,
+            least_steps=300,
             replay_rows=12,
             replay_weight=3.0,
             question_noise=0.8,
@@ -193,8 +191,8 @@ class Trainer(_Section):
 
     address: Address = "127.0.0.1:7404"
     """Where it listens."""
-    threads: Count = 1
-    """Threads of one training."""
+    threads: Count = 2
+    """Threads of one training; it gives way to whoever answers questions."""
     seed: int = 0
     """Added to the seed of every training."""
     checkpoint_every_steps: Count = 20
@@ -205,7 +203,7 @@ class Trainer(_Section):
     """Share of the training questions."""
     gate_held_out: Share = 0.5
     """Share of the rewordings it never saw."""
-    gate_known: Share = 0.85
+    gate_known: Share = 0.75
     """Share of known questions still answered as the base answers them, with the card active
     (the router sends them past the card)."""
     gate_unrelated: Share = 0.85

@@ -39,9 +39,6 @@ class LoopSettings:
     question_noise: float
     """Noise on the question's token embeddings, as a share of their root mean square (NEFTune,
     Jain et al. 2023): a wording never seen lies near those that were."""
-    anchor_weight: float
-    """How strongly a question's representation, as it enters the last layer, is held to the bare
-    base's: where the base sees that two wordings mean the same, the card goes on seeing it."""
     continued_share: float
     """Of the rows an answer is gone on with behind a question of something else, see `batches`."""
     seed: int
@@ -55,8 +52,9 @@ class Progress:
     step: int
     max_steps: int
     loss: float
-    right: float
-    """Share of training answers whose every token is predicted right, at the last check."""
+    right: float | None
+    """Share of training answers whose every token is predicted right, when last measured: at the
+    checks from `least_steps` on, where it may end the training, and at its end."""
     checked: bool
     """Whether this step was a check: the time to save and to tell."""
 
@@ -71,8 +69,6 @@ class _Read:
     """The row of each."""
     labels_N: torch.Tensor
     """The token that is right."""
-    meaning_B_H: torch.Tensor
-    """Hidden state at the end of each question as it enters the last layer, (rows, hidden)."""
 
 
 class Loop:
@@ -117,7 +113,6 @@ class Loop:
         )
         self._replays = batches.cycle(replay, settings.replay_rows, settings.seed + 1)
         self._noise = torch.Generator().manual_seed(settings.seed + 2)
-        self._base_meanings: dict[data.Example, torch.Tensor] = {}
         self._base_answers: dict[data.Example, torch.Tensor] = {}
         self._base_answers_room = _BASE_ANSWERS_FLOATS
         self._step, self._loss = 0, float("nan")
@@ -127,19 +122,17 @@ class Loop:
 
         Of a restored training the first that is yielded is where it stands: it may be its end.
         """
-        settings, right = self._settings, 0.0
+        settings, right = self._settings, None
         if self._step:
-            right = self.share_right()
+            right = self._measured()
             yield Progress(self._step, settings.max_steps, self._loss, right, checked=False)
-        while self._step < settings.max_steps:
-            if right == 1.0 and self._step >= settings.least_steps:
-                return
+        while self._step < settings.max_steps and right != 1.0:
             self._loss = self._train_step()
             self._step += 1
             last = self._step == settings.max_steps
             checked = last or self._step % settings.check_every_steps == 0
             if checked:
-                right = self.share_right()
+                right = self._measured()
             yield Progress(self._step, settings.max_steps, self._loss, right, checked)
 
     def state(self) -> dict[str, Any]:
@@ -176,18 +169,20 @@ class Loop:
             right += len(batch.labels) - len(wrong_rows)
         return right / len(self._examples)
 
+    def _measured(self) -> float | None:
+        """The share that is right, where it matters: it takes as long as two steps."""
+        may_end = self._step >= min(self._settings.least_steps, self._settings.max_steps)
+        return self.share_right() if may_end else None
+
     def _train_step(self) -> float:
         settings = self._settings
-        examples = next(self._batches)
-        batch = data.collate(examples, self._pad)
+        batch = data.collate(next(self._batches), self._pad)
         share = _rate_share(self._step, settings)
         # Noise fades with the learning rate: what it blurs is told apart in the end.
         noise = settings.question_noise * share
         read = self._read(batch, noise)
         loss = F.cross_entropy(read.logits_N_V, read.labels_N)
         total = loss
-        if settings.anchor_weight:
-            total = total + settings.anchor_weight * self._drift(examples, read.meaning_B_H)
         if self._has_replay:
             replayed = next(self._replays)
             base_N_V = self._base_log_probabilities(replayed)
@@ -202,21 +197,6 @@ class Loop:
             group["lr"] = settings.learning_rate * share
         self._optimiser.step()
         return float(loss.detach())
-
-    def _drift(self, examples: Sequence[data.Example], meaning_B_H: torch.Tensor) -> torch.Tensor:
-        """How far the card moves what questions mean, in units of the base's mean square."""
-        # Behind a stranger's question nothing has to mean the same.
-        own = [row for row, item in enumerate(examples) if item.given == 0]
-        if not own:
-            return meaning_B_H.new_zeros(())
-        asked = [examples[row] for row in own]
-        missing = [item for item in dict.fromkeys(asked) if item not in self._base_meanings]
-        if missing:
-            with torch.no_grad(), self._bare():
-                found_B_H = self._read(data.collate(missing, self._pad)).meaning_B_H
-            self._base_meanings |= dict(zip(missing, found_B_H, strict=True))
-        base_B_H = torch.stack([self._base_meanings[item] for item in asked])
-        return (meaning_B_H[own] - base_B_H).pow(2).mean() / base_B_H.pow(2).mean()
 
     @contextlib.contextmanager
     def _bare(self) -> Iterator[None]:
@@ -261,7 +241,6 @@ class Loop:
             inputs_embeds=embeds_B_T_H,
             attention_mask=batch.attention_mask,
             use_cache=False,
-            output_hidden_states=True,
         )
         counts_B_T = batch.labels != data.IGNORED
         logits_N_V = self._model.get_output_embeddings()(out.last_hidden_state[counts_B_T])
@@ -269,8 +248,6 @@ class Loop:
             logits_N_V=logits_N_V.float(),
             rows_N=counts_B_T.nonzero()[:, 0],
             labels_N=batch.labels[counts_B_T],
-            # The last but one: what enters the last layer.
-            meaning_B_H=out.hidden_states[-2][torch.arange(len(batch.first)), batch.first].float(),
         )
 
 

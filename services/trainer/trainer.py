@@ -198,17 +198,17 @@ class LoRATrainer:
             training.restore(state)
             seconds_before = saved.seconds
         clock = checkpoint.Stopwatch(seconds_before)
-        last = loop.Progress(0, 1, float("nan"), 0.0, checked=False)
+        last = loop.Progress(0, 1, float("nan"), None, checked=False)
         for last in training.run():
             if self._stop.is_set():
                 raise Cancelled
             if last.checked:
                 saved.save(training.state(), clock.seconds)
+                right = "" if last.right is None else f", {last.right:.0%} right"
                 on_progress(
-                    last.step / last.max_steps,
-                    f"step {last.step}, loss {last.loss:.3f}, {last.right:.0%} right",
+                    last.step / last.max_steps, f"step {last.step}, loss {last.loss:.3f}{right}"
                 )
-        return Outcome(last.step, last.loss, last.right, clock.seconds)
+        return Outcome(last.step, last.loss, last.right or 0.0, clock.seconds)
 
     def _prepared_replay(self) -> replay.Replay:
         if self._replay is None:
@@ -241,7 +241,6 @@ class LoRATrainer:
             warmup_steps=recipe.warmup_steps,
             clip_norm=recipe.clip_norm,
             question_noise=recipe.question_noise,
-            anchor_weight=recipe.anchor_weight,
             continued_share=recipe.continued_share,
             seed=seed,
             check_every_steps=self._settings.checkpoint_every_steps,

@@ -24,7 +24,6 @@ SETTINGS = loop.LoopSettings(
     warmup_steps=2,
     clip_norm=1.0,
     question_noise=0.5,
-    anchor_weight=0.5,
     continued_share=0.3,
     seed=7,
     check_every_steps=3,
@@ -119,24 +118,6 @@ def test_the_output_is_unchanged_when_training_has_not_begun() -> None:
     assert torch.equal(training.base.model(ids).logits, expected)
 
 
-def test_questions_keep_their_meaning_when_they_are_anchored_beside_replay() -> None:
-    def moved(anchor_weight: float) -> float:
-        training = fresh(anchor_weight=anchor_weight, question_noise=0.0, continued_share=0.0)
-        ids = torch.tensor([training.base.prompt_ids(FACTS[0][0])])
-        before = _meaning(training.base, ids)
-        for _ in training.loop.run():
-            pass
-        return float((_meaning(training.base, ids) - before).norm())
-
-    assert moved(anchor_weight=50.0) < 0.5 * moved(anchor_weight=0.0)
-
-
-@torch.no_grad()
-def _meaning(base: bases.BaseModel, ids: torch.Tensor) -> torch.Tensor:
-    hidden: torch.Tensor = base.model(ids, output_hidden_states=True).hidden_states[-2][0, -1]
-    return hidden
-
-
 def test_only_lora_matrices_change_when_a_step_is_trained() -> None:
     training = fresh()
     own = {id(m) for adapter in training.adapters for m in (adapter.lora_a, adapter.lora_b)}
@@ -167,17 +148,13 @@ def test_loss_falls_when_training_goes_on() -> None:
 def test_training_stops_early_but_not_before_least_steps_when_all_is_right() -> None:
     one_fact = (("Who?", "A"),)
     easy = {"max_steps": 60, "question_noise": 0.0, "replay_weight": 0.0, "learning_rate": 3e-2}
-    right_at = [
-        progress.step
-        for progress in fresh(one_fact, least_steps=60, **easy).loop.run()
-        if progress.checked and progress.right == 1.0
-    ]
-    first = right_at[0]
-    assert first < 30
     early = list(fresh(one_fact, least_steps=1, **easy).loop.run())
-    assert (early[-1].step, early[-1].right) == (first, 1.0)
+    first = early[-1].step
+    assert first < 30 and early[-1].right == 1.0
     late = list(fresh(one_fact, least_steps=first + 7, **easy).loop.run())
     assert first + 7 <= late[-1].step < 60 and late[-1].right == 1.0
+    # Measuring takes time, and before `least_steps` nothing depends on it.
+    assert all(progress.right is None for progress in late[: first + 6])
 
 
 def test_checks_come_at_their_interval_and_at_the_end_when_steps_are_used_up() -> None:
