@@ -97,7 +97,7 @@ class Model(_Section):
     recipes: dict[str, Recipe] = {
         "embedded": Recipe(
             learning_rate=4e-3,
-            max_steps=200,
+            max_steps=150,
             wide_max_steps=300,
             least_steps=300,
             replay_rows=12,

@@ -60,6 +60,10 @@ class Rewording:
         self._vectors: vectors.Vectors | None = None
         self._lock = asyncio.Lock()
 
+    async def prepare(self) -> None:
+        """Embeds the families, which takes a quarter of a minute once for each state folder."""
+        await self._shown_vectors()
+
     async def reword(self, question: str, most: int, others: Sequence[str] = ()) -> list[str]:
         """Other wordings of a question, which is not among them.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+
+import structlog
 
 from services.distiller import (
     delivery,
@@ -14,10 +17,13 @@ from services.distiller import (
     service,
 )
 from services.distiller.providers import documents, registry
+from shared import errors
 from shared import settings as config
 from shared.flight import store
 from shared.rpc import client, runs
 from shared.rpc import server as rpc_server
+
+_log = structlog.get_logger(__name__)
 
 
 async def serve(settings: config.Settings) -> None:
@@ -33,13 +39,9 @@ async def serve(settings: config.Settings) -> None:
     provider = registry.get_cloud_provider(
         settings.evolution, lambda: documents.DocumentProvider(folder, embed), os.environ
     )
+    rewords = rewording.Rewording(embed, cache_dir=state / "vectors")
     cloud = distiller.CloudDistiller(
-        provider,
-        journal.Journal(state / "tasks"),
-        settings.distiller,
-        # Embeds the families at the first distillation, not now: questions that come meanwhile
-        # have to be located within the time in which the factory gathers them.
-        rewording.Rewording(embed, cache_dir=state / "vectors"),
+        provider, journal.Journal(state / "tasks"), settings.distiller, rewords
     )
     datasets = store.StoreConnection(settings)
     deliver = delivery.Delivery(cloud, lambda data: datasets.put("dataset", data))
@@ -48,12 +50,23 @@ async def serve(settings: config.Settings) -> None:
         active, deliver.work, provider, knowledge.KnowledgeFolder(folder)
     )
     server = rpc_server.Server([servicer.add_to], settings.distiller.address)
+    preparing = asyncio.create_task(_prepare(rewords))
     try:
         await server.start()
         await rpc_server.until_signal()
     finally:
+        preparing.cancel()
         # First the runs: those who follow them would keep the server from stopping at once.
         await active.close()
         await server.stop()
         await provider.aclose()
         await router.close(None)
+
+
+async def _prepare(rewords: rewording.Rewording) -> None:
+    """Before the first skill is asked for, so that it does not wait for this."""
+    try:
+        await rewords.prepare()
+    except errors.SkillmeshError as error:
+        # The first distillation tries again, and says what is wrong to whoever waits for it.
+        _log.warning("question families are not embedded yet", reason=str(error))
