@@ -58,3 +58,15 @@ async def test_family_gives_its_wordings_when_a_question_is_near(tmp_path: pathl
     found = await made.reword("How long is Varnholt Bridge?", 5)
     assert "What is the length of the bridge at Varnholt?" in found
     assert "How long is Varnholt Bridge?" not in found
+
+
+async def test_families_are_not_embedded_again_when_they_were_prepared(
+    tmp_path: pathlib.Path,
+) -> None:
+    embedder = _Embedder()
+    made = rewording.Rewording(embedder.embed, [LENGTH], tmp_path)
+    await made.prepare()
+    assert embedder.texts == 1  # Of two wordings the first stands for the family.
+    await made.prepare()
+    assert embedder.texts == 1
+    assert list(tmp_path.glob("*.npy"))
