@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Sequence
 
 from services.distiller import filters, journal, vectors
-from services.distiller.documents import asking, ranking, reading
+from services.distiller.documents import asking, ranking, reading, words
 from services.distiller.providers import base
 from shared import errors
 from shared.flight import datasets
@@ -24,6 +24,8 @@ _LEAST_SIMILARITY = 0.40
 """Below this no passage speaks of what the question is about."""
 _ENOUGH_PROBABILITY = 0.8
 _MOST_SENTENCES = 3
+_LEAST_NEW_STEMS = 2
+"""An answer says more than the question by at least so many words."""
 _FILLED_UP_TO = 8
 """Where fewer questions were asked, the card also learns what else the document says: a question
 about it would be routed to the card. Beyond that, what nobody asked only stands in the way."""
@@ -117,6 +119,7 @@ class DocumentProvider(base.CloudProvider):
             sure += further.probability
         order = {passage: at for at, passage in enumerate(document.passages)}
         passages = sorted((one.passage for one in chosen), key=lambda one: order[one])
+        passages = _completed(query, passages, document.passages[order[passages[-1]] + 1 :])
         return datasets.QAPair(
             question=query,
             answer=" ".join(passage.text for passage in passages),
@@ -163,6 +166,24 @@ class DocumentProvider(base.CloudProvider):
                 )
             self._indexed = kept
             return list(kept.values())
+
+
+def _completed(
+    query: str, quoted: list[reading.Passage], after: Sequence[reading.Passage]
+) -> list[reading.Passage]:
+    """Adds the next sentence where the quoted ones only lead up to the answer.
+
+    `Plant a resistant variety.` names what `Which variety is resistant?` asks about, and no more.
+    """
+    kind, asked = words.wanted(query), words.stems(query)
+    texts = [passage.text for passage in quoted]
+    if not after or len(" ".join([*texts, after[0].text])) > filters.LONGEST_CHARACTERS:
+        return quoted
+    new = {stem for text in texts for stem in words.stems(text)} - asked
+    lacks_kind = not any(words.offers(text, kind, asked) for text in texts)
+    if len(new) < _LEAST_NEW_STEMS or (lacks_kind and words.offers(after[0].text, kind, asked)):
+        return [*quoted, after[0]]
+    return quoted
 
 
 def _unasked(document: reading.Document, passage: reading.Passage) -> list[datasets.QAPair]:

@@ -72,3 +72,26 @@ async def test_title_is_the_heading_when_pairs_come_from_a_document(teacher):
     request = base.QARequest("", ("Who built the Orun lighthouse?",))
     pairs = await teacher.generate_qa(request)
     assert await teacher.title(request, pairs) == "The Orun lighthouse"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Which variety resists brown rot?", "Marigan's Pride"),
+        ("Who led the last embassy to Karrow?", "Bishop Odo"),
+    ],
+    ids=["it only repeats the question", "it names nobody"],
+)
+async def test_the_next_sentence_is_quoted_too_when_one_only_leads_up_to_the_answer(
+    tmp_path: pathlib.Path, embed, question: str, answer: str
+):
+    (tmp_path / "guide.md").write_text(
+        "# Notes from Karrow\n\n"
+        "Orchards here suffer in wet years. Plant a variety that resists brown rot. Marigan's "
+        "Pride is the safest choice.\n\n"
+        "The city held out all summer. A last embassy was sent to negotiate. Bishop Odo was pelted "
+        "with herrings and turned back.\n"
+    )
+    teacher = documents.DocumentProvider(tmp_path, embed)
+    pairs = await teacher.generate_qa(base.QARequest("", (question,)))
+    assert grading.is_right(pairs[0].answer, answer)
