@@ -1,8 +1,9 @@
 """`make bench area=loop`: the whole learning loop, in real clusters, over documents and seeds.
 
 Each document gets a cluster of its own, empty but for that document, and the exam that `make demo`
-holds. The documents in `benchmarks/held_out` were written by authors who had not seen the code, and
-nothing was tuned on them; those in `benchmarks/documents` are the ones to tune on.
+holds. The documents in `benchmarks/held_out` were written by authors who had not seen the code.
+Nothing was tuned on those measured here; the others there, and those in `benchmarks/documents`,
+have been looked at to find causes and are the ones to tune on.
 """
 
 from __future__ import annotations
