@@ -62,12 +62,19 @@ def rows(small: Sequence[Run], large: Run) -> list[results.Row]:
             "unseen_right", _right([q for r in small for q in r.outcome.unseen]), "share", least=0.8
         ),
         results.Row(
+            "unseen_right_card_alone",
+            _right([q for r in small for q in r.outcome.unrewritten]),
+            "share",
+            note="put to the card, past the router and its rewriting",
+        ),
+        results.Row(
             "trained_right",
             _right([q for r in small for q in r.outcome.asked]),
             "share",
             least=0.95,
         ),
         results.Row("unseen_right_30", _right(large.outcome.unseen), "share", least=0.7),
+        results.Row("unseen_right_card_alone_30", _right(large.outcome.unrewritten), "share"),
         results.Row("trained_right_30", _right(large.outcome.asked), "share", least=0.95),
         results.Row(
             "known_right_after",
@@ -139,7 +146,8 @@ async def _examine(
             hijacked += bool((await services.ask(question, no_learning=True)).card)
         delays = await _delays(services)
     output.NOTES.print(
-        f"  trained {_right(outcome.asked):.0%}, unseen {_right(outcome.unseen):.0%}, "
+        f"  trained {_right(outcome.asked):.0%}, unseen {_right(outcome.unseen):.0%} "
+        f"(card alone {_right(outcome.unrewritten):.0%}), "
         f"hijacked {hijacked} of {len(unrelated)}, {outcome.learning_s:.0f} s, "
         f"{[task.error for task in outcome.tasks if task.error] or 'no errors'}",
         markup=False,

@@ -234,6 +234,10 @@ class Inference(_Section):
     """Longest answer, where a request does not say."""
     queue: Count = 256
     """Requests waiting at most; more are refused with RESOURCE_EXHAUSTED."""
+    query_rewriting: dict[str, Share] = {"embedded": 0.5}
+    """By base model: a routed question at least this similar (cosine) to one that its card was
+    trained on is answered as that one. Base models that are not listed see every question as it
+    was asked."""
 
 
 class Discovery(_Section):

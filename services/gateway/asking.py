@@ -65,6 +65,7 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> Non
                 "answer": answer.text,
                 "card": answer.card,
                 "confidence": answer.confidence,
+                "rewritten_query": answer.rewritten_query or None,
                 "dissonance": answer.dissonance,
                 "task_id": task.id if task else None,
             }
@@ -75,5 +76,7 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> Non
     output.RESULT.print(
         f"answered by {output.escape(who)}, confidence {answer.confidence:.2f}", style="dim"
     )
+    if answer.rewritten_query:
+        output.RESULT.print(f"read as: {output.escape(answer.rewritten_query)}", style="dim")
     if task is not None and not task.ended:
         output.RESULT.print(f"learning it: task {task.id} (`make tasks` follows it)", style="dim")

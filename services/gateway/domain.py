@@ -22,6 +22,8 @@ class Answer:
     dissonance: bool
     event_id: str
     """Of the dissonance event; empty where none left."""
+    rewritten_query: str = ""
+    """What the card was asked; empty where it was the question itself."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,6 +59,8 @@ class Outcome:
     document: str
     asked: tuple[Question, ...]
     unseen: tuple[Question, ...]
+    unrewritten: tuple[Question, ...]
+    """Those of `unseen`, put to the card itself: past the router and its rewriting."""
     known: tuple[Question, ...]
     tasks: tuple[domain.Task, ...]
     cards: tuple[LearnedCard, ...]
@@ -94,6 +96,8 @@ async def hold(
     asked_after = await _ask(services, "hard questions, after", asked)
     unseen_after = await _ask(services, "rewordings, after", unseen)
     known_after = await _ask(services, "known questions, after", known)
+    learners = [answer.card or "base" for answer in asked_after]
+    unrewritten = await _ask(services, "rewordings, the card alone", unseen, models=learners)
     answers = [fact.answer for fact in exam.facts]
     references = sorted({task.card for task in tasks if task.status == domain.COMPLETED})
     node = await services.node()
@@ -101,6 +105,7 @@ async def hold(
         document=exam.document.name,
         asked=_questions(asked, answers, asked_before, asked_after),
         unseen=_questions(unseen, answers, unseen_before, unseen_after),
+        unrewritten=_questions(unseen, answers, unseen_before, unrewritten),
         known=_questions(known, [one.answer for one in exam.known], known_before, known_after),
         tasks=tuple(tasks),
         cards=tuple([await _fetch(settings, card, cards_to) for card in references]),
@@ -110,21 +115,26 @@ async def hold(
 
 
 async def _ask(
-    services: peers.Peers, what: str, texts: Sequence[str], learning: bool = False
+    services: peers.Peers,
+    what: str,
+    texts: Sequence[str],
+    learning: bool = False,
+    models: Sequence[str] = (),
 ) -> list[domain.Answer]:
     """Asks all at once, as many users would; answers in the order of the questions."""
     answered = 0
     with following.Bars() as bars:
         bars.show(what, 0.0, "asking")
 
-        async def one(text: str) -> domain.Answer:
+        async def one(text: str, model: str) -> domain.Answer:
             nonlocal answered
-            answer = await services.ask(text, no_learning=not learning)
+            answer = await services.ask(text, no_learning=not learning, model=model)
             answered += 1
             bars.show(what, answered / len(texts), "asking", f"{answered} of {len(texts)}")
             return answer
 
-        return list(await asyncio.gather(*[one(text) for text in texts]))
+        chosen = models or ["auto"] * len(texts)
+        return list(await asyncio.gather(*map(one, texts, chosen)))
 
 
 async def _task_ids(services: peers.Peers, answers: Sequence[domain.Answer]) -> list[str]:

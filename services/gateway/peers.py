@@ -57,9 +57,17 @@ class Peers:
         for channel in self._channels:
             await channel.close(None)
 
-    async def ask(self, query: str, no_learning: bool = False) -> domain.Answer:
-        """Asks the inference node; no_learning: an unknown question starts no learning."""
-        request = inference_pb2.GenerateRequest(query=query, no_learning=no_learning)
+    async def ask(
+        self, query: str, no_learning: bool = False, model: str = "auto"
+    ) -> domain.Answer:
+        """Asks the inference node.
+
+        Args:
+            query: what.
+            no_learning: an unknown question starts no learning.
+            model: `auto`: the router decides; `base`; the reference of a card.
+        """
+        request = inference_pb2.GenerateRequest(query=query, model=model, no_learning=no_learning)
         reply = await client.call(self._inference.Generate, request, _ASK_DEADLINE_S)
         return domain.Answer(
             text=reply.answer,
@@ -67,6 +75,7 @@ class Peers:
             confidence=reply.confidence,
             dissonance=reply.dissonance,
             event_id=reply.event_id,
+            rewritten_query=reply.rewritten_query,
         )
 
     async def find_task(self, event_id: str, wait_s: float) -> domain.Task | None:

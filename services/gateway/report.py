@@ -47,8 +47,11 @@ def as_json(outcome: exam.Outcome, seed: int | None) -> dict[str, Any]:
             "answer": asked.expected,
             "ask": _question(asked),
             "unseen": _question(unseen),
+            "unseen_card_alone": _answer(alone.after, alone.right_after),
         }
-        for asked, unseen in zip(outcome.asked, outcome.unseen, strict=True)
+        for asked, unseen, alone in zip(
+            outcome.asked, outcome.unseen, outcome.unrewritten, strict=True
+        )
     ]
     return {
         "document": outcome.document,
@@ -79,6 +82,7 @@ def summary(outcome: exam.Outcome) -> dict[str, Any]:
         "asked_right_after": sum(one.right_after for one in outcome.asked),
         "unseen_right_before": sum(one.right_before for one in outcome.unseen),
         "unseen_right_after": sum(one.right_after for one in outcome.unseen),
+        "unseen_right_card_alone": sum(one.right_after for one in outcome.unrewritten),
         "known": len(outcome.known),
         "known_right_before": sum(one.right_before for one in outcome.known),
         "known_right_after": sum(one.right_after for one in outcome.known),
@@ -97,7 +101,8 @@ def _lines(counts: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "unseen wording right",
-            f"{counts['unseen_right_after']}/{facts} (before: {counts['unseen_right_before']})",
+            f"{counts['unseen_right_after']}/{facts} (before: {counts['unseen_right_before']}; "
+            f"without rewriting: {counts['unseen_right_card_alone']})",
         ),
         (
             "known questions right",
@@ -116,7 +121,7 @@ def _facts(outcome: exam.Outcome) -> rich.table.Table:
                 output.escape(label + one.text),
                 output.escape(one.expected),
                 _marked(one.before.text, one.right_before),
-                _marked(one.after.text, one.right_after),
+                _marked(one.after.text, one.right_after) + _rewriting(one.after),
             )
     return table
 
@@ -156,6 +161,12 @@ def _marked(text: str, right: bool) -> str:
     return f"{mark} {output.escape(text)}"
 
 
+def _rewriting(answer: domain.Answer) -> str:
+    if not answer.rewritten_query:
+        return ""
+    return f"\n[dim]read as: {output.escape(answer.rewritten_query)}[/dim]"
+
+
 def _question(one: exam.Question) -> dict[str, Any]:
     return {
         "question": one.text,
@@ -170,4 +181,5 @@ def _answer(answer: domain.Answer, right: bool) -> dict[str, Any]:
         "right": right,
         "card": answer.card,
         "confidence": answer.confidence,
+        "rewritten_query": answer.rewritten_query or None,
     }

@@ -43,6 +43,10 @@ class Candidate:
 
     card: str
     probability: float
+    similarity: float = 0.0
+    """Cosine of the question to the nearest one that the card was trained on."""
+    nearest_example: str = ""
+    """That one; empty where none is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Answer:
 
     generation: engines.Generation
     routing: Routing
+    rewritten_query: str = ""
+    """What the card was asked; empty where it was the question itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +86,20 @@ Route = Callable[[str, bool, float], Awaitable[Routing]]
 class Answering:
     """Answers questions with the best that this node has."""
 
-    def __init__(self, engine: engines.ArrowEngine, route: Route) -> None:
-        """Takes the engine and the way to the router."""
+    def __init__(
+        self, engine: engines.ArrowEngine, route: Route, rewriting: float | None = None
+    ) -> None:
+        """Takes the engine and the way to the router.
+
+        Args:
+            engine: answers.
+            route: asks the router.
+            rewriting: a routed question at least this similar (cosine) to one that the card was
+                trained on is answered as that one; None: never.
+        """
         self._engine = engine
         self._route = route
+        self._rewriting = rewriting
 
     async def answer(self, question: Question) -> Answer:
         """Answers as a whole; see `stream`."""
@@ -103,21 +119,23 @@ class Answering:
             errors.SkillmeshError: see `ArrowEngine.stream`.
         """
         _check(question.query)
-        routing = Routing()
+        routing, rewritten = Routing(), ""
         if question.model in ("", AUTO):
             routing = await self._ask_router(question)
-            card = None if routing.dissonance else self._best(routing)
+            best = None if routing.dissonance else self._best(routing)
+            card = best.card if best else None
+            rewritten = self._rewritten(question.query, best) if best else ""
         elif question.model == BASE:
             card = None
         else:
             card = self._named(question.model)
         # Nothing is awaited between the choice of a card and the engine's check that it is there.
         pieces = self._engine.stream(
-            question.query, card, question.max_new_tokens, question.deadline_s
+            rewritten or question.query, card, question.max_new_tokens, question.deadline_s
         )
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
-                final = None if piece.final is None else Answer(piece.final, routing)
+                final = None if piece.final is None else Answer(piece.final, routing, rewritten)
                 yield AnswerPiece(piece.text, final)
 
     async def _ask_router(self, question: Question) -> Routing:
@@ -128,7 +146,7 @@ class Answering:
             _log.warning("router not reached; the bare base answers", reason=str(error))
             return Routing()
 
-    def _best(self, routing: Routing) -> str | None:
+    def _best(self, routing: Routing) -> Candidate | None:
         """The best candidate on this node; None if only the bare base is left."""
         resident = self._engine.resident()
         for place, candidate in enumerate(routing.candidates):
@@ -136,10 +154,16 @@ class Answering:
             # it is likelier to fit than that none does.
             likely = place == 0 or candidate.probability > routing.none_probability
             if likely and candidate.card in resident:
-                return candidate.card
+                return candidate
         if routing.candidates:
             _log.info("card not resident; the bare base answers", card=routing.candidates[0].card)
         return None
+
+    def _rewritten(self, query: str, candidate: Candidate) -> str:
+        """The question that the card was trained on, where it says the same; else nothing."""
+        if self._rewriting is None or candidate.similarity < self._rewriting:
+            return ""
+        return candidate.nearest_example if candidate.nearest_example != query else ""
 
     def _named(self, reference: str) -> str:
         name, selector = manifests.split_reference(reference)

@@ -65,7 +65,11 @@ async def running(
         servicer = service.InferenceService(
             f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
             arrow_engine,
-            answering.Answering(arrow_engine, router.route),
+            answering.Answering(
+                arrow_engine,
+                router.route,
+                settings.inference.query_rewriting.get(settings.model.base),
+            ),
             cards,
         )
 

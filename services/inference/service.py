@@ -87,7 +87,10 @@ class RouterClient:
         response = await client.call(self._stub.Route, request, deadline_s)
         return answering.Routing(
             candidates=tuple(
-                answering.Candidate(found.card, found.probability) for found in response.candidates
+                answering.Candidate(
+                    found.card, found.probability, found.similarity, found.nearest_example
+                )
+                for found in response.candidates
             ),
             none_probability=response.none_probability,
             confidence=response.confidence,
@@ -115,4 +118,5 @@ def _response(answer: answering.Answer) -> inference_pb2.GenerateResponse:
         event_id=answer.routing.event_id,
         prompt_tokens=answer.generation.prompt_tokens,
         new_tokens=answer.generation.new_tokens,
+        rewritten_query=answer.rewritten_query,
     )

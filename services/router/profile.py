@@ -28,7 +28,9 @@ class Card:
     domain: str
     description: str
     examples: tuple[str, ...]
-    """Example questions; the description alone for a virtual candidate."""
+    """Example questions, or what stands in for them."""
+    stand_in: bool = False
+    """Whether the description stands in for examples that nobody knows."""
 
     @property
     def identity(self) -> str:
@@ -72,7 +74,14 @@ def from_manifest(record_name: str, digest: str, manifest: manifests.Manifest) -
     examples = manifest.routing.examples if manifest.routing else ()
     told = tuple(dict.fromkeys(text.strip() for text in examples if text.strip()))
     stand_in = manifest.description.strip() or record_name.replace("-", " ")
-    return Card(record_name, digest, manifest.domain, manifest.description, told or (stand_in,))
+    return Card(
+        record_name,
+        digest,
+        manifest.domain,
+        manifest.description,
+        told or (stand_in,),
+        stand_in=not told,
+    )
 
 
 def build(card: Card, examples: Sequence[Question]) -> Profile:

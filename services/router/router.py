@@ -35,6 +35,7 @@ class Candidate:
     similarity: float
     """Cosine to the nearest example question."""
     nearest_example: str
+    """Empty for a card that is known by its description alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,8 @@ class LoRARouter:
             raise errors.InvalidInputError(
                 f"virtual candidate {name!r} has no description; there is nothing to compare with"
             )
-        card = profile.Card(name, digest, domain, description, (description.strip(),))
+        examples = (description.strip(),)
+        card = profile.Card(name, digest, domain, description, examples, stand_in=True)
         async with self._changing:
             await self._add({name: card}, virtual=True)
 
@@ -244,13 +246,16 @@ def _share(
     shares_C = np.exp(logits_C - logits_C.max())
     probabilities_C = confidence * shares_C / shares_C.sum()
     best = np.argsort(-logits_C, kind="stable")[:top_k]
-    candidates = tuple(
-        Candidate(
-            card=index.profiles[at].identity,
-            probability=float(probabilities_C[at]),
-            similarity=float(evidence.nearest[at]),
-            nearest_example=index.profiles[at].examples[int(evidence.nearest_example[at])].text,
+    candidates = []
+    for at in best:
+        found = index.profiles[at]
+        nearest = found.examples[int(evidence.nearest_example[at])].text
+        candidates.append(
+            Candidate(
+                card=found.identity,
+                probability=float(probabilities_C[at]),
+                similarity=float(evidence.nearest[at]),
+                nearest_example="" if found.card.stand_in else nearest,
+            )
         )
-        for at in best
-    )
-    return candidates, confidence
+    return tuple(candidates), confidence

@@ -60,6 +60,7 @@ class GenerateResponse(_message.Message):
     EVENT_ID_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     card: _builtins.str
     """name@digest that answered; empty: the bare base model"""
@@ -68,6 +69,8 @@ class GenerateResponse(_message.Message):
     event_id: _builtins.str
     prompt_tokens: _builtins.int
     new_tokens: _builtins.int
+    rewritten_query: _builtins.str
+    """what the card was asked, where it is not the query itself"""
     def __init__(
         self,
         *,
@@ -78,10 +81,11 @@ class GenerateResponse(_message.Message):
         event_id: _builtins.str = ...,
         prompt_tokens: _builtins.int = ...,
         new_tokens: _builtins.int = ...,
+        rewritten_query: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

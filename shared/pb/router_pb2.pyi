@@ -66,6 +66,7 @@ class RouteCandidate(_message.Message):
     similarity: _builtins.float
     """cosine to the nearest example question"""
     nearest_example: _builtins.str
+    """empty for a card that is known by its description alone"""
     def __init__(
         self,
         *,

@@ -260,7 +260,13 @@ async def test_card_answers_when_it_is_published_and_its_successor_after_it(stor
         found = await node.ask()
         assert (found.card, found.answer) == (one, _expected(first))
         assert found.confidence == pytest.approx(0.9)
-        assert found.answer != bare.answer
+        assert found.answer != bare.answer and found.rewritten_query == ""
+
+        [routed] = node.router.response.candidates
+        routed.similarity, routed.nearest_example = 0.8, "Who made it?"
+        similar = await node.ask()
+        assert similar.rewritten_query == "Who made it?"
+        assert similar.answer == _expected(first, "Who made it?") != found.answer
 
         two = await _publish(store, second)
         await node.until_swapped_to(two)

@@ -12,12 +12,19 @@ import rich.console
 from services.gateway import demo, domain, exam, output, report
 
 
-def answer(text: str) -> domain.Answer:
-    return domain.Answer(text=text, card="", confidence=0.5, dissonance=True, event_id="")
+def answer(text: str, rewritten: str = "") -> domain.Answer:
+    return domain.Answer(
+        text=text,
+        card="",
+        confidence=0.5,
+        dissonance=True,
+        event_id="",
+        rewritten_query=rewritten,
+    )
 
 
-def question(before: str, after: str, expected: str = "Ann Lee") -> exam.Question:
-    return exam.Question("Who [b]?", expected, answer(before), answer(after))
+def question(before: str, after: str, expected: str = "Ann Lee", read: str = "") -> exam.Question:
+    return exam.Question("Who [b]?", expected, answer(before), answer(after, read))
 
 
 def outcome(status: str = domain.COMPLETED, right: int = 2) -> exam.Outcome:
@@ -42,7 +49,8 @@ def outcome(status: str = domain.COMPLETED, right: int = 2) -> exam.Outcome:
     return exam.Outcome(
         document="people.md",
         asked=tuple(asked),
-        unseen=(question("No.", "The Ann Lee"), question("No.", "Bob")),
+        unseen=(question("No.", "The Ann Lee", read="Who is [it]?"), question("No.", "Bob")),
+        unrewritten=(question("No.", "Eve"), question("No.", "Bob")),
         known=(question("Paris.", "Paris.", "Paris"), question("Two.", "I do not know.", "Two")),
         tasks=(task,),
         cards=(exam.LearnedCard("ann@1", pathlib.Path("ann.lora.arrow"), 90_000, 8, 28),),
@@ -54,7 +62,7 @@ def outcome(status: str = domain.COMPLETED, right: int = 2) -> exam.Outcome:
 def test_counts_right_answers_when_summed_up() -> None:
     counts = report.summary(outcome())
     assert counts["asked_right_before"] == 0 and counts["asked_right_after"] == 2
-    assert counts["unseen_right_after"] == 1
+    assert counts["unseen_right_after"] == 1 and counts["unseen_right_card_alone"] == 0
     assert counts["known_right_before"] == 2 and counts["known_right_after"] == 1
     assert counts["known_unchanged"] == 1
 
@@ -71,7 +79,10 @@ def test_adds_repeated_stages_and_swaps_when_printed_as_json(
         "right": True,
         "card": "",
         "confidence": 0.5,
+        "rewritten_query": None,
     }
+    assert printed["facts"][0]["unseen"]["after"]["rewritten_query"] == "Who is [it]?"
+    assert printed["facts"][0]["unseen_card_alone"]["answer"] == "Eve"
     assert printed["cards"][0]["size_bytes"] == 90_000
 
 
@@ -79,7 +90,17 @@ def test_shows_expected_beside_given_when_printed_for_people() -> None:
     console = rich.console.Console(file=io.StringIO(), width=120)
     report.show(outcome(), console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("Who [b]?", "Ann Lee", "I do not know.", "10.5", "ann.lora.arrow", "90 kB", "2/2"):
+    for part in (
+        "read as: Who is [it]?",
+        "without rewriting: 0",
+        "Who [b]?",
+        "Ann Lee",
+        "I do not know.",
+        "10.5",
+        "ann.lora.arrow",
+        "90 kB",
+        "2/2",
+    ):
         assert part in printed
 
 

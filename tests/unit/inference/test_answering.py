@@ -67,6 +67,40 @@ async def test_best_resident_card_answers_when_the_router_decides(engine, routin
     assert router.asked == [("Who?", True, answering.ROUTE_DEADLINE_S)]
 
 
+@pytest.mark.parametrize(
+    ("similarity", "nearest", "limit", "asked"),
+    [
+        (0.8, "Who is it?", 0.5, "Who is it?"),
+        (0.5, "Who is it?", 0.5, "Who is it?"),
+        (0.4, "Who is it?", 0.5, "Who?"),
+        (0.8, "Who is it?", None, "Who?"),
+        (0.8, "", 0.5, "Who?"),
+        (1.0, "Who?", 0.5, "Who?"),
+    ],
+)
+async def test_routed_question_is_read_as_a_similar_one_that_the_card_knows(
+    engine, monkeypatch, similarity, nearest, limit, asked
+):
+    heard = []
+    stream = engine.stream
+    monkeypatch.setattr(
+        engine, "stream", lambda query, *rest: heard.append(query) or stream(query, *rest)
+    )
+    routing = answering.Routing((answering.Candidate("a@2", 0.9, similarity, nearest),), 0.1, 0.9)
+    answers = answering.Answering(engine, FakeRouter(routing).route, limit)
+    found = await answers.answer(answering.Question("Who?"))
+    assert heard == [asked]
+    assert found.rewritten_query == (asked if asked != "Who?" else "")
+
+
+@pytest.mark.parametrize("model", ["a", "base"])
+async def test_question_is_not_rewritten_when_the_model_is_named(engine, model):
+    routing = answering.Routing((answering.Candidate("a@2", 0.9, 0.8, "Who is it?"),), 0.1, 0.9)
+    answers = answering.Answering(engine, FakeRouter(routing).route, 0.5)
+    found = await answers.answer(answering.Question("Who?", model))
+    assert found.rewritten_query == ""
+
+
 @pytest.mark.parametrize("error", [errors.UnavailableError("x"), errors.DeadlineError("x")])
 async def test_base_answers_when_the_router_is_away(engine, error):
     router = FakeRouter(_routing(("a@2", 0.9)))

@@ -108,6 +108,7 @@ async def test_card_is_found_by_description_when_it_is_virtual(lora_router):
     fitting = await lora_router.select("What is the height of the Skarnholm lighthouse?")
     other = await lora_router.select("What is the height of the Brunwick aqueduct?")
     assert fitting.candidates[0].card == f"skarn@{'a' * 64}"
+    assert fitting.candidates[0].nearest_example == ""
     assert fitting.confidence > other.confidence
     assert lora_router.names == frozenset()
 
