@@ -19,6 +19,9 @@ _SEED = 20250
 _PRACTICE_PAIRS = 18
 _UNTOLD_FACTS = 4
 _INVENTED_QUESTIONS = 300
+_NAMELESS_QUESTIONS = 100
+_CAPITAL_SHARE = 0.7
+_SMALL_NAME_SHARE = 0.4
 _KNOWN_QUESTIONS_EACH = 1
 _SMALL_TALK = (
     "Hello!", "Good evening, how do you do?", "Thank you very much.", "See you tomorrow.",
@@ -27,6 +30,7 @@ _SMALL_TALK = (
     "Write a short letter to my aunt.", "Correct the grammar of this sentence.", "Yes, please.",
     "Give me some advice on learning to swim.", "How do I boil an egg?", "What is 17 plus 25?",
     "Translate good night into Spanish.", "Which film should I watch tonight?", "Why?",
+    "Hm.", "And?", "asdf", "test", "1234",
 )  # fmt: skip
 
 
@@ -35,9 +39,15 @@ class PracticeCard:
     """A made-up card with questions that belong to it and are not among its examples."""
 
     examples: tuple[str, ...]
+    statements: tuple[str, ...]
+    """What the card says."""
     held_out: tuple[str, ...]
+    nameless: tuple[str, ...]
+    """Questions that belong to it and do not name the thing."""
+    namesakes: tuple[str, ...]
+    """The same questions about things of that kind whose names are ordinary words."""
     untold: tuple[str, ...]
-    """Questions about the same thing that the card has no answer to."""
+    """Questions about the same thing, named or not, that the card has no answer to."""
 
 
 def unrelated(vocabulary: Sequence[str]) -> tuple[str, ...]:
@@ -50,7 +60,11 @@ def unrelated(vocabulary: Sequence[str]) -> tuple[str, ...]:
         _first_upper(rng.choice(family.questions).format(x=inventor.entity(), y=inventor.entity()))
         for family in rng.choices(families.load(), k=_INVENTED_QUESTIONS)
     ]
-    return tuple(dict.fromkeys([*_SMALL_TALK, *known, *invented]))
+    nameless = [
+        _first_upper(rng.choice(family.questions).format(x=_unnamed(inventor.noun(), rng)))
+        for family in rng.choices(_about_one_thing(), k=_NAMELESS_QUESTIONS)
+    ]
+    return tuple(dict.fromkeys([*_SMALL_TALK, *known, *invented, *nameless]))
 
 
 def practice(vocabulary: Sequence[str]) -> tuple[PracticeCard, ...]:
@@ -61,7 +75,7 @@ def practice(vocabulary: Sequence[str]) -> tuple[PracticeCard, ...]:
     """
     rng = random.Random(_SEED + 1)
     inventor = _inventor(vocabulary, rng)
-    usable = [f for f in families.load() if not f.takes_second]
+    usable = _about_one_thing()
     found = []
     for pair in range(_PRACTICE_PAIRS):
         # From one fact alone to a page full of them.
@@ -74,10 +88,13 @@ def practice(vocabulary: Sequence[str]) -> tuple[PracticeCard, ...]:
             ("{n} {k}", "{n}", "the {k} {n}"), ("the {o} of the {n} {k}", "the {o} of {n}", "{n}"),
             ("{n}'s {k}", "the {k} of {n}", "the {n} {k}"),
         ))  # fmt: skip
+        # Substances, illnesses and many programs are written without a capital.
+        small = rng.random() < _SMALL_NAME_SHARE
         for _ in range(2):
             name = inventor.name() if rng.random() < 0.6 else f"{inventor.name()} {inventor.name()}"
+            name = name.lower() if small else name
             things = [shape.format(n=name, k=noun, o=other) for shape in shapes]
-            found.append(_card(asked, untold, things, rng))
+            found.append(_card(asked, untold, things, noun, inventor, rng))
     return tuple(found)
 
 
@@ -85,17 +102,53 @@ def _card(
     asked: Sequence[families.Family],
     untold: Sequence[families.Family],
     things: Sequence[str],
+    noun: str,
+    inventor: invention.Inventor,
     rng: random.Random,
 ) -> PracticeCard:
-    """The first way to call the thing is the card's; askers use the others too."""
-    examples, held_out = [], []
+    """The first way to call the thing is the card's; askers use the others too.
+
+    Its statements also name a place that the examples do not, and some askers say that place
+    instead.
+    """
+    place = inventor.name()
+    elsewhere = f"the {noun} {rng.choice(('in', 'at', 'of', 'near'))} {place}"
+    examples, statements, held_out, nameless, namesakes = [], [], [], [], []
     for family in asked:
         wordings = rng.sample(family.questions, len(family.questions))
-        told = wordings[: rng.randint(3, len(wordings) - 2)]
+        told = wordings[: rng.randint(3, len(wordings) - 3)]
         examples += [_first_upper(w.format(x=things[0])) for w in told]
         held_out += [_first_upper(w.format(x=rng.choice(things))) for w in wordings[-2:]]
-    others = [_first_upper(rng.choice(f.questions).format(x=things[0])) for f in untold]
-    return PracticeCard(tuple(examples), tuple(held_out), tuple(others))
+        statement = rng.choice(family.statements)
+        called = rng.choice((things[0], things[0], elsewhere, "it"))
+        said = statement.format(x=called, v=inventor.value(family.value))
+        statements.append(_first_upper(f"{said}."))
+        if place in said:
+            held_out.append(_first_upper(wordings[-3].format(x=elsewhere)))
+        nameless.append(_first_upper(wordings[-3].format(x=_unnamed(noun, rng))))
+        name = f"{inventor.word()} {inventor.word()} {noun}"
+        name = name.title() if rng.random() < _CAPITAL_SHARE else name
+        namesakes.append(_first_upper(rng.choice(wordings).format(x=f"the {name}")))
+    others = [
+        _first_upper(rng.choice(f.questions).format(x=x))
+        for f, x in zip(untold, (things[0], things[0], things[0], _unnamed(noun, rng)), strict=True)
+    ]
+    return PracticeCard(
+        tuple(examples),
+        tuple(statements),
+        tuple(held_out),
+        tuple(nameless),
+        tuple(namesakes),
+        tuple(others),
+    )
+
+
+def _about_one_thing() -> list[families.Family]:
+    return [family for family in families.load() if not family.takes_second]
+
+
+def _unnamed(noun: str, rng: random.Random) -> str:
+    return rng.choice(("it", f"the {noun}", f"this {noun}"))
 
 
 def _inventor(vocabulary: Sequence[str], rng: random.Random) -> invention.Inventor:

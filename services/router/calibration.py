@@ -22,16 +22,18 @@ Matrix = npt.NDArray[np.float64]
 _Row = tuple[Matrix, float, float]
 """Features, label and weight."""
 FEATURES = (
-    "nearest", "nearest_three", "centroid", "remoteness", "anchor", "foreign", "unexplained",
+    "nearest", "nearest_three", "centroid", "remoteness", "said", "anchor", "shared", "foreign",
+    "misnamed", "unexplained",
 )  # fmt: skip
 """Fields of `Evidence`; the square of the anchor comes as one feature more, because half a name
 (the Tarn Holm for the Skarn Holm Lighthouse) is worth far less than half of the whole name."""
 _RIDGE = 1.0
 _NEWTON_STEPS = 12
-_HARDEST = 3
 _UNTOLD_WEIGHT = 0.5
 """A question about the right thing that the card has no answer to is only half a stranger: from a
 new wording of a fact that the card has, vectors and words hardly tell it apart."""
+_NAMELESS_WEIGHT = 0.5
+"""Most questions name what they are about."""
 _ROWS_OF_ONE_CARD = 12
 _ROWS_OF_ALL_CARDS = 240
 _SAME_SUBJECT_ANCHOR = 0.6
@@ -91,30 +93,46 @@ def fit(parts: Sequence[Rows]) -> Model:
     return Model(weights, float(beta[-1] - centre @ weights))
 
 
+@dataclasses.dataclass(frozen=True)
+class Askers:
+    """Questions put to one made-up card."""
+
+    belonging: Sequence[profiles.Question]
+    """It answers them, and no other card does."""
+    nameless: Sequence[profiles.Question]
+    """It answers them, and they do not say what they are about: others may as well."""
+    namesakes: Sequence[profiles.Question]
+    """It would answer them, were they not about something else."""
+    untold: Sequence[profiles.Question]
+    """About its subject, and it has no answer to them."""
+
+
 def practise(
     cards: Sequence[profiles.Profile],
-    held_out: Sequence[Sequence[profiles.Question]],
-    untold: Sequence[Sequence[profiles.Question]],
+    askers: Sequence[Askers],
     unrelated: Sequence[profiles.Question],
 ) -> Rows:
     """Rows from made-up cards: each one's held-out questions, and the hardest strangers.
 
     Args:
-        cards: practice cards, in an order of their own identities.
-        held_out: for each card, questions that belong to it.
-        untold: for each card, questions about its subject that it has no answer to.
+        cards: practice cards.
+        askers: of each card, questions that are not among its examples.
         unrelated: questions that belong to none.
     """
     index = indexes.Index(cards)
     place = {profile.identity: at for at, profile in enumerate(index.profiles)}
     found: list[_Row] = []
-    for card, belonging, missing in zip(cards, held_out, untold, strict=True):
+    for card, asked in zip(cards, askers, strict=True):
         own = place[card.identity]
-        for question in belonging:
+        for question in asked.nameless:
+            found.append((features(index.search(question))[own], 1.0, _NAMELESS_WEIGHT))
+        for question in asked.belonging:
             rows = features(index.search(question))
             found.append((rows[own], 1.0, 1.0))
             found += [(row, 0.0, 1.0) for row in _hardest(np.delete(rows, own, axis=0))]
-        for question in missing:
+        for question in asked.namesakes:
+            found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))]
+        for question in asked.untold:
             found.append((features(index.search(question))[own], 0.0, _UNTOLD_WEIGHT))
     for question in unrelated:
         found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))]
@@ -138,17 +156,17 @@ def observe(index: indexes.Index, unrelated: Sequence[profiles.Question]) -> Row
             question = card.examples[number]
             rest = [*card.examples[:number], *card.examples[number + 1 :]]
             if rest:
-                alone = indexes.Index([profiles.build(card.card, rest)])
+                alone = indexes.Index([profiles.build(card.card, rest, card.statements)])
                 found.append((features(alone.search(question))[0], 1.0, 1.0))
             evidence = index.search(question)
             stranger = (evidence.anchor < _SAME_SUBJECT_ANCHOR) & (
                 evidence.nearest < _SAME_QUESTION_COSINE
             )
             stranger[at] = False
-            found += [(row, 0.0, 1.0) for row in _hardest(features(evidence)[stranger])[:1]]
+            found += [(row, 0.0, 1.0) for row in _hardest(features(evidence)[stranger])]
     if cards:
         for question in unrelated[:: max(1, len(unrelated) // _ROWS_OF_ALL_CARDS)]:
-            found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))[:1]]
+            found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))]
     return _rows(found)
 
 
@@ -158,9 +176,9 @@ def sigmoid(x: Matrix) -> Matrix:
 
 
 def _hardest(rows_C_F: Matrix) -> Matrix:
-    """The rows that look most like a match: near, and about the same words."""
+    """The row that looks most like a match, near and about the same words; none of none."""
     likeness = rows_C_F[:, FEATURES.index("nearest")] + rows_C_F[:, FEATURES.index("anchor")]
-    return rows_C_F[np.argsort(-likeness, kind="stable")[:_HARDEST]]
+    return rows_C_F[np.argsort(-likeness, kind="stable")[:1]]
 
 
 def _rows(found: Sequence[_Row]) -> Rows:

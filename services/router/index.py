@@ -10,11 +10,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from services.router import profile as profiles
+from services.router import words
 
 Column = npt.NDArray[np.float64]
 _NEAREST = 3
@@ -32,12 +34,18 @@ class Evidence:
     """Cosine to the centroid."""
     remoteness: Column
     """Distance from the centroid over the distance usual for the card's own examples."""
+    said: Column
+    """Cosine to the nearest statement; to the nearest example where no statement is known."""
     anchor: Column
     """Salience of the question's word that the card is most about (0 to 1)."""
+    shared: Column
+    """Weight of the question's heaviest word that the card contains, too (0 to 2)."""
     foreign: Column
-    """Weight of the question's heaviest word that no example of the card contains (0 to 1.5)."""
+    """Weight of the question's heaviest word that the card does not contain (0 to 2)."""
+    misnamed: Column
+    """1 where the question says a name that the card does not contain, else 0."""
     unexplained: Column
-    """Share of the weight of the question's words that no example of the card contains."""
+    """Share of the weight of the question's words that the card does not contain."""
     nearest_example: npt.NDArray[np.int64]
     """Index of the nearest example within its card."""
 
@@ -59,8 +67,13 @@ class Index:
         self._spreads = np.array([p.spread for p in self.profiles])
         self._postings: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
         for at, found_profile in enumerate(self.profiles):
-            for word, salience in found_profile.salience.items():
+            told = {word for one in found_profile.statements for word in one.words}
+            saliences = dict.fromkeys(told, 0.0) | dict(found_profile.salience)
+            for word, salience in saliences.items():
                 self._postings[word].append((at, salience))
+        said = [(at, s.vector) for at, p in enumerate(self.profiles) for s in p.statements]
+        self._speaker = np.array([at for at, _ in said], dtype=np.int64)
+        self._statements_S_D = np.stack([v for _, v in said]) if said else np.zeros((0, 0))
 
     def __len__(self) -> int:
         return len(self.profiles)
@@ -74,7 +87,8 @@ class Index:
         """Compares a question with every card; an empty index gives empty arrays."""
         if not self.profiles:
             none = np.zeros(0)
-            return Evidence(none, none, none, none, none, none, none, np.zeros(0, dtype=np.int64))
+            nothing: dict[str, Any] = {c.name: none for c in dataclasses.fields(Evidence)}
+            return Evidence(**nothing | {"nearest_example": np.zeros(0, dtype=np.int64)})
         similarity_R = (self._examples_R_D @ question.vector).astype(np.float64)
         # Within each card the most similar example comes first, ties in the card's own order.
         order = np.lexsort((-similarity_R, self._owner))
@@ -84,28 +98,39 @@ class Index:
         best_C_3 = np.where(inside, similarity_R[order][places_C_3], 0.0)
         centroid = (self._centroids_C_D @ question.vector).astype(np.float64)
         distance = np.sqrt(np.maximum(2.0 - 2.0 * centroid, 0.0))
-        anchor, foreign, unexplained = self._compare_words(question)
+        anchor, shared, foreign, unexplained = self._compare_words(question)
         return Evidence(
             nearest=best_C_3[:, 0],
             nearest_three=best_C_3.sum(axis=1) / inside.sum(axis=1),
             centroid=centroid,
             remoteness=distance / np.maximum(self._spreads, 0.5),
+            said=self._nearest_statement(question, best_C_3[:, 0]),
             anchor=anchor,
+            shared=shared,
             foreign=foreign,
+            misnamed=(foreign >= words.NAME_WEIGHT).astype(np.float64),
             unexplained=unexplained,
             nearest_example=order[self._starts] - self._starts,
         )
 
-    def _compare_words(self, question: profiles.Question) -> tuple[Column, Column, Column]:
+    def _nearest_statement(self, question: profiles.Question, otherwise: Column) -> Column:
+        nearest = np.full(len(self.profiles), -np.inf)
+        if len(self._speaker):
+            cosines = (self._statements_S_D @ question.vector).astype(np.float64)
+            np.maximum.at(nearest, self._speaker, cosines)
+        return np.where(np.isfinite(nearest), nearest, otherwise)
+
+    def _compare_words(self, question: profiles.Question) -> tuple[Column, Column, Column, Column]:
         cards = len(self.profiles)
-        anchor, foreign, explained = np.zeros(cards), np.zeros(cards), np.zeros(cards)
+        anchor, shared, foreign, explained = (np.zeros(cards) for _ in range(4))
         for word, weight in question.words.items():
             absent = np.ones(cards, dtype=bool)
             for at, salience in self._postings.get(word, ()):
                 absent[at] = False
                 anchor[at] = max(anchor[at], salience)
+                shared[at] = max(shared[at], weight)
                 explained[at] += weight
             foreign[absent] = np.maximum(foreign[absent], weight)
         total = sum(question.words.values())
         unexplained = 1.0 - explained / total if total > 0 else np.ones(cards)
-        return anchor, foreign, unexplained
+        return anchor, shared, foreign, unexplained

@@ -45,21 +45,23 @@ async def prepare(
     cards = background.practice(vocabulary)
     groups: list[tuple[str, ...]] = [background.unrelated(vocabulary)]
     for card in cards:
-        groups += [card.examples, card.held_out, card.untold]
+        groups += [card.examples, card.statements]
+        groups += [card.held_out, card.nameless, card.namesakes, card.untold]
     texts = [text for group in groups for text in group]
     vectors_N_D = await _vectors(embed, texts, cache_dir)
     embedded = iter(zip(texts, vectors_N_D, strict=True))
-    unrelated, *rest = [
+    unrelated, *of_cards = [
         [profile.Question(text, profile.unit(vector), weigher.of(text))
          for _, (text, vector) in zip(group, embedded, strict=False)]
         for group in groups
     ]  # fmt: skip
-    practised = [
-        profile.build(profile.Card(f"practice-{number:03}", "", "", "", card.examples), examples)
-        for number, (card, examples) in enumerate(zip(cards, rest[0::3], strict=True))
-    ]
-    rows = calibration.practise(practised, rest[1::3], rest[2::3], unrelated)
-    return Practice(rows, tuple(unrelated))
+    practised, askers = [], []
+    for number, card in enumerate(cards):
+        examples, statements, *asked = of_cards[6 * number : 6 * number + 6]
+        made_up = profile.Card(f"practice-{number:03}", "", "", "", card.examples)
+        practised.append(profile.build(made_up, examples, statements))
+        askers.append(calibration.Askers(*asked))
+    return Practice(calibration.practise(practised, askers, unrelated), tuple(unrelated))
 
 
 async def _vectors(

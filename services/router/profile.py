@@ -29,6 +29,8 @@ class Card:
     description: str
     examples: tuple[str, ...]
     """Example questions, or what stands in for them."""
+    statements: tuple[str, ...] = ()
+    """What the card says; empty where that is not known."""
     stand_in: bool = False
     """Whether the description stands in for examples that nobody knows."""
 
@@ -55,6 +57,8 @@ class Profile:
 
     card: Card
     examples: tuple[Question, ...]
+    statements: tuple[Question, ...]
+    """What the card says, seen like a question."""
     centroid: Vectors
     """(dimension,), unit length or all zero."""
     spread: float
@@ -71,8 +75,9 @@ class Profile:
 
 def from_manifest(record_name: str, digest: str, manifest: manifests.Manifest) -> Card:
     """The card that a manifest describes; without examples its description stands in for them."""
-    examples = manifest.routing.examples if manifest.routing else ()
-    told = tuple(dict.fromkeys(text.strip() for text in examples if text.strip()))
+    routing = manifest.routing or manifests.RoutingProfile()
+    told = tuple(dict.fromkeys(text.strip() for text in routing.examples if text.strip()))
+    said = tuple(dict.fromkeys(text.strip() for text in routing.statements if text.strip()))
     stand_in = manifest.description.strip() or record_name.replace("-", " ")
     return Card(
         record_name,
@@ -80,16 +85,18 @@ def from_manifest(record_name: str, digest: str, manifest: manifests.Manifest) -
         manifest.domain,
         manifest.description,
         told or (stand_in,),
+        said,
         stand_in=not told,
     )
 
 
-def build(card: Card, examples: Sequence[Question]) -> Profile:
+def build(card: Card, examples: Sequence[Question], statements: Sequence[Question] = ()) -> Profile:
     """Derives a profile from embedded examples.
 
     Args:
         card: whose profile it is.
         examples: at least one.
+        statements: what the card says, if that is known.
     """
     vectors_E_D = np.stack([example.vector for example in examples])
     centroid = unit(vectors_E_D.mean(axis=0))
@@ -97,6 +104,7 @@ def build(card: Card, examples: Sequence[Question]) -> Profile:
     return Profile(
         card=card,
         examples=tuple(examples),
+        statements=tuple(statements),
         centroid=centroid,
         spread=float(np.sqrt(np.mean(distances**2))),
         salience=_salience(examples),

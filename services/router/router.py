@@ -150,8 +150,11 @@ class LoRARouter:
         vector = profile.unit(await self._embed_query(query))
         # Both are read after the only wait: one consistent view for the whole answer.
         index, model = self._index, self._model
-        evidence = index.search(profile.Question(query, vector, self._words.of(query)))
+        question = profile.Question(query, vector, self._words.of(query))
+        evidence = index.search(question)
         candidates, confidence = _share(index, evidence, model.logits(evidence), top_k)
+        if not question.words:  # "?!" asks for nothing that a card could say.
+            candidates, confidence = (), 0.0
         return Decision(
             query=query,
             candidates=candidates,
@@ -182,15 +185,18 @@ class LoRARouter:
         }
         if not new:
             return
-        texts = [text for card in new.values() for text in card.examples]
+        texts = [text for card in new.values() for text in (*card.examples, *card.statements)]
         vectors = iter(await self._embed(texts))
         made = []
         for card in new.values():
-            examples = [
-                profile.Question(text, profile.unit(next(vectors)), self._words.of(text))
-                for text in card.examples
-            ]
-            made.append(profile.build(card, examples))
+            examples, statements = (
+                [
+                    profile.Question(text, profile.unit(next(vectors)), self._words.of(text))
+                    for text in told
+                ]
+                for told in (card.examples, card.statements)
+            )
+            made.append(profile.build(card, examples, statements))
         gone = {identity for identity, p in active.items() if p.card.name in new}
         identities = {p.identity for p in made}
         kept = self._virtual - gone

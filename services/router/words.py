@@ -2,7 +2,8 @@
 
 `How tall is the Skarn Holm Lighthouse?` and `How tall is the Tarn Head Lighthouse?` lie close
 together for any embedder, yet only one of them is about the card. A word counts the more the rarer
-it is, by its rank in the embedder's own vocabulary. Knows nothing about cards or vectors.
+it is, by its rank in the embedder's own vocabulary, and a capital within a sentence makes a name of
+any word (the Golden Gate Bridge). Knows nothing about cards or vectors.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ _COMMON_RANKS = 500
 """The most frequent words say nothing about the subject."""
 _UNKNOWN_WEIGHT = 1.5
 _CODE_WEIGHT = 1.0
+NAME_WEIGHT = 2.0
+"""Of a word with a capital within a sentence."""
 _NUMBER_WEIGHT = 0.3
 _INFLECTED_SHARE = 0.5
 _SUFFIXES = ("s", "es", "d", "ed", "ing", "er", "ers", "ly", "ist", "ists")
@@ -31,12 +34,16 @@ class Words:
         self._size = max(len(self._rank), _COMMON_RANKS + 2)
 
     def of(self, text: str) -> dict[str, float]:
-        """The words of a text in their basic form, each with its weight (0 to 1.5)."""
+        """The words of a text in their basic form, each with its weight (0 to 2)."""
         found: dict[str, float] = {}
-        for match in _WORD.findall(text.lower()):
-            word = match.removesuffix("'s").replace("'", "")
+        for match in _WORD.finditer(text):
+            word = match[0].lower().removesuffix("'s").replace("'", "")
             if word:
-                found[_singular(word)] = self.weigh(word)
+                weight = self.weigh(word)
+                if _is_name(match):
+                    weight = max(weight, NAME_WEIGHT)
+                form = _singular(word)
+                found[form] = max(weight, found.get(form, 0.0))
         return found
 
     def weigh(self, word: str) -> float:
@@ -59,6 +66,13 @@ class Words:
         if rank <= _COMMON_RANKS:
             return 0.0
         return math.log(rank / _COMMON_RANKS) / math.log(self._size / _COMMON_RANKS)
+
+
+def _is_name(match: re.Match[str]) -> bool:
+    before = match.string[: match.start()].rstrip(" \"'(“‘")
+    inside = bool(before) and before[-1] not in ".?!:\n"
+    # Neither an abbreviation nor "I've".
+    return inside and match[0][0].isupper() and match[0][1:2].islower()
 
 
 def _singular(word: str) -> str:

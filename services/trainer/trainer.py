@@ -265,7 +265,10 @@ class LoRATrainer:
             target_modules=self._recipe.target_modules,
             domain=order.domain,
             description=order.description,
-            routing=manifests.RoutingProfile(examples=tuple(dict.fromkeys(examples))),
+            routing=manifests.RoutingProfile(
+                examples=tuple(dict.fromkeys(examples)),
+                statements=tuple(dict.fromkeys(pair.answer for pair in pairs)),
+            ),
             lineage=manifests.Lineage(
                 task_id=order.task_id,
                 teacher=order.teacher,

@@ -46,6 +46,8 @@ class RoutingProfile(_Frozen):
     """Root mean square distance of the examples from the centroid (0 to 2)."""
     examples: tuple[str, ...] = ()
     """Questions that the card answers."""
+    statements: tuple[str, ...] = ()
+    """What it answers: a question may use a word that only the answers have."""
 
 
 class Lineage(_Frozen):

@@ -26,7 +26,7 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_time_ms", rpc_server.KEEPALIVE_MS),
     # A listing carries every card's manifest (some 12 KB each): gRPC's 4 MiB end at 350 cards.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )

@@ -22,7 +22,11 @@ _log = structlog.get_logger(__name__)
 KIND_METADATA = "skillmesh-error"
 """Trailing metadata that names the error's class."""
 _GRACE_S = 3.0
+KEEPALIVE_MS = 20_000
+"""How often clients ping a connection on which nothing is said."""
 OPTIONS = (
+    # Without this a server hangs up on whoever follows a quiet stream: "too many pings".
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     # Without this two servers share one port silently.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),

@@ -113,3 +113,32 @@ def test_invented_names_weigh_most_when_the_vocabulary_lacks_them():
     assert weigher.weigh(common) == 0.0
     assert 0.0 < weigher.weigh(rare) <= 1.0 < weigher.weigh("skarnholm")
     assert weigher.weigh("1998") < weigher.weigh("k7")
+
+
+def test_words_of_statements_are_the_card_s_own_when_examples_lack_them():
+    examples = [_question([1, 0], skarn=2.0)]
+    statements = [_question([0, 1], pellin=2.0)]
+    card = profile.Card("skarn", "d" * 64, "", "", ("?",), ("?",))
+    found = index.Index([_profile("tarn", *examples), profile.build(card, examples, statements)])
+    evidence = found.search(_question([0.6, 0.8], pellin=2.0))
+    places = {p.card.name: at for at, p in enumerate(found.profiles)}
+    with_statements, without = places["skarn"], places["tarn"]
+    assert evidence.misnamed[with_statements] == 0.0 and evidence.misnamed[without] == 1.0
+    assert evidence.shared[with_statements] == 2.0 and evidence.foreign[without] == 2.0
+    assert evidence.anchor[with_statements] == 0.0
+    assert evidence.said[with_statements] == pytest.approx(0.8)
+    assert evidence.said[without] == pytest.approx(evidence.nearest[without])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("How long is the Golden Gate Bridge?", {"golden", "gate", "bridge"}),
+        ("Golden! Gate. Bridge?", set()),
+        ("Where is the UV lamp that I've lost?", set()),
+        ("In `Quendrix` which port is open?", {"quendrix"}),
+    ],
+)
+def test_word_is_a_name_when_it_has_a_capital_within_a_sentence(text: str, names: set[str]):
+    found = words.Words(["the"]).of(text)
+    assert {word for word, weight in found.items() if weight >= words.NAME_WEIGHT} == names
