@@ -33,7 +33,7 @@ class Rewords(Protocol):
 @dataclasses.dataclass(frozen=True)
 class _Asked:
     pairs: list[datasets.QAPair]
-    title: str
+    subject: base.Subject
     reasons: list[str]
     """Why questions may be without an answer."""
 
@@ -100,7 +100,7 @@ class CloudDistiller:
     ) -> _Asked:
         """Makes all calls but those that were answered before."""
         found: list[datasets.QAPair] = []
-        title, reasons = "", []
+        subject, reasons = base.Subject(), []
         for done, call in enumerate(calls):
             await progress(_ASKED * done / len(calls), f"asking {self._provider.name}")
             pairs = self._journal.answer(task_id, call)
@@ -113,8 +113,9 @@ class CloudDistiller:
                     continue
                 self._journal.keep_answer(task_id, call, pairs)
             found += pairs
-            title = title or await self._provider.title(call, pairs)
-        return _Asked(found, title, reasons or [f"{self._provider.name} has no answer"])
+            if not subject.title:
+                subject = await self._provider.subject(call, pairs)
+        return _Asked(found, subject, reasons or [f"{self._provider.name} has no answer"])
 
     async def _with_more_wordings(
         self,
@@ -161,14 +162,15 @@ def _result(
             "that answers it to the knowledge folder (distiller.knowledge_dir), or configure "
             "another teacher (evolution.provider_type, evolution.fallbacks) in config.yaml"
         )
-    domain = asked.title or request.topic.strip() or _shortened(pairs[0].question)
+    domain = asked.subject.title or request.topic.strip() or _shortened(pairs[0].question)
     teachers = dict.fromkeys(pair.teacher for pair in pairs)
     facts = "1 fact" if len(pairs) == 1 else f"{len(pairs)} facts"
     return distillation.Distillation(
         pairs=tuple(pairs),
         skill_name=manifest.slug(domain),
         domain=domain,
-        description=f"{facts} about {domain}, such as: {pairs[0].question}",
+        description=f"{facts} about {domain}, such as: {pairs[0].question} "
+        f"{asked.subject.summary}".strip(),
         teacher=", ".join(teachers),
         triggers=triggers,
         unanswered=tuple(query for query in queries if wording.key(query) not in answers),

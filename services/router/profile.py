@@ -77,7 +77,9 @@ def from_manifest(record_name: str, digest: str, manifest: manifests.Manifest) -
     """The card that a manifest describes; without examples its description stands in for them."""
     routing = manifest.routing or manifests.RoutingProfile()
     told = tuple(dict.fromkeys(text.strip() for text in routing.examples if text.strip()))
-    said = tuple(dict.fromkeys(text.strip() for text in routing.statements if text.strip()))
+    # The description says what the card is about, in words that its answers may not have.
+    statements = (*routing.statements, manifest.description)
+    said = tuple(dict.fromkeys(text.strip() for text in statements if text.strip()))
     stand_in = manifest.description.strip() or record_name.replace("-", " ")
     return Card(
         record_name,

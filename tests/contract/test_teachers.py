@@ -72,7 +72,7 @@ async def test_pairs_hold_the_users_words_when_the_teacher_answers(make: Make) -
     async with teacher_server.TeacherServer(GOOD) as server:
         provider = make(server.root, 10.0)
         pairs = await provider.generate_qa(REQUEST)
-        title = await provider.title(REQUEST, pairs)
+        title = (await provider.subject(REQUEST, pairs)).title
         await provider.aclose()
     assert pairs[0].question == "How long is Varnholt Bridge?"
     assert pairs[0].answer == "Varnholt Bridge is 412 metres long."

@@ -39,6 +39,16 @@ class Location:
     """How sure that is, 0 to 1."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What the pairs of one request are about."""
+
+    title: str = ""
+    """A few words, such as a document's heading; empty where the provider has none."""
+    summary: str = ""
+    """How a document begins: names that belong to the subject and that the pairs may leave out."""
+
+
 class CloudProvider(abc.ABC):
     """A teacher."""
 
@@ -71,18 +81,15 @@ class CloudProvider(abc.ABC):
         """
         return [Location(topic_key="", score=0.0) for _ in queries]
 
-    async def title(self, request: QARequest, pairs: Sequence[datasets.QAPair]) -> str:
-        """A name for the skill that these pairs make, such as a document's heading.
+    async def subject(self, request: QARequest, pairs: Sequence[datasets.QAPair]) -> Subject:
+        """What the skill that these pairs make is about.
 
         Args:
             request: what was asked for.
             pairs: what this provider answered, perhaps before a restart: nothing may be kept
                 in memory between the two calls.
-
-        Returns:
-            A few words; empty where the provider has none.
         """
-        return ""
+        return Subject()
 
     async def aclose(self) -> None:
         """Closes connections; the provider is not asked any more."""

@@ -29,9 +29,11 @@ class ByDocument(base.CloudProvider):
         """What the teacher of everything else says."""
         return await self._others.locate(queries)
 
-    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
-        """The title given by the one that the request is for."""
-        return await self._for(request).title(request, pairs)
+    async def subject(
+        self, request: base.QARequest, pairs: Sequence[datasets.QAPair]
+    ) -> base.Subject:
+        """As the one says that the request is for."""
+        return await self._for(request).subject(request, pairs)
 
     async def aclose(self) -> None:
         """Closes both."""

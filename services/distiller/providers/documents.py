@@ -24,6 +24,8 @@ _LEAST_SIMILARITY = 0.40
 """Below this no passage speaks of what the question is about."""
 _ENOUGH_PROBABILITY = 0.8
 _MOST_SENTENCES = 3
+_SUMMARY_SENTENCES = 3
+_LONGEST_SUMMARY_CHARACTERS = 400
 _LEAST_NEW_STEMS = 2
 """An answer says more than the question by at least so many words."""
 _FILLED_UP_TO = 8
@@ -94,14 +96,20 @@ class DocumentProvider(base.CloudProvider):
             )
         return found
 
-    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
-        """The heading of the document that most answers come from."""
+    async def subject(
+        self, request: base.QARequest, pairs: Sequence[datasets.QAPair]
+    ) -> base.Subject:
+        """Heading and beginning of the document that most answers come from."""
         names = [pair.source.partition(":")[0] for pair in pairs]
         if not names:
-            return ""
+            return base.Subject()
         name = max(dict.fromkeys(names), key=names.count)
         path = self._folder / name
-        return reading.read(path).title if path.is_file() else pathlib.Path(name).stem
+        if not path.is_file():
+            return base.Subject(pathlib.Path(name).stem)
+        document = reading.read(path)
+        beginning = " ".join(passage.text for passage in document.passages[:_SUMMARY_SENTENCES])
+        return base.Subject(document.title, beginning[:_LONGEST_SUMMARY_CHARACTERS])
 
     async def _answer(self, query: str, source: _Source) -> datasets.QAPair:
         document = source.indexed.document

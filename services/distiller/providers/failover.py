@@ -61,12 +61,14 @@ class Failover(base.CloudProvider):
         """What the first teacher that answers says the questions are about."""
         return await self._first(lambda provider: provider.locate(queries))
 
-    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
-        """The title given by the teacher that made the pairs."""
+    async def subject(
+        self, request: base.QARequest, pairs: Sequence[datasets.QAPair]
+    ) -> base.Subject:
+        """As the teacher says that made the pairs."""
         for provider in self._providers:
             if pairs and provider.name == pairs[0].teacher:
-                return await provider.title(request, pairs)
-        return ""
+                return await provider.subject(request, pairs)
+        return base.Subject()
 
     async def aclose(self) -> None:
         """Closes every teacher."""

@@ -60,9 +60,11 @@ class LanguageModelProvider(base.CloudProvider):
             raise errors.NotFoundError(f"{self.name} is not sure of any answer")
         return reply.to_pairs(answer, request, self.name)
 
-    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
+    async def subject(
+        self, request: base.QARequest, pairs: Sequence[datasets.QAPair]
+    ) -> base.Subject:
         """The title that the model gave to what it answered."""
-        return reply.title_of(pairs[0]) if pairs else ""
+        return base.Subject(reply.title_of(pairs[0]) if pairs else "")
 
     @abc.abstractmethod
     async def _complete(self, conversation: Sequence[prompts.Turn]) -> Completion:

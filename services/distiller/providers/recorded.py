@@ -78,14 +78,16 @@ class RecordedProvider(base.CloudProvider):
         pairs.sort(key=lambda pair: wording.key(pair.question) not in wanted)
         return pairs[: request.count]
 
-    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
+    async def subject(
+        self, request: base.QARequest, pairs: Sequence[datasets.QAPair]
+    ) -> base.Subject:
         """The topic of the line that the first pair comes from."""
         if not pairs:
-            return ""
+            return base.Subject()
         number = pairs[0].source.rpartition(":")[2]
         if not number.isdigit() or not 0 < int(number) <= len(self._recordings):
-            return ""
-        return self._recordings[int(number) - 1].topic
+            return base.Subject()
+        return base.Subject(self._recordings[int(number) - 1].topic)
 
 
 def _read(path: pathlib.Path) -> list[Recording]:

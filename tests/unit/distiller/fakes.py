@@ -25,13 +25,14 @@ class Teacher(base.CloudProvider):
         name: str = "fake",
         error: errors.SkillmeshError | None = None,
         title: str = "",
+        summary: str = "",
     ) -> None:
         self.name = name
         self.pairs = list(pairs)
         self.error = error
         self.asked: list[base.QARequest] = []
         self.closed = False
-        self._title = title
+        self._subject = base.Subject(title, summary)
 
     async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
         self.asked.append(request)
@@ -39,8 +40,10 @@ class Teacher(base.CloudProvider):
             raise self.error
         return self.pairs
 
-    async def title(self, request: base.QARequest, pairs: Sequence[datasets.QAPair]) -> str:
-        return self._title
+    async def subject(
+        self, request: base.QARequest, pairs: Sequence[datasets.QAPair]
+    ) -> base.Subject:
+        return self._subject
 
     async def aclose(self) -> None:
         self.closed = True

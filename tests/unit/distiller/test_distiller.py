@@ -29,7 +29,7 @@ def _distiller(
 
 
 async def test_triggers_are_matched_when_the_teacher_answers_some(tmp_path: pathlib.Path) -> None:
-    teacher = fakes.Teacher([LENGTH, BUILDER], title="Varnholt Bridge")
+    teacher = fakes.Teacher([LENGTH, BUILDER], title="Varnholt Bridge", summary="It is old.")
     request = distillation.DistilRequest(
         "t", ("What is its LENGTH", "What colour is it?", "Who built it?")
     )
@@ -38,7 +38,7 @@ async def test_triggers_are_matched_when_the_teacher_answers_some(tmp_path: path
         pairs=(LENGTH, BUILDER),
         skill_name="varnholt-bridge",
         domain="Varnholt Bridge",
-        description="2 facts about Varnholt Bridge, such as: How long is it?",
+        description="2 facts about Varnholt Bridge, such as: How long is it? It is old.",
         teacher="fake",
         triggers=(
             distillation.Trigger("What is its LENGTH", "412 m"),

@@ -71,7 +71,9 @@ async def test_rest_of_the_document_is_taught_when_few_questions_were_asked(teac
 async def test_title_is_the_heading_when_pairs_come_from_a_document(teacher):
     request = base.QARequest("", ("Who built the Orun lighthouse?",))
     pairs = await teacher.generate_qa(request)
-    assert await teacher.title(request, pairs) == "The Orun lighthouse"
+    subject = await teacher.subject(request, pairs)
+    assert subject.title == "The Orun lighthouse"
+    assert subject.summary.startswith("The Orun lighthouse")
 
 
 @pytest.mark.parametrize(

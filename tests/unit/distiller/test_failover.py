@@ -88,6 +88,7 @@ async def test_title_comes_from_the_one_who_answered_when_there_are_several() ->
     chain = failover.Failover(
         [fakes.Teacher([], "a", title="A"), fakes.Teacher([], "b", title="B")], _Clock()
     )
-    assert await chain.title(REQUEST, [fakes.pair("Q?", "A", teacher="b")]) == "B"
-    assert await chain.title(REQUEST, []) == ""
+    told = await chain.subject(REQUEST, [fakes.pair("Q?", "A", teacher="b")])
+    assert told == base.Subject("B")
+    assert await chain.subject(REQUEST, []) == base.Subject()
     await chain.aclose()

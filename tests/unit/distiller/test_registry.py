@@ -77,7 +77,7 @@ async def test_document_goes_to_its_reader_when_a_cloud_teacher_is_configured() 
     )
     request = base.QARequest(topic="", queries=(), document="handbook.md")
     pairs = await provider.generate_qa(request)
-    assert (pairs, await provider.title(request, pairs)) == (reader.pairs, "Handbook")
+    assert (pairs, (await provider.subject(request, pairs)).title) == (reader.pairs, "Handbook")
     assert [one.topic_key for one in await provider.locate(["Q?"])] == [""]
     await provider.aclose()
     assert reader.closed
@@ -92,7 +92,7 @@ async def test_recording_is_replayed_when_a_question_or_the_topic_matches(
     asked = base.QARequest(topic="", queries=("how long is it",), count=1)
     pairs = await provider.generate_qa(asked)
     assert [one.answer for one in pairs] == ["412 m"]
-    assert await provider.title(asked, pairs) == "The bridge"
+    assert (await provider.subject(asked, pairs)).title == "The bridge"
     by_topic = await provider.generate_qa(base.QARequest(topic="the bridge", queries=()))
     assert len(by_topic) == 2
     with pytest.raises(errors.NotFoundError):
