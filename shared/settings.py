@@ -97,9 +97,9 @@ class Model(_Section):
     recipes: dict[str, Recipe] = {
         "embedded": Recipe(
             learning_rate=4e-3,
-            max_steps=150,
-            wide_max_steps=300,
-            least_steps=300,
+            max_steps=120,
+            wide_max_steps=450,
+            least_steps=450,
             replay_rows=12,
             replay_weight=3.0,
             question_noise=0.8,

@@ -16,7 +16,7 @@ from services.distiller import (
     rewording,
     service,
 )
-from services.distiller.providers import documents, registry
+from services.distiller.providers import base, documents, registry
 from shared import errors
 from shared import settings as config
 from shared.flight import store
@@ -50,7 +50,7 @@ async def serve(settings: config.Settings) -> None:
         active, deliver.work, provider, knowledge.KnowledgeFolder(folder)
     )
     server = rpc_server.Server([servicer.add_to], settings.distiller.address)
-    preparing = asyncio.create_task(_prepare(rewords))
+    preparing = asyncio.create_task(_prepare(provider, rewords))
     try:
         await server.start()
         await rpc_server.until_signal()
@@ -63,10 +63,11 @@ async def serve(settings: config.Settings) -> None:
         await router.close(None)
 
 
-async def _prepare(rewords: rewording.Rewording) -> None:
-    """Before the first skill is asked for, so that it does not wait for this."""
+async def _prepare(provider: base.CloudProvider, rewords: rewording.Rewording) -> None:
+    """Before the first question is located or the first skill distilled: neither waits for this."""
     try:
+        await provider.prepare()
         await rewords.prepare()
     except errors.SkillmeshError as error:
-        # The first distillation tries again, and says what is wrong to whoever waits for it.
-        _log.warning("question families are not embedded yet", reason=str(error))
+        # Whoever needs it tries again, and says what is wrong to who waits for it.
+        _log.warning("documents or question families are not embedded yet", reason=str(error))

@@ -28,7 +28,7 @@ from shared.pb import (
 )
 from shared.rpc import client
 
-_LOCATE_S = 5.0
+_LOCATE_S = 20.0
 """A question that takes longer to locate is taken without its place."""
 _GENERATE_S = 60.0
 _LATEST = "latest"

@@ -25,7 +25,7 @@ from shared.pb import factory_pb2_grpc, router_pb2, router_pb2_grpc
 from shared.rpc import client, watch
 from shared.rpc import server as rpc_server
 
-_REPORT_DEADLINE_S = 10.0
+_REPORT_DEADLINE_S = 30.0
 _log = structlog.get_logger(__name__)
 
 

@@ -73,6 +73,14 @@ class CloudProvider(abc.ABC):
             errors.NotFoundError: the sources say nothing about the request.
         """
 
+    async def prepare(self) -> None:
+        """Gets ready for the first request, where that takes a while.
+
+        Raises:
+            errors.SkillmeshError: it could not; requests do what is needed themselves.
+        """
+        return None
+
     async def locate(self, queries: Sequence[str]) -> list[Location]:
         """What each question is about; a cloud teacher groups nothing.
 

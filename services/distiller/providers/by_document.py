@@ -25,6 +25,11 @@ class ByDocument(base.CloudProvider):
         """Asks the one that the request is for."""
         return await self._for(request).generate_qa(request)
 
+    async def prepare(self) -> None:
+        """Prepares both."""
+        await self._others.prepare()
+        await self._documents.prepare()
+
     async def locate(self, queries: Sequence[str]) -> list[base.Location]:
         """What the teacher of everything else says."""
         return await self._others.locate(queries)

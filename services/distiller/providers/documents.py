@@ -84,6 +84,10 @@ class DocumentProvider(base.CloudProvider):
             pairs.extend(_unasked(subject.document, passage))
         return pairs[: request.count]
 
+    async def prepare(self) -> None:
+        """Embeds the documents."""
+        await self._documents()
+
     async def locate(self, queries: Sequence[str]) -> list[base.Location]:
         """The document that each question is about."""
         found = []

@@ -57,6 +57,11 @@ class Failover(base.CloudProvider):
         """
         return await self._first(lambda provider: provider.generate_qa(request))
 
+    async def prepare(self) -> None:
+        """Prepares every teacher."""
+        for provider in self._providers:
+            await provider.prepare()
+
     async def locate(self, queries: Sequence[str]) -> list[base.Location]:
         """What the first teacher that answers says the questions are about."""
         return await self._first(lambda provider: provider.locate(queries))

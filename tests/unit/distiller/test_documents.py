@@ -58,6 +58,23 @@ async def test_questions_are_told_apart_when_they_are_about_different_documents(
     assert [one.topic_key for one in located] == ["orun.md", "pump.md", ""]
 
 
+async def test_nothing_but_the_question_is_embedded_when_documents_were_prepared(
+    tmp_path: pathlib.Path, embed
+):
+    (tmp_path / "orun.md").write_text(ORUN)
+    embedded: list[str] = []
+
+    async def listening(texts):
+        embedded.extend(texts)
+        return await embed(texts)
+
+    teacher = documents.DocumentProvider(tmp_path, listening)
+    await teacher.prepare()
+    embedded.clear()
+    [found] = await teacher.locate(["Who built the Orun lighthouse?"])
+    assert embedded == ["Who built the Orun lighthouse?"] and found.topic_key == "orun.md"
+
+
 async def test_reason_is_given_when_no_document_speaks_of_it(teacher):
     with pytest.raises(errors.NotFoundError, match="make teach doc"):
         await teacher.generate_qa(base.QARequest("", ("What do penguins dream of?",)))
