@@ -133,7 +133,8 @@ class Factory(_Section):
     database_url: str = ""
     """SQLAlchemy URL; empty for SQLite in the state folder."""
     gather_s: Positive = 4.0
-    """How long a new task waits for further questions about the same gap."""
+    """How long a new task waits for further questions about the same gap; while they keep coming
+    it goes on waiting, five times as long at most."""
     concurrency: Count = 1
     """Tasks that run at the same time."""
     step_timeout_s: Positive = 900.0

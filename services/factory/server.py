@@ -17,7 +17,12 @@ async def serve(settings: config.Settings) -> None:
     kept = board.TaskBoard(ledger.Ledger(url))
     connections = clients.Connections(settings)
     runtime = durable.Runtime(url, settings.factory.concurrency)
-    work = stages.Stages(kept, connections.partners, settings.factory.step_timeout_s)
+    work = stages.Stages(
+        kept,
+        connections.partners,
+        settings.factory.step_timeout_s,
+        gather_s=settings.factory.gather_s,
+    )
     distiller = workflow.SkillDistiller(work, runtime.step)
     factory = queue.SkillFactory(
         kept, runtime, connections.partners.distiller, settings.factory.gather_s

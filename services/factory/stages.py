@@ -22,6 +22,7 @@ CONFIRM_S = 60.0
 """How long a published card may take until the inference node answers with it."""
 _CONFIRM_PAUSE_S = 0.25
 _PROGRESS_EVERY_S = 0.2
+_LONGEST_GATHERINGS = 5
 
 
 class Stages:
@@ -33,6 +34,7 @@ class Stages:
         others: partners.Partners,
         step_timeout_s: float,
         confirm_s: float = CONFIRM_S,
+        gather_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes what the stages work with.
@@ -42,12 +44,15 @@ class Stages:
             others: the services asked.
             step_timeout_s: how long a stage waits for a service that is away.
             confirm_s: how long one question is asked until the new card answers it.
+            gather_s: a task that questions keep joining waits until none came for so long, five
+                times as long at most.
             clock: seconds, monotonic.
         """
         self._board = kept
         self._others = others
         self._step_timeout_s = step_timeout_s
         self._confirm_s = confirm_s
+        self._gather_s = gather_s
         self._clock = clock
 
     async def distil(self, task_id: str) -> partners.Distilled:
@@ -56,6 +61,7 @@ class Stages:
         Raises:
             errors.TeacherError: no question was answered.
         """
+        await self._gather(task_id)
         task = await self._begin(task_id, tasks.TaskStatus.DISTILLING, "distil")
 
         async def attempt() -> partners.Distilled:
@@ -72,6 +78,20 @@ class Stages:
         now_ms = self._board.now_ms()
         await self._board.change(task_id, lambda task: task.placed(distilled.domain, now_ms))
         return distilled
+
+    async def _gather(self, task_id: str) -> None:
+        """Waits for the questions that are still coming: once it is distilled none can join."""
+        while True:
+            task = await self._board.get(task_id)
+            joined = task.status is tasks.TaskStatus.PENDING and bool(task.other_queries)
+            now_ms = self._board.now_ms()
+            left_s = min(
+                self._gather_s - (now_ms - task.updated_at_ms) / 1000,
+                _LONGEST_GATHERINGS * self._gather_s - (now_ms - task.created_at_ms) / 1000,
+            )
+            if not joined or left_s <= 0:
+                return
+            await asyncio.sleep(left_s)
 
     async def keep_dataset(self, task_id: str, distilled: partners.Distilled) -> None:
         """Commits the dataset, so that the card store keeps what a card was made from."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ from services.router import words
 
 Column = npt.NDArray[np.float64]
 _NEAREST = 3
+_SIGNS = re.compile(r"[^\w\s]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Evidence:
     """1 where the question says a name that the card does not contain, else 0."""
     unexplained: Column
     """Share of the weight of the question's words that the card does not contain."""
+    verbatim: Column
+    """1 where the question is one of the card's examples, but for case and signs, else 0."""
     nearest_example: npt.NDArray[np.int64]
     """Index of the nearest example within its card."""
 
@@ -71,6 +75,10 @@ class Index:
             saliences = dict.fromkeys(told, 0.0) | dict(found_profile.salience)
             for word, salience in saliences.items():
                 self._postings[word].append((at, salience))
+        self._askers: dict[str, set[int]] = collections.defaultdict(set)
+        for at, found_profile in enumerate(self.profiles):
+            for example in found_profile.examples:
+                self._askers[_folded(example.text)].add(at)
         said = [(at, s.vector) for at, p in enumerate(self.profiles) for s in p.statements]
         self._speaker = np.array([at for at, _ in said], dtype=np.int64)
         self._statements_S_D = np.stack([v for _, v in said]) if said else np.zeros((0, 0))
@@ -99,7 +107,10 @@ class Index:
         centroid = (self._centroids_C_D @ question.vector).astype(np.float64)
         distance = np.sqrt(np.maximum(2.0 - 2.0 * centroid, 0.0))
         anchor, shared, foreign, unexplained = self._compare_words(question)
+        verbatim = np.zeros(len(self.profiles))
+        verbatim[list(self._askers.get(_folded(question.text), ()))] = 1.0
         return Evidence(
+            verbatim=verbatim,
             nearest=best_C_3[:, 0],
             nearest_three=best_C_3.sum(axis=1) / inside.sum(axis=1),
             centroid=centroid,
@@ -134,3 +145,7 @@ class Index:
         total = sum(question.words.values())
         unexplained = 1.0 - explained / total if total > 0 else np.ones(cards)
         return anchor, shared, foreign, unexplained
+
+
+def _folded(text: str) -> str:
+    return " ".join(_SIGNS.sub(" ", text.casefold()).split())

@@ -87,6 +87,7 @@ class Others:
         self.calls: list[str] = []
         self.place = ""
         self.locate_error: errors.SkillmeshError | None = None
+        self.queries: tuple[str, ...] = ()
         self.distil_errors: list[Exception] = []
         self.verdicts: list[bool] = []
         self.orders: list[partners.TrainingOrder] = []
@@ -116,6 +117,7 @@ class Others:
         on_progress: partners.OnProgress,
     ) -> partners.Distilled:
         self.calls.append("distil")
+        self.queries = tuple(queries)
         await on_progress(0.5, "asking")
         if self.distil_errors:
             raise self.distil_errors.pop(0)

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import pathlib
+import time
+
 import pytest
 
-from services.factory import board, partners, stages, tasks, workflow
+from services.factory import board, ledger, partners, stages, tasks, workflow
 from shared import errors
 from tests.unit.factory import fakes
 
@@ -196,3 +201,41 @@ async def test_task_fails_when_the_record_itself_breaks(
     with pytest.raises(OSError):
         await workflow.SkillDistiller(work, broken).learn("t1")
     assert "disk full" in (await tasks_board.get("t1")).error
+
+
+async def test_questions_are_learned_together_when_they_keep_coming(
+    tmp_path: pathlib.Path, others: fakes.Others
+) -> None:
+    kept = board.TaskBoard(
+        ledger.Ledger(f"sqlite:///{tmp_path / 'f.sqlite'}"), lambda: time.time_ns() // 1_000_000
+    )
+    work = stages.Stages(kept, others.all, step_timeout_s=30, gather_s=0.5)
+
+    async def ask(number: int) -> None:
+        now_ms = kept.now_ms()
+        task = dataclasses.replace(
+            fakes.task(f"t{number}", f"Question {number}?", topic_key="orun.md"),
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+        )
+        await kept.record(fakes.event(f"e{number}", task.trigger_query), task)
+
+    await ask(0)
+    await ask(1)
+    distilling = asyncio.create_task(work.distil("t0"))
+    for number in (2, 3, 4):
+        await asyncio.sleep(0.25)
+        await ask(number)
+    await distilling
+    assert others.queries == tuple(f"Question {number}?" for number in range(5))
+    await kept.close()
+
+
+async def test_nobody_waits_when_no_question_joins(
+    tasks_board: board.TaskBoard, others: fakes.Others
+) -> None:
+    await tasks_board.record(fakes.event(), fakes.task())
+    work = stages.Stages(tasks_board, others.all, step_timeout_s=30, gather_s=3600)
+    async with asyncio.timeout(10):
+        await work.distil("t1")
+    assert others.queries == (fakes.QUESTION,)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -166,3 +167,17 @@ def test_decisions_are_frozen_when_handed_out():
     decision = router.Decision("q", (), 1.0, 0.0, 0.4, True)
     with pytest.raises(AttributeError):
         decision.confidence = 1.0
+
+
+async def test_question_is_routed_when_it_is_an_example_that_names_nothing(lora_router, card_about):
+    nameless = "How many people drowned?"
+    card = card_about("skarn", SKARN)
+    card = dataclasses.replace(card, examples=(*card.examples, nameless))
+    await lora_router.register_card(card)
+    await lora_router.register_card(card_about("tarn", "the Tarn Head lighthouse"))
+    await lora_router.settled()
+    for text in (nameless, "how many people  drowned"):
+        decision = await lora_router.select(text)
+        assert decision.candidates[0].card == card.identity
+        assert decision.confidence > 0.9
+        assert decision.candidates[0].nearest_example == nameless
