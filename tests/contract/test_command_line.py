@@ -127,6 +127,7 @@ async def test_ask_names_the_task_when_a_gap_is_found(
         "answer": "I do not know.",
         "card": "",
         "confidence": 0.25,
+        "rewritten_query": None,
         "dissonance": True,
         "task_id": "t1",
     }
