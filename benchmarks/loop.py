@@ -44,7 +44,7 @@ class Run:
 
 
 def measure() -> list[results.Row]:
-    """Runs everything; takes about half an hour on two cores."""
+    """Runs everything; takes most of an hour on two cores."""
     small = [_run(name, seed) for name in SMALL for seed in SEEDS]
     large = _run(LARGE, SEEDS[0])
     return rows(small, large)

@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from services.factory import board, partners, tasks
-from shared import errors
+from shared import errors, questions
 
 _log = structlog.get_logger(__name__)
 _DEFAULT_LIMIT, _LARGEST_LIMIT = 100, 1000
@@ -165,7 +165,7 @@ class SkillFactory:
         return task
 
     async def _topic_key(self, query: str) -> str:
-        if await self._board.covers(f"question:{tasks.fold(query)}"):
+        if await self._board.covers(f"question:{questions.fold(query)}"):
             return ""
         try:
             return await self._distiller.locate(query)

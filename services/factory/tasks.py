@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import re
-import unicodedata
 from collections.abc import Iterable
 
-from shared import errors
+from shared import errors, questions
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
 DEFAULT_PRIORITY = 3
 LONGEST_QUERY = 4000
 """Characters of a question or topic."""
-_PUNCTUATION = re.compile(
-    r"""(?<!\d)[.,]|[.,](?!\d)|[;:!?\u00bf\u00a1"'`()\[\]{}\u2018-\u201e\u00ab\u00bb\u2013-\u2015]"""
-)
 
 
 class TaskStatus(enum.Enum):
@@ -143,9 +138,9 @@ class TrainingTask:
 
     def gap_keys(self) -> tuple[str, ...]:
         """What an open task of the same gap would be found by, the surest first."""
-        keys = [f"question:{fold(query)}" for query in self.queries]
+        keys = [f"question:{questions.fold(query)}" for query in self.queries]
         if self.topic:
-            keys.append(f"topic:{fold(self.topic)}")
+            keys.append(f"topic:{questions.fold(self.topic)}")
         if self.document:
             keys.append(f"document:{self.document}")
         if self.topic_key:
@@ -154,8 +149,8 @@ class TrainingTask:
 
     def joined(self, queries: Iterable[str], now_ms: int) -> TrainingTask:
         """The task with further questions; those it already has in other spelling are left out."""
-        known = {fold(query) for query in self.queries}
-        fresh = [query for query in queries if fold(query) not in known]
+        known = {questions.fold(query) for query in self.queries}
+        fresh = [query for query in queries if questions.fold(query) not in known]
         if not fresh:
             return self
         return dataclasses.replace(
@@ -262,15 +257,6 @@ class TrainingTask:
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
         )
-
-
-def fold(question: str) -> str:
-    """A question without the differences that do not matter: case, white space, punctuation.
-
-    Signs that tell things apart stay: 3.14 is not 3 14, C# is not C++.
-    """
-    plain = unicodedata.normalize("NFKC", question).casefold()
-    return " ".join(_PUNCTUATION.sub(" ", plain).split()) or question.strip()
 
 
 def _check_text(field: str, text: str) -> None:

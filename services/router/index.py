@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,10 +17,10 @@ import numpy.typing as npt
 
 from services.router import profile as profiles
 from services.router import words
+from shared import questions
 
 Column = npt.NDArray[np.float64]
 _NEAREST = 3
-_SIGNS = re.compile(r"[^\w\s]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Index:
         self._askers: dict[str, set[int]] = collections.defaultdict(set)
         for at, found_profile in enumerate(self.profiles):
             for example in found_profile.examples:
-                self._askers[_folded(example.text)].add(at)
+                self._askers[questions.fold(example.text)].add(at)
         said = [(at, s.vector) for at, p in enumerate(self.profiles) for s in p.statements]
         self._speaker = np.array([at for at, _ in said], dtype=np.int64)
         self._statements_S_D = np.stack([v for _, v in said]) if said else np.zeros((0, 0))
@@ -108,7 +107,7 @@ class Index:
         distance = np.sqrt(np.maximum(2.0 - 2.0 * centroid, 0.0))
         anchor, shared, foreign, unexplained = self._compare_words(question)
         verbatim = np.zeros(len(self.profiles))
-        verbatim[list(self._askers.get(_folded(question.text), ()))] = 1.0
+        verbatim[list(self._askers.get(questions.fold(question.text), ()))] = 1.0
         return Evidence(
             verbatim=verbatim,
             nearest=best_C_3[:, 0],
@@ -145,7 +144,3 @@ class Index:
         total = sum(question.words.values())
         unexplained = 1.0 - explained / total if total > 0 else np.ones(cards)
         return anchor, shared, foreign, unexplained
-
-
-def _folded(text: str) -> str:
-    return " ".join(_SIGNS.sub(" ", text.casefold()).split())

@@ -69,10 +69,11 @@ class Words:
 
 
 def _is_name(match: re.Match[str]) -> bool:
-    before = match.string[: match.start()].rstrip(" \"'(“‘")
-    inside = bool(before) and before[-1] not in ".?!:\n"
     # Neither an abbreviation nor "I've".
-    return inside and match[0][0].isupper() and match[0][1:2].islower()
+    if not (match[0][0].isupper() and match[0][1:2].islower()):
+        return False
+    before = match.string[: match.start()].rstrip(" \"'(“‘")
+    return bool(before) and before[-1] not in ".?!:\n"
 
 
 def _singular(word: str) -> str:

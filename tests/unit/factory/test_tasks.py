@@ -71,23 +71,6 @@ def test_stage_times_add_up_when_a_stage_is_run_twice() -> None:
     assert task.stage_times == (tasks.StageTime("train", 1.5),)
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("What does Zorblax trade?", "  what does ZORBLAX\ttrade ", True),
-        ("Who said “hello”?", 'who said "hello"', True),
-        ("What is C#?", "What is C++?", False),
-        ("Is it 3.14?", "Is it 3 14?", False),
-        ("Who is The Who?", "Who is who?", False),
-        ("?!", "...", False),
-    ],
-)
-def test_questions_fold_together_when_only_spelling_differs(
-    one: str, other: str, same: bool
-) -> None:
-    assert (tasks.fold(one) == tasks.fold(other)) is same
-
-
 def test_question_is_left_out_when_it_joins_in_another_spelling() -> None:
     task = fakes.task().joined([fakes.QUESTION.upper(), "Who founded Zorblax?"], 2000)
     assert task.other_queries == ("Who founded Zorblax?",)

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from services.router import profile, router
+from services.router import index, profile, router
 from shared import errors
 from tests import fake_router_peers
 
@@ -181,3 +181,10 @@ async def test_question_is_routed_when_it_is_an_example_that_names_nothing(lora_
         assert decision.candidates[0].card == card.identity
         assert decision.confidence > 0.9
         assert decision.candidates[0].nearest_example == nameless
+
+
+async def test_signs_that_tell_things_apart_count_when_examples_are_compared(question):
+    sharp = profile.Card("sharp", "d" * 64, "", "", ("What is C#?",))
+    found = index.Index([profile.build(sharp, [question("What is C#?")])])
+    assert found.search(question("what is C#")).verbatim == [1.0]
+    assert found.search(question("What is C++?")).verbatim == [0.0]
