@@ -24,6 +24,7 @@ from shared import errors
 Deliver = Callable[[spools.Dissonance], Awaitable[None]]
 """Hands one event to the factory; raises `errors.SkillmeshError` where that fails."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
+_REST_S = 0.5
 _log = structlog.get_logger(__name__)
 
 
@@ -60,6 +61,8 @@ class EventBus:
         spool: spools.Spool,
         capacity: int,
         first_pause_s: float = _FIRST_PAUSE_S,
+        rest_s: float = _REST_S,
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
         """Prepares; nothing is delivered before `start`.
 
@@ -68,11 +71,16 @@ class EventBus:
             spool: keeps events over restarts.
             capacity: events that may wait; more are dropped and counted.
             first_pause_s: the wait after the first failure; it doubles up to 5 s.
+            rest_s: how long an event rests before it leaves, so that what the factory does with it
+                does not take processor time from the very answer that it is about.
+            clock_s: Unix time.
         """
         self._deliver = deliver
         self._spool = spool
         self._capacity = capacity
         self._first_pause_s = first_pause_s
+        self._rest_s = rest_s
+        self._clock_s = clock_s
         self._waiting: collections.deque[spools.Dissonance] = collections.deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -130,13 +138,16 @@ class EventBus:
             _log.warning("event not spooled", event_id=event.event_id, reason=str(error))
 
     async def _run(self) -> None:
-        pause_s = self._first_pause_s
+        pause_s, rested = self._first_pause_s, ""
         while True:
             if not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
             event = self._waiting[0]
+            if event.event_id != rested:
+                rested = event.event_id
+                await asyncio.sleep(self._rest_left_s(event))
             try:
                 await self._deliver(event)
             except Exception as error:
@@ -156,6 +167,10 @@ class EventBus:
             self.delivered += 1
             pause_s = self._first_pause_s
             self._acknowledge(event)
+
+    def _rest_left_s(self, event: spools.Dissonance) -> float:
+        left_s = event.detected_at_ms / 1000 + self._rest_s - self._clock_s()
+        return min(left_s, self._rest_s)  # The clock may have been set back.
 
     def _acknowledge(self, event: spools.Dissonance) -> None:
         try:

@@ -20,21 +20,29 @@ from shared.rpc import server as rpc_server
 T = TypeVar("T")
 
 DEFAULT_DEADLINE_S = 10.0
+KEEPALIVE_MS = 20_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 OPTIONS = (
     # A service that comes back is found within a second, not after gRPC's usual two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", rpc_server.KEEPALIVE_MS),
+    # By default pings become rare on a stream on which nothing is said.
+    ("grpc.http2.max_pings_without_data", 0),
     # A listing carries every card's manifest (some 12 KB each): gRPC's 4 MiB end at 350 cards.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )
 
 
-def channel(address: str) -> grpc.aio.Channel:
-    """An asynchronous channel to `host:port`; connects on first use and again after losses."""
-    return grpc.aio.insecure_channel(address, options=OPTIONS)
+def channel(address: str, keepalive_ms: int = KEEPALIVE_MS) -> grpc.aio.Channel:
+    """An asynchronous channel to `host:port`; connects on first use and again after losses.
+
+    Args:
+        address: of the server.
+        keepalive_ms: how often to ping a connection on which nothing is said.
+    """
+    options = (*OPTIONS, ("grpc.keepalive_time_ms", keepalive_ms))
+    return grpc.aio.insecure_channel(address, options=options)
 
 
 def to_error(error: grpc.aio.AioRpcError) -> errors.SkillmeshError:

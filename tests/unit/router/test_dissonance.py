@@ -56,6 +56,34 @@ async def test_events_arrive_in_order_when_the_factory_is_up(tmp_path):
     assert (bus.emitted, bus.delivered, bus.dropped) == (5, 5, 0)
 
 
+async def test_event_leaves_only_after_its_rest(tmp_path):
+    factory = _Factory()
+    bus = dissonance.EventBus(
+        factory.deliver, spool.Spool(tmp_path / "spool"), 8, rest_s=0.2, clock_s=lambda: 50.0
+    )
+    await bus.start()
+    began = asyncio.get_running_loop().time()
+    bus.emit(spool.Dissonance("fresh", "q?", 0.1, 50_000))
+    bus.emit(spool.Dissonance("from a clock set back", "q?", 0.1, 90_000))
+    async with asyncio.timeout(30):
+        await factory.received(1)
+        assert asyncio.get_running_loop().time() - began >= 0.2
+        await factory.received(2)
+    await bus.stop()
+
+
+async def test_event_leaves_at_once_when_it_is_old(tmp_path):
+    factory = _Factory()
+    bus = dissonance.EventBus(
+        factory.deliver, spool.Spool(tmp_path / "spool"), 8, rest_s=3600, clock_s=lambda: 5_000.0
+    )
+    await bus.start()
+    bus.emit(spool.Dissonance("old", "q?", 0.1, 1_000))
+    async with asyncio.timeout(30):
+        await factory.received(1)
+    await bus.stop()
+
+
 async def test_event_arrives_once_when_delivery_fails_at_first(tmp_path):
     factory = _Factory([errors.UnavailableError("down"), errors.InternalError("bug"), OSError()])
     bus = _bus(factory, tmp_path / "spool")
