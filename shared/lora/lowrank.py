@@ -41,22 +41,27 @@ class Factors:
         return max(0.0, 1.0 - self.energy) ** 0.5
 
 
-def exact(delta: torch.Tensor, rank: int) -> Factors:
+def exact(delta: torch.Tensor, rank: int, energy: float = 1.0) -> Factors:
     """The best approximation of a rank, by a full decomposition in float64.
 
     Args:
         delta: (in_features, out_features), any dtype, finite.
         rank: at least 1; more than the matrix has is cut to what it has.
+        energy: a lower rank will do that keeps this share of the squared norm, above 0, at most 1.
 
     Raises:
-        errors.InvalidInputError: the rank is below 1, or the matrix holds NaN or infinity.
+        errors.InvalidInputError: rank or energy is out of range, or the matrix holds NaN or
+            infinity.
     """
     wide = _checked(delta, rank)
     u_I_K, s_K, vh_K_O = torch.linalg.svd(wide, full_matrices=False)
-    return _factors(u_I_K, s_K, vh_K_O, rank, float(s_K.square().sum()))
+    enough = rank_for_energy(s_K, energy)
+    return _factors(u_I_K, s_K, vh_K_O, min(rank, enough), float(s_K.square().sum()))
 
 
-def randomised(delta: torch.Tensor, rank: int, generator: torch.Generator) -> Factors:
+def randomised(
+    delta: torch.Tensor, rank: int, generator: torch.Generator, energy: float = 1.0
+) -> Factors:
     """Nearly the best, much faster for a large matrix and a small rank.
 
     Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1: a random sketch of twice the rank, made
@@ -67,6 +72,7 @@ def randomised(delta: torch.Tensor, rank: int, generator: torch.Generator) -> Fa
         delta: (in_features, out_features), any dtype, finite.
         rank: at least 1.
         generator: source of the sketch; the same state gives the same factors.
+        energy: as for `exact`.
 
     Raises:
         errors.InvalidInputError: as for `exact`.
@@ -74,17 +80,18 @@ def randomised(delta: torch.Tensor, rank: int, generator: torch.Generator) -> Fa
     wide = _checked(delta, rank, torch.float32)
     columns = min(rank + max(rank, _LEAST_OVERSAMPLING), *wide.shape)
     sketch_O_C = torch.randn(wide.shape[1], columns, generator=generator, dtype=wide.dtype)
-    energy = 0.0
+    found = 0.0
     for _ in range(_MOST_ITERATIONS):
         basis_I_C, _ = torch.linalg.qr(wide @ sketch_O_C)
         inner_C_O = basis_I_C.T @ wide
-        before, energy = energy, float(torch.linalg.svdvals(inner_C_O)[:rank].square().sum())
-        if energy - before <= _LEAST_GAIN * energy:
+        before, found = found, float(torch.linalg.svdvals(inner_C_O)[:rank].square().sum())
+        if found - before <= _LEAST_GAIN * found:
             break
         sketch_O_C, _ = torch.linalg.qr(inner_C_O.T)
     u_C_K, s_K, vh_K_O = torch.linalg.svd(inner_C_O, full_matrices=False)
     total = float(wide.double().square().sum())
-    return _factors(basis_I_C @ u_C_K, s_K, vh_K_O, rank, total)
+    enough = rank_for_energy(s_K, energy, total)
+    return _factors(basis_I_C @ u_C_K, s_K, vh_K_O, min(rank, enough), total)
 
 
 def of_product(left: torch.Tensor, right: torch.Tensor, rank: int) -> Factors:
@@ -105,12 +112,15 @@ def of_product(left: torch.Tensor, right: torch.Tensor, rank: int) -> Factors:
     return _factors(basis_I_N @ u_N_K, s_K, vh_K_N @ basis_O_N.T, rank, total)
 
 
-def rank_for_energy(singular_values: torch.Tensor, energy: float) -> int:
+def rank_for_energy(
+    singular_values: torch.Tensor, energy: float, total: float | None = None
+) -> int:
     """The smallest rank that keeps a share of the squared Frobenius norm; at least 1.
 
     Args:
         singular_values: (K,), falling.
-        energy: the share, above 0, at most 1.
+        energy: the share, above 0, at most 1; for 1 all values but zeros are kept.
+        total: the squared norm; None where all singular values are given.
 
     Raises:
         errors.InvalidInputError: the share is out of range.
@@ -118,7 +128,7 @@ def rank_for_energy(singular_values: torch.Tensor, energy: float) -> int:
     if not 0.0 < energy <= 1.0:
         raise errors.InvalidInputError(f"energy is {energy}; give a share above 0, at most 1")
     squares = singular_values.double().square()
-    total = float(squares.sum())
+    total = float(squares.sum()) if total is None else total
     if total == 0.0:
         return 1
     kept = squares.cumsum(0) / total

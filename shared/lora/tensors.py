@@ -48,5 +48,6 @@ def _view(buffer: pa.Buffer, dtype: str, shape: tuple[int, int]) -> torch.Tensor
 
 
 def _buffer(tensor: torch.Tensor, dtype: str) -> pa.Buffer:
-    rounded = tensor.to(DTYPES[dtype]).contiguous().view(torch.uint8)
+    # One-dimensional first: a matrix of one column counts as contiguous whatever its stride.
+    rounded = tensor.to(DTYPES[dtype]).contiguous().reshape(-1).view(torch.uint8)
     return pa.py_buffer(rounded.numpy().tobytes())
