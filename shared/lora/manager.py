@@ -1,24 +1,36 @@
 """`LoRAManager`: brings cards into a model and out of it again, without a trace.
 
-It wraps the target layers of any torch model in `LoRALinear` when the first card needs them, and
-restores the very same `nn.Linear` objects when the last card leaves. One thread at a time may call
-it; the engine takes care of that.
+It puts a `LoRALinear` in the place of a layer when the first card needs it, and the very same
+`nn.Linear` back when the last card leaves. Which card answers, or which for each row of a batch, is
+said once for all layers. One thread at a time may call it; the engine takes care of that.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from shared import errors
 from shared.cards import card as cards
 from shared.cards import format as formats
-from shared.lora import linear, tensors
+from shared.lora import linear, rows, slots
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Resident:
+    """A card in the model."""
+
+    adapters: rows.Adapters
+    one_card: rows.OneCard
+    paths: tuple[str, ...]
+    slot: slots.Slot | None
+    """None for one that is being trained: its matrices are parameters of their own."""
 
 
 class LoRAManager:
@@ -33,14 +45,20 @@ class LoRAManager:
         """
         self._model = model
         self._fingerprint = base_fingerprint
-        self._dtype = next(model.parameters()).dtype
+        dtype = next(model.parameters()).dtype
         self._linears = {
             path: module
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear)
         }
-        self._wrapped: dict[str, linear.LoRALinear] = {}
-        self._cards: dict[str, list[str]] = {}
+        self._numbers = {path: number for number, path in enumerate(self._linears)}
+        self._selection = linear.Selection()
+        self._wrappers: dict[str, linear.LoRALinear] = {}
+        self._users: dict[str, int] = {}
+        """How many resident cards adapt a layer, by path; layers without one are bare."""
+        self._residents: dict[str, _Resident] = {}
+        self._pool = slots.SlotPool(len(self._linears), dtype)
+        self._mixer = slots.Mixer(len(self._linears), dtype)
         self._active: str | None = None
 
     def load_card(self, path: pathlib.Path, expected_digest: str | None = None) -> cards.LoRACard:
@@ -62,24 +80,44 @@ class LoRAManager:
             errors.InvalidInputError: a shape does not fit. Either way nothing was touched.
         """
         key = key or card.name
-        if key in self._cards:
+        if key in self._residents:
             _log.warning("card %s is already applied; nothing changed", key)
             return
         self._check_base(card)
         found = self._fit(card)
-        adapters = {
-            path: tensors.adapter_of(weights, self._dtype) for path, weights in found.items()
-        }
-        for path, adapter in adapters.items():
-            self._wrap(path).add(key, adapter)
-        self._cards[key] = list(adapters)
+        slot = self._pool.take(
+            slots.Layout(
+                tuple(
+                    slots.Part(
+                        self._numbers[path], one.rank, one.in_features, one.out_features
+                    )
+                    for path, one in found.items()
+                )
+            )
+        )
+        slot.fill(list(found.values()))
+        self._enter(key, slot.adapters, tuple(found), slot)
 
     def add_trainable(
         self, key: str, paths: Iterable[str], rank: int, alpha: float, generator: torch.Generator
     ) -> dict[str, linear.Adapter]:
-        """Adds fresh trainable adapters to the given layers and returns them by path."""
-        made = {path: self._wrap(path).add_trainable(key, rank, alpha, generator) for path in paths}
-        self._cards[key] = list(made)
+        """Adds fresh trainable adapters to the given layers and returns them by path.
+
+        Raises:
+            errors.InvalidInputError: the rank does not fit a layer.
+        """
+        made = {
+            path: linear.fresh(
+                self._linears[path].in_features,
+                self._linears[path].out_features,
+                rank,
+                alpha,
+                generator,
+            )
+            for path in paths
+        }
+        adapters = [made.get(path) for path in self._linears]
+        self._enter(key, adapters, tuple(made), None)
         return made
 
     def activate(self, key: str | None) -> None:
@@ -88,33 +126,68 @@ class LoRAManager:
         Raises:
             errors.NotFoundError: the card is not resident.
         """
-        if key is not None and key not in self._cards:
-            raise errors.NotFoundError(f"card {key} is not resident on this node")
-        for layer in self._wrapped.values():
-            layer.activate(key)
+        self._selection.rows = None if key is None else self._resident(key).one_card
         self._active = key
+
+    def activate_rows(self, keys: Sequence[str | None]) -> None:
+        """Makes a card answer each row of the batches to come; None is the bare base.
+
+        Args:
+            keys: of the rows, in order; at least one.
+
+        Raises:
+            errors.NotFoundError: a card is not resident; nothing has changed.
+            errors.InvalidInputError: there are no rows, or a card of several is being trained.
+        """
+        if not keys:
+            raise errors.InvalidInputError("a batch has at least one row")
+        if len(set(keys)) == 1:
+            self.activate(keys[0])
+            return
+        chosen = [None if key is None else self._slot(key) for key in keys]
+        self._selection.rows = self._mixer.compose(chosen)
+        self._active = None
 
     def remove_card(self, key: str) -> None:
         """Takes a card out; silent if it is not there.
 
         Layers that no card needs any more become the very `nn.Linear` objects they were.
         """
-        for path in self._cards.pop(key, []):
-            layer = self._wrapped[path]
-            layer.remove(key)
-            if not layer.keys:
-                self._put(path, layer.base)
-                del self._wrapped[path]
-        if self._active == key:
-            self._active = None
+        resident = self._residents.pop(key, None)
+        if resident is None:
+            return
+        for path in resident.paths:
+            self._users[path] -= 1
+            if not self._users[path]:
+                self._put(path, self._linears[path])
+        if self._active == key or isinstance(self._selection.rows, rows.EachItsOwn):
+            self.activate(None)
+        if resident.slot is not None:
+            self._mixer.forget(resident.slot)
+            self._pool.give_back(resident.slot)
 
     def list_cards(self) -> list[str]:
         """Keys of the resident cards, in the order of their coming."""
-        return list(self._cards)
+        return list(self._residents)
+
+    def size_bytes(self, key: str) -> int:
+        """Memory that a resident card's weights hold.
+
+        Raises:
+            errors.NotFoundError: the card is not resident.
+        """
+        resident = self._resident(key)
+        if resident.slot is not None:
+            return resident.slot.size_bytes
+        return sum(
+            adapter.lora_a.nbytes + adapter.lora_b.nbytes
+            for adapter in resident.adapters
+            if adapter is not None
+        )
 
     @property
     def active(self) -> str | None:
-        """The card that answers now."""
+        """Key of the card that answers all rows; None for the bare base and for mixed rows."""
         return self._active
 
     def target_paths(self, kinds: Iterable[str]) -> list[str]:
@@ -132,6 +205,38 @@ class LoRAManager:
                 f"the base model has no layers called {sorted(missing)}; it has {known}"
             )
         return found
+
+    def _resident(self, key: str) -> _Resident:
+        resident = self._residents.get(key)
+        if resident is None:
+            raise errors.NotFoundError(f"card {key} is not resident on this node")
+        return resident
+
+    def _slot(self, key: str) -> slots.Slot:
+        slot = self._resident(key).slot
+        if slot is None:
+            raise errors.InvalidInputError(f"card {key} is being trained; it answers alone")
+        return slot
+
+    def _enter(
+        self,
+        key: str,
+        adapters: rows.Adapters,
+        paths: tuple[str, ...],
+        slot: slots.Slot | None,
+    ) -> None:
+        for path in paths:
+            if not self._users.get(path):
+                self._put(path, self._wrapper(path))
+            self._users[path] = self._users.get(path, 0) + 1
+        self._residents[key] = _Resident(adapters, rows.OneCard(adapters), paths, slot)
+
+    def _wrapper(self, path: str) -> linear.LoRALinear:
+        if path not in self._wrappers:
+            self._wrappers[path] = linear.LoRALinear(
+                self._linears[path], self._selection, self._numbers[path]
+            )
+        return self._wrappers[path]
 
     def _check_base(self, card: cards.LoRACard) -> None:
         made_for = card.manifest.base_model
@@ -182,12 +287,6 @@ class LoRAManager:
                 f"module {name} is ambiguous: it could be any of {sorted(matches)[:4]}"
             )
         return matches[0] if matches else None
-
-    def _wrap(self, path: str) -> linear.LoRALinear:
-        if path not in self._wrapped:
-            self._wrapped[path] = linear.LoRALinear(self._linears[path])
-            self._put(path, self._wrapped[path])
-        return self._wrapped[path]
 
     def _put(self, path: str, module: torch.nn.Module) -> None:
         parent, _, name = path.rpartition(".")

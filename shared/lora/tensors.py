@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
+from collections.abc import Sequence
+
 import pyarrow as pa
 import torch
 
@@ -9,6 +13,49 @@ from shared.cards import card as cards
 from shared.lora import linear
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def copy_side(
+    target: torch.Tensor,
+    buffers: Sequence[pa.Buffer],
+    weights: Sequence[cards.ModuleWeights],
+) -> None:
+    """Copies one side of a card, all A or all B, into consecutive memory.
+
+    One copy where the buffers follow one another, as they do in a card's mapped file.
+
+    Args:
+        target: (elements,), of any dtype.
+        buffers: one a module.
+        weights: the modules, for their dtypes.
+    """
+    dtypes = {one.dtype for one in weights}
+    if len(dtypes) == 1 and _follow(buffers):
+        whole = pa.foreign_buffer(
+            buffers[0].address, sum(buffer.size for buffer in buffers), base=buffers
+        )
+        target.copy_(_mapped(whole, dtypes.pop()))
+        return
+    start = 0
+    for buffer, one in zip(buffers, weights, strict=True):
+        found = _mapped(buffer, one.dtype)
+        target[start : start + len(found)].copy_(found)
+        start += len(found)
+
+
+def _follow(buffers: Sequence[pa.Buffer]) -> bool:
+    """Whether each buffer begins where the one before it ends."""
+    return all(
+        before.address + before.size == after.address for before, after in itertools.pairwise(buffers)
+    )
+
+
+def _mapped(buffer: pa.Buffer, dtype: str) -> torch.Tensor:
+    """A view of a buffer that must not be written to, (elements,)."""
+    with warnings.catch_warnings():
+        # torch has no read-only tensors and says so; nobody writes to this one.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.frombuffer(memoryview(buffer), dtype=DTYPES[dtype])
 
 
 def adapter_of(weights: cards.ModuleWeights, dtype: torch.dtype) -> linear.Adapter:
