@@ -7,7 +7,9 @@ a machine-learning library. `shared.lora.tensors` gives the torch views.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,12 @@ from shared.cards import manifest as manifests
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of one weight for every dtype that a card may hold."""
+_EXPONENTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
+    "float32": (np.uint32, 0x7F80_0000),
+    "float16": (np.uint16, 0x7C00),
+    "bfloat16": (np.uint16, 0x7F80),
+}
+"""Bits of the exponent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +75,7 @@ class LoRACard:
                     f"module {path}: its kind is not among the manifest's target_modules "
                     f"{list(manifest.target_modules)}"
                 )
+        _check_finite(modules)
         self.manifest = manifest
         self.modules = dict(modules)
 
@@ -140,13 +149,37 @@ def _check(path: str, weights: ModuleWeights) -> None:
                 f"has {buffer.size} bytes; a {rows} x {columns} matrix of {weights.dtype} "
                 f"has {rows * columns * item}",
             )
-        if not _all_finite(buffer, weights.dtype):
-            raise fail(field, "holds NaN or infinite values")
+
+
+def _check_finite(modules: Mapping[str, ModuleWeights]) -> None:
+    for field in ("lora_a", "lora_b"):
+        buffers = [getattr(weights, field) for weights in modules.values()]
+        dtypes = {weights.dtype for weights in modules.values()}
+        whole = consecutive(buffers) if len(dtypes) == 1 else None
+        if whole is not None and _all_finite(whole, dtypes.pop()):
+            continue
+        for path, weights in modules.items():
+            if not _all_finite(getattr(weights, field), weights.dtype):
+                column = field.replace("_a", "_A").replace("_b", "_B")
+                raise errors.CardFormatError(
+                    f"module {path}: field {column}: holds NaN or infinite values"
+                )
+
+
+def consecutive(buffers: Sequence[pa.Buffer]) -> pa.Buffer | None:
+    """One buffer over all where each begins where the one before it ends; None elsewhere.
+
+    The matrices of a card that was read from its file lie like that, side by side.
+    """
+    for before, after in itertools.pairwise(buffers):
+        if before.address + before.size != after.address:
+            return None
+    size = sum(buffer.size for buffer in buffers)
+    return pa.foreign_buffer(buffers[0].address, size, base=list(buffers))
 
 
 def _all_finite(buffer: pa.Buffer, dtype: str) -> bool:
-    if dtype == "bfloat16":
-        # An exponent of all ones means infinity or NaN; numpy has no bfloat16.
-        bits = np.frombuffer(buffer, dtype=np.uint16)
-        return not bool(((bits & 0x7F80) == 0x7F80).any())
-    return bool(np.isfinite(np.frombuffer(buffer, dtype=dtype)).all())
+    """An exponent of all ones means infinity or NaN; numpy has no bfloat16, so bits it is."""
+    kind, exponent = _EXPONENTS[dtype]
+    bits = np.frombuffer(buffer, dtype=kind)
+    return not bits.size or int((bits & exponent).max()) != exponent

@@ -7,10 +7,12 @@ digest of a card is the SHA-256 of its file.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pathlib
 import tempfile
 
+import numpy as np
 import pyarrow as pa
 
 from shared import errors
@@ -177,16 +179,21 @@ def _within(batch: pa.RecordBatch, source: pa.Buffer) -> bool:
 
 
 def _modules(batch: pa.RecordBatch) -> dict[str, cards.ModuleWeights]:
-    columns = {name: batch.column(name) for name in SCHEMA.names}
-    return {
-        columns["module"][row].as_py(): cards.ModuleWeights(
-            rank=columns["rank"][row].as_py(),
-            in_features=columns["in_features"][row].as_py(),
-            out_features=columns["out_features"][row].as_py(),
-            alpha=columns["alpha"][row].as_py(),
-            dtype=columns["dtype"][row].as_py(),
-            lora_a=columns["lora_A"][row].as_buffer(),
-            lora_b=columns["lora_B"][row].as_buffer(),
-        )
-        for row in range(batch.num_rows)
-    }
+    """Whole columns at a time: a card may have hundreds of modules, and nodes swap cards often."""
+    paths, ranks, ins, outs, alphas, dtypes = (
+        batch.column(name).to_pylist() for name in SCHEMA.names[:6]
+    )
+    sides_a, sides_b = (_values(batch.column(name)) for name in SCHEMA.names[6:])
+    rows = zip(ranks, ins, outs, alphas, dtypes, sides_a, sides_b, strict=True)
+    return {path: cards.ModuleWeights(*row) for path, row in zip(paths, rows, strict=True)}
+
+
+def _values(column: pa.LargeBinaryArray) -> list[pa.Buffer]:
+    """Views of the values of a validated column."""
+    _, offsets, values = column.buffers()
+    if values is None:  # Only where every value is empty.
+        return [pa.py_buffer(b"")] * len(column)
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return [
+        values.slice(start, end - start) for start, end in itertools.pairwise(ends.tolist())
+    ]

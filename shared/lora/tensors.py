@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -30,10 +29,8 @@ def copy_side(
         weights: the modules, for their dtypes.
     """
     dtypes = {one.dtype for one in weights}
-    if len(dtypes) == 1 and _follow(buffers):
-        whole = pa.foreign_buffer(
-            buffers[0].address, sum(buffer.size for buffer in buffers), base=buffers
-        )
+    whole = cards.consecutive(buffers) if len(dtypes) == 1 else None
+    if whole is not None:
         target.copy_(_mapped(whole, dtypes.pop()))
         return
     start = 0
@@ -41,13 +38,6 @@ def copy_side(
         found = _mapped(buffer, one.dtype)
         target[start : start + len(found)].copy_(found)
         start += len(found)
-
-
-def _follow(buffers: Sequence[pa.Buffer]) -> bool:
-    """Whether each buffer begins where the one before it ends."""
-    return all(
-        before.address + before.size == after.address for before, after in itertools.pairwise(buffers)
-    )
 
 
 def _mapped(buffer: pa.Buffer, dtype: str) -> torch.Tensor:
