@@ -6,10 +6,9 @@ a machine-learning library. `shared.lora.tensors` gives the torch views.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +18,17 @@ from shared.cards import manifest as manifests
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of one weight for every dtype that a card may hold."""
-_EXPONENTS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
-    "float32": (np.uint32, 0x7F80_0000),
-    "float16": (np.uint16, 0x7C00),
-    "bfloat16": (np.uint16, 0x7F80),
+_AS_INTEGERS: dict[str, tuple[type[Any], type[Any], int]] = {
+    "float32": (np.int32, np.uint32, 0x7F80_0000),
+    "float16": (np.int16, np.uint16, 0x7C00),
+    "bfloat16": (np.int16, np.uint16, 0x7F80),
 }
-"""Bits of the exponent."""
+"""Signed and unsigned kind of the same width, and the bits of infinity."""
+_LONGEST_PATH = 512
+_PIECE = 1 << 17
 
 
-@dataclasses.dataclass(frozen=True)
-class ModuleWeights:
+class ModuleWeights(NamedTuple):
     """LoRA weights of one linear layer: `y += (x @ A @ B) * alpha / rank`."""
 
     rank: int
@@ -75,9 +75,15 @@ class LoRACard:
                     f"module {path}: its kind is not among the manifest's target_modules "
                     f"{list(manifest.target_modules)}"
                 )
-        _check_finite(modules)
         self.manifest = manifest
         self.modules = dict(modules)
+        dtypes = {weights.dtype for weights in modules.values()}
+        is_uniform = len(dtypes) == 1
+        self.side_a = _consecutive(self.weights_a) if is_uniform else None
+        """One buffer over all matrices A, where they follow one another as in a card's file."""
+        self.side_b = _consecutive(self.weights_b) if is_uniform else None
+        """The same for the matrices B."""
+        self._check_finite()
 
     @property
     def name(self) -> str:
@@ -114,9 +120,29 @@ class LoRACard:
         """Bytes of all weights."""
         return sum(weights.size_bytes for weights in self.modules.values())
 
+    @property
+    def shapes(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Path, rank, in_features and out_features of every module, in the order of the file."""
+        return tuple(
+            (path, one.rank, one.in_features, one.out_features)
+            for path, one in self.modules.items()
+        )
+
     def with_manifest(self, manifest: manifests.Manifest) -> LoRACard:
         """The same weights under another manifest."""
         return LoRACard(manifest, self.modules)
+
+    def _check_finite(self) -> None:
+        for column, whole in (("lora_A", self.side_a), ("lora_B", self.side_b)):
+            first = next(iter(self.modules.values()))
+            if whole is not None and _all_finite(whole, first.dtype):
+                continue
+            for path, weights in self.modules.items():
+                buffer = weights.lora_a if column == "lora_A" else weights.lora_b
+                if not _all_finite(buffer, weights.dtype):
+                    raise errors.CardFormatError(
+                        f"module {path}: field {column}: holds NaN or infinite values"
+                    )
 
     def __iter__(self) -> Iterator[tuple[str, ModuleWeights]]:
         """Module paths with their weights, in the order of the file."""
@@ -124,62 +150,71 @@ class LoRACard:
 
 
 def _check(path: str, weights: ModuleWeights) -> None:
+    """A card has hundreds of modules: only one that is not sound is looked at closely."""
+    item = ITEM_BYTES.get(weights.dtype, 0)
+    inner, outer, rank = weights.in_features, weights.out_features, weights.rank
+    is_sound = (
+        0 < len(path) <= _LONGEST_PATH
+        and item
+        and 0 < rank <= min(inner, outer)
+        and 0 < weights.alpha < math.inf
+        and weights.lora_a.size == inner * rank * item
+        and weights.lora_b.size == rank * outer * item
+    )
+    if not is_sound:
+        raise _problem(path, weights)
+
+
+def _problem(path: str, weights: ModuleWeights) -> errors.CardFormatError:
+    """The first thing that is wrong with a module."""
+
     def fail(field: str, problem: str) -> errors.CardFormatError:
         return errors.CardFormatError(f"module {path}: field {field}: {problem}")
 
-    if not path or len(path) > 512:
-        raise fail("module", "must have 1 to 512 characters")
+    if not 0 < len(path) <= _LONGEST_PATH:
+        return fail("module", f"must have 1 to {_LONGEST_PATH} characters")
     item = ITEM_BYTES.get(weights.dtype)
     if item is None:
-        raise fail("dtype", f"{weights.dtype!r} is not one of {sorted(ITEM_BYTES)}")
-    limit = min(weights.in_features, weights.out_features)
+        return fail("dtype", f"{weights.dtype!r} is not one of {sorted(ITEM_BYTES)}")
     if weights.in_features < 1 or weights.out_features < 1:
-        raise fail("in_features, out_features", "must be positive")
+        return fail("in_features, out_features", "must be positive")
+    limit = min(weights.in_features, weights.out_features)
     if not 1 <= weights.rank <= limit:
-        raise fail("rank", f"{weights.rank} is not between 1 and {limit}")
-    if not (np.isfinite(weights.alpha) and weights.alpha > 0):
-        raise fail("alpha", f"{weights.alpha} is not a positive number")
-    for field, buffer, rows, columns in (
-        ("lora_A", weights.lora_a, weights.in_features, weights.rank),
-        ("lora_B", weights.lora_b, weights.rank, weights.out_features),
-    ):
-        if buffer.size != rows * columns * item:
-            raise fail(
-                field,
-                f"has {buffer.size} bytes; a {rows} x {columns} matrix of {weights.dtype} "
-                f"has {rows * columns * item}",
-            )
+        return fail("rank", f"{weights.rank} is not between 1 and {limit}")
+    if not 0 < weights.alpha < math.inf:
+        return fail("alpha", f"{weights.alpha} is not a positive number")
+    is_a = weights.lora_a.size != weights.in_features * weights.rank * item
+    field, buffer, rows, columns = (
+        ("lora_A", weights.lora_a, weights.in_features, weights.rank)
+        if is_a
+        else ("lora_B", weights.lora_b, weights.rank, weights.out_features)
+    )
+    return fail(
+        field,
+        f"has {buffer.size} bytes; a {rows} x {columns} matrix of {weights.dtype} "
+        f"has {rows * columns * item}",
+    )
 
 
-def _check_finite(modules: Mapping[str, ModuleWeights]) -> None:
-    for field in ("lora_a", "lora_b"):
-        buffers = [getattr(weights, field) for weights in modules.values()]
-        dtypes = {weights.dtype for weights in modules.values()}
-        whole = consecutive(buffers) if len(dtypes) == 1 else None
-        if whole is not None and _all_finite(whole, dtypes.pop()):
-            continue
-        for path, weights in modules.items():
-            if not _all_finite(getattr(weights, field), weights.dtype):
-                column = field.replace("_a", "_A").replace("_b", "_B")
-                raise errors.CardFormatError(
-                    f"module {path}: field {column}: holds NaN or infinite values"
-                )
-
-
-def consecutive(buffers: Sequence[pa.Buffer]) -> pa.Buffer | None:
-    """One buffer over all where each begins where the one before it ends; None elsewhere.
-
-    The matrices of a card that was read from its file lie like that, side by side.
-    """
-    for before, after in itertools.pairwise(buffers):
-        if before.address + before.size != after.address:
+def _consecutive(matrices: Mapping[str, pa.Buffer]) -> pa.Buffer | None:
+    """One buffer over all where each begins where the one before it ends; None elsewhere."""
+    buffers = list(matrices.values())
+    start = end = buffers[0].address
+    for buffer in buffers:
+        if buffer.address != end:
             return None
-    size = sum(buffer.size for buffer in buffers)
-    return pa.foreign_buffer(buffers[0].address, size, base=list(buffers))
+        end += buffer.size
+    return pa.foreign_buffer(start, end - start, base=buffers)
 
 
 def _all_finite(buffer: pa.Buffer, dtype: str) -> bool:
-    """An exponent of all ones means infinity or NaN; numpy has no bfloat16, so bits it is."""
-    kind, exponent = _EXPONENTS[dtype]
-    bits = np.frombuffer(buffer, dtype=kind)
-    return not bits.size or int((bits & exponent).max()) != exponent
+    """Whether no value is infinite or NaN; as integers those lie above all others of their sign."""
+    signed, unsigned, infinity = _AS_INTEGERS[dtype]
+    sign = np.iinfo(signed).min
+    positive, negative = np.frombuffer(buffer, signed), np.frombuffer(buffer, unsigned)
+    # Piece by piece, so that the second look finds them in the processor's cache.
+    return all(
+        int(positive[at : at + _PIECE].max()) < infinity
+        and int(negative[at : at + _PIECE].max()) < infinity - sign
+        for at in range(0, len(positive), _PIECE)
+    )

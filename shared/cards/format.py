@@ -180,8 +180,10 @@ def _within(batch: pa.RecordBatch, source: pa.Buffer) -> bool:
 
 def _modules(batch: pa.RecordBatch) -> dict[str, cards.ModuleWeights]:
     """Whole columns at a time: a card may have hundreds of modules, and nodes swap cards often."""
-    paths, ranks, ins, outs, alphas, dtypes = (
-        batch.column(name).to_pylist() for name in SCHEMA.names[:6]
+    paths, dtypes = (batch.column(name).to_pylist() for name in ("module", "dtype"))
+    ranks, ins, outs, alphas = (
+        batch.column(name).to_numpy().tolist()
+        for name in ("rank", "in_features", "out_features", "alpha")
     )
     sides_a, sides_b = (_values(batch.column(name)) for name in SCHEMA.names[6:])
     rows = zip(ranks, ins, outs, alphas, dtypes, sides_a, sides_b, strict=True)
@@ -194,6 +196,4 @@ def _values(column: pa.LargeBinaryArray) -> list[pa.Buffer]:
     if values is None:  # Only where every value is empty.
         return [pa.py_buffer(b"")] * len(column)
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return [
-        values.slice(start, end - start) for start, end in itertools.pairwise(ends.tolist())
-    ]
+    return [values.slice(start, end - start) for start, end in itertools.pairwise(ends.tolist())]

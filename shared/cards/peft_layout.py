@@ -27,7 +27,11 @@ from shared.cards import manifest as manifests
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _KEY = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])\.weight")
-_ITEM = {"float32": np.dtype("<u4"), "float16": np.dtype("<u2"), "bfloat16": np.dtype("<u2")}
+_ITEM: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<u4"),
+    "float16": np.dtype("<u2"),
+    "bfloat16": np.dtype("<u2"),
+}
 """Weights are moved as bits: numpy has no bfloat16."""
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -200,7 +204,7 @@ def _tensors(path: pathlib.Path) -> Iterator[tuple[str, _Matrix]]:
     except OSError as error:
         raise errors.CardFormatError(f"{path}: can't be read: {error}") from error
     try:
-        found = safetensors.deserialize(data)
+        found = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise errors.CardFormatError(f"{path}: not a readable safetensors file: {error}") from error
     for name, tensor in found:

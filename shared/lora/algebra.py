@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -61,9 +61,7 @@ class Merged:
     def to_card(self, manifest: manifests.Manifest) -> cards.LoRACard:
         """A card of these weights; the manifest's target modules become theirs."""
         kinds = tuple(dict.fromkeys(path.rpartition(".")[2] for path in self.modules))
-        return cards.LoRACard(
-            manifest.model_copy(update={"target_modules": kinds}), self.modules
-        )
+        return cards.LoRACard(manifest.model_copy(update={"target_modules": kinds}), self.modules)
 
 
 def merge(parts: Sequence[cards.LoRACard], recipe: Recipe) -> Merged:
@@ -152,10 +150,12 @@ def _checked(parts: Sequence[cards.LoRACard], recipe: Recipe) -> tuple[float, ..
 def _merged(
     changes: Sequence[_Change], recipe: Recipe, rank: int, generator: torch.Generator
 ) -> lowrank.Factors:
-    side_by_side: Callable[[], tuple[torch.Tensor, torch.Tensor]] = lambda: (
-        torch.cat([change.lora_a for change in changes], dim=1),
-        torch.cat([change.lora_b * change.share for change in changes], dim=0),
-    )
+    def side_by_side() -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            torch.cat([change.lora_a for change in changes], dim=1),
+            torch.cat([change.lora_b * change.share for change in changes], dim=0),
+        )
+
     match recipe.method:
         case Method.LINEAR:
             lora_a, lora_b = side_by_side()
@@ -194,9 +194,7 @@ def _trimmed(delta: torch.Tensor, density: float) -> torch.Tensor:
     return torch.where(delta.abs() >= threshold, delta, 0.0)
 
 
-def _dare(
-    changes: Sequence[_Change], density: float, generator: torch.Generator
-) -> torch.Tensor:
+def _dare(changes: Sequence[_Change], density: float, generator: torch.Generator) -> torch.Tensor:
     """Each entry is kept with the probability `density` and divided by it: right on average."""
     total = torch.zeros(changes[0].shape, dtype=torch.float64)
     for change in changes:

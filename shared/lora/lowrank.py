@@ -7,6 +7,7 @@ its factors are A (in, rank) and B (rank, out).
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 
@@ -36,9 +37,12 @@ class Factors:
 
     @property
     def error(self) -> float:
-        """Relative Frobenius error: of what is left out, over the whole. For the truncated
-        decomposition that is the square root of the energy left out (Eckart and Young 1936)."""
-        return max(0.0, 1.0 - self.energy) ** 0.5
+        """Relative Frobenius error: of what is left out, over the whole.
+
+        For the truncated decomposition that is the square root of the energy left out (Eckart and
+        Young 1936).
+        """
+        return math.sqrt(max(0.0, 1.0 - self.energy))
 
 
 def exact(delta: torch.Tensor, rank: int, energy: float = 1.0) -> Factors:
@@ -64,9 +68,9 @@ def randomised(
 ) -> Factors:
     """Nearly the best, much faster for a large matrix and a small rank.
 
-    Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1: a random sketch of twice the rank, made
-    sharper by power iterations until they find no more. Few are needed where the singular values
-    fall, many where they are nearly equal.
+    Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1: a random sketch of twice the rank,
+    made sharper by power iterations until they find no more. Few are needed where the singular
+    values fall, many where they are nearly equal.
 
     Args:
         delta: (in_features, out_features), any dtype, finite.
@@ -137,9 +141,7 @@ def rank_for_energy(
     return int(enough[0, 0]) + 1 if len(enough) else len(squares)
 
 
-def _checked(
-    matrix: torch.Tensor, rank: int, dtype: torch.dtype = torch.float64
-) -> torch.Tensor:
+def _checked(matrix: torch.Tensor, rank: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     if rank < 1:
         raise errors.InvalidInputError(f"rank is {rank}; it must be at least 1")
     if matrix.ndim != 2:

@@ -19,7 +19,19 @@ from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.lora import linear, rows, slots
 
+_KEPT_FITS = 64
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """How cards of one recipe fit the model."""
+
+    paths: tuple[str, ...]
+    """Of the layers."""
+    names: tuple[str, ...]
+    """Of the card's modules, in the same order."""
+    layout: slots.Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +57,7 @@ class LoRAManager:
         """
         self._model = model
         self._fingerprint = base_fingerprint
-        dtype = next(model.parameters()).dtype
+        self._dtype = next(model.parameters()).dtype
         self._linears = {
             path: module
             for path, module in model.named_modules()
@@ -56,10 +68,14 @@ class LoRAManager:
         self._wrappers: dict[str, linear.LoRALinear] = {}
         self._users: dict[str, int] = {}
         """How many resident cards adapt a layer, by path; layers without one are bare."""
+        self._fits: dict[tuple[tuple[str, int, int, int], ...], _Fit] = {}
+        """By the shapes of a card."""
         self._residents: dict[str, _Resident] = {}
-        self._pool = slots.SlotPool(len(self._linears), dtype)
-        self._mixer = slots.Mixer(len(self._linears), dtype)
+        self._pool = slots.SlotPool(len(self._linears), self._dtype)
+        self._mixer = slots.Mixer(len(self._linears), self._dtype)
         self._active: str | None = None
+        self._row_keys: list[str | None] | None = None
+        """What `activate_rows` was last asked for, while that holds."""
 
     def load_card(self, path: pathlib.Path, expected_digest: str | None = None) -> cards.LoRACard:
         """Reads a card from its file with every check of `LoRAFormat.load`."""
@@ -84,19 +100,10 @@ class LoRAManager:
             _log.warning("card %s is already applied; nothing changed", key)
             return
         self._check_base(card)
-        found = self._fit(card)
-        slot = self._pool.take(
-            slots.Layout(
-                tuple(
-                    slots.Part(
-                        self._numbers[path], one.rank, one.in_features, one.out_features
-                    )
-                    for path, one in found.items()
-                )
-            )
-        )
-        slot.fill(list(found.values()))
-        self._enter(key, slot.adapters, tuple(found), slot)
+        fit = self._fit(card)
+        slot = self._pool.take(fit.layout)
+        slot.fill(card, fit.names)
+        self._enter(key, slot.adapters, fit.paths, slot)
 
     def add_trainable(
         self, key: str, paths: Iterable[str], rank: int, alpha: float, generator: torch.Generator
@@ -127,7 +134,7 @@ class LoRAManager:
             errors.NotFoundError: the card is not resident.
         """
         self._selection.rows = None if key is None else self._resident(key).one_card
-        self._active = key
+        self._active, self._row_keys = key, None
 
     def activate_rows(self, keys: Sequence[str | None]) -> None:
         """Makes a card answer each row of the batches to come; None is the bare base.
@@ -139,6 +146,8 @@ class LoRAManager:
             errors.NotFoundError: a card is not resident; nothing has changed.
             errors.InvalidInputError: there are no rows, or a card of several is being trained.
         """
+        if keys == self._row_keys:
+            return
         if not keys:
             raise errors.InvalidInputError("a batch has at least one row")
         if len(set(keys)) == 1:
@@ -146,7 +155,7 @@ class LoRAManager:
             return
         chosen = [None if key is None else self._slot(key) for key in keys]
         self._selection.rows = self._mixer.compose(chosen)
-        self._active = None
+        self._active, self._row_keys = None, list(keys)
 
     def remove_card(self, key: str) -> None:
         """Takes a card out; silent if it is not there.
@@ -184,6 +193,11 @@ class LoRAManager:
             for adapter in resident.adapters
             if adapter is not None
         )
+
+    def cost_bytes(self, card: cards.LoRACard) -> int:
+        """Memory that a card's weights would hold here."""
+        elements = sum(one.rank * (one.in_features + one.out_features) for _, one in card)
+        return elements * self._dtype.itemsize
 
     @property
     def active(self) -> str | None:
@@ -247,8 +261,28 @@ class LoRAManager:
                 "train it again for this base"
             )
 
-    def _fit(self, card: cards.LoRACard) -> dict[str, cards.ModuleWeights]:
-        found: dict[str, cards.ModuleWeights] = {}
+    def _fit(self, card: cards.LoRACard) -> _Fit:
+        """Where the card's modules belong; the cards of one recipe all fit in one way."""
+        shapes = card.shapes
+        fit = self._fits.get(shapes)
+        if fit is None:
+            found = self._found(card)
+            parts = tuple(self._part(path, card.modules[name]) for path, name in found.items())
+            fit = _Fit(tuple(found), tuple(found.values()), slots.Layout(parts))
+            if len(found) == len(card.modules):  # What is skipped is to be warned of each time.
+                if len(self._fits) >= _KEPT_FITS:
+                    self._fits.clear()
+                self._fits[shapes] = fit
+        return fit
+
+    def _part(self, path: str, weights: cards.ModuleWeights) -> slots.Part:
+        return slots.Part(
+            self._numbers[path], weights.rank, weights.in_features, weights.out_features
+        )
+
+    def _found(self, card: cards.LoRACard) -> dict[str, str]:
+        """The name of the card's module for each layer."""
+        found: dict[str, str] = {}
         for name, weights in card:
             path = self._resolve(name)
             if path is None:
@@ -265,7 +299,7 @@ class LoRAManager:
                 raise errors.InvalidInputError(
                     f"card {card.name}: two of its modules mean the layer {path}"
                 )
-            found[path] = weights
+            found[path] = name
         if not found:
             raise errors.InvalidInputError(f"card {card.name}: none of its modules is in the model")
         return found

@@ -7,6 +7,7 @@ loading is two copies, one of all A matrices and one of all B.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -18,7 +19,7 @@ from shared.cards import card as cards
 from shared.lora import linear, rows, tensors
 
 _SPARE_SLOTS = 2
-"""Free slots of a layout that are kept: a swap needs one beside the card that still serves."""
+"""Free slots that are kept: a swap needs one beside the card that still serves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +100,28 @@ class Slot:
         """Memory of the weights."""
         return self.flat.nbytes
 
-    def fill(self, weights: Sequence[cards.ModuleWeights]) -> None:
-        """Copies a card's weights in, in the order of the layout."""
+    def fill(self, card: cards.LoRACard, paths: Sequence[str]) -> None:
+        """Copies a card's weights in: in two pieces where they lie so, as in a card's file.
+
+        Args:
+            card: the card.
+            paths: its modules that are in the layout, in that order.
+        """
+        weights = [card.modules[path] for path in paths]
         split = self.layout.starts_a[-1]
-        tensors.copy_side(self.flat[:split], [one.lora_a for one in weights], weights)
-        tensors.copy_side(self.flat[split:], [one.lora_b for one in weights], weights)
+        if card.side_a is not None and card.side_b is not None and len(paths) == len(card.modules):
+            tensors.copy(
+                self.flat, [(side, weights[0].dtype) for side in (card.side_a, card.side_b)]
+            )
+        else:
+            tensors.copy(self.flat[:split], [(one.lora_a, one.dtype) for one in weights])
+            tensors.copy(self.flat[split:], [(one.lora_b, one.dtype) for one in weights])
         for adapter, one in zip(self._parts, weights, strict=True):
             adapter.scale = one.scale
 
 
 class SlotPool:
-    """Slots of one model; those that are free are used again."""
+    """Slots of one model; the latest that became free are used again."""
 
     def __init__(self, layers: int, dtype: torch.dtype) -> None:
         """Begins empty.
@@ -119,18 +131,19 @@ class SlotPool:
             dtype: of its weights.
         """
         self._layers, self._dtype = layers, dtype
-        self._free: dict[Layout, list[Slot]] = {}
+        self._free: collections.deque[Slot] = collections.deque(maxlen=_SPARE_SLOTS)
 
     def take(self, layout: Layout) -> Slot:
         """A slot for a card of that layout."""
-        free = self._free.get(layout)
-        return free.pop() if free else Slot(layout, self._layers, self._dtype)
+        for slot in self._free:
+            if slot.layout is layout or slot.layout == layout:
+                self._free.remove(slot)
+                return slot
+        return Slot(layout, self._layers, self._dtype)
 
     def give_back(self, slot: Slot) -> None:
-        """Keeps a slot for the next card, or lets its memory go where enough are free."""
-        free = self._free.setdefault(slot.layout, [])
-        if len(free) < _SPARE_SLOTS:
-            free.append(slot)
+        """Keeps a slot for the next card; the one that was free longest goes where it must."""
+        self._free.append(slot)
 
 
 class Mixer:

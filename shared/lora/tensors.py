@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pyarrow as pa
 import torch
@@ -14,28 +14,16 @@ from shared.lora import linear
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def copy_side(
-    target: torch.Tensor,
-    buffers: Sequence[pa.Buffer],
-    weights: Sequence[cards.ModuleWeights],
-) -> None:
-    """Copies one side of a card, all A or all B, into consecutive memory.
-
-    One copy where the buffers follow one another, as they do in a card's mapped file.
+def copy(target: torch.Tensor, buffers: Iterable[tuple[pa.Buffer, str]]) -> None:
+    """Copies buffers into consecutive memory.
 
     Args:
         target: (elements,), of any dtype.
-        buffers: one a module.
-        weights: the modules, for their dtypes.
+        buffers: each with its dtype.
     """
-    dtypes = {one.dtype for one in weights}
-    whole = cards.consecutive(buffers) if len(dtypes) == 1 else None
-    if whole is not None:
-        target.copy_(_mapped(whole, dtypes.pop()))
-        return
     start = 0
-    for buffer, one in zip(buffers, weights, strict=True):
-        found = _mapped(buffer, one.dtype)
+    for buffer, dtype in buffers:
+        found = _mapped(buffer, dtype)
         target[start : start + len(found)].copy_(found)
         start += len(found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 
 import hypothesis
@@ -227,7 +226,7 @@ def test_card_is_refused_when_a_value_is_not_finite(dtype, mantissa):
     good = _weights(dtype, 1, 3, 3)
     values = np.frombuffer(good.lora_b, ITEM[dtype]).copy()
     values[1] = NOT_FINITE[dtype] + mantissa
-    bad = dataclasses.replace(good, lora_b=pa.py_buffer(values.tobytes()))
+    bad = good._replace(lora_b=pa.py_buffer(values.tobytes()))
     with pytest.raises(errors.CardFormatError, match=r"a\.q_proj: field lora_B: holds NaN"):
         _card(("a.q_proj", bad))
 

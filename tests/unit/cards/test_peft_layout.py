@@ -120,9 +120,7 @@ def test_lower_ranks_are_filled_up_when_a_card_has_several(tmp_path: pathlib.Pat
     modules = dict(card.modules)
     narrow = next(path for path in modules if path.endswith("v_proj"))
     adapter = tensors.adapter_of(modules[narrow], torch.float32)
-    adapter = dataclasses.replace(
-        adapter, lora_a=adapter.lora_a[:, :1], lora_b=adapter.lora_b[:1]
-    )
+    adapter = dataclasses.replace(adapter, lora_a=adapter.lora_a[:, :1], lora_b=adapter.lora_b[:1])
     modules[narrow] = tensors.weights_of(adapter, alpha=1.0, dtype="float32")
     card = cards.LoRACard(card.manifest, modules)
     peft_layout.export(card, tmp_path)
@@ -137,7 +135,7 @@ def test_export_is_refused_when_modules_are_scaled_differently(tmp_path: pathlib
     card = tiny_model.card_for(tiny_model.tiny_base())
     modules = dict(card.modules)
     first = next(iter(modules))
-    modules[first] = dataclasses.replace(modules[first], alpha=5.0)
+    modules[first] = modules[first]._replace(alpha=5.0)
     with pytest.raises(errors.InvalidInputError, match="alpha_pattern"):
         peft_layout.export(cards.LoRACard(card.manifest, modules), tmp_path / "out")
     assert not (tmp_path / "out").exists()

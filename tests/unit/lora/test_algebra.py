@@ -42,9 +42,7 @@ def card_of(matrices: dict[str, torch.Tensor], name: str = "made") -> cards.LoRA
     rank=st.integers(1, 8),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_merge_adds_what_its_cards_add_when_it_is_linear(
-    shares: list[float], rank: int
-) -> None:
+def test_a_merge_adds_what_its_cards_add_when_it_is_linear(shares: list[float], rank: int) -> None:
     parts = [tiny_model.card_for(BASE, seed=seed) for seed, _ in enumerate(shares)]
     merged = algebra.merge(parts, algebra.Recipe(weights=tuple(shares), rank=rank))
     assert merged.rank == sum(card.rank for card in parts)
@@ -59,8 +57,7 @@ def test_the_best_of_its_rank_is_found_when_the_sum_is_cut() -> None:
     assert merged.rank == 3
     for path, weights in merged.modules.items():
         whole = sum(
-            s * delta(card.modules[path])
-            for s, card in zip((1.0, 1.0, -0.5), parts, strict=True)
+            s * delta(card.modules[path]) for s, card in zip((1.0, 1.0, -0.5), parts, strict=True)
         )
         assert isinstance(whole, torch.Tensor)
         values = torch.linalg.svdvals(whole)
