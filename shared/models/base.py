@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from shared import errors
+from shared.models import quantization
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = pathlib.Path(__file__).parent / "embedded" / "checkpoint"
@@ -47,17 +48,23 @@ class BaseModel:
         return [*ids, self.tokenizer.eos_token_id]
 
 
-def load(name: str, revision: str = "", dtype: str = "float32") -> BaseModel:
+def load(
+    name: str,
+    revision: str = "",
+    dtype: str = "float32",
+    quantized: quantization.Kind = "none",
+) -> BaseModel:
     """Loads a base model and its tokenizer.
 
     Args:
         name: `embedded`, a local path or a Hugging Face id.
         revision: of a Hugging Face model; empty for its default.
         dtype: float32 or bfloat16.
+        quantized: how the linear layers are kept; see `shared.models.quantization`.
 
     Raises:
         errors.NotFoundError: no such model.
-        errors.ConfigError: the tokenizer has no chat template.
+        errors.ConfigError: the tokenizer has no chat template, or a package is missing.
     """
     source = str(EMBEDDED_FOLDER) if name == EMBEDDED else name
     transformers.utils.logging.disable_progress_bar()
@@ -79,10 +86,12 @@ def load(name: str, revision: str = "", dtype: str = "float32") -> BaseModel:
         )
     model.requires_grad_(False)
     model.eval()
+    whole = fingerprint(model)
+    quantization.quantize(model, quantized)
     return BaseModel(
         id=name,
         revision=revision or "main",
-        fingerprint=fingerprint(model),
+        fingerprint=whole,
         model=model,
         tokenizer=tokenizer,
     )
@@ -100,7 +109,7 @@ def fingerprint(model: Any) -> str:
     for name, weight in sorted(model.state_dict().items()):
         flat = weight.detach().reshape(-1)
         stride = max(1, flat.numel() // _SAMPLES_A_TENSOR)
-        sample = flat[::stride][:_SAMPLES_A_TENSOR].to(torch.bfloat16).view(torch.uint8)
+        sample = flat[::stride][:_SAMPLES_A_TENSOR].to(torch.bfloat16).contiguous()
         digest.update(f"{name}{tuple(weight.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
+        digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

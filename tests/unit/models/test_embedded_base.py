@@ -49,3 +49,4 @@ def test_every_byte_survives_when_text_is_tokenised(base):
 
 def test_fingerprint_is_the_same_when_the_model_is_loaded_again(base):
     assert bases.load(bases.EMBEDDED).fingerprint == base.fingerprint
+    assert bases.load(bases.EMBEDDED, dtype="bfloat16").fingerprint == base.fingerprint
