@@ -8,6 +8,7 @@
     ├── AlreadyExistsError       ALREADY_EXISTS       the same name with other content
     ├── BaseModelMismatchError   FAILED_PRECONDITION  the card belongs to another base model
     ├── PreconditionError        FAILED_PRECONDITION  not in a state that allows this
+    │   └── CapacityError        FAILED_PRECONDITION  larger than a limit of this node allows
     ├── IntegrityError           DATA_LOSS            digest, size or count do not match
     ├── TeacherError             FAILED_PRECONDITION  a teacher answered, but not usably
     ├── TeacherUnavailableError  UNAVAILABLE          no teacher could be asked (retry later)
@@ -65,6 +66,10 @@ class PreconditionError(SkillmeshError):
     """The thing exists but is not in a state that allows the request."""
 
     status = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class CapacityError(PreconditionError):
+    """Something can't fit, however long one waits; the message names the limit."""
 
 
 class BaseModelMismatchError(PreconditionError):

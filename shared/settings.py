@@ -233,6 +233,12 @@ class Inference(_Section):
     """Threads of one generation."""
     max_new_tokens: Count = 192
     """Longest answer, where a request does not say."""
+    batch_rows: Count = 8
+    """Answers that are generated together; more wait."""
+    card_memory_mib: Positive = 1024
+    """Memory for the weights of cards; those that were not used for long make room for others."""
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    """How the base model's linear layers are kept here; training always uses them in full."""
     queue: Count = 256
     """Requests waiting at most; more are refused with RESOURCE_EXHAUSTED."""
     query_rewriting: dict[str, Share] = {"embedded": 0.5}

@@ -95,7 +95,10 @@ class Node:
     """One inference node."""
 
     base_model: str
+    served: tuple[str, ...]
+    """Cards that requests may choose, `name@digest`."""
     resident: tuple[str, ...]
+    """Those of them that are in memory."""
     revision: int
     store_connected: bool
     swaps: tuple[Swap, ...]

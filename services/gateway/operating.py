@@ -136,10 +136,10 @@ def _show(found: dict[str, Any]) -> None:
         )
     if found["node"] is not None:
         node = found["node"]
-        resident = ", ".join(card.partition("@")[0] for card in node["resident"]) or "none"
+        served = ", ".join(card.partition("@")[0] for card in node["served"]) or "none"
         output.RESULT.print(
             output.escape(
                 f"inference: base {node['base_model']}, follows revision {node['revision']}, "
-                f"resident cards: {resident}"
+                f"{len(node['resident'])} of {len(node['served'])} cards in memory: {served}"
             )
         )

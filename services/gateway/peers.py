@@ -135,6 +135,7 @@ class Peers:
         reply = await client.call(self._inference.GetNodeStatus, request)
         return domain.Node(
             base_model=reply.base_model,
+            served=tuple(reply.served),
             resident=tuple(reply.resident),
             revision=reply.revision,
             store_connected=reply.store_connected,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Protocol
 
 import structlog
 
-from services.inference import engine as engines
+from services.inference import generations
+from services.inference import sampling as samplings
 from shared import errors
 from shared.cards import manifest as manifests
 
@@ -35,6 +37,8 @@ class Question:
     no_learning: bool = False
     deadline_s: float | None = None
     """How long the caller waits; None for ever."""
+    sampling: samplings.Sampling = samplings.GREEDY
+    """How tokens are chosen, and where the answer ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Routing:
 class Answer:
     """An answer with what is known of how it came about."""
 
-    generation: engines.Generation
+    generation: generations.Generation
     routing: Routing
     rewritten_query: str = ""
     """What the card was asked; empty where it was the question itself."""
@@ -79,6 +83,29 @@ class AnswerPiece:
     final: Answer | None = None
 
 
+class Engine(Protocol):
+    """What answers; `ArrowEngine` is one."""
+
+    def served(self) -> list[str]:
+        """Keys of the cards that requests may choose, in the order of their coming."""
+        ...
+
+    async def bring_lora(self, key: str, deadline_s: float | None = None) -> None:
+        """Returns when a served card is in memory."""
+        ...
+
+    def stream(
+        self,
+        query: str,
+        card: str | None = None,
+        max_new_tokens: int = 0,
+        deadline_s: float | None = None,
+        sampling: samplings.Sampling = samplings.GREEDY,
+    ) -> AsyncGenerator[generations.Piece, None]:
+        """Answers one question piece by piece; see `ArrowEngine.stream`."""
+        ...
+
+
 Route = Callable[[str, bool, float], Awaitable[Routing]]
 """Asks the router: query, no_learning, deadline in seconds."""
 
@@ -86,9 +113,7 @@ Route = Callable[[str, bool, float], Awaitable[Routing]]
 class Answering:
     """Answers questions with the best that this node has."""
 
-    def __init__(
-        self, engine: engines.ArrowEngine, route: Route, rewriting: float | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, route: Route, rewriting: float | None = None) -> None:
         """Takes the engine and the way to the router.
 
         Args:
@@ -115,14 +140,14 @@ class Answering:
 
         Raises:
             errors.InvalidInputError: the query is empty or too long, or the model's name malformed.
-            errors.NotFoundError: the card that the question names is not resident.
+            errors.NotFoundError: the card that the question names is not served.
             errors.SkillmeshError: see `ArrowEngine.stream`.
         """
         _check(question.query)
         routing, rewritten = Routing(), ""
         if question.model in ("", AUTO):
             routing = await self._ask_router(question)
-            best = None if routing.dissonance else self._best(routing)
+            best = None if routing.dissonance else await self._best(routing, question)
             card = best.card if best else None
             rewritten = self._rewritten(question.query, best) if best else ""
         elif question.model == BASE:
@@ -131,7 +156,11 @@ class Answering:
             card = self._named(question.model)
         # Nothing is awaited between the choice of a card and the engine's check that it is there.
         pieces = self._engine.stream(
-            rewritten or question.query, card, question.max_new_tokens, question.deadline_s
+            rewritten or question.query,
+            card,
+            question.max_new_tokens,
+            question.deadline_s,
+            question.sampling,
         )
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
@@ -146,18 +175,31 @@ class Answering:
             _log.warning("router not reached; the bare base answers", reason=str(error))
             return Routing()
 
-    def _best(self, routing: Routing) -> Candidate | None:
+    async def _best(self, routing: Routing, question: Question) -> Candidate | None:
         """The best candidate on this node; None if only the bare base is left."""
-        resident = self._engine.resident()
         for place, candidate in enumerate(routing.candidates):
             # Behind the first there are cards about other things, too: one of them answers only if
             # it is likelier to fit than that none does.
             likely = place == 0 or candidate.probability > routing.none_probability
-            if likely and candidate.card in resident:
+            if likely and await self._ready(candidate.card, question.deadline_s):
                 return candidate
         if routing.candidates:
-            _log.info("card not resident; the bare base answers", card=routing.candidates[0].card)
+            _log.info("card not here; the bare base answers", card=routing.candidates[0].card)
         return None
+
+    async def _ready(self, card: str, deadline_s: float | None) -> bool:
+        """Whether a card is served and in memory, now and until something is awaited."""
+        if card not in self._engine.served():
+            return False
+        try:
+            await self._engine.bring_lora(card, deadline_s)
+        except (errors.OverloadedError, errors.DeadlineError):
+            raise
+        except errors.SkillmeshError as error:
+            _log.warning("card can't come into memory", card=card, reason=str(error))
+            return False
+        # It may have been replaced by a newer one while it came.
+        return card in self._engine.served()
 
     def _rewritten(self, query: str, candidate: Candidate) -> str:
         """The question that the card was trained on, where it says the same; else nothing."""
@@ -167,19 +209,19 @@ class Answering:
 
     def _named(self, reference: str) -> str:
         name, selector = manifests.split_reference(reference)
-        found = _newest(name, selector, self._engine.resident())
+        found = _newest(name, selector, self._engine.served())
         if found is None:
             raise errors.NotFoundError(
-                f"card {reference} is not resident on this node; GetNodeStatus lists those that "
+                f"card {reference} is not served by this node; GetNodeStatus lists those that "
                 "are, `auto` and `base` always answer"
             )
         return found
 
 
-def _newest(name: str, selector: str, resident: Sequence[str]) -> str | None:
+def _newest(name: str, selector: str, served: Sequence[str]) -> str | None:
     keys = [
         key
-        for key in resident
+        for key in served
         if key.partition("@")[0] == name and selector in (_LATEST, key.partition("@")[2])
     ]
     return keys[-1] if keys else None

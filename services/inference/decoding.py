@@ -1,51 +1,14 @@
-"""Greedy decoding over the KV cache, and text out of tokens as they come.
+"""Where an answer ends, and text out of tokens as they come.
 
-Knows nothing about cards, queues or requests. Runs in the thread that owns the model.
+Knows nothing about cards, queues or requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
-
-import torch
-import transformers
 
 _BROKEN = "\ufffd"
 """What a tokenizer writes for bytes that are no whole character yet."""
-
-
-def greedy(
-    model: Any, prompt_ids: Sequence[int], max_new_tokens: int, end_ids: frozenset[int]
-) -> Iterator[int]:
-    """The likeliest next token, again and again, as `generate(do_sample=False)` of transformers.
-
-    Args:
-        model: a transformers causal LM.
-        prompt_ids: the prompt; at least one token.
-        max_new_tokens: stops after this many.
-        end_ids: stops at any of these, which is not handed out.
-    """
-    cache = transformers.DynamicCache(config=model.config)
-    ids_1_T = torch.tensor([list(prompt_ids)], dtype=torch.int64)
-    for _ in range(max_new_tokens):
-        token = _likeliest(model, ids_1_T, cache)
-        if token in end_ids:
-            return
-        yield token
-        ids_1_T = torch.tensor([[token]], dtype=torch.int64)
-
-
-# Around one step, not around the generator: between two tokens the thread may take in a card, whose
-# tensors have no part in this mode.
-@torch.inference_mode()
-def _likeliest(model: Any, ids_1_T: torch.Tensor, cache: Any) -> int:
-    logits_1_T_V = model(
-        input_ids=ids_1_T, past_key_values=cache, use_cache=True, logits_to_keep=1
-    ).logits
-    # A contiguous copy: a slice would keep the logits of the whole prompt alive on models that
-    # ignore logits_to_keep, and argmax over it is slower.
-    return int(logits_1_T_V[0, -1].clone(memory_format=torch.contiguous_format).argmax())
 
 
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,8 +1,9 @@
-"""`ArrowEngine`: the base model with the cards that are resident on this node.
+"""`ArrowEngine`: the base model with the cards that this node serves.
 
 Stands between requests (asyncio) and the model, which one thread alone touches. Knows nothing of
 gRPC, of the router or of where cards come from. A card comes in between two tokens of whatever
 runs, which goes on with the card it began with; a card leaves behind all requests that chose it.
+What is served and what of it is in memory is `residency`'s to say.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from services.inference import decoding
+from services.inference import evolution, generations, residency
+from services.inference import sampling as samplings
 from services.inference import worker as workers
 from shared import errors
 from shared import settings as config
@@ -30,39 +31,10 @@ from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from shared.lora import manager as managers
 from shared.models import base as bases
+from shared.rpc import watch
 
 Vectors = npt.NDArray[np.float32]
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """A whole answer."""
-
-    answer: str
-    card: str | None
-    """`name@digest` of the card that answered; None for the bare base model."""
-    prompt_tokens: int
-    new_tokens: int
-    """Tokens of the answer, without the one that ends it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """A part of an answer; the last one has the whole answer beside it."""
-
-    text: str
-    final: Generation | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Request:
-    query: str
-    card: str | None
-    max_new_tokens: int
-    tell: Callable[[Piece | None], None]
-    """Takes every piece to the asking coroutine; None when there are no more."""
-    stopped: threading.Event
-    """Set when nobody waits for the answer any more."""
+_MIB = 2**20
 
 
 class ArrowEngine:
@@ -78,22 +50,27 @@ class ArrowEngine:
         self._base = base
         self._settings = settings
         self._manager = managers.LoRAManager(base.model, base.fingerprint)
-        self._end_ids = decoding.end_ids(base.model, base.tokenizer)
-        self._context_tokens = decoding.context_tokens(base.model)
+        self._generations = generations.Generations(base, self._manager, settings.batch_rows)
         self._worker = workers.Worker(
-            settings.queue, lambda: torch.set_num_threads(settings.threads)
+            settings.queue, lambda: torch.set_num_threads(settings.threads), self._generations
         )
-        # What requests may choose. Only the event loop reads and writes these two.
-        self._resident: list[str] = []
-        self._leaving: dict[str, concurrent.futures.Future[None]] = {}
+        self._cards = residency.Residency(
+            _ModelSlots(self._manager, self._worker), int(settings.card_memory_mib * _MIB)
+        )
+        self._waiting_for_cards = 0
+        """Requests whose card is on its way into memory."""
+        self._evolution: evolution.Evolution | None = None
 
     def start(self) -> None:
         """Starts the model's thread."""
         self._worker.start()
 
     async def stop(self) -> None:
-        """Refuses what waits and ends the thread once the running request has ended."""
+        """Refuses what waits and ends the thread once the running requests have ended."""
+        if self._evolution is not None:
+            await self._evolution.stop()
         await self._worker.stop()
+        await self._cards.close()
 
     @property
     def base_id(self) -> str:
@@ -107,12 +84,21 @@ class ArrowEngine:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return self._worker.waiting
+        """Requests that wait for their turn or for their card."""
+        return self._worker.waiting + self._waiting_for_cards
+
+    def served(self) -> list[str]:
+        """Keys of the cards that requests may choose, in the order of their coming."""
+        return self._cards.served()
 
     def resident(self) -> list[str]:
-        """Keys of the cards that requests may choose, in the order of their coming."""
-        return list(self._resident)
+        """Keys of the cards that are in memory, used longest ago first."""
+        return self._cards.resident()
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the resident cards hold."""
+        return self._cards.held_bytes
 
     async def generate(
         self,
@@ -120,9 +106,10 @@ class ArrowEngine:
         card: str | None = None,
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
-    ) -> Generation:
+        sampling: samplings.Sampling = samplings.GREEDY,
+    ) -> generations.Generation:
         """Answers one question; see `stream`."""
-        pieces = self.stream(query, card, max_new_tokens, deadline_s)
+        pieces = self.stream(query, card, max_new_tokens, deadline_s, sampling)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 if piece.final is not None:
@@ -135,41 +122,64 @@ class ArrowEngine:
         card: str | None = None,
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
-    ) -> AsyncGenerator[Piece, None]:
+        sampling: samplings.Sampling = samplings.GREEDY,
+    ) -> AsyncGenerator[generations.Piece, None]:
         """Answers one question piece by piece; closing it stops the model at its next token.
 
         Args:
             query: what the user asks.
-            card: key of a resident card; None for the bare base model.
+            card: key of a served card, which comes into memory if it is not there; None for the
+                bare base model.
             max_new_tokens: longest answer; 0 for the default of config.yaml.
             deadline_s: how long the whole answer may take, waiting included.
+            sampling: how tokens are chosen, and where the answer ends.
 
         Raises:
-            errors.NotFoundError: the card is not resident.
+            errors.NotFoundError: the card is not served.
+            errors.CapacityError: the card is larger than the memory for cards.
             errors.OverloadedError: the queue is full.
-            errors.InvalidInputError: the prompt is longer than the model's context.
+            errors.InvalidInputError: the prompt is longer than the model's context, or a parameter
+                is out of range.
             errors.DeadlineError: not ready in time.
         """
-        self._check_resident(card)
         if max_new_tokens < 0:
             raise errors.InvalidInputError(
                 f"max_new_tokens is {max_new_tokens}; give a positive number, or 0 for the default"
             )
+        sampling.check()
         loop = asyncio.get_running_loop()
-        deadline = None if deadline_s is None else loop.time() + deadline_s
-        inbox: asyncio.Queue[Piece | None] = asyncio.Queue()
-
-        def tell(piece: Piece | None) -> None:
-            _soon(loop, inbox.put_nowait, piece)
-
-        limit = max_new_tokens or self._settings.max_new_tokens
-        request = _Request(query, card, limit, tell, threading.Event())
-        job = self._worker.submit(functools.partial(self._generate, request))
-        job.add_done_callback(lambda _: tell(None))
+        deadline = _Deadline(deadline_s)
+        inbox: asyncio.Queue[generations.Piece | None] = asyncio.Queue()
+        request = generations.Request(
+            query=query,
+            card=card,
+            max_new_tokens=max_new_tokens or self._settings.max_new_tokens,
+            sampling=sampling,
+            tell=lambda piece: _soon(loop, inbox.put_nowait, piece),
+            ended=concurrent.futures.Future(),
+            stopped=threading.Event(),
+        )
+        # Held until the model has let go of the request, and not only whoever asked.
+        release = (lambda: None) if card is None else self._cards.hold(card)
+        request.ended.add_done_callback(lambda _: _soon(loop, release))
+        request.ended.add_done_callback(lambda _: _soon(loop, inbox.put_nowait, None))
+        with _end(request):
+            if card is not None:
+                await self.bring_lora(card, deadline_s)
+            job = self._worker.submit(
+                functools.partial(self._generations.join, request), adds_steps=True
+            )
+        job.add_done_callback(functools.partial(_ended_unheard, request))
         try:
-            while (piece := await _next_piece(inbox, deadline, deadline_s)) is not None:
+            while True:
+                async with deadline.limit():
+                    piece = await inbox.get()
+                if piece is None:
+                    break
                 yield piece
-            yield Piece("", job.result())
+            final = request.ended.result()
+            if final is not None:
+                yield generations.Piece("", final)
         finally:
             request.stopped.set()
             job.cancel()
@@ -181,82 +191,120 @@ class ArrowEngine:
         )
 
     async def encode_with_lora(self, texts: Sequence[str], card: str) -> Vectors:
-        """The same with a resident card active.
+        """The same with a served card active.
 
         Raises:
-            errors.NotFoundError: the card is not resident.
+            errors.NotFoundError: the card is not served.
+            errors.SkillmeshError: it could not come into memory.
         """
-        self._check_resident(card)
-        return await asyncio.wrap_future(
-            self._worker.submit(functools.partial(self._encode, list(texts), card))
-        )
+        release = self._cards.hold(card)
+        try:
+            await self.bring_lora(card)
+            work = functools.partial(self._encode, list(texts), card)
+            return await asyncio.wrap_future(self._worker.submit(work))
+        finally:
+            release()
 
-    async def load_lora(self, card: cards.LoRACard | pathlib.Path, key: str) -> None:
-        """Makes a card resident, ahead of waiting requests; nothing happens if it is already.
+    async def load_lora(
+        self,
+        card: cards.LoRACard | pathlib.Path,
+        key: str,
+        source: residency.Source | None = None,
+        evict: bool = True,
+    ) -> None:
+        """Brings a card into memory, ahead of waiting requests, and serves it from then on.
+
+        Cards that were not used for long and are not pinned make room; they stay served, and come
+        back when they are asked for. Nothing happens if the card is served already.
 
         Args:
             card: the card, or its file, which must have the digest that the key names.
             key: `name@digest`.
+            source: gets the card again when it has left memory. By default its file; a card that
+                is given as an object without a source can't come back, so that it is pinned.
+            evict: whether other cards may leave memory for it. If not, and there is no room, it is
+                served all the same and comes in with the first request.
 
         Raises:
-            errors.SkillmeshError: file, base model or shapes are wrong; nothing has changed.
+            errors.CapacityError: it is larger than the memory for cards.
+            errors.SkillmeshError: file, base model or shapes are wrong. Either way it is not
+                served, and nothing else has changed.
         """
-        if (leaving := self._leaving.get(key)) is not None:
-            await asyncio.wait([asyncio.wrap_future(leaving)])
-        if key in self._resident:
-            return
+        given = card if isinstance(card, cards.LoRACard) else None
         if isinstance(card, pathlib.Path):
-            digest = key.partition("@")[2]
-            expected = digest if manifests.is_digest(digest) else None
-            card = await asyncio.to_thread(formats.LoRAFormat.load, card, expected)
-        job = self._worker.submit_urgent(functools.partial(self._manager.apply_card, card, key))
-        # Shielded: whoever gives up waiting can't take back what the thread may have begun, and a
-        # card that is in the model must be in the list.
-        await asyncio.shield(self._list_when_applied(job, key))
+            source = source or _file(card, key)
+        self._cards.add(key, source)
+        try:
+            await self._cards.load(key, given, evict)
+            self._cards.serve(key)
+        except errors.SkillmeshError:
+            if key not in self._cards.served():
+                await self._cards.remove(key)
+            raise
+
+    async def bring_lora(self, key: str, deadline_s: float | None = None) -> None:
+        """Returns when a served card is in memory; at once if it is there.
+
+        Raises:
+            errors.NotFoundError: the card is not served.
+            errors.OverloadedError: too many requests wait for their cards.
+            errors.DeadlineError: it was not there in time.
+            errors.SkillmeshError: it can't be had, or does not fit.
+        """
+        if self._cards.is_resident(key):
+            return
+        if self._waiting_for_cards >= self._settings.queue:
+            raise errors.OverloadedError(
+                f"{self._waiting_for_cards} requests wait for their cards, as many as "
+                "inference.queue allows; ask again later or ask another node"
+            )
+        self._waiting_for_cards += 1
+        try:
+            async with _Deadline(deadline_s).limit():
+                await self._cards.load(key)
+        finally:
+            self._waiting_for_cards -= 1
+
+    def pin_lora(self, key: str, pinned: bool = True) -> None:
+        """Keeps a served card in memory, or lets it go again.
+
+        Raises:
+            errors.NotFoundError: the card is not served.
+            errors.PreconditionError: it was given as an object and stays pinned.
+        """
+        self._cards.pin(key, pinned)
 
     async def remove_lora(self, key: str) -> None:
-        """Takes a card out, behind the requests that chose it; silent if it is not there."""
-        if key in self._resident:
-            self._resident.remove(key)
-            leaving = self._worker.submit_last(functools.partial(self._manager.remove_card, key))
-            self._leaving[key] = leaving
-            loop = asyncio.get_running_loop()
-            leaving.add_done_callback(lambda _: _soon(loop, self._leaving.pop, key, None))
-        if (going := self._leaving.get(key)) is not None:
-            await asyncio.shield(asyncio.wrap_future(going))
+        """Serves a card no longer; returns once no request uses it and its memory is free.
 
-    async def _list_when_applied(self, job: concurrent.futures.Future[None], key: str) -> None:
-        await asyncio.wrap_future(job)
-        if key not in self._resident:
-            self._resident.append(key)
+        Silent if it is not there.
+        """
+        # Shielded: a card that is half out would be neither here nor there.
+        await asyncio.shield(self._cards.remove(key))
 
-    def _check_resident(self, card: str | None) -> None:
-        if card is not None and card not in self._resident:
-            raise errors.NotFoundError(
-                f"card {card} is not resident on this node; it has {self._resident[:8]}"
-            )
+    async def enable_evolution(
+        self,
+        settings: config.Settings,
+        find_stores: watch.Find | None = None,
+        silence_s: float = watch.SILENCE_S,
+    ) -> evolution.Evolution:
+        """Attaches this engine to a running skillmesh until it stops; see `evolution`.
+
+        Args:
+            settings: the router's address, how to find card stores, the folder for cards.
+            find_stores: looks for card stores; by default discovery.
+            silence_s: how long the store may be silent before the line counts as dead.
+
+        Raises:
+            errors.PreconditionError: it is attached already.
+        """
+        if self._evolution is not None:
+            raise errors.PreconditionError("this engine is attached to a skillmesh already")
+        self._evolution = evolution.Evolution(self, settings, find_stores, silence_s)
+        await self._evolution.start()
+        return self._evolution
 
     # From here on: only in the model's thread.
-
-    def _generate(self, request: _Request) -> Generation:
-        prompt_ids = self._base.prompt_ids(request.query)
-        room = self._room(len(prompt_ids))
-        self._manager.activate(request.card)
-        pieces, answer = decoding.TextPieces(self._base.tokenizer), []
-        limit = request.max_new_tokens if room is None else min(request.max_new_tokens, room)
-        for token in decoding.greedy(self._base.model, prompt_ids, limit, self._end_ids):
-            if text := pieces.add(token):
-                answer.append(text)
-                request.tell(Piece(text))
-            if request.stopped.is_set():
-                break
-            # Cards come in between two tokens, so that a long answer does not hold them up. The
-            # active card stays active: cards leave as jobs of their own.
-            self._worker.run_urgent()
-        if text := pieces.rest():
-            answer.append(text)
-            request.tell(Piece(text))
-        return Generation("".join(answer), request.card, len(prompt_ids), pieces.tokens)
 
     @torch.inference_mode()
     def _encode(self, texts: list[str], card: str | None) -> Vectors:
@@ -268,35 +316,74 @@ class ArrowEngine:
             ids: list[Any] = list(self._base.tokenizer(text)["input_ids"])
             if not ids:
                 raise errors.InvalidInputError(f"texts[{row}] has no token; leave it out")
-            self._room(len(ids) - 1)
+            self._generations.room(len(ids) - 1)
             states_1_T_H = self._base.model.base_model(
                 input_ids=torch.tensor([ids]), use_cache=False
             ).last_hidden_state
             vectors_N_H[row] = states_1_T_H[0].float().mean(0).cpu().numpy()
         return vectors_N_H
 
-    def _room(self, prompt_tokens: int) -> int | None:
-        """Tokens that are left for an answer, at least one; None where there is no limit."""
-        if self._context_tokens is None:
-            return None
-        if prompt_tokens >= self._context_tokens:
-            raise errors.InvalidInputError(
-                f"the text has {prompt_tokens:,} tokens; the context of base model "
-                f"{self._base.id} has {self._context_tokens:,}, the answer included: shorten it"
-            )
-        return self._context_tokens - prompt_tokens
+
+class _ModelSlots:
+    """The model's memory, reached through its thread; `residency.Slots`."""
+
+    def __init__(self, manager: managers.LoRAManager, worker: workers.Worker) -> None:
+        self._manager, self._worker = manager, worker
+
+    def cost_bytes(self, card: cards.LoRACard) -> int:
+        return self._manager.cost_bytes(card)
+
+    async def apply(self, card: cards.LoRACard, key: str) -> None:
+        await self._urgently(functools.partial(self._manager.apply_card, card, key))
+
+    async def remove(self, key: str) -> None:
+        await self._urgently(functools.partial(self._manager.remove_card, key))
+
+    async def _urgently(self, work: Callable[[], None]) -> None:
+        await asyncio.wrap_future(self._worker.submit_urgent(work))
 
 
-async def _next_piece(
-    inbox: asyncio.Queue[Piece | None], deadline: float | None, deadline_s: float | None
-) -> Piece | None:
+def _file(path: pathlib.Path, key: str) -> residency.Source:
+    digest = key.partition("@")[2]
+    expected = digest if manifests.is_digest(digest) else None
+    return functools.partial(formats.LoRAFormat.load, path, expected)
+
+
+@contextlib.contextmanager
+def _end(request: generations.Request) -> Iterator[None]:
+    """Ends a request that fails before its turn."""
     try:
-        async with asyncio.timeout_at(deadline):
-            return await inbox.get()
-    except TimeoutError as error:
-        raise errors.DeadlineError(
-            f"the answer was not ready within {deadline_s:.1f} s; allow more or ask for less"
-        ) from error
+        yield
+    except BaseException:
+        request.ended.set_result(None)
+        raise
+
+
+class _Deadline:
+    """A moment in the event loop's time, or never."""
+
+    def __init__(self, after_s: float | None) -> None:
+        self._after_s = after_s
+        self._at = None if after_s is None else asyncio.get_running_loop().time() + after_s
+
+    @contextlib.asynccontextmanager
+    async def limit(self) -> AsyncGenerator[None, None]:
+        """Ends what goes on in the block at that moment."""
+        try:
+            async with asyncio.timeout_at(self._at):
+                yield
+        except TimeoutError as error:
+            raise errors.DeadlineError(
+                f"the answer was not ready within {self._after_s:.1f} s; allow more or ask for less"
+            ) from error
+
+
+def _ended_unheard(request: generations.Request, job: concurrent.futures.Future[None]) -> None:
+    """Ends a request whose turn never came: cancelled, or refused by a node that stops."""
+    if job.cancelled():
+        request.ended.set_result(None)
+    elif (error := job.exception()) is not None:
+        request.ended.set_exception(error)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:

@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import structlog
 
-from services.inference import answering, card_files, engine, service, subscriber
-from shared import discovery
+from services.inference import engine, service
 from shared import settings as config
 from shared.models import base
-from shared.pb import inference_pb2, inference_pb2_grpc, router_pb2_grpc
-from shared.rpc import client, watch
+from shared.pb import inference_pb2, inference_pb2_grpc
 from shared.rpc import server as rpc_server
+from shared.rpc import watch
 
 _log = structlog.get_logger(__name__)
 
@@ -25,8 +24,11 @@ _log = structlog.get_logger(__name__)
 @contextlib.asynccontextmanager
 async def running(
     settings: config.Settings,
-    load_base: Callable[[config.Model], base.BaseModel] = lambda model: base.load(
-        model.base, model.revision, model.dtype
+    load_base: Callable[[config.Settings], base.BaseModel] = lambda settings: base.load(
+        settings.model.base,
+        settings.model.revision,
+        settings.model.dtype,
+        settings.inference.quantization,
     ),
     find_stores: watch.Find | None = None,
     silence_s: float = watch.SILENCE_S,
@@ -47,30 +49,17 @@ async def running(
         errors.NotFoundError: the base model can't be loaded.
     """
     async with contextlib.AsyncExitStack() as stack:
-        model = await asyncio.to_thread(load_base, settings.model)
+        model = await asyncio.to_thread(load_base, settings)
         arrow_engine = engine.ArrowEngine(model, settings.inference)
         arrow_engine.start()
         stack.push_async_callback(arrow_engine.stop)
 
-        channel = await stack.enter_async_context(client.channel(settings.router.address))
-        router = service.RouterClient(router_pb2_grpc.RouterStub(channel))
-        follower = watch.StoreFollower(
-            find_stores or (lambda: discovery.find_stores(settings)), silence_s
-        )
-        cards = subscriber.CardSubscriber(
-            arrow_engine,
-            follower,
-            card_files.CardFiles(settings.state_path("inference", "cards")),
-        )
+        evolution = await arrow_engine.enable_evolution(settings, find_stores, silence_s)
         servicer = service.InferenceService(
             f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
             arrow_engine,
-            answering.Answering(
-                arrow_engine,
-                router.route,
-                settings.inference.query_rewriting.get(settings.model.base),
-            ),
-            cards,
+            evolution.answers,
+            evolution.cards,
         )
 
         def add(grpc_server: grpc.aio.Server) -> str:
@@ -80,8 +69,6 @@ async def running(
         server = rpc_server.Server([add], settings.inference.address)
         await server.start()
         stack.push_async_callback(server.stop)
-        stack.push_async_callback(cards.stop)
-        cards.start()
         _log.info("inference node listens", port=server.port, base=model.id)
         yield server.port
 

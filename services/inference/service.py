@@ -6,13 +6,9 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from services.inference import answering, subscriber
+from services.inference import answering, sampling, subscriber
 from services.inference import engine as engines
-from shared.pb import inference_pb2, inference_pb2_grpc, router_pb2
-from shared.rpc import client
-
-_TOP_K = 4
-"""Candidates asked of the router: the best one may not be on this node."""
+from shared.pb import inference_pb2, inference_pb2_grpc
 
 
 class InferenceService(inference_pb2_grpc.InferenceServicer):
@@ -50,12 +46,14 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
     async def GetNodeStatus(
         self, request: inference_pb2.GetNodeStatusRequest, context: Any
     ) -> inference_pb2.NodeStatus:
-        """Tells which cards are resident and when they came."""
+        """Tells which cards are served, which of them are in memory, and when they came."""
         return inference_pb2.NodeStatus(
             node_id=self._node_id,
             base_model=self._engine.base_id,
             base_fingerprint=self._engine.fingerprint,
             resident=self._engine.resident(),
+            served=self._engine.served(),
+            held_bytes=self._engine.held_bytes,
             revision=self._cards.revision,
             store_connected=self._cards.connected,
             swaps=[
@@ -70,35 +68,6 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         )
 
 
-class RouterClient:
-    """The way to the router; `route` is an `answering.Route`."""
-
-    def __init__(self, stub: Any) -> None:
-        """Takes the stub of the router's service."""
-        self._stub = stub
-
-    async def route(self, query: str, no_learning: bool, deadline_s: float) -> answering.Routing:
-        """Asks for the cards that fit.
-
-        Raises:
-            errors.SkillmeshError: the router can't be reached, or what it answered, typed.
-        """
-        request = router_pb2.RouteRequest(query=query, top_k=_TOP_K, no_learning=no_learning)
-        response = await client.call(self._stub.Route, request, deadline_s)
-        return answering.Routing(
-            candidates=tuple(
-                answering.Candidate(
-                    found.card, found.probability, found.similarity, found.nearest_example
-                )
-                for found in response.candidates
-            ),
-            none_probability=response.none_probability,
-            confidence=response.confidence,
-            dissonance=response.dissonance,
-            event_id=response.event_id,
-        )
-
-
 def _question(request: inference_pb2.GenerateRequest, context: Any) -> answering.Question:
     return answering.Question(
         query=request.query,
@@ -106,6 +75,13 @@ def _question(request: inference_pb2.GenerateRequest, context: Any) -> answering
         max_new_tokens=request.max_new_tokens,
         no_learning=request.no_learning,
         deadline_s=context.time_remaining(),
+        sampling=sampling.Sampling(
+            temperature=request.temperature,
+            top_p=request.top_p or 1.0,
+            top_k=request.top_k,
+            seed=request.seed if request.HasField("seed") else None,
+            stop=tuple(request.stop),
+        ),
     )
 
 
@@ -119,4 +95,5 @@ def _response(answer: answering.Answer) -> inference_pb2.GenerateResponse:
         prompt_tokens=answer.generation.prompt_tokens,
         new_tokens=answer.generation.new_tokens,
         rewritten_query=answer.rewritten_query,
+        finish_reason=answer.generation.finish,
     )

@@ -11,13 +11,14 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
-from services.inference import engine as engines
+from services.inference.residency import Source
 from shared import errors
 from shared.cards import card as cards
 from shared.cards import manifest as manifests
@@ -29,6 +30,29 @@ _SWAPS_KEPT = 100
 _log = structlog.get_logger(__name__)
 
 
+class Engine(Protocol):
+    """What takes in cards; `ArrowEngine` is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The base model's identity."""
+        ...
+
+    def served(self) -> list[str]:
+        """Keys of the cards that requests may choose, in the order of their coming."""
+        ...
+
+    async def load_lora(
+        self, card: cards.LoRACard, key: str, source: Source | None = None, evict: bool = True
+    ) -> None:
+        """Brings a card into memory and serves it."""
+        ...
+
+    async def remove_lora(self, key: str) -> None:
+        """Serves a card no longer; returns once no request uses it."""
+        ...
+
+
 class Files(Protocol):
     """Where cards come from; `card_files.CardFiles` is one."""
 
@@ -38,7 +62,7 @@ class Files(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class SwapRecord:
-    """One card that became resident."""
+    """One card that came to be served."""
 
     card: str
     """`name@digest`."""
@@ -55,7 +79,7 @@ class CardSubscriber:
 
     def __init__(
         self,
-        engine: engines.ArrowEngine,
+        engine: Engine,
         follower: watch.StoreFollower,
         files: Files,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -67,6 +91,8 @@ class CardSubscriber:
         self._clock_ms = clock_ms
         self._flight_address = ""
         self._wanted: dict[str, watch.CardRecord] = {}
+        self._published: set[str] = set()
+        """Cards that came as news: somebody waits for them, so that others make room."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._fetching = asyncio.Semaphore(_FETCHES_AT_ONCE)
@@ -105,12 +131,13 @@ class CardSubscriber:
                 if isinstance(news, watch.Listing):
                     self._want_exactly(news)
                 elif news.makes_latest:
+                    self._published.add(_key(news.card))
                     self._want(news.card)
 
     def _want_exactly(self, listing: watch.Listing) -> None:
         self._flight_address = listing.flight
-        resident = {key.partition("@")[0] for key in self._engine.resident()}
-        for name in (resident | set(self._wanted)) - {record.name for record in listing.cards}:
+        served = {key.partition("@")[0] for key in self._engine.served()}
+        for name in (served | set(self._wanted)) - {record.name for record in listing.cards}:
             self._wanted.pop(name, None)
             self._pursue(name)
         for record in listing.cards:
@@ -159,12 +186,12 @@ class CardSubscriber:
         """Whether the wanted version is in and the others out, or will never be."""
         record = self._wanted.get(name)
         try:
-            if record is not None and _key(record) not in self._engine.resident():
+            if record is not None and _key(record) not in self._engine.served():
                 await self._swap_in(record)
             if self._wanted.get(name) is not record:
                 return True  # Overtaken by news, which the task looks at next.
             # Only now: until the new version is in, the old one answers.
-            for key in self._engine.resident():
+            for key in self._engine.served():
                 if key.partition("@")[0] == name and (record is None or key != _key(record)):
                     await self._engine.remove_lora(key)
                     _log.info("card removed", card=key)
@@ -182,10 +209,13 @@ class CardSubscriber:
 
     async def _swap_in(self, record: watch.CardRecord) -> None:
         began = time.perf_counter()
+        get = functools.partial(self._get, record.digest)
         async with self._fetching:
-            card = await asyncio.to_thread(self._files.card, record.digest, self._flight_address)
+            card = await asyncio.to_thread(get)
         fetched = time.perf_counter()
-        await self._engine.load_lora(card, _key(record))
+        evict = _key(record) in self._published
+        await self._engine.load_lora(card, _key(record), get, evict)
+        self._published.discard(_key(record))
         swapped = time.perf_counter()
         swap = SwapRecord(
             card=_key(record),
@@ -194,7 +224,11 @@ class CardSubscriber:
             at_ms=self._clock_ms(),
         )
         self._swaps.append(swap)
-        _log.info("card resident", **dataclasses.asdict(swap))
+        _log.info("card served", **dataclasses.asdict(swap))
+
+    def _get(self, digest: str) -> cards.LoRACard:
+        """The card, from where the store is now: it may be long before it is needed again."""
+        return self._files.card(digest, self._flight_address)
 
 
 def _key(record: watch.CardRecord) -> str:

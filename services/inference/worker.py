@@ -1,7 +1,8 @@
 """The one thread that touches the model, with a bounded queue before it.
 
-Knows nothing about models: a job is a function. Urgent jobs (cards that come) go ahead of waiting
-requests and are never refused; a running job may let them in where that is safe, see `run_urgent`.
+Knows nothing about models: a job is a function. Urgent jobs (cards that come and go) go ahead of
+waiting requests and are never refused. What goes on for long is done in steps between the jobs, so
+that nobody waits for its end.
 """
 
 from __future__ import annotations
@@ -10,33 +11,55 @@ import asyncio
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from shared import errors
 
 T = TypeVar("T")
 
 
+class Steps(Protocol):
+    """What the thread does while no job can run; only the thread asks and steps."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a step to do."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a job that adds to the steps may run now."""
+        ...
+
+    def step(self) -> None:
+        """Does one; must not raise."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Job:
     work: Callable[[], Any]
     done: concurrent.futures.Future[Any]
+    adds_steps: bool = False
 
 
 class Worker:
     """Runs jobs one after the other in a thread of its own."""
 
-    def __init__(self, capacity: int, prepare: Callable[[], None]) -> None:
+    def __init__(self, capacity: int, prepare: Callable[[], None], steps: Steps) -> None:
         """Prepares; the thread begins with `start`.
 
         Args:
             capacity: requests that may wait; more are refused.
             prepare: called once in the thread, before the first job.
+            steps: what is done between jobs.
         """
         self._capacity = capacity
         self._prepare = prepare
+        self._steps = steps
         self._urgent: collections.deque[_Job] = collections.deque()
         self._requests: collections.deque[_Job] = collections.deque()
         self._changed = threading.Condition()
@@ -49,7 +72,7 @@ class Worker:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Refuses what waits, lets the running job end, and ends the thread."""
+        """Refuses what waits, lets the running job and all steps end, and ends the thread."""
         with self._changed:
             self._stopping = True
             waiting = [*self._urgent, *self._requests]
@@ -67,8 +90,14 @@ class Worker:
         with self._changed:
             return sum(not job.done.cancelled() for job in self._requests)
 
-    def submit(self, work: Callable[[], T]) -> concurrent.futures.Future[T]:
+    def submit(
+        self, work: Callable[[], T], adds_steps: bool = False
+    ) -> concurrent.futures.Future[T]:
         """Puts a request into the queue; what it returns or raises is the future's.
+
+        Args:
+            work: the job.
+            adds_steps: it waits until there is room for more steps, and so does who comes after.
 
         Raises:
             errors.OverloadedError: the queue is full.
@@ -76,32 +105,22 @@ class Worker:
         """
         with self._changed:
             self._make_room()
-            return self._put(self._requests, work)
+            return self._put(self._requests, work, adds_steps)
 
     def submit_urgent(self, work: Callable[[], T]) -> concurrent.futures.Future[T]:
         """Puts a job ahead of all requests, however full the queue is."""
         with self._changed:
             return self._put(self._urgent, work)
 
-    def submit_last(self, work: Callable[[], T]) -> concurrent.futures.Future[T]:
-        """Puts a job behind every request that waits now, however full the queue is."""
-        with self._changed:
-            return self._put(self._requests, work)
-
     def _put(
-        self, queue: collections.deque[_Job], work: Callable[[], T]
+        self, queue: collections.deque[_Job], work: Callable[[], T], adds_steps: bool = False
     ) -> concurrent.futures.Future[T]:
         if self._stopping:
             raise errors.UnavailableError("the node is stopping; ask again")
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
-        queue.append(_Job(work, done))
+        queue.append(_Job(work, done, adds_steps))
         self._changed.notify_all()
         return done
-
-    def run_urgent(self) -> None:
-        """Runs the urgent jobs that wait; to be called by a running job, in the thread."""
-        while (job := self._take(self._urgent)) is not None:
-            _run(job)
 
     def _make_room(self) -> None:
         if len(self._requests) < self._capacity:
@@ -115,23 +134,24 @@ class Worker:
                 "ask again later or ask another node"
             )
 
-    def _take(self, queue: collections.deque[_Job]) -> _Job | None:
+    def _next(self) -> Callable[[], None] | None:
+        """What to do next; None when it is time to end."""
         with self._changed:
-            return queue.popleft() if queue else None
-
-    def _next(self) -> _Job | None:
-        """The next job; None when it is time to end."""
-        with self._changed:
-            while not self._urgent and not self._requests:
+            while True:
+                if self._urgent:
+                    return functools.partial(_run, self._urgent.popleft())
+                if self._requests and (self._steps.has_room or not self._requests[0].adds_steps):
+                    return functools.partial(_run, self._requests.popleft())
+                if self._steps.busy:
+                    return self._steps.step
                 if self._stopping:
                     return None
                 self._changed.wait()
-            return self._urgent.popleft() if self._urgent else self._requests.popleft()
 
     def _work(self) -> None:
         self._prepare()
-        while (job := self._next()) is not None:
-            _run(job)
+        while (work := self._next()) is not None:
+            work()
 
 
 def _run(job: _Job) -> None:

@@ -26,6 +26,11 @@ class GenerateRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     NO_LEARNING_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_P_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     model: _builtins.str
     """"auto" or empty: the router decides; "base"; a card reference"""
@@ -33,6 +38,18 @@ class GenerateRequest(_message.Message):
     """0 means the default of config.yaml"""
     no_learning: _builtins.bool
     """opt out: this question starts no learning"""
+    temperature: _builtins.float
+    """0 takes the likeliest token each time"""
+    top_p: _builtins.float
+    """0 means 1: all tokens"""
+    top_k: _builtins.int
+    """0 means all tokens"""
+    seed: _builtins.int
+    """the same seed gives the same answer"""
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the answer ends before the first of these"""
+
     def __init__(
         self,
         *,
@@ -40,12 +57,19 @@ class GenerateRequest(_message.Message):
         model: _builtins.str = ...,
         max_new_tokens: _builtins.int = ...,
         no_learning: _builtins.bool = ...,
+        temperature: _builtins.float = ...,
+        top_p: _builtins.float = ...,
+        top_k: _builtins.int = ...,
+        seed: _builtins.int | None = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_new_tokens", b"max_new_tokens", "model", b"model", "no_learning", b"no_learning", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "max_new_tokens", b"max_new_tokens", "model", b"model", "no_learning", b"no_learning", "query", b"query", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
@@ -61,6 +85,7 @@ class GenerateResponse(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     NEW_TOKENS_FIELD_NUMBER: _builtins.int
     REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     card: _builtins.str
     """name@digest that answered; empty: the bare base model"""
@@ -71,6 +96,8 @@ class GenerateResponse(_message.Message):
     new_tokens: _builtins.int
     rewritten_query: _builtins.str
     """what the card was asked, where it is not the query itself"""
+    finish_reason: _builtins.str
+    """"stop", or "length" where more was to come"""
     def __init__(
         self,
         *,
@@ -82,10 +109,11 @@ class GenerateResponse(_message.Message):
         prompt_tokens: _builtins.int = ...,
         new_tokens: _builtins.int = ...,
         rewritten_query: _builtins.str = ...,
+        finish_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "finish_reason", b"finish_reason", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,19 +171,27 @@ class NodeStatus(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     STORE_CONNECTED_FIELD_NUMBER: _builtins.int
     SWAPS_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    HELD_BYTES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     base_model: _builtins.str
     base_fingerprint: _builtins.str
     revision: _builtins.int
     """last revision followed"""
     store_connected: _builtins.bool
+    held_bytes: _builtins.int
+    """memory of the resident cards"""
     @_builtins.property
     def resident(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """name@digest"""
+        """name@digest; in memory, used longest ago first"""
 
     @_builtins.property
     def swaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SwapRecord]:
         """the latest, newest last"""
+
+    @_builtins.property
+    def served(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """name@digest; requests may choose them, in memory or not"""
 
     def __init__(
         self,
@@ -167,10 +203,12 @@ class NodeStatus(_message.Message):
         revision: _builtins.int = ...,
         store_connected: _builtins.bool = ...,
         swaps: _abc.Iterable[Global___SwapRecord] | None = ...,
+        served: _abc.Iterable[_builtins.str] | None = ...,
+        held_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "node_id", b"node_id", "resident", b"resident", "revision", b"revision", "store_connected", b"store_connected", "swaps", b"swaps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "held_bytes", b"held_bytes", "node_id", b"node_id", "resident", b"resident", "revision", b"revision", "served", b"served", "store_connected", b"store_connected", "swaps", b"swaps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from services.inference import answering, server
+from services.inference import engine as engines
 from shared import discovery, errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -79,7 +80,7 @@ class _Node:
         name = key.partition("@")[0]
         while True:
             status = await self.status()
-            versions = [one for one in status.resident if one.startswith(f"{name}@")]
+            versions = [one for one in status.served if one.startswith(f"{name}@")]
             if versions == [key] and key in [swap.card for swap in status.swaps]:
                 return status
 
@@ -104,17 +105,19 @@ def _free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def _settings(state_dir: Any, router: str, address: str = "127.0.0.1:0") -> config.Settings:
+def _settings(
+    state_dir: Any, router: str, address: str = "127.0.0.1:0", **more: Any
+) -> config.Settings:
     return config.Settings(
         cluster=config.Cluster(state_dir=state_dir),
         router=config.Router(address=router),
-        inference=config.Inference(address=address, max_new_tokens=TOKENS),
+        inference=config.Inference(address=address, max_new_tokens=TOKENS, **more),
     )
 
 
 @contextlib.asynccontextmanager
 async def _running(
-    state_dir: Any, stores: list[str], router_address: str | None = None
+    state_dir: Any, stores: list[str], router_address: str | None = None, **more: Any
 ) -> AsyncIterator[_Node]:
     """A node; `stores` may be changed by the test while it looks for one."""
 
@@ -123,7 +126,7 @@ async def _running(
 
     fake = FakeRouter()
     async with asyncio.timeout(_HANGING_S), _router(fake) as address:
-        settings = _settings(state_dir, router_address or address)
+        settings = _settings(state_dir, router_address or address, **more)
         async with (
             server.running(settings, lambda _: tiny_model.tiny_base(0), find) as port,
             client.channel(f"127.0.0.1:{port}") as channel,
@@ -309,7 +312,7 @@ async def test_card_is_skipped_when_it_is_for_another_base(store, base, tmp_path
         other = await _publish(store, tiny_model.card_for(base, "other", fingerprint="0" * 64))
         good = await _publish(store, tiny_model.card_for(base, "good", seed=5))
         status = await node.until_swapped_to(good)
-        assert other not in status.resident
+        assert other not in status.served
         node.router.choose(other)
         assert (await node.ask()).card == ""
 
@@ -339,3 +342,42 @@ async def test_every_request_succeeds_when_cards_are_swapped_all_the_time(store,
         assert (
             len({found.card for found in answers}) >= 2 and answers[-1].card == list(expected)[-1]
         )
+
+
+async def test_cards_take_turns_in_memory_when_it_holds_but_one(store, base, tmp_path):
+    made = {name: tiny_model.card_for(base, name, seed=n) for n, name in enumerate("xyz", 20)}
+    room = managers.LoRAManager(base.model).cost_bytes(made["x"]) * 1.5 / 2**20
+    async with _running(tmp_path, [_control(store)], card_memory_mib=room) as node:
+        for card in made.values():
+            await node.until_swapped_to(await _publish(store, card))
+        for name in "xyzx":
+            assert (await node.ask(model=name)).answer == _expected(made[name])
+            status = await node.status()
+            assert [key.partition("@")[0] for key in status.resident] == [name]
+            assert {key.partition("@")[0] for key in status.served} >= set("xyz")
+            assert 0 < status.held_bytes <= room * 2**20
+
+
+async def test_engine_of_a_plain_process_learns_of_cards_when_it_is_attached(store, base, tmp_path):
+    card = tiny_model.card_for(base, "attached", seed=30)
+    key = await _publish(store, card)
+    fake = FakeRouter()
+
+    async def find() -> list[discovery.StoreAddress]:
+        return [discovery.StoreAddress(_control(store), _control(store))]
+
+    async with asyncio.timeout(_HANGING_S), _router(fake) as address:
+        settings = _settings(tmp_path, address)
+        engine = engines.ArrowEngine(tiny_model.tiny_base(0), settings.inference)
+        engine.start()
+        evolution = await engine.enable_evolution(settings, find)
+        with pytest.raises(errors.PreconditionError, match="attached"):
+            await engine.enable_evolution(settings, find)
+        unknown = await evolution.answers.answer(answering.Question(QUERY))
+        assert unknown.routing.event_id == "event-1" and unknown.generation.card is None
+        while key not in engine.served():
+            await asyncio.sleep(0.01)
+        fake.choose(key)
+        found = await evolution.answers.answer(answering.Question(QUERY))
+        assert (found.generation.card, found.generation.answer) == (key, _expected(card))
+        await engine.stop()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from services.inference import engine as engines
+from services.inference import sampling as samplings
 from shared import errors
 from shared import settings as config
 from shared.cards import format as formats
@@ -46,8 +47,9 @@ class Gate:
 
 
 @contextlib.asynccontextmanager
-async def _running(base, queue=8):
-    engine = engines.ArrowEngine(base, config.Inference(max_new_tokens=TOKENS, queue=queue))
+async def _running(base, queue=8, batch_rows=8):
+    settings = config.Inference(max_new_tokens=TOKENS, queue=queue, batch_rows=batch_rows)
+    engine = engines.ArrowEngine(base, settings)
     engine.start()
     try:
         async with asyncio.timeout(60):
@@ -134,7 +136,7 @@ async def test_running_request_keeps_its_card_when_a_new_version_comes(engine, b
         await gate.until_reached()
     assert not running.done() and engine.resident() == ["a@old", "a@new"]
     removal = asyncio.create_task(engine.remove_lora("a@old"))
-    while "a@old" in engine.resident():
+    while "a@old" in engine.served():
         await asyncio.sleep(0)
     gate.open()
     assert (await running).answer == (await waiting).answer == _with_card(old)
@@ -149,7 +151,7 @@ async def test_card_returns_when_it_is_loaded_while_it_leaves(engine, base):
     running = asyncio.create_task(engine.generate(QUERY, "a@1"))
     await gate.until_reached()
     leaving = asyncio.create_task(engine.remove_lora("a@1"))
-    while engine.resident():
+    while engine.served():
         await asyncio.sleep(0)
     back = asyncio.create_task(engine.load_lora(card, "a@1"))
     gate.open()
@@ -190,7 +192,7 @@ async def test_deadline_is_told_and_the_model_stops_when_it_passes(engine, base)
 
 
 async def test_request_is_refused_when_the_queue_is_full(base):
-    async with _running(base, queue=1) as engine:
+    async with _running(base, queue=1, batch_rows=1) as engine:
         gate = Gate(base.model)
         first = asyncio.create_task(engine.generate(QUERY))
         await gate.until_reached()
@@ -234,3 +236,85 @@ async def test_encoding_changes_when_a_card_is_active(engine, base):
     np.testing.assert_array_equal(await engine.encode(["text"]), bare)
     with pytest.raises(errors.NotFoundError):
         await engine.encode_with_lora(["text"], "b@1")
+
+
+async def test_answers_are_those_given_alone_when_many_are_asked_at_once(base):
+    async with _running(base, queue=12, batch_rows=5) as engine:
+        await engine.load_lora(tiny_model.card_for(base, "a", seed=1), "a@1")
+        await engine.load_lora(tiny_model.card_for(base, "b", seed=2), "b@1")
+        asked = [(f"Question {n}{'?' * n}", (None, "a@1", "b@1")[n % 3]) for n in range(12)]
+        alone = [(await engine.generate(*one)).answer for one in asked]
+        together = await asyncio.gather(*[engine.generate(*one) for one in asked])
+        assert [one.answer for one in together] == alone
+        assert [one.card for one in together] == [card for _, card in asked]
+
+
+async def test_second_request_is_answered_while_the_first_goes_on(engine, base):
+    gate = Gate(base.model)
+    long = asyncio.create_task(engine.generate(QUERY, max_new_tokens=TOKENS))
+    await gate.until_reached()
+    short = asyncio.create_task(engine.generate(QUERY, max_new_tokens=2))
+    while not short.done():
+        gate.let(1)
+        await asyncio.sleep(0.001)
+    assert not long.done() and short.result().new_tokens == 2
+    gate.open()
+    assert (await long).answer.startswith(short.result().answer)
+
+
+async def test_answer_ends_before_the_stop_string_when_one_comes(engine):
+    whole = (await engine.generate(QUERY)).answer
+    stop = whole[5:7]
+    found = await engine.generate(QUERY, sampling=samplings.Sampling(stop=(stop, "never")))
+    assert found.answer == whole[: whole.index(stop)]
+    assert found.finish == "stop" and found.new_tokens < TOKENS
+    pieces = [p async for p in engine.stream(QUERY, sampling=samplings.Sampling(stop=(stop,)))]
+    assert "".join(piece.text for piece in pieces) == found.answer
+
+
+async def test_sampled_answer_is_the_same_alone_and_among_others_when_seeded(engine):
+    sampled = samplings.Sampling(temperature=1.0, seed=3)
+    alone = (await engine.generate(QUERY, sampling=sampled)).answer
+    others = [engine.generate(f"Other {n}") for n in range(4)]
+    among, *_ = await asyncio.gather(engine.generate(QUERY, sampling=sampled), *others)
+    assert among.answer == alone != (await engine.generate(QUERY)).answer
+
+
+async def test_everyone_is_told_when_the_model_fails_and_the_next_is_answered(engine, base):
+    def fail(module: object, arguments: object) -> None:
+        raise RuntimeError("out of memory")
+
+    alone = (await engine.generate(QUERY)).answer
+    handle = base.model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await engine.generate(QUERY)
+    handle.remove()
+    calls = 0
+
+    def fail_later(module: object, arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise RuntimeError("out of memory")
+
+    handle = base.model.register_forward_pre_hook(fail_later)
+    told = await asyncio.gather(*[engine.generate(QUERY) for _ in range(3)], return_exceptions=True)
+    handle.remove()
+    assert any(isinstance(one, RuntimeError) for one in told)
+    assert (await engine.generate(QUERY)).answer == alone
+
+
+async def test_card_leaves_only_when_no_running_request_uses_it(engine, base):
+    card = tiny_model.card_for(base)
+    await engine.load_lora(card, "a@1")
+    gate = Gate(base.model)
+    users = [asyncio.create_task(engine.generate(QUERY, "a@1")) for _ in range(2)]
+    await gate.until_reached()
+    removal = asyncio.create_task(engine.remove_lora("a@1"))
+    users[0].cancel()
+    gate.let(3)
+    await gate.until_reached()
+    assert not removal.done()
+    gate.open()
+    assert (await users[1]).answer == _with_card(card)
+    await removal

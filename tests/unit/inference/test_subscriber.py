@@ -27,9 +27,9 @@ class _Node:
     def record(self, name: str, seed: int = 1, **more):
         return self.files.add(tiny_model.card_for(self.base, name, seed=seed, **more))
 
-    async def until_resident(self, *records) -> None:
+    async def until_served(self, *records) -> None:
         wanted = {f"{record.name}@{record.digest}" for record in records}
-        while set(self.engine.resident()) != wanted:
+        while set(self.engine.served()) != wanted:
             await asyncio.sleep(0)
 
 
@@ -44,12 +44,12 @@ async def node(base):
     await made.engine.stop()
 
 
-async def test_exactly_the_listed_cards_are_resident_when_a_listing_comes(node):
+async def test_exactly_the_listed_cards_are_served_when_a_listing_comes(node):
     a, b, c = (node.record(name, seed) for seed, name in enumerate("abc"))
     node.follower.list(a, b)
-    await node.until_resident(a, b)
+    await node.until_served(a, b)
     node.follower.list(b, c)
-    await node.until_resident(b, c)
+    await node.until_served(b, c)
     assert node.cards.revision == 2
     while {swap.card[0] for swap in node.cards.swaps} != {"a", "b", "c"}:
         await asyncio.sleep(0)
@@ -59,20 +59,20 @@ async def test_exactly_the_listed_cards_are_resident_when_a_listing_comes(node):
 async def test_new_version_replaces_the_old_one_when_it_is_published(node):
     old, new = node.record("a", 1), node.record("a", 2, version="1.1.0")
     node.follower.list(old)
-    await node.until_resident(old)
+    await node.until_served(old)
     node.follower.publish(new)
-    await node.until_resident(new)
+    await node.until_served(new)
     node.follower.move(old, "latest")
-    await node.until_resident(old)
+    await node.until_served(old)
 
 
 async def test_nothing_changes_when_another_alias_moves(node):
     old, new, mark = node.record("a", 1), node.record("a", 2), node.record("z", 3)
     node.follower.list(old)
-    await node.until_resident(old)
+    await node.until_served(old)
     node.follower.move(new, "production")
     node.follower.publish(mark)
-    await node.until_resident(old, mark)
+    await node.until_served(old, mark)
     assert new.digest not in node.files.asked
 
 
@@ -80,7 +80,7 @@ async def test_card_is_skipped_when_it_is_for_another_base(node):
     other, good = node.record("other", fingerprint="0" * 64), node.record("good")
     node.follower.list(other)
     node.follower.publish(good)
-    await node.until_resident(good)
+    await node.until_served(good)
     assert node.files.asked == [good.digest]
 
 
@@ -88,7 +88,7 @@ async def test_fetch_is_tried_again_when_it_failed(node):
     record = node.record("a")
     node.files.failures[record.digest] = [errors.UnavailableError("gone"), OSError("disk")]
     node.follower.list(record)
-    await node.until_resident(record)
+    await node.until_served(record)
     assert node.files.asked == [record.digest] * 3
 
 
@@ -97,23 +97,23 @@ async def test_other_cards_go_on_when_one_fails_for_ever(node):
     node.files.failures[stuck.digest] = [errors.UnavailableError("gone")] * 10_000
     node.follower.list(stuck)
     node.follower.publish(good)
-    await node.until_resident(good)
+    await node.until_served(good)
     fixed = node.record("stuck", 3)
     node.follower.publish(fixed)
-    await node.until_resident(good, fixed)
+    await node.until_served(good, fixed)
 
 
 async def test_old_version_stays_when_the_new_one_is_bad(node):
     old, bad, mark = node.record("a", 1), node.record("a", 2), node.record("mark", 3)
     node.follower.list(old)
-    await node.until_resident(old)
+    await node.until_served(old)
     node.files.failures[bad.digest] = [errors.CardFormatError("module x: field rank: wrong")]
     node.follower.publish(bad)
     node.follower.publish(mark)
-    await node.until_resident(old, mark)
+    await node.until_served(old, mark)
     newest = node.record("a", 4)
     node.follower.publish(newest)
-    await node.until_resident(newest, mark)
+    await node.until_served(newest, mark)
     assert node.files.asked.count(bad.digest) == 1
 
 
@@ -121,7 +121,7 @@ async def test_subscription_lives_on_when_a_card_fails_unexpectedly(node):
     record = node.record("a")
     node.files.failures[record.digest] = [ZeroDivisionError("a defect")]
     node.follower.list(record)
-    await node.until_resident(record)
+    await node.until_served(record)
 
 
 async def test_only_the_last_version_stays_when_many_come_at_once(node):
@@ -129,4 +129,4 @@ async def test_only_the_last_version_stays_when_many_come_at_once(node):
     node.follower.list(records[0])
     for record in records[1:]:
         node.follower.publish(record)
-    await node.until_resident(records[-1])
+    await node.until_served(records[-1])

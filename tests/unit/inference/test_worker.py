@@ -23,9 +23,34 @@ class _Held:
         assert self.go_on.wait(30)
 
 
+class _Steps:
+    """Counts down; `has_room` while fewer than two are left."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.done = 0
+
+    @property
+    def busy(self) -> bool:
+        return self.left > 0
+
+    @property
+    def has_room(self) -> bool:
+        return self.left < 2
+
+    def step(self) -> None:
+        self.left -= 1
+        self.done += 1
+
+
 @pytest.fixture
-async def worker():
-    made = workers.Worker(2, lambda: None)
+def steps():
+    return _Steps()
+
+
+@pytest.fixture
+async def worker(steps):
+    made = workers.Worker(2, lambda: None, steps)
     made.start()
     yield made
     await made.stop()
@@ -44,12 +69,12 @@ async def test_urgent_job_goes_first_when_requests_wait(worker, held):
     order: list[str] = []
     jobs = [
         worker.submit(lambda: order.append("request")),
-        worker.submit_last(lambda: order.append("last")),
+        worker.submit(lambda: order.append("second")),
         worker.submit_urgent(lambda: order.append("urgent")),
     ]
     held.go_on.set()
     await asyncio.gather(*map(asyncio.wrap_future, jobs))
-    assert order == ["urgent", "request", "last"]
+    assert order == ["urgent", "request", "second"]
 
 
 async def test_request_is_refused_when_the_queue_is_full(worker, held):
@@ -57,10 +82,8 @@ async def test_request_is_refused_when_the_queue_is_full(worker, held):
     with pytest.raises(errors.OverloadedError, match=r"inference\.queue"):
         worker.submit(lambda: None)
     urgent = worker.submit_urgent(lambda: "in")
-    last = worker.submit_last(lambda: "in, too")
     held.go_on.set()
     assert await asyncio.wrap_future(urgent) == "in"
-    assert await asyncio.wrap_future(last) == "in, too"
     assert all(job.done() for job in kept)
 
 
@@ -73,17 +96,61 @@ async def test_place_is_free_again_when_a_caller_went_away(worker, held):
     assert await asyncio.wrap_future(later) == "taken"
 
 
-async def test_running_job_lets_urgent_ones_in_when_it_asks(worker):
-    order: list[str] = []
+async def test_steps_go_on_when_no_job_waits(worker, steps):
+    def begin() -> None:
+        steps.left = 5
 
-    def request() -> None:
-        order.append("begin")
-        worker.submit_urgent(lambda: order.append("urgent"))
-        worker.run_urgent()
-        order.append("end")
+    await asyncio.wrap_future(worker.submit(begin))
+    while steps.left:
+        await asyncio.sleep(0)
+    assert steps.done == 5
 
-    await asyncio.wrap_future(worker.submit(request))
-    assert order == ["begin", "urgent", "end"]
+
+async def test_jobs_that_add_steps_wait_for_room_and_keep_their_order(worker, held, steps):
+    done: list[tuple[str, int]] = []
+
+    def begin() -> None:
+        steps.left = 4
+
+    def join() -> None:
+        done.append(("join", steps.left))
+        steps.left += 2
+
+    jobs = [
+        worker.submit_urgent(begin),
+        worker.submit(join, adds_steps=True),
+        worker.submit(lambda: done.append(("encode", steps.left))),
+    ]
+    held.go_on.set()
+    await asyncio.gather(*map(asyncio.wrap_future, jobs))
+    # Three of the four steps first; what came after waits behind, but not for room.
+    assert done == [("join", 1), ("encode", 3)]
+
+
+async def test_urgent_job_runs_between_two_steps(worker, steps):
+    seen: list[int] = []
+
+    def begin() -> None:
+        steps.left = 3
+        worker.submit_urgent(lambda: seen.append(steps.left))
+
+    await asyncio.wrap_future(worker.submit(begin))
+    while steps.left:
+        await asyncio.sleep(0)
+    assert seen == [3]
+
+
+async def test_steps_end_when_the_worker_stops():
+    steps = _Steps()
+    worker = workers.Worker(2, lambda: None, steps)
+    worker.start()
+
+    def begin() -> None:
+        steps.left = 3
+
+    await asyncio.wrap_future(worker.submit(begin))
+    await worker.stop()
+    assert steps.left == 0 and steps.done == 3
 
 
 async def test_thread_lives_on_when_a_job_fails(worker):
@@ -95,8 +162,8 @@ async def test_thread_lives_on_when_a_job_fails(worker):
     assert await asyncio.wrap_future(worker.submit(lambda: 1)) == 1
 
 
-async def test_waiting_requests_are_refused_when_the_worker_stops():
-    worker, job = workers.Worker(2, lambda: None), _Held()
+async def test_waiting_requests_are_refused_when_the_worker_stops(steps):
+    worker, job = workers.Worker(2, lambda: None, steps), _Held()
     worker.start()
     running = worker.submit(job)
     assert job.running.wait(30)

@@ -1,0 +1,163 @@
+"""Answers that are generated together: one forward pass makes the next token of each.
+
+A new answer joins between two tokens of the others and leaves when it ends; each row may use a card
+of its own. Keys and values of all rows stand right-aligned, so that what a shorter row lacks on the
+left is masked. Runs in the model's thread; knows nothing about requests, queues or text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import transformers
+from transformers import cache_utils
+
+from services.inference import sampling
+from shared.lora import manager as managers
+
+
+@dataclasses.dataclass(eq=False)
+class Row:
+    """One answer under way."""
+
+    card: str | None
+    """Key of a resident card; None for the bare base model."""
+    sampler: sampling.Sampler
+    token: int = -1
+    """The latest one; it is not in the cache yet."""
+    cached: int = 0
+    """Tokens in the cache."""
+
+
+class Batch:
+    """The rows that are generated now."""
+
+    def __init__(self, model: Any, manager: managers.LoRAManager) -> None:
+        """Begins empty.
+
+        Args:
+            model: a transformers causal LM.
+            manager: chooses the cards; it belongs to the same model.
+        """
+        self._model = model
+        self._manager = manager
+        self._is_plain = _is_plain(transformers.DynamicCache(config=model.config))
+        self._cache: Any = None
+        self.rows: list[Row] = []
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether another row fits: some models keep keys that can't be put side by side."""
+        return self._is_plain or not self.rows
+
+    @torch.inference_mode()
+    def join(self, rows: Sequence[Row], prompts: Sequence[Sequence[int]]) -> None:
+        """Reads prompts together, chooses the first token of each, and takes the rows in.
+
+        Args:
+            rows: at least one, and one alone where the model's keys can't be put side by side.
+            prompts: their token ids, at least one each.
+        """
+        lengths = [len(prompt) for prompt in prompts]
+        longest = max(lengths)
+        ids_B_T = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        self._manager.activate_rows([row.card for row in rows])
+        cache = transformers.DynamicCache(config=self._model.config)
+        with _contiguous_states(self._model):
+            logits_B_V = self._logits(cache, ids_B_T, **_places(lengths, longest))
+        for row, length, logits_V in zip(rows, lengths, logits_B_V, strict=True):
+            row.token, row.cached = row.sampler.choose(logits_V), length
+        if self.rows:
+            _put_beside(self._cache, cache)
+        else:
+            self._cache = cache
+        self.rows.extend(rows)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Makes the next token of every row."""
+        ids_B_1 = torch.tensor([[row.token] for row in self.rows])
+        # Prompts, or jobs that came in between, such as `encode`, have chosen other cards.
+        self._manager.activate_rows([row.card for row in self.rows])
+        cached_B = [row.cached + 1 for row in self.rows]
+        logits_B_V = self._logits(self._cache, ids_B_1, **_places(cached_B, max(cached_B), new=1))
+        for row, logits_V in zip(self.rows, logits_B_V, strict=True):
+            row.cached += 1
+            row.token = row.sampler.choose(logits_V)
+
+    @torch.inference_mode()
+    def leave(self, row: Row) -> None:
+        """Takes a row out; what only it needed is forgotten."""
+        at = self.rows.index(row)
+        del self.rows[at]
+        if not self.rows:
+            self._cache = None
+            return
+        kept = torch.tensor([number for number in range(len(self.rows) + 1) if number != at])
+        longest = max(one.cached for one in self.rows)
+        for layer in self._cache.layers:
+            surplus = layer.keys.shape[-2] - longest
+            layer.keys = layer.keys[kept, :, surplus:]
+            layer.values = layer.values[kept, :, surplus:]
+
+    def _logits(self, cache: Any, ids_B_T: torch.Tensor, **places: torch.Tensor) -> torch.Tensor:
+        """Logits behind the last token of each row, (batch, vocabulary)."""
+        logits_B_1_V: torch.Tensor = self._model(
+            input_ids=ids_B_T, past_key_values=cache, use_cache=True, logits_to_keep=1, **places
+        ).logits
+        return logits_B_1_V[:, -1]
+
+
+def _places(lengths: Sequence[int], longest: int, new: int = 0) -> dict[str, torch.Tensor]:
+    """Mask and positions of right-aligned rows; nothing where all are equally long.
+
+    Args:
+        lengths: tokens of each row, with the new ones.
+        longest: of them.
+        new: tokens that are read now; 0 for all.
+    """
+    if all(length == longest for length in lengths):
+        return {}
+    # Negative where a row has nothing.
+    positions_B_T = torch.arange(longest) - (longest - torch.tensor(lengths))[:, None]
+    return {
+        "attention_mask": (positions_B_T >= 0).to(torch.int64),
+        "position_ids": positions_B_T[:, -new:].clamp(min=0),
+    }
+
+
+@contextlib.contextmanager
+def _contiguous_states(model: Any) -> Iterator[None]:
+    """Gives the output layer its last states in one piece.
+
+    The states behind the last tokens of several prompts lie apart in memory; in bfloat16 the
+    product with them takes forty times as long.
+    """
+    hook = model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, arguments: (arguments[0].contiguous(), *arguments[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _is_plain(cache: Any) -> bool:
+    return all(type(layer) is cache_utils.DynamicLayer for layer in cache.layers)
+
+
+def _put_beside(cache: Any, other: Any) -> None:
+    """Appends the rows of another cache, both aligned on the right."""
+    for layer, new in zip(cache.layers, other.layers, strict=True):
+        length = max(layer.keys.shape[-2], new.keys.shape[-2])
+        layer.keys = torch.cat([_padded(layer.keys, length), _padded(new.keys, length)])
+        layer.values = torch.cat([_padded(layer.values, length), _padded(new.values, length)])
+
+
+def _padded(states_B_H_T_D: torch.Tensor, length: int) -> torch.Tensor:
+    missing = length - states_B_H_T_D.shape[-2]
+    return torch.nn.functional.pad(states_B_H_T_D, (0, 0, missing, 0))

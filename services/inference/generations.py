@@ -1,0 +1,241 @@
+"""The answers that are being generated: joins requests to the batch, hands their text out.
+
+Stands between requests (text) and the batch (tokens). Runs in the model's thread; what a request is
+told arrives wherever its `tell` takes it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+import structlog
+
+from services.inference import batch, decoding, sampling
+from shared import errors
+from shared.lora import manager as managers
+from shared.models import base as bases
+
+_MOST_TOKENS_TOGETHER = 2048
+_LEAST_ALIKE = 0.75
+"""Tokens of the shortest prompt of a group over those of the longest."""
+_log = structlog.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """A whole answer."""
+
+    answer: str
+    card: str | None
+    """`name@digest` of the card that answered; None for the bare base model."""
+    prompt_tokens: int
+    new_tokens: int
+    """Tokens of the answer, without the one that ends it."""
+    finish: Literal["stop", "length"]
+    """`length`: more was to come, but as many tokens as were allowed are there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of an answer; the last one has the whole answer beside it."""
+
+    text: str
+    final: Generation | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """One question with the way back to who asks it."""
+
+    query: str
+    card: str | None
+    max_new_tokens: int
+    sampling: sampling.Sampling
+    tell: Callable[[Piece], None]
+    """Takes every piece to the asking coroutine."""
+    ended: concurrent.futures.Future[Generation | None]
+    """The whole answer or why there is none; None where nobody waited any more."""
+    stopped: threading.Event
+    """Set when nobody waits for the answer any more."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Running:
+    request: Request
+    row: batch.Row
+    text: decoding.TextPieces
+    watch: sampling.StopWatch
+    prompt_ids: list[int]
+    limit: int
+    answer: list[str] = dataclasses.field(default_factory=list)
+
+
+class Generations:
+    """Answers under way; `worker.Steps`."""
+
+    def __init__(
+        self, base: bases.BaseModel, manager: managers.LoRAManager, most_rows: int
+    ) -> None:
+        """Begins without any.
+
+        Args:
+            base: the model and its tokenizer.
+            manager: of the model's cards.
+            most_rows: answers that are generated together.
+        """
+        self._base = base
+        self._batch = batch.Batch(base.model, manager)
+        self._most_rows = most_rows
+        self._end_ids = decoding.end_ids(base.model, base.tokenizer)
+        self._context_tokens = decoding.context_tokens(base.model)
+        self._joining: list[_Running] = []
+        """Their prompts are not read yet."""
+        self._running: list[_Running] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way."""
+        return bool(self._running or self._joining)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another answer may join."""
+        rows = len(self._running) + len(self._joining)
+        return rows < self._most_rows and (not rows or self._batch.can_grow)
+
+    def join(self, request: Request) -> None:
+        """Takes an answer in; its prompt is read at the next step, with others' that wait."""
+        if request.stopped.is_set():
+            request.ended.set_result(None)
+            return
+        try:
+            self._joining.append(self._prepared(request))
+        except BaseException as error:
+            # Whoever waits gets the reason; the others' answers go on.
+            request.ended.set_exception(error)
+
+    def step(self) -> None:
+        """Reads the prompts that wait; where there are none, makes one token of every answer."""
+        for running in [one for one in self._running if one.request.stopped.is_set()]:
+            self._end(running, None)
+        if self._joining:
+            self._read_prompts()
+            return
+        if not self._running:
+            return
+        try:
+            self._batch.step()
+        except BaseException as error:
+            _log.exception("generation failed", answers=len(self._running))
+            self._fail_all(error)
+            return
+        for running in list(self._running):
+            self._take_token(running)
+
+    def room(self, prompt_tokens: int) -> int | None:
+        """Tokens that are left behind a prompt, at least one; None where there is no limit.
+
+        Raises:
+            errors.InvalidInputError: none is left.
+        """
+        if self._context_tokens is None:
+            return None
+        if prompt_tokens >= self._context_tokens:
+            raise errors.InvalidInputError(
+                f"the text has {prompt_tokens:,} tokens; the context of base model "
+                f"{self._base.id} has {self._context_tokens:,}, the answer included: shorten it"
+            )
+        return self._context_tokens - prompt_tokens
+
+    def _prepared(self, request: Request) -> _Running:
+        prompt_ids = self._base.prompt_ids(request.query)
+        room = self.room(len(prompt_ids))
+        return _Running(
+            request=request,
+            row=batch.Row(request.card, sampling.Sampler(request.sampling)),
+            text=decoding.TextPieces(self._base.tokenizer),
+            watch=sampling.StopWatch(request.sampling.stop),
+            prompt_ids=prompt_ids,
+            limit=request.max_new_tokens if room is None else min(request.max_new_tokens, room),
+        )
+
+    def _read_prompts(self) -> None:
+        joining, self._joining = self._joining, []
+        for left in [one for one in joining if one.request.stopped.is_set()]:
+            joining.remove(left)
+            left.request.ended.set_result(None)
+        for group in _alike(joining):
+            self._read(group)
+
+    def _read(self, group: list[_Running]) -> None:
+        try:
+            self._batch.join([one.row for one in group], [one.prompt_ids for one in group])
+        except BaseException as error:
+            _log.exception("prompts not read", prompts=len(group))
+            for running in group:
+                running.request.ended.set_exception(error)
+            return
+        self._running += group
+        for running in group:
+            self._take_token(running)
+
+    def _take_token(self, running: _Running) -> None:
+        """Hands out what the row's latest token completes; ends the answer where it ends it."""
+        if running.row.token in self._end_ids:
+            self._end(running, "stop")
+            return
+        self._hand_out(running, running.watch.add(running.text.add(running.row.token)))
+        if running.watch.stopped:
+            self._end(running, "stop")
+        elif running.text.tokens >= running.limit:
+            self._end(running, "length")
+
+    def _hand_out(self, running: _Running, text: str) -> None:
+        if text:
+            running.answer.append(text)
+            running.request.tell(Piece(text))
+
+    def _end(self, running: _Running, finish: Literal["stop", "length"] | None) -> None:
+        """Takes an answer out; finish is None where nobody waits for it."""
+        self._running.remove(running)
+        self._batch.leave(running.row)
+        request = running.request
+        if finish is None:
+            request.ended.set_result(None)
+            return
+        self._hand_out(running, running.watch.add(running.text.rest()))
+        self._hand_out(running, running.watch.rest())
+        request.ended.set_result(
+            Generation(
+                "".join(running.answer),
+                request.card,
+                len(running.prompt_ids),
+                running.text.tokens,
+                finish,
+            )
+        )
+
+    def _fail_all(self, error: BaseException) -> None:
+        failed, self._running = self._running, []
+        for running in failed:
+            self._batch.leave(running.row)
+            running.request.ended.set_exception(error)
+
+
+def _alike(joining: list[_Running]) -> list[list[_Running]]:
+    """Groups whose prompts are read together: padding is computed, too, and memory is finite."""
+    groups: list[list[_Running]] = []
+    for one in sorted(joining, key=lambda one: len(one.prompt_ids), reverse=True):
+        length = len(one.prompt_ids)
+        if groups:
+            longest = len(groups[-1][0].prompt_ids)
+            fits = (len(groups[-1]) + 1) * longest <= _MOST_TOKENS_TOGETHER
+            if fits and length >= _LEAST_ALIKE * longest:
+                groups[-1].append(one)
+                continue
+        groups.append([one])
+    return groups

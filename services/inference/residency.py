@@ -1,0 +1,264 @@
+"""Which of the served cards are in the model's memory: as many as a budget of bytes allows.
+
+A card that is asked for comes in, and those that were used longest ago make room for it, unless
+they are pinned or a request still uses them. Belongs to the event loop; the model is reached
+through `Slots`. Knows nothing about requests, queues or where cards come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from shared import errors
+from shared.cards import card as cards
+
+Source = Callable[[], cards.LoRACard]
+"""Gets a card, checked: from a file, or from the store. Blocks; called in a thread."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Slots(Protocol):
+    """The model's memory for cards."""
+
+    def cost_bytes(self, card: cards.LoRACard) -> int:
+        """Memory that the card would hold."""
+        ...
+
+    async def apply(self, card: cards.LoRACard, key: str) -> None:
+        """Brings a card in; returns when it can answer."""
+        ...
+
+    async def remove(self, key: str) -> None:
+        """Takes a card out that no request uses."""
+        ...
+
+
+class _Known:
+    """A card that can be had."""
+
+    def __init__(self, source: Source | None) -> None:
+        self.source = source
+        """None for a card that can't be had again: it stays while it is served."""
+        self.pinned = source is None
+        self.references = 0
+        self.bytes = 0
+        """What it holds in memory, or is about to; 0 for one that is not there."""
+        self.resident = False
+        self.loading: asyncio.Task[None] | None = None
+
+
+class Residency:
+    """The cards of one node, by key (`name@digest`)."""
+
+    def __init__(self, slots: Slots, budget_bytes: int) -> None:
+        """Begins without cards.
+
+        Args:
+            slots: of the model.
+            budget_bytes: what the weights of all resident cards may hold together.
+        """
+        self._slots = slots
+        self._budget_bytes = budget_bytes
+        self._cards: collections.OrderedDict[str, _Known] = collections.OrderedDict()
+        """Used longest ago first."""
+        self._served: list[str] = []
+        """In the order of their coming."""
+        self._changed = asyncio.Event()
+        """Set whenever a card has lost its last reference, its pin or its place."""
+        self._making_room = asyncio.Lock()
+        """One card at a time waits for room, so that small ones can't keep a large one waiting."""
+
+    def served(self) -> list[str]:
+        """Keys of the cards that requests may choose, in the order of their coming."""
+        return list(self._served)
+
+    def resident(self) -> list[str]:
+        """Keys of the cards that are in memory, used longest ago first."""
+        return [key for key, card in self._cards.items() if card.resident]
+
+    def is_resident(self, key: str) -> bool:
+        """Whether a card is in memory."""
+        card = self._cards.get(key)
+        return card is not None and card.resident
+
+    @property
+    def held_bytes(self) -> int:
+        """What the resident cards hold, with those that are on their way in."""
+        return sum(card.bytes for card in self._cards.values())
+
+    def add(self, key: str, source: Source | None) -> None:
+        """Makes a card known, for `load`; requests may choose it only after `serve`.
+
+        Args:
+            key: `name@digest`.
+            source: gets the card, now and after each eviction; None for one that can't be had
+                again: it is given to `load`, and pinned.
+        """
+        if key not in self._cards:
+            self._cards[key] = _Known(source)
+
+    def serve(self, key: str) -> None:
+        """Lets requests choose a card; if it is not in memory it comes in with the first one.
+
+        Raises:
+            errors.NotFoundError: the card was never added.
+        """
+        self._find(key)
+        if key not in self._served:
+            self._served.append(key)
+
+    def pin(self, key: str, pinned: bool = True) -> None:
+        """Keeps a card in memory once it is there, or lets it go when room is needed.
+
+        Raises:
+            errors.NotFoundError: the card is not served.
+            errors.PreconditionError: it has no source, so that it could not come back.
+        """
+        card = self._find(key)
+        if not pinned and card.source is None:
+            raise errors.PreconditionError(
+                f"card {key} was given as an object and could not come back: remove it instead"
+            )
+        card.pinned = pinned
+        self._changed.set()
+
+    def hold(self, key: str) -> Callable[[], None]:
+        """Keeps a card from leaving until what is returned is called, in the event loop.
+
+        Raises:
+            errors.NotFoundError: the card is not served.
+        """
+        if key not in self._served:
+            raise errors.NotFoundError(
+                f"card {key} is not served by this node; it serves {self._served[:8]}"
+            )
+        card = self._cards[key]
+        card.references += 1
+        self._cards.move_to_end(key)
+
+        def release() -> None:
+            card.references -= 1
+            if not card.references:
+                self._changed.set()
+
+        return release
+
+    async def load(self, key: str, given: cards.LoRACard | None = None, evict: bool = True) -> None:
+        """Brings a card into memory; nothing happens if it is there.
+
+        Args:
+            key: of a card that was added.
+            given: the card, where the caller has it at hand.
+            evict: whether others may be sent away for it; if not, and there is no room, it stays
+                outside until a request chooses it.
+
+        Raises:
+            errors.NotFoundError: the card was never added.
+            errors.CapacityError: the budget has no room for it beside the pinned cards.
+            errors.SkillmeshError: it could not be had, or does not fit the model.
+        """
+        card = self._find(key)
+        while not card.resident:
+            if card.loading is None:
+                card.loading = asyncio.create_task(self._bring(key, card, given, evict))
+                card.loading.add_done_callback(_heard)
+            # Shielded: whoever gives up waiting can't take back what others wait for, too.
+            await asyncio.shield(card.loading)
+            if not evict:
+                return
+
+    async def remove(self, key: str) -> None:
+        """Serves a card no longer; returns when no request uses it and its memory is free."""
+        if key in self._served:
+            self._served.remove(key)
+        card = self._cards.get(key)
+        if card is None:
+            return
+        while card.references or card.loading is not None:
+            await self._change()
+        if self._cards.get(key) is card and key not in self._served:
+            await self._evict(key, card)
+        if self._cards.get(key) is card and key not in self._served:
+            del self._cards[key]
+
+    async def close(self) -> None:
+        """Gives up what is on its way in."""
+        loading = [card.loading for card in self._cards.values() if card.loading is not None]
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+
+    def _find(self, key: str) -> _Known:
+        card = self._cards.get(key)
+        if card is None:
+            raise errors.NotFoundError(f"card {key} is not served by this node")
+        return card
+
+    async def _bring(
+        self, key: str, card: _Known, given: cards.LoRACard | None, evict: bool
+    ) -> None:
+        try:
+            found = given if given else await asyncio.to_thread(_required(key, card.source))
+            async with self._making_room:
+                needed = self._slots.cost_bytes(found)
+                if not evict and self.held_bytes + needed > self._budget_bytes:
+                    return
+                await self._make_room(key, needed)
+                card.bytes = needed
+            await self._slots.apply(found, key)
+            card.resident = True
+        finally:
+            card.loading = None
+            if not card.resident:
+                card.bytes = 0
+            self._changed.set()
+
+    async def _make_room(self, key: str, needed: int) -> None:
+        while self.held_bytes + needed > self._budget_bytes:
+            pinned = sum(card.bytes for card in self._cards.values() if card.pinned)
+            if needed + pinned > self._budget_bytes:
+                raise errors.CapacityError(
+                    f"card {key} needs {needed:,} bytes; of the {self._budget_bytes:,} that "
+                    f"inference.card_memory_mib allows, pinned cards hold {pinned:,}: allow more"
+                )
+            victim = next((k for k, card in self._cards.items() if _may_leave(card)), None)
+            if victim is not None:
+                await self._evict(victim, self._cards[victim])
+                continue
+            await self._change()
+
+    async def _evict(self, key: str, card: _Known) -> None:
+        if not card.resident:
+            return
+        card.resident = False
+        await self._slots.remove(key)
+        card.bytes = 0
+        _log.debug("card left memory", card=key, held_bytes=self.held_bytes)
+        self._changed.set()
+
+    async def _change(self) -> None:
+        """Waits for the next one; to be called again until what is waited for is true."""
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def _may_leave(card: _Known) -> bool:
+    return card.resident and not card.references and not card.pinned
+
+
+def _required(key: str, source: Source | None) -> Source:
+    if source is None:
+        raise errors.PreconditionError(f"card {key} was not given and has no source")
+    return source
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """Takes note of a failure that nobody may be waiting for any more."""
+    if not task.cancelled():
+        task.exception()
