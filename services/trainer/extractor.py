@@ -8,6 +8,7 @@ and norms, is reported, not hidden.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from shared import errors
 from shared.cards import card as cards
 from shared.cards import manifest as manifests
 from shared.lora import linear, lowrank, tensors
+from shared.lora import manager as managers
 from shared.models import base as bases
 
 _TEXT_TOKENS = 512
@@ -73,7 +75,7 @@ class Extraction:
     @property
     def error(self) -> float:
         """Relative Frobenius error over all modules."""
-        return max(0.0, 1.0 - self.energy) ** 0.5
+        return math.sqrt(max(0.0, 1.0 - self.energy))
 
     def to_card(self, manifest: manifests.Manifest) -> cards.LoRACard:
         """A card of these weights; the manifest's target modules become theirs."""
@@ -159,9 +161,7 @@ class LoRAExtractor:
 
 
 @torch.no_grad()
-def divergence(
-    reference: bases.BaseModel, model: bases.BaseModel, texts: Sequence[str]
-) -> float:
+def divergence(reference: bases.BaseModel, model: bases.BaseModel, texts: Sequence[str]) -> float:
     """Mean Kullback-Leibler divergence of the next token's distributions, in nats a token.
 
     Args:
@@ -181,6 +181,19 @@ def divergence(
         total += float((right.exp() * (right - found)).sum())
         tokens += ids.shape[1]
     return total / tokens
+
+
+def remaining_divergence(
+    base: bases.BaseModel, tuned: bases.BaseModel, card: cards.LoRACard, texts: Sequence[str]
+) -> float:
+    """What still lies between the tuned model and the base with the card; see `divergence`."""
+    manager = managers.LoRAManager(base.model)
+    manager.apply_card(card, "extracted")
+    try:
+        manager.activate("extracted")
+        return divergence(tuned, base, texts)
+    finally:
+        manager.remove_card("extracted")
 
 
 def _log_probabilities(model: Any, ids_1_T: torch.Tensor) -> torch.Tensor:

@@ -178,9 +178,7 @@ class WeightMapProbe:
             flow_I = (squares[path] / tokens).sqrt()
             gradient = gradients.get(path)
             snip = (
-                None
-                if gradient is None
-                else float((weight_O_I * (gradient / tokens).abs()).mean())
+                None if gradient is None else float((weight_O_I * (gradient / tokens).abs()).mean())
             )
             measured.append(
                 ModuleHeat(
@@ -203,8 +201,10 @@ class WeightMapProbe:
 
 
 def _shared_out(heat: Mapping[str, float], budget: int, most: int) -> dict[str, int]:
-    """Whole numbers of the given sum in proportion to heat, within bounds: what is over the bound
-    of one goes to the others, remainders to the largest first."""
+    """Whole numbers of the given sum in proportion to heat, within bounds.
+
+    What is over the bound of one goes to the others, remainders to the largest first.
+    """
     ranks = dict.fromkeys(heat, _LEAST_RANK)
     left = budget - len(ranks) * _LEAST_RANK
     while left > 0 and (open_ := [path for path in heat if ranks[path] < most]):

@@ -79,9 +79,7 @@ def test_the_card_adds_the_matrix_when_it_is_given_directly() -> None:
     lora = manager.LoRAManager(base.model)
     lora.apply_card(extraction.to_card(tiny_model.card_for(base).manifest), "card")
     lora.activate("card")
-    torch.testing.assert_close(
-        base.model.get_submodule(path)(x), expected, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(base.model.get_submodule(path)(x), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_the_card_does_not_hold_is_told_when_it_differs_too() -> None:

@@ -1,0 +1,253 @@
+"""`python -m services.trainer.cards merge|extract|probe|export|import`: tools for cards.
+
+The command line over `shared.lora.algebra`, `extractor`, `probe` and `shared.cards.peft_layout`.
+Results go to stdout, as JSON where `--json` asks for it; a refused input is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import rich.console
+import rich.table
+import typer
+
+from services.trainer import extractor, heat_plot, probe
+from shared import errors
+from shared.cards import card as cards
+from shared.cards import format as formats
+from shared.cards import manifest as manifests
+from shared.cards import peft_layout
+from shared.lora import algebra
+from shared.models import base as bases
+
+_SHOWN_MODULES = 20
+_console = rich.console.Console(highlight=False)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Merge, extract, export and import skill cards; probe a model.",
+)
+
+Path = pathlib.Path
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Out = Annotated[Path, typer.Option(help="Card file to write.")]
+Name = Annotated[str, typer.Option(help="Of the card; by default from the file's.")]
+Base = Annotated[str, typer.Option(help="Path or id of the base model.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+
+
+@app.command()
+def merge(
+    parts: Annotated[list[Path], typer.Argument(help="Card files of one base model.")],
+    out: Out,
+    method: algebra.Method = algebra.Method.LINEAR,
+    weights: Annotated[str, typer.Option(help="One for each card, with commas between.")] = "",
+    rank: Annotated[int, typer.Option(help="Of the result; 0: the highest of the cards.")] = 0,
+    density: Annotated[float, typer.Option(help="Share that TIES and DARE keep.")] = 0.5,
+    seed: Seed = 0,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Make one card of several."""
+    with _refusals():
+        found = [formats.LoRAFormat.load(path) for path in parts]
+        recipe = algebra.Recipe(
+            method=method,
+            weights=_numbers(weights),
+            rank=rank or None,
+            density=density,
+            seed=seed,
+        )
+        merged = algebra.merge(found, recipe)
+        told = f"{', '.join(card.name for card in found)}, merged by {method.value}"
+        first = found[0].manifest
+        card = merged.to_card(_manifest(name, out, first.base_model, told, first.domain))
+        _save(card, out, as_json, {"least_energy": min(merged.energy.values())})
+
+
+@app.command()
+def extract(
+    tuned: Annotated[str, typer.Argument(help="Path or id of the changed model.")],
+    out: Out,
+    base: Base = bases.EMBEDDED,
+    rank: Annotated[int, typer.Option(help="The highest of a module.")] = 16,
+    energy: Annotated[float, typer.Option(help="Share of the change to keep.")] = 1.0,
+    kinds: Annotated[str, typer.Option(help="Of modules.")] = ",".join(extractor.Recipe.kinds),
+    randomised: Annotated[bool, typer.Option(help="The fast decomposition.")] = False,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A prompt a line: measure the divergence, too.")
+    ] = None,
+    seed: Seed = 0,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Make a card of what a model has more than its base."""
+    with _refusals():
+        recipe = extractor.Recipe(
+            kinds=tuple(kinds.split(",")),
+            rank=rank,
+            energy=energy,
+            randomised=randomised,
+            seed=seed,
+        )
+        before, after = bases.load(base), bases.load(tuned)
+        extraction = extractor.LoRAExtractor(recipe).delta(before.model, after.model)
+        told = f"What {tuned} has more than {base}"
+        card = extraction.to_card(_manifest(name, out, _reference(before), told))
+        found: dict[str, Any] = {
+            "energy": extraction.energy,
+            "relative_error": extraction.error,
+            "ranks": [dataclasses.asdict(row) for row in extraction.report],
+            "left_out": list(extraction.left_out),
+        }
+        if prompts:
+            found["kl_nats_a_token"] = extractor.remaining_divergence(
+                before, after, card, _lines(prompts)
+            )
+        _save(card, out, as_json, found)
+
+
+@app.command("probe")
+def probe_model(
+    prompts: Annotated[Path, typer.Argument(help="Text file with a prompt a line.")],
+    base: Base = bases.EMBEDDED,
+    gradient: Annotated[bool, typer.Option(help="Measure the loss's gradient, too.")] = False,
+    share: Annotated[float, typer.Option(help="Of modules that count as hot.")] = 0.25,
+    mean_rank: Annotated[int, typer.Option(help="To share out by heat.")] = 8,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell which modules of a model matter for some prompts."""
+    with _refusals():
+        found = probe.WeightMapProbe(bases.load(base)).measure(_lines(prompts), gradient)
+        ranks, targets = found.ranks(mean_rank), found.target_modules(share)
+        if plot:
+            heat_plot.save(found, plot)
+        if as_json:
+            modules = [dataclasses.asdict(row) for row in found.rows]
+            _print_json({"target_modules": targets, "ranks": ranks, "modules": modules})
+            return
+        table = rich.table.Table("module", "heat", "wanda", "snip", "rank")
+        for row in found.hot(1.0)[:_SHOWN_MODULES]:
+            snip = "" if row.snip is None else f"{row.snip:.3g}"
+            heat, wanda = f"{row.heat:.2f}", f"{row.wanda:.3g}"
+            table.add_row(row.path, heat, wanda, snip, str(ranks[row.path]))
+        _console.print(table)
+        _console.print(f"target_modules: {','.join(targets)}")
+
+
+@app.command()
+def export(
+    card: Annotated[Path, typer.Argument(help="Card file.")],
+    folder: Annotated[Path, typer.Argument(help="PEFT directory to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write a card as a PEFT directory."""
+    with _refusals():
+        found = formats.LoRAFormat.load(card)
+        peft_layout.export(found, folder)
+        _tell({"folder": str(folder), "modules": len(found.modules)}, as_json)
+
+
+@app.command("import")
+def import_adapter(
+    folder: Annotated[Path, typer.Argument(help="PEFT directory to read.")],
+    out: Out,
+    base: Annotated[str, typer.Option(help="By default what the directory names.")] = "",
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Make a card of a PEFT directory."""
+    with _refusals():
+        adapter = peft_layout.read(folder)
+        chosen = base or adapter.base_model_id
+        if not chosen:
+            raise errors.InvalidInputError(f"{folder} names no base model; give one with --base")
+        reference = _reference(bases.load(chosen))
+        manifest = _manifest(name, out, reference, f"Imported from {folder.name}")
+        _save(peft_layout.to_card(adapter, manifest), out, as_json, {})
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns an error into one line and an exit code."""
+    try:
+        yield
+    except errors.SkillmeshError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise typer.Exit(1) from error
+
+
+def _save(card: cards.LoRACard, out: Path, as_json: bool, found: dict[str, Any]) -> None:
+    digest = formats.LoRAFormat.save(card, out)
+    told = {"file": str(out), "digest": digest, "bytes": out.stat().st_size}
+    _tell({**told, "rank": card.rank, "modules": len(card.modules), **found}, as_json)
+
+
+def _tell(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(found)
+        return
+    for name, value in found.items():
+        shown = len(value) if isinstance(value, list) else value
+        text = f"{shown:.6g}" if isinstance(shown, float) else str(shown)
+        _console.print(f"{name:<16} {text}", soft_wrap=True, markup=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _manifest(
+    name: str,
+    out: Path,
+    base_model: manifests.BaseModelReference,
+    description: str,
+    domain: str = "",
+) -> manifests.Manifest:
+    return manifests.Manifest(
+        name=name or manifests.slug(out.name.partition(".")[0]),
+        version="0.1.0",
+        base_model=base_model,
+        target_modules=(),
+        domain=domain,
+        description=description,
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _reference(base: bases.BaseModel) -> manifests.BaseModelReference:
+    return manifests.BaseModelReference(
+        id=base.id, revision=base.revision, fingerprint=base.fingerprint
+    )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise errors.InvalidInputError(
+            f"weights {text!r}: expected numbers like 0.5,0.5"
+        ) from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.InvalidInputError(f"prompts {path}: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+if __name__ == "__main__":
+    app()

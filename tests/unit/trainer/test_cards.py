@@ -1,0 +1,116 @@
+"""The tools' command line, from files to files."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+import torch
+import typer.testing
+
+from services.trainer import cards as tools
+from shared.cards import format as formats
+from shared.models import base as bases
+from tests import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch, tmp_path):
+    """`embedded` and `tuned`, without reading a file."""
+
+    def load(name: str, *_: object) -> bases.BaseModel:
+        made = tiny_model.tiny_base(0)
+        if name == "tuned":
+            torch.manual_seed(1)
+            with torch.no_grad():
+                for path, layer in made.model.named_modules():
+                    if path.endswith("q_proj"):
+                        layer.weight += torch.randn(32, 2) @ torch.randn(2, 32) * 0.1
+        return made
+
+    monkeypatch.setattr(bases, "load", load)
+
+
+@pytest.fixture
+def files(tmp_path) -> list[str]:
+    base = tiny_model.tiny_base(0)
+    found = []
+    for seed in (1, 2):
+        path = tmp_path / f"card-{seed}.lora.arrow"
+        formats.LoRAFormat.save(tiny_model.card_for(base, f"card-{seed}", seed=seed), path)
+        found.append(str(path))
+    return found
+
+
+def _run(*arguments: object) -> typer.testing.Result:
+    return typer.testing.CliRunner().invoke(tools.app, [str(one) for one in arguments])
+
+
+def _told(*arguments: object) -> dict:
+    result = _run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(("method", "rank"), [("linear", 4), ("svd", 2), ("ties", 2), ("dare", 2)])
+def test_cards_are_merged_when_they_have_one_base(files, tmp_path, method: str, rank: int):
+    out = tmp_path / "both.lora.arrow"
+    told = _told("merge", *files, "--out", out, "--method", method, "--weights", "0.7,0.3")
+    card = formats.LoRAFormat.load(out, told["digest"])
+    assert (card.name, card.rank, told["rank"]) == ("both", rank, rank)
+    assert "card-1, card-2" in card.manifest.description
+    assert 0.0 < told["least_energy"] <= 1.0
+
+
+def test_card_is_extracted_when_a_model_was_changed(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Who built it?\n\nHow tall is it?\n")
+    out = tmp_path / "q.lora.arrow"
+    told = _told("extract", "tuned", "--out", out, "--rank", 2, "--prompts", prompts)
+    assert told["energy"] == pytest.approx(1.0, abs=1e-4)
+    assert told["kl_nats_a_token"] == pytest.approx(0.0, abs=1e-4)
+    assert {row["rank"] for row in told["ranks"]} == {2} and told["left_out"] == []
+    assert formats.LoRAFormat.load(out).target_modules == ("q_proj",)
+
+
+def test_hot_modules_are_named_and_drawn_when_a_model_is_probed(tmp_path):
+    prompts, plot = tmp_path / "prompts.txt", tmp_path / "plots" / "heat.png"
+    prompts.write_text("Who built it?\n")
+    told = _told("probe", prompts, "--gradient", "--plot", plot, "--mean-rank", 4)
+    assert sum(told["ranks"].values()) == 4 * len(told["modules"])
+    assert set(told["target_modules"]) <= {
+        row["path"].rpartition(".")[2] for row in told["modules"]
+    }
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    table = _run("probe", prompts)
+    assert table.exit_code == 0 and "target_modules:" in table.stdout
+
+
+def test_card_is_the_same_when_it_went_out_and_in(files, tmp_path):
+    folder, out = tmp_path / "peft", tmp_path / "back.lora.arrow"
+    _told("export", files[0], folder)
+    told = _told("import", folder, "--out", out, "--base", "embedded", "--name", "back")
+    before, after = formats.LoRAFormat.load(pathlib.Path(files[0])), formats.LoRAFormat.load(out)
+    assert told["modules"] == len(before.modules) and after.name == "back"
+    for path, weights in before:
+        assert after.modules[path].lora_a.equals(weights.lora_a)
+        assert after.modules[path].scale == weights.scale
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["merge", "missing.lora.arrow", "--out", "x"], "missing.lora.arrow"),
+        (["merge", "{card}", "--out", "x", "--weights", "a"], "weights 'a'"),
+        (["merge", "{card}", "--out", "x", "--density", "0", "--method", "ties"], "density"),
+        (["extract", "tuned", "--out", "x", "--kinds", "nothing"], "nothing"),
+        (["probe", "missing.txt"], "missing.txt"),
+        (["import", "missing", "--out", "x", "--base", "embedded"], "missing"),
+    ],
+)
+def test_input_is_named_when_it_is_refused(files, arguments: list[str], named: str):
+    result = _run(*[one.format(card=files[0]) for one in arguments])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ") and named in result.stderr
+    assert result.stderr.count("\n") == 1
