@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks import loop, results
+from benchmarks import engine, loop, results
 
-AREAS = {"loop": loop.measure}
+AREAS = {"loop": loop.measure, "engine": engine.measure}
 _VARIABLE = "SKILLMESH_ARG_area"
 
 

@@ -1,0 +1,151 @@
+"""The whole engine under load: swaps while requests run, and tokens a second beside PEFT."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pathlib
+import tempfile
+from typing import Any
+
+import torch
+
+from benchmarks import results
+from benchmarks.engine import shapes, timing
+from services.inference import engine as engines
+from shared import settings as config
+from shared.cards import format as formats
+from shared.lora import manager as managers
+from shared.models import base as bases
+
+_REQUESTS = 200
+_SWAPS = 20
+_TOKENS = 24
+_ROUNDS = 5
+
+
+def swap_under_load(base: bases.BaseModel) -> list[results.Row]:
+    """Two hundred requests to cards whose versions change all the time."""
+    failed, wrong = asyncio.run(_swap_under_load(base))
+    note = f"{_REQUESTS} requests, {_SWAPS} swaps"
+    return [
+        results.Row("swap_under_load_failed", failed, "requests", most=0, note=note),
+        results.Row("swap_under_load_wrong_card", wrong, "requests", most=0, note=note),
+    ]
+
+
+async def _swap_under_load(base: bases.BaseModel) -> tuple[int, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = shapes.make_cards(base.model, _SWAPS + 1, pathlib.Path(folder))
+        expected = _answers_alone(base, made)
+        settings = config.Inference(max_new_tokens=_TOKENS, queue=_REQUESTS)
+        engine = engines.ArrowEngine(base, settings)
+        engine.start()
+        await engine.load_lora(made[0].file, _key(made[0]))
+        serving = made[0]
+        failed = wrong = 0
+
+        async def ask(number: int) -> None:
+            nonlocal failed, wrong
+            await asyncio.sleep(number * 0.01)
+            card = serving
+            try:
+                found = await engine.generate(_question(number), _key(card))
+            except Exception:
+                failed += 1
+                return
+            right = found.card == _key(card)
+            wrong += not (right and found.answer == expected[card.name, number % 3])
+
+        requests = [asyncio.create_task(ask(number)) for number in range(_REQUESTS)]
+        removals = []
+        for card in made[1:]:
+            await asyncio.sleep(_REQUESTS * 0.01 / _SWAPS)
+            await engine.load_lora(card.file, _key(card))
+            # From here on requests choose the new one; those under way keep theirs.
+            before, serving = serving, card
+            removals.append(asyncio.create_task(engine.remove_lora(_key(before))))
+        await asyncio.gather(*requests, *removals)
+        await engine.remove_lora(_key(serving))
+        await engine.stop()
+    return failed, wrong
+
+
+def _answers_alone(base: bases.BaseModel, made: list[shapes.Card]) -> dict[tuple[str, int], str]:
+    """What each card says to each question when nothing else runs, by transformers itself."""
+    found = {}
+    manager = managers.LoRAManager(base.model)
+    for card in made:
+        manager.apply_card(formats.LoRAFormat.load(card.file), card.name)
+        manager.activate(card.name)
+        for number in range(3):
+            ids = torch.tensor([base.prompt_ids(_question(number))])
+            out = base.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=_TOKENS,
+                do_sample=False,
+            )
+            found[card.name, number] = base.tokenizer.decode(
+                out[0, ids.shape[1] :], skip_special_tokens=True
+            )
+        manager.remove_card(card.name)
+    return found
+
+
+def tokens_per_second(base: bases.BaseModel, batch: int) -> results.Row:
+    """Of `batch` answers at once, by the engine and by `generate` of transformers with PEFT."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = shapes.make_cards(base.model, 1, pathlib.Path(folder))
+        peer_base = copy.copy(base)
+        peer: Any = shapes.with_peft(shapes.twin(base.model), made)
+        ids = torch.tensor([base.prompt_ids(_question(0))] * batch)
+        engine = engines.ArrowEngine(
+            base, config.Inference(max_new_tokens=_TOKENS, threads=torch.get_num_threads())
+        )
+        tokens = [0, 0]
+
+        async def ours() -> None:
+            found = await asyncio.gather(
+                *[engine.generate(_question(0), _key(made[0])) for _ in range(batch)]
+            )
+            tokens[0] = sum(one.new_tokens for one in found)
+
+        def theirs() -> None:
+            out = peer.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=_TOKENS,
+                do_sample=False,
+                pad_token_id=peer_base.tokenizer.eos_token_id,
+            )
+            ends = out[:, ids.shape[1] :] == peer_base.tokenizer.eos_token_id
+            lengths = torch.where(ends.any(1), ends.int().argmax(1), ends.shape[1])
+            tokens[1] = int(lengths.sum())
+
+        loop = asyncio.new_event_loop()
+        engine.start()
+        loop.run_until_complete(engine.load_lora(made[0].file, _key(made[0])))
+        took = timing.medians(_ROUNDS, lambda: loop.run_until_complete(ours()), theirs)
+        loop.run_until_complete(engine.remove_lora(_key(made[0])))
+        loop.run_until_complete(engine.stop())
+        loop.close()
+    speeds = [count / (ms / 1000) for count, ms in zip(tokens, took, strict=True)]
+    return results.Row(
+        f"tokens_per_s_b{batch}",
+        speeds[0],
+        "tokens/s",
+        peer="transformers.generate with peft",
+        peer_value=speeds[1],
+        ratio=speeds[0] / speeds[1],
+    )
+
+
+def _key(card: shapes.Card) -> str:
+    return f"{card.name}@{card.digest}"
+
+
+def _question(number: int) -> str:
+    return ("What is the capital of France?", "Who wrote it, and when?", "How tall is it?")[
+        number % 3
+    ]
