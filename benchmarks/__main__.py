@@ -6,6 +6,8 @@ import os
 import sys
 
 from benchmarks import engine, loop, results
+from shared import settings as config
+from shared import telemetry
 
 AREAS = {"loop": loop.measure, "engine": engine.measure}
 _VARIABLE = "SKILLMESH_ARG_area"
@@ -16,6 +18,7 @@ def main() -> None:
     wanted = os.environ.get(_VARIABLE, "")
     if wanted and wanted not in AREAS:
         sys.exit(f"bench: there is no area {wanted!r}; there are: {', '.join(AREAS)}")
+    telemetry.configure(config.Telemetry(log_level="warning"), "bench")
     for area in [wanted] if wanted else list(AREAS):
         results.report(area, AREAS[area]())
 

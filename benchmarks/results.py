@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 
 import matplotlib
@@ -15,6 +16,8 @@ import rich.console
 import rich.table
 
 FOLDER = pathlib.Path(__file__).parent / "results"
+_WIDTH = 160
+"""Of the table in characters, where it does not go to a terminal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +71,23 @@ def report(area: str, rows: Sequence[Row]) -> None:
 
 def _print(area: str, rows: Sequence[Row]) -> None:
     table = rich.table.Table(title=f"make bench area={area}")
-    for heading in ("row", "value", "unit", "target", "reached", "note"):
-        table.add_column(heading, justify="right" if heading == "value" else "left")
+    table.add_column("row", no_wrap=True)
+    for heading in ("value", "peer", "times better"):
+        table.add_column(heading, justify="right")
+    for heading in ("unit", "target", "reached", "note"):
+        table.add_column(heading)
     for row in rows:
-        value = "skipped" if row.value is None else f"{row.value:,.4g}"
+        value = "skipped" if row.value is None else _number(row.value)
         mark = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[row.reached]
-        table.add_row(row.name, value, row.unit, _target(row), mark, row.note)
-    rich.console.Console().print(table)
+        peer, ratio = _number(row.peer_value), _number(row.ratio)
+        note = "; ".join(part for part in (row.peer, row.note) if part)
+        table.add_row(row.name, value, peer, ratio, row.unit, _target(row), mark, note)
+    width = None if sys.stdout.isatty() else _WIDTH
+    rich.console.Console(width=width).print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}"
 
 
 def _target(row: Row) -> str:
@@ -99,10 +112,12 @@ def _plot(area: str, rows: Sequence[Row]) -> None:
         [f"{row.name} ({_target(row)})" for row, _ in shown], [s for _, s in shown], color=colours
     )
     for at, (row, share) in enumerate(shown):
-        axes.text(share, at, f" {row.value:,.4g} {row.unit}", va="center", fontsize=8)
+        digits = 0 if row.ratio and row.ratio >= 10 else 2
+        peer = "" if row.ratio is None else f", {row.ratio:,.{digits}f} x {row.peer}"
+        axes.text(share, at, f" {row.value:,.4g} {row.unit}{peer}", va="center", fontsize=8)
     axes.axvline(1.0, color="#444444", linewidth=0.8)
     axes.invert_yaxis()
-    axes.set_xlim(0, max([1.2, *(share for _, share in shown)]) * 1.25)
+    axes.set_xlim(0, max([1.2, *(share for _, share in shown)]) * 1.6)
     axes.set_xlabel("value as a share of the target")
     axes.set_title(f"{area}: green reaches its target")
     figure.savefig(FOLDER / f"{area}.png", dpi=120)
