@@ -59,7 +59,8 @@ class ArrowEngine:
         )
         self._waiting_for_cards = 0
         """Requests whose card is on its way into memory."""
-        self._evolution: evolution.Evolution | None = None
+        self._attachment = contextlib.AsyncExitStack()
+        self._is_attached = False
 
     def start(self) -> None:
         """Starts the model's thread."""
@@ -67,8 +68,7 @@ class ArrowEngine:
 
     async def stop(self) -> None:
         """Refuses what waits and ends the thread once the running requests have ended."""
-        if self._evolution is not None:
-            await self._evolution.stop()
+        await self._attachment.aclose()
         await self._worker.stop()
         await self._cards.close()
 
@@ -298,11 +298,13 @@ class ArrowEngine:
         Raises:
             errors.PreconditionError: it is attached already.
         """
-        if self._evolution is not None:
+        if self._is_attached:
             raise errors.PreconditionError("this engine is attached to a skillmesh already")
-        self._evolution = evolution.Evolution(self, settings, find_stores, silence_s)
-        await self._evolution.start()
-        return self._evolution
+        found = await self._attachment.enter_async_context(
+            evolution.attached(self, settings, find_stores, silence_s)
+        )
+        self._is_attached = True
+        return found
 
     # From here on: only in the model's thread.
 

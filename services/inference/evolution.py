@@ -8,6 +8,8 @@ given by hand.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from services.inference import answering, card_files, routing, subscriber
@@ -21,50 +23,46 @@ class Engine(answering.Engine, subscriber.Engine, Protocol):
     """What answers and takes in cards; `ArrowEngine` is one."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Evolution:
-    """An engine that gets the cards of a skillmesh and asks its router."""
+    """What an attached engine has more."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        settings: config.Settings,
-        find_stores: watch.Find | None = None,
-        silence_s: float = watch.SILENCE_S,
-    ) -> None:
-        """Prepares; `start` connects.
+    answers: answering.Answering
+    """Answers questions with the card that the router chooses."""
+    cards: subscriber.CardSubscriber
+    """Keeps the engine's cards as the store has them."""
 
-        Args:
-            engine: answers and takes in cards.
-            settings: the router's address, how to find card stores, the folder for cards.
-            find_stores: looks for card stores; by default discovery.
-            silence_s: how long the store may be silent before the line counts as dead.
-        """
-        self._engine, self._settings = engine, settings
-        self._open = contextlib.AsyncExitStack()
-        self.cards = subscriber.CardSubscriber(
+
+@contextlib.asynccontextmanager
+async def attached(
+    engine: Engine,
+    settings: config.Settings,
+    find_stores: watch.Find | None = None,
+    silence_s: float = watch.SILENCE_S,
+) -> AsyncIterator[Evolution]:
+    """An engine that gets the cards of a skillmesh and asks its router; the cards stay in it.
+
+    A router or store that is away is joined when it comes.
+
+    Args:
+        engine: answers and takes in cards.
+        settings: the router's address, how to find card stores, the folder for cards.
+        find_stores: looks for card stores; by default discovery.
+        silence_s: how long the store may be silent before the line counts as dead.
+    """
+    follower = watch.StoreFollower(
+        find_stores or (lambda: discovery.find_stores(settings)), silence_s
+    )
+    files = card_files.CardFiles(settings.state_path("inference", "cards"))
+    cards = subscriber.CardSubscriber(engine, follower, files)
+    async with client.channel(settings.router.address) as channel:
+        answers = answering.Answering(
             engine,
-            watch.StoreFollower(
-                find_stores or (lambda: discovery.find_stores(settings)), silence_s
-            ),
-            card_files.CardFiles(settings.state_path("inference", "cards")),
-        )
-        """Keeps the engine's cards as the store has them."""
-        self.answers: answering.Answering
-        """Answers questions; there after `start`."""
-
-    async def start(self) -> None:
-        """Connects; a router or store that is away is joined when it comes."""
-        channel = await self._open.enter_async_context(
-            client.channel(self._settings.router.address)
-        )
-        self.answers = answering.Answering(
-            self._engine,
             routing.RouterClient(router_pb2_grpc.RouterStub(channel)).route,
-            self._settings.inference.query_rewriting.get(self._settings.model.base),
+            settings.inference.query_rewriting.get(settings.model.base),
         )
-        self.cards.start()
-        self._open.push_async_callback(self.cards.stop)
-
-    async def stop(self) -> None:
-        """Disconnects; the cards stay in the engine."""
-        await self._open.aclose()
+        cards.start()
+        try:
+            yield Evolution(answers, cards)
+        finally:
+            await cards.stop()

@@ -92,7 +92,7 @@ class CardSubscriber:
         self._flight_address = ""
         self._wanted: dict[str, watch.CardRecord] = {}
         self._published: set[str] = set()
-        """Cards that came as news: somebody waits for them, so that others make room."""
+        """Names whose wanted version came as news: somebody waits for it, others make room."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._fetching = asyncio.Semaphore(_FETCHES_AT_ONCE)
@@ -131,7 +131,7 @@ class CardSubscriber:
                 if isinstance(news, watch.Listing):
                     self._want_exactly(news)
                 elif news.makes_latest:
-                    self._published.add(_key(news.card))
+                    self._published.add(news.card.name)
                     self._want(news.card)
 
     def _want_exactly(self, listing: watch.Listing) -> None:
@@ -213,9 +213,9 @@ class CardSubscriber:
         async with self._fetching:
             card = await asyncio.to_thread(get)
         fetched = time.perf_counter()
-        evict = _key(record) in self._published
+        evict = record.name in self._published
         await self._engine.load_lora(card, _key(record), get, evict)
-        self._published.discard(_key(record))
+        self._published.discard(record.name)
         swapped = time.perf_counter()
         swap = SwapRecord(
             card=_key(record),

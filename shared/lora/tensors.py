@@ -42,12 +42,12 @@ def adapter_of(weights: cards.ModuleWeights, dtype: torch.dtype) -> linear.Adapt
     Copied because the mapped file may be replaced or removed while the model serves.
     """
     return linear.Adapter(
-        lora_a=_view(weights.lora_a, weights.dtype, (weights.in_features, weights.rank)).to(
-            dtype, copy=True
-        ),
-        lora_b=_view(weights.lora_b, weights.dtype, (weights.rank, weights.out_features)).to(
-            dtype, copy=True
-        ),
+        lora_a=_mapped(weights.lora_a, weights.dtype)
+        .reshape(weights.in_features, weights.rank)
+        .to(dtype, copy=True),
+        lora_b=_mapped(weights.lora_b, weights.dtype)
+        .reshape(weights.rank, weights.out_features)
+        .to(dtype, copy=True),
         scale=weights.scale,
     )
 
@@ -64,12 +64,6 @@ def weights_of(adapter: linear.Adapter, alpha: float, dtype: str) -> cards.Modul
         lora_a=_buffer(lora_a, dtype),
         lora_b=_buffer(lora_b, dtype),
     )
-
-
-def _view(buffer: pa.Buffer, dtype: str, shape: tuple[int, int]) -> torch.Tensor:
-    # Copied once more here for read-only maps: torch has no read-only tensors.
-    data = torch.frombuffer(bytearray(memoryview(buffer)), dtype=DTYPES[dtype])
-    return data.reshape(shape)
 
 
 def _buffer(tensor: torch.Tensor, dtype: str) -> pa.Buffer:

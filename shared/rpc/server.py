@@ -24,8 +24,8 @@ KIND_METADATA = "skillmesh-error"
 _GRACE_S = 3.0
 _SHORTEST_PING_MS = 100
 OPTIONS = (
-    # By default a server hangs up on whoever pings more than twice in ten minutes on a quiet
-    # stream ("too many pings"). Pings that were held up may come close together.
+    # By default a server takes repeated pings on a quiet stream for an attack and hangs up ("too
+    # many pings"). Pings that were held up may come close together.
     ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_MS),
     # Without this two servers share one port silently.
     ("grpc.so_reuseport", 0),
