@@ -36,15 +36,20 @@ class Row:
     peer_value: float | None = None
     ratio: float | None = None
     """How many times better than the peer, above 1 is better."""
+    least_ratio: float | None = None
+    """The ratio must reach this."""
     note: str = ""
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; None without value or target."""
-        if self.value is None or (self.least is None and self.most is None):
+        """Whether every target is reached; None without value or target."""
+        if self.value is None or (self.least, self.most, self.least_ratio) == (None, None, None):
             return None
-        above = self.least is None or self.value >= self.least
-        return above and (self.most is None or self.value <= self.most)
+        return (
+            (self.least is None or self.value >= self.least)
+            and (self.most is None or self.value <= self.most)
+            and (self.least_ratio is None or (self.ratio or 0.0) >= self.least_ratio)
+        )
 
 
 def report(area: str, rows: Sequence[Row]) -> None:
@@ -91,9 +96,8 @@ def _number(value: float | None) -> str:
 
 
 def _target(row: Row) -> str:
-    if row.least is not None:
-        return f"≥ {row.least:g}"
-    return f"≤ {row.most:g}" if row.most is not None else ""
+    targets = (("≥ ", row.least, ""), ("≤ ", row.most, ""), ("≥ ", row.least_ratio, " x"))
+    return ", ".join(f"{sign}{at:g}{unit}" for sign, at, unit in targets if at is not None)
 
 
 def _plot(area: str, rows: Sequence[Row]) -> None:

@@ -17,17 +17,25 @@ from shared.lora import manager as managers
 PROMPT_TOKENS = 64
 
 
-def one_card(model: Any, name: str, batch: int, rounds: int, most: float) -> results.Row:
-    """A decoding step with one card for all rows over one without, and PEFT's."""
+def one_card(
+    model: Any,
+    name: str,
+    batch: int,
+    rounds: int,
+    most: float | None = None,
+    prefill: bool = False,
+) -> results.Row:
+    """A step with one card for all rows over one without, and PEFT's."""
     with tempfile.TemporaryDirectory() as folder:
-        made = shapes.make_cards(model, 1, pathlib.Path(folder), dtype=_dtype(model))
+        made = shapes.make_cards(model, 1, pathlib.Path(folder), dtype=shapes.dtype_name(model))
         bare = shapes.twin(model)
         peer = shapes.with_peft(shapes.twin(model), made)
         manager = managers.LoRAManager(model)
         manager.apply_card(manager.load_card(made[0].file), "card")
         manager.activate("card")
+        step = _prefilling if prefill else _decoding
         found = timing.medians(
-            rounds, *[_decoding(one, batch) for one in (bare, model, peer.base_model.model)]
+            rounds, *[step(one, batch) for one in (bare, model, peer.base_model.model)]
         )
         manager.remove_card("card")
     return _row(name, found, most)
@@ -38,7 +46,7 @@ def mixed(
 ) -> results.Row:
     """A step in which every row has a card of its own, and PEFT's with `adapter_names`."""
     with tempfile.TemporaryDirectory() as folder:
-        made = shapes.make_cards(model, batch, pathlib.Path(folder), dtype=_dtype(model))
+        made = shapes.make_cards(model, batch, pathlib.Path(folder), dtype=shapes.dtype_name(model))
         bare = shapes.twin(model)
         peer = shapes.with_peft(shapes.twin(model), made)
         manager = managers.LoRAManager(model)
@@ -55,7 +63,7 @@ def mixed(
     return _row(name, found, most)
 
 
-def _row(name: str, found: Sequence[float], most: float) -> results.Row:
+def _row(name: str, found: Sequence[float], most: float | None) -> results.Row:
     bare, ours, peer = found
     return results.Row(
         name,
@@ -65,6 +73,7 @@ def _row(name: str, found: Sequence[float], most: float) -> results.Row:
         peer="peft",
         peer_value=peer / bare,
         ratio=peer / ours,
+        least_ratio=None if most is None else 1.0,
         note=f"bare {bare:.2f} ms",
     )
 
@@ -99,7 +108,3 @@ def _prefilling(
         model(input_ids=ids, use_cache=False, logits_to_keep=1, **chosen)
 
     return step
-
-
-def _dtype(model: Any) -> str:
-    return str(model.dtype).removeprefix("torch.")

@@ -138,6 +138,7 @@ def tokens_per_second(base: bases.BaseModel, batch: int) -> results.Row:
         peer="transformers.generate with peft",
         peer_value=speeds[1],
         ratio=speeds[0] / speeds[1],
+        least_ratio=1.0,
     )
 
 

@@ -74,6 +74,11 @@ def twin(model: Any) -> Any:
     return copy.deepcopy(model)
 
 
+def dtype_name(model: Any) -> str:
+    """What a card calls the dtype of the model's weights."""
+    return str(model.dtype).removeprefix("torch.")
+
+
 def make_cards(
     model: Any,
     count: int,

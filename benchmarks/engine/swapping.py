@@ -22,7 +22,8 @@ def rows(
 ) -> list[results.Row]:
     """Load, hot swap, switch, remove, bytes; the rows of `label` "" have the targets."""
     with tempfile.TemporaryDirectory() as folder:
-        made = shapes.make_cards(model, resident, pathlib.Path(folder), kinds, rank)
+        dtype = shapes.dtype_name(model)
+        made = shapes.make_cards(model, resident, pathlib.Path(folder), kinds, rank, dtype)
         return [*_coming(model, made, label), *_many(model, made, label)]
 
 
@@ -65,6 +66,7 @@ def _coming(model: Any, made: list[shapes.Card], label: str) -> list[results.Row
             peer="peft.load_adapter",
             peer_value=peers["load"],
             ratio=peers["load"] / mine["load"],
+            least_ratio=60 if target else None,
             note=f"digest check apart: {mine['digest']:.2f} ms",
         ),
         results.Row(
@@ -74,6 +76,7 @@ def _coming(model: Any, made: list[shapes.Card], label: str) -> list[results.Row
             peer="peft.hotswap_adapter",
             peer_value=peers["swap"],
             ratio=peers["swap"] / mine["swap"],
+            least_ratio=10 if target else None,
         ),
         results.Row(
             f"remove_ms{label}",

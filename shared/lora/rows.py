@@ -31,26 +31,25 @@ class OneCard:
         lora_a, lora_b = adapter.lora_a, adapter.lora_b
         if lora_a.dtype != x.dtype:  # Trained in float32 beside a model in bfloat16.
             lora_a, lora_b = lora_a.to(x.dtype), lora_b.to(x.dtype)
-        low = x.reshape(-1, x.shape[-1]) @ lora_a
+        low = x.reshape(-1, lora_a.shape[0]).mm(lora_a)
         # In place saves a pass over the output; nobody else has seen the bare one.
-        out.view(-1, out.shape[-1]).addmm_(low, lora_b, alpha=adapter.scale)
+        out.view(-1, lora_b.shape[1]).addmm_(low, lora_b, alpha=adapter.scale)
         return out
 
 
 class Stack:
     """The cards of some rows in one layer, side by side."""
 
-    __slots__ = ("lora_a", "lora_b", "scale")
+    __slots__ = ("lora_a", "scaled_b")
 
-    def __init__(self, lora_a: torch.Tensor, lora_b: torch.Tensor, scale: torch.Tensor) -> None:
+    def __init__(self, lora_a: torch.Tensor, scaled_b: torch.Tensor) -> None:
         """Takes the stacked matrices.
 
         Args:
             lora_a: (rows, in_features, rank).
-            lora_b: (rows, rank, out_features).
-            scale: (rows, 1, 1).
+            scaled_b: (rows, rank, out_features), each times its card's scale: a pass fewer.
         """
-        self.lora_a, self.lora_b, self.scale = lora_a, lora_b, scale
+        self.lora_a, self.scaled_b = lora_a, scaled_b
 
 
 class EachItsOwn:
@@ -76,5 +75,4 @@ class EachItsOwn:
                 f"layer {layer} got an input of shape {tuple(x.shape)} for a batch of "
                 f"{self._batch} rows: this model mixes rows, so that cards can't be told apart"
             )
-        low_B_T_R = torch.bmm(x, stack.lora_a) * stack.scale
-        return out.baddbmm_(low_B_T_R, stack.lora_b)
+        return out.baddbmm_(torch.bmm(x, stack.lora_a), stack.scaled_b)

@@ -88,6 +88,8 @@ class Slot:
         """
         self.layout = layout
         self.flat = torch.empty(layout.size, dtype=dtype)
+        self.scale: float | None = None
+        """Of every module, where they all have the same."""
         self._parts: list[linear.Adapter] = []
         self.adapters: list[linear.Adapter | None] = [None] * layers
         for at, part in enumerate(layout.parts):
@@ -116,8 +118,10 @@ class Slot:
         else:
             tensors.copy(self.flat[:split], [(one.lora_a, one.dtype) for one in weights])
             tensors.copy(self.flat[split:], [(one.lora_b, one.dtype) for one in weights])
-        for adapter, one in zip(self._parts, weights, strict=True):
-            adapter.scale = one.scale
+        scales = [one.scale for one in weights]
+        for adapter, scale in zip(self._parts, scales, strict=True):
+            adapter.scale = scale
+        self.scale = scales[0] if len(set(scales)) == 1 else None
 
 
 class SlotPool:
@@ -159,7 +163,6 @@ class Mixer:
         self._layers, self._dtype = layers, dtype
         self._layout = Layout(())
         self._flat_B_S = torch.empty(0, 0, dtype=dtype)
-        self._scales_P_B = torch.empty(0, 0, dtype=dtype)
         self._rows: list[Slot | None] = []
         """Whose weights stand in each row: a row that stays is not copied again."""
 
@@ -183,34 +186,33 @@ class Mixer:
     def _resize(self, layout: Layout, count: int) -> None:
         self._layout, self._rows = layout, []
         self._flat_B_S = torch.empty(count, layout.size, dtype=self._dtype)
-        self._scales_P_B = torch.zeros(len(layout.parts), count, dtype=self._dtype)
 
     def _put(self, row: int, slot: Slot | None) -> None:
         target = self._flat_B_S[row]
         if slot is None:
             target.zero_()
-        elif slot.layout == self._layout:
-            target.copy_(slot.flat)
+        elif slot.layout == self._layout and slot.scale is not None:
+            split = self._layout.starts_a[-1]
+            target[:split] = slot.flat[:split]
+            torch.mul(slot.flat[split:], slot.scale, out=target[split:])
         else:
             target.zero_()
-            for at, part in enumerate(self._layout.parts):
-                adapter = slot.adapters[part.layer]
-                if adapter is not None:
-                    lora_a, lora_b = self._layout.matrices(target, at)
-                    lora_a[:, : adapter.rank] = adapter.lora_a
-                    lora_b[: adapter.rank] = adapter.lora_b
-        found = [None if slot is None else slot.adapters[p.layer] for p in self._layout.parts]
-        self._scales_P_B[:, row] = torch.tensor(
-            [0.0 if one is None else one.scale for one in found], dtype=self._dtype
-        )
+            self._put_parts(target, slot.adapters)
         self._rows[row : row + 1] = [slot]
+
+    def _put_parts(self, target: torch.Tensor, adapters: rows.Adapters) -> None:
+        for at, part in enumerate(self._layout.parts):
+            adapter = adapters[part.layer]
+            if adapter is not None:
+                lora_a, scaled_b = self._layout.matrices(target, at)
+                lora_a[:, : adapter.rank] = adapter.lora_a
+                scaled_b[: adapter.rank] = adapter.lora_b * adapter.scale
 
     def _stacks(self, count: int) -> list[rows.Stack | None]:
         flat_B_S = self._flat_B_S[:count]
-        scales_P_B_1_1 = self._scales_P_B[:, :count, None, None]
         found: list[rows.Stack | None] = [None] * self._layers
         for at, part in enumerate(self._layout.parts):
-            found[part.layer] = rows.Stack(*self._layout.matrices(flat_B_S, at), scales_P_B_1_1[at])
+            found[part.layer] = rows.Stack(*self._layout.matrices(flat_B_S, at))
         return found
 
 

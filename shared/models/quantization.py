@@ -14,7 +14,7 @@ from shared import errors
 
 Kind = Literal["none", "int8", "nf4"]
 """int8: one scale an output channel (torchao), on any machine. nf4: 4-bit normal float
-(bitsandbytes; Dettmers et al. 2023), on CUDA."""
+(bitsandbytes; Dettmers et al. 2023), made for CUDA, and slower than float32 on a CPU."""
 
 
 def quantize(model: Any, kind: Kind) -> None:

@@ -98,7 +98,7 @@ def test_the_layer_is_bare_when_nothing_is_selected_or_the_card_has_no_share() -
 
 
 def test_an_input_is_refused_when_its_rows_can_not_be_told_apart() -> None:
-    stack = rows.Stack(torch.zeros(2, 6, 1), torch.zeros(2, 1, 5), torch.ones(2, 1, 1))
+    stack = rows.Stack(torch.zeros(2, 6, 1), torch.zeros(2, 1, 5))
     wrapped, selection = _wrapped()
     selection.rows = rows.EachItsOwn(2, [None, stack])
     assert wrapped(torch.zeros(2, 4, 6)).shape == (2, 4, 5)

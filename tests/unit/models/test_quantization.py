@@ -29,25 +29,39 @@ def ids(base):
     return torch.tensor([base.prompt_ids("Who built it?")])
 
 
-def test_int8_model_answers_nearly_as_before_in_less_memory(base, ids):
-    pytest.importorskip("torchao")
+@pytest.mark.parametrize(
+    ("kind", "package", "error", "bits"),
+    [("int8", "torchao", 0.02, 8), ("nf4", "bitsandbytes", 0.35, 4)],
+)
+def test_quantised_layers_answer_nearly_as_before_in_less_memory(base, kind, package, error, bits):
+    pytest.importorskip(package)
     whole = copy.deepcopy(base.model)
-    quantization.quantize(base.model, "int8")
-    before, after = _logits(whole, ids), _logits(base.model, ids)
-    assert not torch.equal(before, after)
-    assert (before - after).norm() < 0.05 * before.norm()
-    inner = [m for m in base.model.model.modules() if isinstance(m, torch.nn.Linear)]
-    assert inner and all(m.weight.qdata.dtype == torch.int8 for m in inner)
+    quantization.quantize(base.model, kind)
+    inner = {
+        path: module
+        for path, module in base.model.model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    assert inner
+    for path, layer in inner.items():
+        x = torch.randn(16, layer.in_features)
+        with torch.inference_mode():
+            before, after = whole.model.get_submodule(path)(x), layer(x)
+        assert not torch.equal(before, after)
+        assert (before - after).norm() < error * before.norm()
+        stored = layer.weight.qdata if kind == "int8" else layer.weight
+        assert stored.nbytes * 8 == layer.in_features * layer.out_features * bits
     outputs = base.model.get_output_embeddings()
     assert outputs.weight.dtype == torch.float32 and torch.equal(
         outputs.weight, whole.lm_head.weight
     )
 
 
-def test_card_adds_the_same_to_a_quantised_layer_as_to_a_whole_one(base, ids):
-    pytest.importorskip("torchao")
+@pytest.mark.parametrize(("kind", "package"), [("int8", "torchao"), ("nf4", "bitsandbytes")])
+def test_card_adds_the_same_to_a_quantised_layer_as_to_a_whole_one(base, ids, kind, package):
+    pytest.importorskip(package)
     whole = copy.deepcopy(base.model)
-    quantization.quantize(base.model, "int8")
+    quantization.quantize(base.model, kind)
     bare = _logits(base.model, ids)
     modules = dict(base.model.named_modules())
     card = tiny_model.card_for(base)
