@@ -233,6 +233,8 @@ class Inference(_Section):
     """Threads of one generation."""
     max_new_tokens: Count = 192
     """Longest answer, where a request does not say."""
+    device: Annotated[str, pydantic.Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    """Where the model and its cards are: cpu, cuda or cuda:NUMBER."""
     batch_rows: Count = 8
     """Answers that are generated together; more wait."""
     card_memory_mib: Positive = 1024

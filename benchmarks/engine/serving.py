@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import results
 from benchmarks.engine import shapes, timing
+from services.inference import answering
 from services.inference import engine as engines
 from shared import settings as config
 from shared.cards import format as formats
@@ -22,57 +23,72 @@ _REQUESTS = 200
 _SWAPS = 20
 _TOKENS = 24
 _ROUNDS = 5
+_NAME = "card"
+_TELLING = 0.2
+"""Size of the weights that makes every version say something else."""
 
 
 def swap_under_load(base: bases.BaseModel) -> list[results.Row]:
-    """Two hundred requests to cards whose versions change all the time."""
-    failed, wrong = asyncio.run(_swap_under_load(base))
-    note = f"{_REQUESTS} requests, {_SWAPS} swaps"
+    """Two hundred requests by a card's name, whose version changes all the time."""
+    failed, wrong, used = asyncio.run(_swap_under_load(base))
+    note = f"{_REQUESTS} requests, {_SWAPS} swaps, {used} versions answered"
     return [
         results.Row("swap_under_load_failed", failed, "requests", most=0, note=note),
         results.Row("swap_under_load_wrong_card", wrong, "requests", most=0, note=note),
     ]
 
 
-async def _swap_under_load(base: bases.BaseModel) -> tuple[int, int]:
+async def _swap_under_load(base: bases.BaseModel) -> tuple[int, int, int]:
     with tempfile.TemporaryDirectory() as folder:
-        made = shapes.make_cards(base.model, _SWAPS + 1, pathlib.Path(folder))
+        made = shapes.make_cards(base.model, _SWAPS + 1, pathlib.Path(folder), size=_TELLING)
         expected = _answers_alone(base, made)
         settings = config.Inference(max_new_tokens=_TOKENS, queue=_REQUESTS)
         engine = engines.ArrowEngine(base, settings)
         engine.start()
-        await engine.load_lora(made[0].file, _key(made[0]))
-        serving = made[0]
+        answers = answering.Answering(engine, _no_route)
+        await engine.load_lora(made[0].file, _version(made[0]))
+        served = [_version(made[0])]
+        """Every version so far; the last one is what a new request must get."""
         failed = wrong = 0
+        used = set()
 
         async def ask(number: int) -> None:
             nonlocal failed, wrong
             await asyncio.sleep(number * 0.01)
-            card = serving
+            first = len(served) - 1
+            question = answering.Question(_question(number), _NAME)
             try:
-                found = await engine.generate(_question(number), _key(card))
+                found = (await answers.answer(question)).generation
             except Exception:
                 failed += 1
                 return
-            right = found.card == _key(card)
-            wrong += not (right and found.answer == expected[card.name, number % 3])
+            used.add(found.card)
+            # Chosen at a moment between then and now, and answered by that very version.
+            right = found.card in served[first:]
+            wrong += not (right and found.answer == expected[str(found.card), number % 3])
 
         requests = [asyncio.create_task(ask(number)) for number in range(_REQUESTS)]
         removals = []
         for card in made[1:]:
             await asyncio.sleep(_REQUESTS * 0.01 / _SWAPS)
-            await engine.load_lora(card.file, _key(card))
-            # From here on requests choose the new one; those under way keep theirs.
-            before, serving = serving, card
-            removals.append(asyncio.create_task(engine.remove_lora(_key(before))))
+            await engine.load_lora(card.file, _version(card))
+            served.append(_version(card))
+            removals.append(engine.remove_lora(served[-2]))
         await asyncio.gather(*requests, *removals)
-        await engine.remove_lora(_key(serving))
+        await engine.remove_lora(served[-1])
         await engine.stop()
-    return failed, wrong
+    return failed, wrong, len(used)
+
+
+async def _no_route(query: str, no_learning: bool, deadline_s: float) -> answering.Routing:
+    raise AssertionError("every request names its card")
 
 
 def _answers_alone(base: bases.BaseModel, made: list[shapes.Card]) -> dict[tuple[str, int], str]:
-    """What each card says to each question when nothing else runs, by transformers itself."""
+    """What each version says to each question when nothing else runs, by transformers itself.
+
+    No two of them answer a question alike, so that an answer tells who gave it.
+    """
     found = {}
     manager = managers.LoRAManager(base.model)
     for card in made:
@@ -86,10 +102,13 @@ def _answers_alone(base: bases.BaseModel, made: list[shapes.Card]) -> dict[tuple
                 max_new_tokens=_TOKENS,
                 do_sample=False,
             )
-            found[card.name, number] = base.tokenizer.decode(
+            found[_version(card), number] = base.tokenizer.decode(
                 out[0, ids.shape[1] :], skip_special_tokens=True
             )
         manager.remove_card(card.name)
+    told_apart = {(number, answer) for (_, number), answer in found.items()}
+    if len(told_apart) < len(found):
+        raise RuntimeError("two versions give the same answer: the benchmark could not tell them")
     return found
 
 
@@ -140,6 +159,11 @@ def tokens_per_second(base: bases.BaseModel, batch: int) -> results.Row:
         ratio=speeds[0] / speeds[1],
         least_ratio=1.0,
     )
+
+
+def _version(card: shapes.Card) -> str:
+    """All cards as versions of one."""
+    return f"{_NAME}@{card.digest}"
 
 
 def _key(card: shapes.Card) -> str:

@@ -86,14 +86,15 @@ def make_cards(
     kinds: tuple[str, ...] = ATTENTION,
     rank: int = RANK,
     dtype: str = "float32",
+    size: float = 0.02,
 ) -> list[Card]:
-    """Cards with random weights, with the manifest that a trained card would have."""
+    """Cards with random weights of a standard deviation, with the manifest of a trained card."""
     generator = torch.Generator().manual_seed(1)
     found = []
     for number in range(count):
         name = f"card-{number:03}"
         weights = {
-            path: tensors.weights_of(_adapter(layer, rank, generator), 2.0 * rank, dtype)
+            path: tensors.weights_of(_adapter(layer, rank, generator, size), 2.0 * rank, dtype)
             for path, layer in model.named_modules()
             if isinstance(layer, torch.nn.Linear) and path.rpartition(".")[2] in kinds
         }
@@ -117,10 +118,12 @@ def with_peft(model: Any, made: list[Card]) -> Any:
     return adapted.eval()
 
 
-def _adapter(layer: torch.nn.Linear, rank: int, generator: torch.Generator) -> linear.Adapter:
+def _adapter(
+    layer: torch.nn.Linear, rank: int, generator: torch.Generator, size: float
+) -> linear.Adapter:
     return linear.Adapter(
-        torch.randn(layer.in_features, rank, generator=generator) * 0.02,
-        torch.randn(rank, layer.out_features, generator=generator) * 0.02,
+        torch.randn(layer.in_features, rank, generator=generator) * size,
+        torch.randn(rank, layer.out_features, generator=generator) * size,
         2.0,
     )
 

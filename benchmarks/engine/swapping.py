@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import pathlib
 import statistics
@@ -15,6 +16,7 @@ from shared.cards import format as formats
 from shared.lora import manager as managers
 
 _ROUNDS = 15
+_MIXED = 8
 
 
 def rows(
@@ -28,65 +30,55 @@ def rows(
 
 
 def _coming(model: Any, made: list[shapes.Card], label: str) -> list[results.Row]:
-    """One card beside one other, against PEFT with as many."""
+    """One card beside one other, and as the only one, against PEFT with one other."""
     from peft.utils import hotswap
 
     peer = shapes.with_peft(shapes.twin(model), made[:1])
     manager = managers.LoRAManager(model)
-    manager.apply_card(manager.load_card(made[0].file), made[0].name)
-    ours: dict[str, list[float]] = {"digest": [], "load": [], "swap": [], "remove": []}
-    theirs: dict[str, list[float]] = {"load": [], "swap": [], "remove": []}
     took = timing.milliseconds
+    taken: dict[str, list[float]] = collections.defaultdict(list)
     turn = itertools.cycle(made[1:5])
     for _ in range(_ROUNDS + 1):
         card = next(turn)
-        ours["digest"].append(took(formats.file_digest, card.file))
-        ours["load"].append(took(_load, manager, card.file))
-        ours["remove"].append(took(manager.remove_card, "new"))
-        ours["swap"].append(took(_swap, manager, card))
+        taken["digest"].append(took(formats.file_digest, card.file))
+        taken["load_first"].append(took(_load, manager, card.file))
+        taken["remove_last"].append(took(manager.remove_card, "new"))
+        manager.apply_card(manager.load_card(made[0].file), made[0].name)
+        taken["load"].append(took(_load, manager, card.file))
+        taken["remove"].append(took(manager.remove_card, "new"))
+        taken["swap"].append(took(_swap, manager, card))
+        manager.remove_card(card.name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            theirs["load"].append(took(peer.load_adapter, card.peft_folder, "new"))
-            theirs["remove"].append(took(peer.delete_adapter, "new"))
-            theirs["swap"].append(
+            taken["peer_load"].append(took(peer.load_adapter, card.peft_folder, "new"))
+            taken["peer_remove"].append(took(peer.delete_adapter, "new"))
+            taken["peer_swap"].append(
                 took(hotswap.hotswap_adapter, peer, card.peft_folder, made[0].name)
             )
-    for key in manager.list_cards():
-        manager.remove_card(key)
     # The first round warms up.
-    mine = {name: statistics.median(values[1:]) for name, values in ours.items()}
-    peers = {name: statistics.median(values[1:]) for name, values in theirs.items()}
-    target = not label
+    medians = {name: statistics.median(values[1:]) for name, values in taken.items()}
+
+    def row(name: str, part: str, peer: str, **more: Any) -> results.Row:
+        mine, theirs = medians[part], medians[f"peer_{peer}"]
+        targets = {key: value for key, value in more.items() if key == "note" or not label}
+        call = {"load": "load_adapter", "swap": "hotswap_adapter", "remove": "delete_adapter"}
+        return results.Row(
+            f"{name}_ms{label}",
+            mine,
+            "ms",
+            peer=f"peft.{call[peer]}",
+            peer_value=theirs,
+            ratio=theirs / mine,
+            **targets,
+        )
+
+    digest = f"digest check apart: {medians['digest']:.2f} ms"
     return [
-        results.Row(
-            f"load_ms{label}",
-            mine["load"],
-            "ms",
-            most=1.5 if target else None,
-            peer="peft.load_adapter",
-            peer_value=peers["load"],
-            ratio=peers["load"] / mine["load"],
-            least_ratio=60 if target else None,
-            note=f"digest check apart: {mine['digest']:.2f} ms",
-        ),
-        results.Row(
-            f"hotswap_ms{label}",
-            mine["swap"],
-            "ms",
-            peer="peft.hotswap_adapter",
-            peer_value=peers["swap"],
-            ratio=peers["swap"] / mine["swap"],
-            least_ratio=10 if target else None,
-        ),
-        results.Row(
-            f"remove_ms{label}",
-            mine["remove"],
-            "ms",
-            most=2.0 if target else None,
-            peer="peft.delete_adapter",
-            peer_value=peers["remove"],
-            ratio=peers["remove"] / mine["remove"],
-        ),
+        row("load", "load", "load", most=1.5, least_ratio=60, note=digest),
+        row("load_first", "load_first", "load", note="every layer is wrapped"),
+        row("hotswap", "swap", "swap", least_ratio=10),
+        row("remove", "remove_last", "remove", most=2.0, note="the last one: layers come back"),
+        row("remove_beside", "remove", "remove", note="others stay"),
     ]
 
 
@@ -97,9 +89,8 @@ def _load(manager: managers.LoRAManager, file: pathlib.Path) -> None:
 def _swap(manager: managers.LoRAManager, card: shapes.Card) -> None:
     """Another version in, the one before out."""
     before = manager.list_cards()[-1]
-    key = f"{card.name}-{len(before)}" if before == card.name else card.name
-    manager.apply_card(manager.load_card(card.file), key)
-    manager.activate(key)
+    manager.apply_card(manager.load_card(card.file), card.name)
+    manager.activate(card.name)
     manager.remove_card(before)
 
 
@@ -116,6 +107,9 @@ def _many(model: Any, made: list[shapes.Card], label: str) -> list[results.Row]:
         lambda: manager.activate(next(ours)),
         lambda: peer.set_adapter(next(theirs)),
     )
+    first, second = made[:_MIXED], made[_MIXED : 2 * _MIXED]
+    rows_in_turn = itertools.cycle([[card.name for card in group] for group in (first, second)])
+    (mix,) = timing.medians(_ROUNDS, lambda: manager.activate_rows(next(rows_in_turn)))
     held = statistics.mean(
         manager.size_bytes(card.name) / card.file.stat().st_size for card in made
     )
@@ -133,5 +127,6 @@ def _many(model: Any, made: list[shapes.Card], label: str) -> list[results.Row]:
             ratio=peer_switch / switch,
             note=f"{len(made)} cards resident; peer: 4",
         ),
+        results.Row(f"mix_rows_ms{label}", mix, "ms", note=f"{_MIXED} rows get other cards each"),
         results.Row(f"held_bytes_over_file{label}", held, "times", most=1.1 if target else None),
     ]

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from services.inference import generations
+from services.inference import deadlines, generations
 from services.inference import sampling as samplings
 from shared import errors
 from shared.cards import manifest as manifests
@@ -144,10 +144,11 @@ class Answering:
             errors.SkillmeshError: see `ArrowEngine.stream`.
         """
         _check(question.query)
+        deadline = deadlines.Deadline(question.deadline_s)
         routing, rewritten = Routing(), ""
         if question.model in ("", AUTO):
-            routing = await self._ask_router(question)
-            best = None if routing.dissonance else await self._best(routing, question)
+            routing = await self._ask_router(question, deadline)
+            best = None if routing.dissonance else await self._best(routing, deadline)
             card = best.card if best else None
             rewritten = self._rewritten(question.query, best) if best else ""
         elif question.model == BASE:
@@ -159,7 +160,7 @@ class Answering:
             rewritten or question.query,
             card,
             question.max_new_tokens,
-            question.deadline_s,
+            deadline.left_s,
             question.sampling,
         )
         async with contextlib.aclosing(pieces):
@@ -167,21 +168,22 @@ class Answering:
                 final = None if piece.final is None else Answer(piece.final, routing, rewritten)
                 yield AnswerPiece(piece.text, final)
 
-    async def _ask_router(self, question: Question) -> Routing:
-        deadline_s = min(ROUTE_DEADLINE_S, question.deadline_s or ROUTE_DEADLINE_S)
+    async def _ask_router(self, question: Question, deadline: deadlines.Deadline) -> Routing:
+        left_s = deadline.left_s
+        deadline_s = ROUTE_DEADLINE_S if left_s is None else min(ROUTE_DEADLINE_S, left_s)
         try:
             return await self._route(question.query, question.no_learning, deadline_s)
         except errors.SkillmeshError as error:
             _log.warning("router not reached; the bare base answers", reason=str(error))
             return Routing()
 
-    async def _best(self, routing: Routing, question: Question) -> Candidate | None:
+    async def _best(self, routing: Routing, deadline: deadlines.Deadline) -> Candidate | None:
         """The best candidate on this node; None if only the bare base is left."""
         for place, candidate in enumerate(routing.candidates):
             # Behind the first there are cards about other things, too: one of them answers only if
             # it is likelier to fit than that none does.
             likely = place == 0 or candidate.probability > routing.none_probability
-            if likely and await self._ready(candidate.card, question.deadline_s):
+            if likely and await self._ready(candidate.card, deadline.left_s):
                 return candidate
         if routing.candidates:
             _log.info("card not here; the bare base answers", card=routing.candidates[0].card)

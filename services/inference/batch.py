@@ -31,6 +31,15 @@ class Row:
     """The latest one; it is not in the cache yet."""
     cached: int = 0
     """Tokens in the cache."""
+    error: Exception | None = None
+    """Why no token could be chosen; the row can only leave."""
+
+    def choose(self, logits_V: torch.Tensor) -> None:
+        """Takes the next token; what goes wrong concerns this row alone."""
+        try:
+            self.token = self.sampler.choose(logits_V)
+        except Exception as error:
+            self.error = error
 
 
 class Batch:
@@ -61,18 +70,24 @@ class Batch:
         Args:
             rows: at least one, and one alone where the model's keys can't be put side by side.
             prompts: their token ids, at least one each.
+
+        Raises:
+            Exception: what the model raised. The rows are not in; where there was no memory to put
+                them beside the others, these are gone as well.
         """
         lengths = [len(prompt) for prompt in prompts]
         longest = max(lengths)
-        ids_B_T = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        ids_B_T = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         self._manager.activate_rows([row.card for row in rows])
         cache = transformers.DynamicCache(config=self._model.config)
         with _contiguous_states(self._model):
             logits_B_V = self._logits(cache, ids_B_T, **_places(lengths, longest))
         for row, length, logits_V in zip(rows, lengths, logits_B_V, strict=True):
-            row.token, row.cached = row.sampler.choose(logits_V), length
+            row.choose(logits_V)
+            row.cached = length
         if self.rows:
-            _put_beside(self._cache, cache)
+            with self._whole_or_empty():
+                _put_beside(self._cache, cache)
         else:
             self._cache = cache
         self.rows.extend(rows)
@@ -80,34 +95,59 @@ class Batch:
     @torch.inference_mode()
     def step(self) -> None:
         """Makes the next token of every row."""
-        ids_B_1 = torch.tensor([[row.token] for row in self.rows])
+        ids_B_1 = [[row.token] for row in self.rows]
         # Prompts, or jobs that came in between, such as `encode`, have chosen other cards.
         self._manager.activate_rows([row.card for row in self.rows])
         cached_B = [row.cached + 1 for row in self.rows]
         logits_B_V = self._logits(self._cache, ids_B_1, **_places(cached_B, max(cached_B), new=1))
         for row, logits_V in zip(self.rows, logits_B_V, strict=True):
             row.cached += 1
-            row.token = row.sampler.choose(logits_V)
+            row.choose(logits_V)
 
     @torch.inference_mode()
     def leave(self, row: Row) -> None:
-        """Takes a row out; what only it needed is forgotten."""
+        """Takes a row out; what only it needed is forgotten.
+
+        Raises:
+            Exception: there was no memory for it; all rows are gone.
+        """
         at = self.rows.index(row)
         del self.rows[at]
         if not self.rows:
             self._cache = None
             return
-        kept = torch.tensor([number for number in range(len(self.rows) + 1) if number != at])
+        kept = [number for number in range(len(self.rows) + 1) if number != at]
         longest = max(one.cached for one in self.rows)
-        for layer in self._cache.layers:
-            surplus = layer.keys.shape[-2] - longest
-            layer.keys = layer.keys[kept, :, surplus:]
-            layer.values = layer.values[kept, :, surplus:]
+        with self._whole_or_empty():
+            for layer in self._cache.layers:
+                surplus = layer.keys.shape[-2] - longest
+                layer.keys = layer.keys[kept, :, surplus:]
+                layer.values = layer.values[kept, :, surplus:]
 
-    def _logits(self, cache: Any, ids_B_T: torch.Tensor, **places: torch.Tensor) -> torch.Tensor:
+    def clear(self) -> None:
+        """Forgets all rows."""
+        self.rows, self._cache = [], None
+
+    @contextlib.contextmanager
+    def _whole_or_empty(self) -> Iterator[None]:
+        """No cache rather than one whose layers have different rows."""
+        try:
+            yield
+        except BaseException:
+            self.clear()
+            raise
+
+    def _logits(
+        self, cache: Any, ids_B_T: Sequence[Sequence[int]], **places: torch.Tensor
+    ) -> torch.Tensor:
         """Logits behind the last token of each row, (batch, vocabulary)."""
+        device = self._model.device
         logits_B_1_V: torch.Tensor = self._model(
-            input_ids=ids_B_T, past_key_values=cache, use_cache=True, logits_to_keep=1, **places
+            input_ids=torch.tensor(ids_B_T, device=device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **{name: place.to(device) for name, place in places.items()},
         ).logits
         return logits_B_1_V[:, -1]
 

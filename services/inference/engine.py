@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from services.inference import evolution, generations, residency
+from services.inference import deadlines, evolution, generations, residency
 from services.inference import sampling as samplings
 from services.inference import worker as workers
 from shared import errors
@@ -59,6 +59,8 @@ class ArrowEngine:
         )
         self._waiting_for_cards = 0
         """Requests whose card is on its way into memory."""
+        self._leaving: set[asyncio.Task[None]] = set()
+        """What takes cards out."""
         self._attachment = contextlib.AsyncExitStack()
         self._is_attached = False
 
@@ -148,7 +150,7 @@ class ArrowEngine:
             )
         sampling.check()
         loop = asyncio.get_running_loop()
-        deadline = _Deadline(deadline_s)
+        deadline = deadlines.Deadline(deadline_s)
         inbox: asyncio.Queue[generations.Piece | None] = asyncio.Queue()
         request = generations.Request(
             query=query,
@@ -165,7 +167,7 @@ class ArrowEngine:
         request.ended.add_done_callback(lambda _: _soon(loop, inbox.put_nowait, None))
         with _end(request):
             if card is not None:
-                await self.bring_lora(card, deadline_s)
+                await self.bring_lora(card, deadline.left_s)
             job = self._worker.submit(
                 functools.partial(self._generations.join, request), adds_steps=True
             )
@@ -186,9 +188,7 @@ class ArrowEngine:
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """Means of the base model's last hidden states, float32 of shape (texts, hidden)."""
-        return await asyncio.wrap_future(
-            self._worker.submit(functools.partial(self._encode, list(texts), None))
-        )
+        return await self._encoded(texts, None)
 
     async def encode_with_lora(self, texts: Sequence[str], card: str) -> Vectors:
         """The same with a served card active.
@@ -200,10 +200,17 @@ class ArrowEngine:
         release = self._cards.hold(card)
         try:
             await self.bring_lora(card)
-            work = functools.partial(self._encode, list(texts), card)
-            return await asyncio.wrap_future(self._worker.submit(work))
+            return await self._encoded(texts, card)
         finally:
             release()
+
+    async def _encoded(self, texts: Sequence[str], card: str | None) -> Vectors:
+        # A job a text, so that nobody's tokens wait for a whole list; and padding would change the
+        # last bits.
+        jobs = (functools.partial(self._encode, row, text, card) for row, text in enumerate(texts))
+        rows = [await asyncio.wrap_future(self._worker.submit(job)) for job in jobs]
+        hidden = int(self._base.model.config.get_text_config().hidden_size)
+        return np.stack(rows) if rows else np.zeros((0, hidden), dtype=np.float32)
 
     async def load_lora(
         self,
@@ -237,9 +244,12 @@ class ArrowEngine:
         try:
             await self._cards.load(key, given, evict)
             self._cards.serve(key)
-        except errors.SkillmeshError:
+        except BaseException as error:
             if key not in self._cards.served():
-                await self._cards.remove(key)
+                removal = self._soon_removed(key)
+                # Whoever gives up does not wait until the card has come and gone.
+                if not isinstance(error, asyncio.CancelledError):
+                    await removal
             raise
 
     async def bring_lora(self, key: str, deadline_s: float | None = None) -> None:
@@ -260,7 +270,7 @@ class ArrowEngine:
             )
         self._waiting_for_cards += 1
         try:
-            async with _Deadline(deadline_s).limit():
+            async with deadlines.Deadline(deadline_s).limit():
                 await self._cards.load(key)
         finally:
             self._waiting_for_cards -= 1
@@ -274,13 +284,21 @@ class ArrowEngine:
         """
         self._cards.pin(key, pinned)
 
-    async def remove_lora(self, key: str) -> None:
-        """Serves a card no longer; returns once no request uses it and its memory is free.
+    def remove_lora(self, key: str) -> asyncio.Future[None]:
+        """Serves a card no longer, from this very call on; silent if it is not there.
 
-        Silent if it is not there.
+        Returns:
+            To be awaited until no request uses it and others may have its memory. That comes, too,
+            when nobody waits.
         """
-        # Shielded: a card that is half out would be neither here nor there.
-        await asyncio.shield(self._cards.remove(key))
+        self._cards.unserve(key)
+        return self._soon_removed(key)
+
+    def _soon_removed(self, key: str) -> asyncio.Future[None]:
+        # A task of its own, shielded: a card that is half out would be neither here nor there.
+        self._leaving.add(removal := asyncio.create_task(self._cards.remove(key)))
+        removal.add_done_callback(self._leaving.discard)
+        return asyncio.shield(removal)
 
     async def enable_evolution(
         self,
@@ -309,21 +327,18 @@ class ArrowEngine:
     # From here on: only in the model's thread.
 
     @torch.inference_mode()
-    def _encode(self, texts: list[str], card: str | None) -> Vectors:
+    def _encode(self, row: int, text: str, card: str | None) -> Vectors:
         self._manager.activate(card)
-        hidden = int(self._base.model.config.get_text_config().hidden_size)
-        vectors_N_H = np.zeros((len(texts), hidden), dtype=np.float32)
-        # One text at a time: padding would change the last bits, and nobody encodes many here.
-        for row, text in enumerate(texts):
-            ids: list[Any] = list(self._base.tokenizer(text)["input_ids"])
-            if not ids:
-                raise errors.InvalidInputError(f"texts[{row}] has no token; leave it out")
-            self._generations.room(len(ids) - 1)
-            states_1_T_H = self._base.model.base_model(
-                input_ids=torch.tensor([ids]), use_cache=False
-            ).last_hidden_state
-            vectors_N_H[row] = states_1_T_H[0].float().mean(0).cpu().numpy()
-        return vectors_N_H
+        ids: list[Any] = list(self._base.tokenizer(text)["input_ids"])
+        if not ids:
+            raise errors.InvalidInputError(f"texts[{row}] has no token; leave it out")
+        self._generations.room(len(ids) - 1)
+        model = self._base.model
+        states_1_T_H: torch.Tensor = model.base_model(
+            input_ids=torch.tensor([ids], device=model.device), use_cache=False
+        ).last_hidden_state
+        vector_H: Vectors = states_1_T_H[0].float().mean(0).cpu().numpy()
+        return vector_H
 
 
 class _ModelSlots:
@@ -359,25 +374,6 @@ def _end(request: generations.Request) -> Iterator[None]:
     except BaseException:
         request.ended.set_result(None)
         raise
-
-
-class _Deadline:
-    """A moment in the event loop's time, or never."""
-
-    def __init__(self, after_s: float | None) -> None:
-        self._after_s = after_s
-        self._at = None if after_s is None else asyncio.get_running_loop().time() + after_s
-
-    @contextlib.asynccontextmanager
-    async def limit(self) -> AsyncGenerator[None, None]:
-        """Ends what goes on in the block at that moment."""
-        try:
-            async with asyncio.timeout_at(self._at):
-                yield
-        except TimeoutError as error:
-            raise errors.DeadlineError(
-                f"the answer was not ready within {self._after_s:.1f} s; allow more or ask for less"
-            ) from error
 
 
 def _ended_unheard(request: generations.Request, job: concurrent.futures.Future[None]) -> None:

@@ -121,20 +121,24 @@ class Generations:
     def step(self) -> None:
         """Reads the prompts that wait; where there are none, makes one token of every answer."""
         for running in [one for one in self._running if one.request.stopped.is_set()]:
-            self._end(running, None)
+            self._leave(running)
+            running.request.ended.set_result(None)
         if self._joining:
             self._read_prompts()
             return
         if not self._running:
             return
-        try:
-            self._batch.step()
-        except BaseException as error:
-            _log.exception("generation failed", answers=len(self._running))
-            self._fail_all(error)
-            return
+        self._batch.step()
         for running in list(self._running):
             self._take_token(running)
+
+    def abandon(self, error: BaseException) -> None:
+        """Fails all answers, read or not."""
+        failed = [*self._joining, *self._running]
+        self._joining, self._running = [], []
+        self._batch.clear()
+        for running in failed:
+            running.request.ended.set_exception(error)
 
     def room(self, prompt_tokens: int) -> int | None:
         """Tokens that are left behind a prompt, at least one; None where there is no limit.
@@ -174,10 +178,12 @@ class Generations:
     def _read(self, group: list[_Running]) -> None:
         try:
             self._batch.join([one.row for one in group], [one.prompt_ids for one in group])
-        except BaseException as error:
+        except Exception as error:
             _log.exception("prompts not read", prompts=len(group))
             for running in group:
                 running.request.ended.set_exception(error)
+            if self._running and not self._batch.rows:
+                raise
             return
         self._running += group
         for running in group:
@@ -185,45 +191,50 @@ class Generations:
 
     def _take_token(self, running: _Running) -> None:
         """Hands out what the row's latest token completes; ends the answer where it ends it."""
-        if running.row.token in self._end_ids:
-            self._end(running, "stop")
+        try:
+            finish = self._handed_out(running)
+            final = None if finish is None else self._final(running, finish)
+        except Exception as error:
+            # It concerns this answer alone; the others go on.
+            self._leave(running)
+            running.request.ended.set_exception(error)
             return
+        if final is not None:
+            self._leave(running)
+            running.request.ended.set_result(final)
+
+    def _handed_out(self, running: _Running) -> Literal["stop", "length"] | None:
+        """Why the answer ends with its latest token; None where it goes on."""
+        if running.row.error is not None:
+            raise running.row.error
+        if running.row.token in self._end_ids:
+            return "stop"
         self._hand_out(running, running.watch.add(running.text.add(running.row.token)))
         if running.watch.stopped:
-            self._end(running, "stop")
-        elif running.text.tokens >= running.limit:
-            self._end(running, "length")
+            return "stop"
+        return "length" if running.text.tokens >= running.limit else None
 
     def _hand_out(self, running: _Running, text: str) -> None:
         if text:
             running.answer.append(text)
             running.request.tell(Piece(text))
 
-    def _end(self, running: _Running, finish: Literal["stop", "length"] | None) -> None:
-        """Takes an answer out; finish is None where nobody waits for it."""
-        self._running.remove(running)
-        self._batch.leave(running.row)
-        request = running.request
-        if finish is None:
-            request.ended.set_result(None)
-            return
+    def _final(self, running: _Running, finish: Literal["stop", "length"]) -> Generation:
+        """The whole answer, after what was held back of it was handed out."""
         self._hand_out(running, running.watch.add(running.text.rest()))
         self._hand_out(running, running.watch.rest())
-        request.ended.set_result(
-            Generation(
-                "".join(running.answer),
-                request.card,
-                len(running.prompt_ids),
-                running.text.tokens,
-                finish,
-            )
+        return Generation(
+            answer="".join(running.answer),
+            card=running.request.card,
+            prompt_tokens=len(running.prompt_ids),
+            new_tokens=running.text.tokens,
+            finish=finish,
         )
 
-    def _fail_all(self, error: BaseException) -> None:
-        failed, self._running = self._running, []
-        for running in failed:
-            self._batch.leave(running.row)
-            running.request.ended.set_exception(error)
+    def _leave(self, running: _Running) -> None:
+        # First the batch: where that fails this answer is among those to be abandoned.
+        self._batch.leave(running.row)
+        self._running.remove(running)
 
 
 def _alike(joining: list[_Running]) -> list[list[_Running]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import enum
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from shared.cards import card as cards
 Source = Callable[[], cards.LoRACard]
 """Gets a card, checked: from a file, or from the store. Blocks; called in a thread."""
 
+PATIENCE_S = 10.0
+"""How long a card waits for requests to let go of others, by default."""
 _log = structlog.get_logger(__name__)
 
 
@@ -39,6 +42,15 @@ class Slots(Protocol):
         ...
 
 
+class _Place(enum.Enum):
+    """Where a card's weights are."""
+
+    OUT = "out"
+    COMING = "coming"
+    IN = "in"
+    GOING = "going"
+
+
 class _Known:
     """A card that can be had."""
 
@@ -47,23 +59,33 @@ class _Known:
         """None for a card that can't be had again: it stays while it is served."""
         self.pinned = source is None
         self.references = 0
+        self.awaited = 0
+        """Callers of `load` that wait for it."""
         self.bytes = 0
         """What it holds in memory, or is about to; 0 for one that is not there."""
-        self.resident = False
-        self.loading: asyncio.Task[None] | None = None
+        self.place = _Place.OUT
+        self.coming: asyncio.Task[None] | None = None
+        """What brings it in; there while it is on its way."""
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether others may have its room."""
+        return self.place is _Place.IN and not self.references and not self.pinned
 
 
 class Residency:
     """The cards of one node, by key (`name@digest`)."""
 
-    def __init__(self, slots: Slots, budget_bytes: int) -> None:
+    def __init__(self, slots: Slots, budget_bytes: int, patience_s: float = PATIENCE_S) -> None:
         """Begins without cards.
 
         Args:
             slots: of the model.
             budget_bytes: what the weights of all resident cards may hold together.
+            patience_s: how long a card waits for requests to let go of others.
         """
         self._slots = slots
+        self._patience_s = patience_s
         self._budget_bytes = budget_bytes
         self._cards: collections.OrderedDict[str, _Known] = collections.OrderedDict()
         """Used longest ago first."""
@@ -71,8 +93,6 @@ class Residency:
         """In the order of their coming."""
         self._changed = asyncio.Event()
         """Set whenever a card has lost its last reference, its pin or its place."""
-        self._making_room = asyncio.Lock()
-        """One card at a time waits for room, so that small ones can't keep a large one waiting."""
 
     def served(self) -> list[str]:
         """Keys of the cards that requests may choose, in the order of their coming."""
@@ -80,12 +100,12 @@ class Residency:
 
     def resident(self) -> list[str]:
         """Keys of the cards that are in memory, used longest ago first."""
-        return [key for key, card in self._cards.items() if card.resident]
+        return [key for key, card in self._cards.items() if card.place is _Place.IN]
 
     def is_resident(self, key: str) -> bool:
         """Whether a card is in memory."""
         card = self._cards.get(key)
-        return card is not None and card.resident
+        return card is not None and card.place is _Place.IN
 
     @property
     def held_bytes(self) -> int:
@@ -161,38 +181,56 @@ class Residency:
         Raises:
             errors.NotFoundError: the card was never added.
             errors.CapacityError: the budget has no room for it beside the pinned cards.
+            errors.OverloadedError: requests kept using the others all the time that it waited.
             errors.SkillmeshError: it could not be had, or does not fit the model.
         """
         card = self._find(key)
-        while not card.resident:
-            if card.loading is None:
-                card.loading = asyncio.create_task(self._bring(key, card, given, evict))
-                card.loading.add_done_callback(_heard)
-            # Shielded: whoever gives up waiting can't take back what others wait for, too.
-            await asyncio.shield(card.loading)
-            if not evict:
-                return
+        card.awaited += 1
+        try:
+            while card.place is not _Place.IN:
+                if card.place is _Place.GOING:
+                    await self._change()
+                    continue
+                if card.place is _Place.OUT:
+                    card.place = _Place.COMING
+                    card.coming = asyncio.create_task(self._bring(key, card, given, evict))
+                    card.coming.add_done_callback(_heard)
+                assert card.coming is not None
+                # Shielded: whoever gives up waiting can't take back what others wait for, too.
+                await asyncio.shield(card.coming)
+                if not evict:
+                    return
+        finally:
+            card.awaited -= 1
+            self._changed.set()
 
-    async def remove(self, key: str) -> None:
-        """Serves a card no longer; returns when no request uses it and its memory is free."""
+    def unserve(self, key: str) -> None:
+        """Lets no further request choose a card; silent if none may."""
         if key in self._served:
             self._served.remove(key)
+
+    async def remove(self, key: str) -> None:
+        """Serves a card no longer; returns when no request uses it and others may have its room.
+
+        Whoever serves the card again in the meantime keeps it.
+        """
+        self.unserve(key)
         card = self._cards.get(key)
-        if card is None:
-            return
-        while card.references or card.loading is not None:
-            await self._change()
-        if self._cards.get(key) is card and key not in self._served:
-            await self._evict(key, card)
-        if self._cards.get(key) is card and key not in self._served:
-            del self._cards[key]
+        while card is not None and self._cards.get(key) is card and key not in self._served:
+            is_used = card.references or card.awaited
+            if is_used or card.place in (_Place.COMING, _Place.GOING):
+                await self._change()
+            elif card.place is _Place.IN:
+                await self._evict(key, card)
+            else:
+                del self._cards[key]
 
     async def close(self) -> None:
         """Gives up what is on its way in."""
-        loading = [card.loading for card in self._cards.values() if card.loading is not None]
-        for task in loading:
+        coming = [card.coming for card in self._cards.values() if card.coming is not None]
+        for task in coming:
             task.cancel()
-        await asyncio.gather(*loading, return_exceptions=True)
+        await asyncio.gather(*coming, return_exceptions=True)
 
     def _find(self, key: str) -> _Known:
         card = self._cards.get(key)
@@ -205,21 +243,22 @@ class Residency:
     ) -> None:
         try:
             found = given if given else await asyncio.to_thread(_required(key, card.source))
-            async with self._making_room:
-                needed = self._slots.cost_bytes(found)
-                if not evict and self.held_bytes + needed > self._budget_bytes:
-                    return
-                await self._make_room(key, needed)
-                card.bytes = needed
+            needed = self._slots.cost_bytes(found)
+            if not evict and self.held_bytes + needed > self._budget_bytes:
+                return
+            await self._make_room(key, needed)
+            # Nothing is awaited since there was room.
+            card.bytes = needed
             await self._slots.apply(found, key)
-            card.resident = True
+            card.place = _Place.IN
         finally:
-            card.loading = None
-            if not card.resident:
-                card.bytes = 0
+            card.coming = None
+            if card.place is not _Place.IN:
+                card.place, card.bytes = _Place.OUT, 0
             self._changed.set()
 
     async def _make_room(self, key: str, needed: int) -> None:
+        give_up_at = asyncio.get_running_loop().time() + self._patience_s
         while self.held_bytes + needed > self._budget_bytes:
             pinned = sum(card.bytes for card in self._cards.values() if card.pinned)
             if needed + pinned > self._budget_bytes:
@@ -227,29 +266,32 @@ class Residency:
                     f"card {key} needs {needed:,} bytes; of the {self._budget_bytes:,} that "
                     f"inference.card_memory_mib allows, pinned cards hold {pinned:,}: allow more"
                 )
-            victim = next((k for k, card in self._cards.items() if _may_leave(card)), None)
+            victim = next((k for k, card in self._cards.items() if card.may_leave), None)
             if victim is not None:
                 await self._evict(victim, self._cards[victim])
                 continue
-            await self._change()
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    await self._change()
+            except TimeoutError:
+                raise errors.OverloadedError(
+                    f"card {key} found no room for {self._patience_s:g} s: running requests use "
+                    "the cards that fill inference.card_memory_mib; ask again, or allow more"
+                ) from None
 
     async def _evict(self, key: str, card: _Known) -> None:
-        if not card.resident:
-            return
-        card.resident = False
-        await self._slots.remove(key)
-        card.bytes = 0
+        card.place = _Place.GOING
+        try:
+            await self._slots.remove(key)
+        finally:
+            card.place, card.bytes = _Place.OUT, 0
+            self._changed.set()
         _log.debug("card left memory", card=key, held_bytes=self.held_bytes)
-        self._changed.set()
 
     async def _change(self) -> None:
         """Waits for the next one; to be called again until what is waited for is true."""
         self._changed.clear()
         await self._changed.wait()
-
-
-def _may_leave(card: _Known) -> bool:
-    return card.resident and not card.references and not card.pinned
 
 
 def _required(key: str, source: Source | None) -> Source:

@@ -7,6 +7,7 @@ source, so that a seed gives the same answer whoever else is in the batch. Knows
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,8 @@ from shared import errors
 
 MOST_STOPS = 16
 LONGEST_STOP_CHARACTERS = 200
-_HOTTEST = 5.0
+_COLDEST, _HOTTEST = 1e-3, 5.0
+"""A temperature below the coldest would make scores that no float32 holds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Sampling:
     """What a request says about how it wants to be answered."""
 
     temperature: float = 0.0
-    """0 takes the likeliest token each time; up to 5."""
+    """0 takes the likeliest token each time, and so does what is below 0.001; up to 5."""
     top_p: float = 1.0
     """Only the likeliest tokens that together have this probability (nucleus sampling, Holtzman et
     al. 2019)."""
@@ -73,7 +75,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling) -> None:
         """Prepares; the random source belongs to this answer alone."""
-        self._greedy = sampling.temperature == 0.0
+        self._greedy = sampling.temperature < _COLDEST
         self._warpers = transformers.LogitsProcessorList()
         if self._greedy:
             return
@@ -94,9 +96,18 @@ class Sampler:
 
         Args:
             logits_V: of the last position, (vocabulary,); contiguous is faster.
+
+        Raises:
+            errors.PreconditionError: the model gave no finite scores.
         """
+        highest, token = logits_V.max(0)
+        if not math.isfinite(highest):
+            raise errors.PreconditionError(
+                "the model's scores for the next token are not finite numbers; the weights of the "
+                "card, or of the base model, are too large for its dtype"
+            )
         if self._greedy:
-            return int(logits_V.argmax())
+            return int(token)
         scores_1_V = self._warpers(None, logits_V.float().cpu()[None])
         return int(torch.multinomial(scores_1_V.softmax(-1)[0], 1, generator=self._random))
 

@@ -29,6 +29,7 @@ async def running(
         settings.model.revision,
         settings.model.dtype,
         settings.inference.quantization,
+        settings.inference.device,
     ),
     find_stores: watch.Find | None = None,
     silence_s: float = watch.SILENCE_S,

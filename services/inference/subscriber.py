@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -48,8 +48,8 @@ class Engine(Protocol):
         """Brings a card into memory and serves it."""
         ...
 
-    async def remove_lora(self, key: str) -> None:
-        """Serves a card no longer; returns once no request uses it."""
+    def remove_lora(self, key: str) -> Awaitable[None]:
+        """Serves a card no longer; what is returned ends once no request uses it."""
         ...
 
 
@@ -95,6 +95,8 @@ class CardSubscriber:
         """Names whose wanted version came as news: somebody waits for it, others make room."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._news: dict[str, asyncio.Event] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Wait until cards have left behind their requests."""
         self._fetching = asyncio.Semaphore(_FETCHES_AT_ONCE)
         self._swaps: collections.deque[SwapRecord] = collections.deque(maxlen=_SWAPS_KEPT)
         self._follow: asyncio.Task[None] | None = None
@@ -105,7 +107,8 @@ class CardSubscriber:
 
     async def stop(self) -> None:
         """Stops following; the cards stay."""
-        running = [task for task in (self._follow, *self._tasks.values()) if task is not None]
+        tasks = (self._follow, *self._tasks.values(), *self._leaving)
+        running = [task for task in tasks if task is not None]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -193,8 +196,7 @@ class CardSubscriber:
             # Only now: until the new version is in, the old one answers.
             for key in self._engine.served():
                 if key.partition("@")[0] == name and (record is None or key != _key(record)):
-                    await self._engine.remove_lora(key)
-                    _log.info("card removed", card=key)
+                    self._retire(key)
         except (errors.InvalidInputError, errors.PreconditionError) as error:
             _log.error("card refused; the node goes on without it", card=name, reason=str(error))
             return True
@@ -206,6 +208,11 @@ class CardSubscriber:
             _log.exception("card not applied; trying again", card=name)
             return False
         return True
+
+    def _retire(self, key: str) -> None:
+        """Has a card leave behind its requests; the next version does not wait for them."""
+        self._leaving.add(task := asyncio.create_task(_left(key, self._engine.remove_lora(key))))
+        task.add_done_callback(self._leaving.discard)
 
     async def _swap_in(self, record: watch.CardRecord) -> None:
         began = time.perf_counter()
@@ -229,6 +236,14 @@ class CardSubscriber:
     def _get(self, digest: str) -> cards.LoRACard:
         """The card, from where the store is now: it may be long before it is needed again."""
         return self._files.card(digest, self._flight_address)
+
+
+async def _left(key: str, removal: Awaitable[None]) -> None:
+    try:
+        await removal
+        _log.info("card removed", card=key)
+    except errors.SkillmeshError as error:
+        _log.warning("card not removed", card=key, reason=str(error))
 
 
 def _key(record: watch.CardRecord) -> str:

@@ -16,9 +16,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import structlog
+
 from shared import errors
 
 T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 
 
 class Steps(Protocol):
@@ -35,7 +38,11 @@ class Steps(Protocol):
         ...
 
     def step(self) -> None:
-        """Does one; must not raise."""
+        """Does one."""
+        ...
+
+    def abandon(self, error: BaseException) -> None:
+        """Gives up all that goes on in steps, after one failed; must not raise."""
         ...
 
 
@@ -64,6 +71,8 @@ class Worker:
         self._requests: collections.deque[_Job] = collections.deque()
         self._changed = threading.Condition()
         self._stopping = False
+        self._owes_step = False
+        """Whether a step is due before the next request: requests alone could fill all time."""
         # A daemon: a generation that hangs in native code must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
 
@@ -140,13 +149,28 @@ class Worker:
             while True:
                 if self._urgent:
                     return functools.partial(_run, self._urgent.popleft())
-                if self._requests and (self._steps.has_room or not self._requests[0].adds_steps):
-                    return functools.partial(_run, self._requests.popleft())
+                due = self._owes_step and self._steps.busy
+                if self._requests and not due and self._may_run(self._requests[0]):
+                    job = self._requests.popleft()
+                    self._owes_step = not job.adds_steps
+                    return functools.partial(_run, job)
                 if self._steps.busy:
-                    return self._steps.step
+                    self._owes_step = False
+                    return self._step
                 if self._stopping:
                     return None
                 self._changed.wait()
+
+    def _may_run(self, job: _Job) -> bool:
+        return not job.adds_steps or self._steps.has_room
+
+    def _step(self) -> None:
+        try:
+            self._steps.step()
+        except BaseException as error:
+            # The thread outlives every step; whoever waits for these gets the reason.
+            _log.exception("steps abandoned")
+            self._steps.abandon(error)
 
     def _work(self) -> None:
         self._prepare()

@@ -57,7 +57,8 @@ class LoRAManager:
         """
         self._model = model
         self._fingerprint = base_fingerprint
-        self._dtype = next(model.parameters()).dtype
+        first = next(model.parameters())
+        self._dtype, device = first.dtype, first.device
         self._linears = {
             path: module
             for path, module in model.named_modules()
@@ -71,8 +72,8 @@ class LoRAManager:
         self._fits: dict[tuple[tuple[str, int, int, int], ...], _Fit] = {}
         """By the shapes of a card."""
         self._residents: dict[str, _Resident] = {}
-        self._pool = slots.SlotPool(len(self._linears), self._dtype)
-        self._mixer = slots.Mixer(len(self._linears), self._dtype)
+        self._pool = slots.SlotPool(len(self._linears), self._dtype, device)
+        self._mixer = slots.Mixer(len(self._linears), self._dtype, device)
         self._active: str | None = None
         self._row_keys: list[str | None] | None = None
         """What `activate_rows` was last asked for, while that holds."""
@@ -174,6 +175,9 @@ class LoRAManager:
         if resident.slot is not None:
             self._mixer.forget(resident.slot)
             self._pool.give_back(resident.slot)
+        if not self._residents:
+            self._mixer.clear()
+            self._pool.clear()
 
     def list_cards(self) -> list[str]:
         """Keys of the resident cards, in the order of their coming."""

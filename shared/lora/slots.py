@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -78,16 +79,19 @@ class Layout:
 class Slot:
     """The weights of one resident card."""
 
-    def __init__(self, layout: Layout, layers: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, layout: Layout, layers: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         """Allocates; `fill` brings a card in.
 
         Args:
             layout: of the cards that will use it.
             layers: of the whole model.
             dtype: of the model's weights.
+            device: of the model's weights.
         """
         self.layout = layout
-        self.flat = torch.empty(layout.size, dtype=dtype)
+        self.flat = torch.empty(layout.size, dtype=dtype, device=device)
         self.scale: float | None = None
         """Of every module, where they all have the same."""
         self._parts: list[linear.Adapter] = []
@@ -127,14 +131,15 @@ class Slot:
 class SlotPool:
     """Slots of one model; the latest that became free are used again."""
 
-    def __init__(self, layers: int, dtype: torch.dtype) -> None:
+    def __init__(self, layers: int, dtype: torch.dtype, device: torch.device) -> None:
         """Begins empty.
 
         Args:
             layers: of the model.
             dtype: of its weights.
+            device: of its weights.
         """
-        self._layers, self._dtype = layers, dtype
+        self._layers, self._dtype, self._device = layers, dtype, device
         self._free: collections.deque[Slot] = collections.deque(maxlen=_SPARE_SLOTS)
 
     def take(self, layout: Layout) -> Slot:
@@ -143,28 +148,36 @@ class SlotPool:
             if slot.layout is layout or slot.layout == layout:
                 self._free.remove(slot)
                 return slot
-        return Slot(layout, self._layers, self._dtype)
+        return Slot(layout, self._layers, self._dtype, self._device)
 
     def give_back(self, slot: Slot) -> None:
         """Keeps a slot for the next card; the one that was free longest goes where it must."""
         self._free.append(slot)
 
+    def clear(self) -> None:
+        """Lets go of the free slots."""
+        self._free.clear()
+
 
 class Mixer:
     """Puts the weights of different cards side by side, a row of a batch each."""
 
-    def __init__(self, layers: int, dtype: torch.dtype) -> None:
+    def __init__(self, layers: int, dtype: torch.dtype, device: torch.device) -> None:
         """Begins without rows.
 
         Args:
             layers: of the model.
             dtype: of its weights.
+            device: of its weights.
         """
-        self._layers, self._dtype = layers, dtype
-        self._layout = Layout(())
-        self._flat_B_S = torch.empty(0, 0, dtype=dtype)
-        self._rows: list[Slot | None] = []
+        self._layers, self._dtype, self._device = layers, dtype, device
+        self._rows: list[Slot | Literal["stale"] | None] = []
         """Whose weights stand in each row: a row that stays is not copied again."""
+        self.clear()
+
+    def clear(self) -> None:
+        """Lets go of all rows."""
+        self._resize(Layout(()), 0)
 
     def compose(self, slots: Sequence[Slot | None]) -> rows.EachItsOwn:
         """What a batch adds whose rows use these cards; None is the bare model.
@@ -181,11 +194,12 @@ class Mixer:
 
     def forget(self, slot: Slot) -> None:
         """To be called before a slot gets other weights: its rows are stale then."""
-        self._rows = [_STALE if one is slot else one for one in self._rows]
+        self._rows = ["stale" if one is slot else one for one in self._rows]
 
     def _resize(self, layout: Layout, count: int) -> None:
+        # First what may fail: then nothing has changed.
+        self._flat_B_S = torch.empty(count, layout.size, dtype=self._dtype, device=self._device)
         self._layout, self._rows = layout, []
-        self._flat_B_S = torch.empty(count, layout.size, dtype=self._dtype)
 
     def _put(self, row: int, slot: Slot | None) -> None:
         target = self._flat_B_S[row]
@@ -214,10 +228,6 @@ class Mixer:
         for at, part in enumerate(self._layout.parts):
             found[part.layer] = rows.Stack(*self._layout.matrices(flat_B_S, at))
         return found
-
-
-_STALE = Slot(Layout(()), 0, torch.float32)
-"""Stands for a row whose weights are no slot's any more."""
 
 
 def _common(layouts: Sequence[Layout]) -> Layout:

@@ -53,6 +53,7 @@ def load(
     revision: str = "",
     dtype: str = "float32",
     quantized: quantization.Kind = "none",
+    device: str = "cpu",
 ) -> BaseModel:
     """Loads a base model and its tokenizer.
 
@@ -61,11 +62,15 @@ def load(
         revision: of a Hugging Face model; empty for its default.
         dtype: float32 or bfloat16.
         quantized: how the linear layers are kept; see `shared.models.quantization`.
+        device: `cpu`, `cuda` or `cuda:NUMBER`.
 
     Raises:
         errors.NotFoundError: no such model.
-        errors.ConfigError: the tokenizer has no chat template, or a package is missing.
+        errors.ConfigError: the tokenizer has no chat template, a package is missing, or there is
+            no such device.
     """
+    if not device.startswith("cpu") and not torch.cuda.is_available():
+        raise errors.ConfigError(f"inference.device {device!r}: torch finds no GPU here; use cpu")
     source = str(EMBEDDED_FOLDER) if name == EMBEDDED else name
     transformers.utils.logging.disable_progress_bar()
     chosen = {"revision": revision} if revision else {}
@@ -88,6 +93,7 @@ def load(
     model.eval()
     whole = fingerprint(model)
     quantization.quantize(model, quantized)
+    model.to(device)
     return BaseModel(
         id=name,
         revision=revision or "main",

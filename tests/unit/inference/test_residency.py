@@ -225,3 +225,21 @@ async def test_budget_holds_and_everyone_is_served_when_many_ask_at_random(node)
     await asyncio.gather(*[user() for _ in range(10)])
     assert node.slots.most_bytes <= 100
     assert sum(node.slots.inside.values()) == node.cards.held_bytes
+
+
+async def test_card_that_fits_comes_in_while_a_large_one_waits(node):
+    node.cards._patience_s = 0.2
+    node.serve("hot", 60)
+    node.serve("large", 60)
+    node.serve("small", 10)
+    await node.use("hot")
+    release = node.cards.hold("hot")
+    large = asyncio.create_task(node.use("large"))
+    await _settle()
+    await node.use("small")
+    assert node.slots.inside == {"hot": 60, "small": 10}
+    with pytest.raises(errors.OverloadedError, match=r"large found no room for 0\.2 s"):
+        await large
+    release()
+    await node.use("large")
+    assert "large" in node.slots.inside

@@ -130,3 +130,20 @@ async def test_only_the_last_version_stays_when_many_come_at_once(node):
     for record in records[1:]:
         node.follower.publish(record)
     await node.until_served(records[-1])
+
+
+async def test_next_version_comes_while_requests_still_use_the_first(node):
+    first, second, third = (node.record("a", seed, version=f"1.{seed}.0") for seed in (1, 2, 3))
+    node.follower.list(first)
+    await node.until_served(first)
+    release = node.engine._cards.hold(f"a@{first.digest}")
+    node.follower.publish(second)
+    await node.until_served(second)
+    node.follower.publish(third)
+    await node.until_served(third)
+    assert f"a@{first.digest}" in node.engine.resident()
+    node.follower.move(first, "latest")
+    await node.until_served(first)
+    release()
+    while set(node.engine.resident()) != {f"a@{first.digest}"}:
+        await asyncio.sleep(0)

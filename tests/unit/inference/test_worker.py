@@ -29,6 +29,8 @@ class _Steps:
     def __init__(self) -> None:
         self.left = 0
         self.done = 0
+        self.failures: list[BaseException] = []
+        self.abandoned: list[BaseException] = []
 
     @property
     def busy(self) -> bool:
@@ -39,8 +41,14 @@ class _Steps:
         return self.left < 2
 
     def step(self) -> None:
+        if self.failures:
+            raise self.failures.pop()
         self.left -= 1
         self.done += 1
+
+    def abandon(self, error: BaseException) -> None:
+        self.left = 0
+        self.abandoned.append(error)
 
 
 @pytest.fixture
@@ -176,3 +184,21 @@ async def test_waiting_requests_are_refused_when_the_worker_stops(steps):
     assert running.done()
     with pytest.raises(errors.UnavailableError):
         worker.submit(lambda: None)
+
+
+async def test_steps_are_abandoned_and_jobs_go_on_when_one_fails(worker, steps):
+    failure = SystemExit("out of memory")
+    steps.failures, steps.left = [failure], 3
+    assert await asyncio.wrap_future(worker.submit(lambda: "done")) == "done"
+    while not steps.abandoned:
+        await asyncio.sleep(0)
+    assert steps.abandoned == [failure]
+    assert await asyncio.wrap_future(worker.submit(lambda: "again")) == "again"
+
+
+async def test_a_step_runs_between_two_requests(worker, held, steps):
+    steps.left = 3
+    seen = [worker.submit(lambda: steps.done) for _ in range(2)]
+    held.go_on.set()
+    first, second = [await asyncio.wrap_future(job) for job in seen]
+    assert second == first + 1

@@ -133,3 +133,34 @@ def test_a_card_holds_hardly_more_memory_than_its_file(
     lora, _ = school
     card = tiny_model.card_for(tiny_model.tiny_base(), "one", seed=1)
     assert lora.size_bytes("one") == card.size_bytes
+
+
+def test_memory_of_mixed_rows_is_free_when_the_last_card_leaves(
+    school: tuple[manager.LoRAManager, torch.nn.Module],
+) -> None:
+    lora, _ = school
+    lora.activate_rows(["one", "two", "wide", None])
+    for key in lora.list_cards():
+        assert lora._mixer._flat_B_S.numel() > 0
+        lora.remove_card(key)
+    assert lora._mixer._flat_B_S.numel() == 0
+    assert not lora._pool._free
+
+
+def test_rows_mix_again_when_there_was_no_memory_once(
+    school: tuple[manager.LoRAManager, torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora, model = school
+    keys: list[str | None] = ["one", "two", "one", "two"]
+    expected = alone(lora, model, keys)
+    lora.activate_rows(["one", "two"])
+
+    def full(*_: object, **__: object) -> torch.Tensor:
+        raise MemoryError("no memory for rows")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty", full)
+        with pytest.raises(MemoryError):
+            lora.activate_rows(keys)
+    lora.activate_rows(keys)
+    torch.testing.assert_close(logits(model, IDS), expected, rtol=1e-4, atol=1e-4)
