@@ -49,7 +49,17 @@ _WITHOUT_EFFECT = frozenset(
         "eva_config corda_config lora_ga_config qalora_group_size"
     ).split()
 )
-"""Fields that matter while an adapter is trained or made, and no more once it has its weights."""
+"""Fields that matter while an adapter is trained or made, and no more once it has its weights.
+
+`bias` and `init_lora_weights` do where they have one of the values that `read` takes. The settings
+of one initialisation (`corda_config` and the like) are ignored by PEFT under any other.
+"""
+_BASE_LEFT_ALONE = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
+"""Values of `init_lora_weights` under which the base model keeps its weights.
+
+PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA take out of the base what A and B begin with: their adapters
+are right on that changed base alone.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +197,13 @@ def _refuse_what_a_card_has_not(config: Mapping[str, Any], folder: pathlib.Path)
         )
     if config.get("bias", "none") != "none":
         raise errors.CardFormatError(f"{where}: bias is {config['bias']!r}; a card has no biases")
+    start = config.get("init_lora_weights", True)
+    if start not in _BASE_LEFT_ALONE:
+        raise errors.CardFormatError(
+            f"{where}: init_lora_weights is {start!r}, which changes the base weights, or may; make "
+            "a plain adapter of it by PEFT's save_pretrained(path_initial_model_for_weight_"
+            "conversion=...)"
+        )
     for field, value in config.items():
         # Whatever a later PEFT adds is refused too, where it is switched on.
         if field not in _EXPRESSED | _WITHOUT_EFFECT and value:
