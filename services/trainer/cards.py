@@ -21,6 +21,7 @@ import typer
 
 from services.trainer import extractor, heat_plot, probe
 from shared import errors
+from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
@@ -164,6 +165,7 @@ def import_adapter(
     folder: Annotated[Path, typer.Argument(help="PEFT directory to read.")],
     out: Out,
     base: Annotated[str, typer.Option(help="By default what the directory names.")] = "",
+    revision: Annotated[str, typer.Option(help="Of the base; default as for --base.")] = "",
     name: Name = "",
     as_json: Json = False,
 ) -> None:
@@ -173,9 +175,15 @@ def import_adapter(
         chosen = base or adapter.base_model_id
         if not chosen:
             raise errors.InvalidInputError(f"{folder} names no base model; give one with --base")
-        reference = _reference(bases.load(chosen))
+        # The revision of one model says nothing about another.
+        named = adapter.revision if chosen == adapter.base_model_id else ""
+        if revision and named and revision != named:
+            _warn(f"{folder} was made for revision {named} of {chosen}, the card is for {revision}")
+        reference = _reference(bases.load(chosen, revision or named))
+        _warn_of_another_revision(reference)
         manifest = _manifest(name, out, reference, f"Imported from {folder.name}")
-        _save(peft_layout.to_card(adapter, manifest), out, as_json, {})
+        told = {"base": reference.id, "revision": reference.revision}
+        _save(peft_layout.to_card(adapter, manifest), out, as_json, told)
 
 
 @contextlib.contextmanager
@@ -186,6 +194,21 @@ def _refusals() -> Iterator[None]:
     except errors.SkillmeshError as error:
         sys.stderr.write(f"error: {error}\n")
         raise typer.Exit(1) from error
+
+
+def _warn_of_another_revision(made_for: manifests.BaseModelReference) -> None:
+    """Says so if this cluster runs the base of a card at another revision."""
+    model = config.load().model
+    runs = model.revision or bases.DEFAULT_REVISION
+    if model.base == made_for.id and runs != made_for.revision:
+        _warn(
+            f"model.revision is {runs}, the card is for revision {made_for.revision} of "
+            f"{made_for.id}; a cluster so configured refuses it, unless the weights are the same"
+        )
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"warning: {text}\n")
 
 
 def _save(card: cards.LoRACard, out: Path, as_json: bool, found: dict[str, Any]) -> None:

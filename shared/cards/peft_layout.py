@@ -200,9 +200,8 @@ def _refuse_what_a_card_has_not(config: Mapping[str, Any], folder: pathlib.Path)
     start = config.get("init_lora_weights", True)
     if start not in _BASE_LEFT_ALONE:
         raise errors.CardFormatError(
-            f"{where}: init_lora_weights is {start!r}, which changes the base weights, or may; make "
-            "a plain adapter of it by PEFT's save_pretrained(path_initial_model_for_weight_"
-            "conversion=...)"
+            f"{where}: init_lora_weights is {start!r}, which changes the base weights, or may; "
+            "save it as a plain adapter by PEFT's path_initial_model_for_weight_conversion"
         )
     for field, value in config.items():
         # Whatever a later PEFT adds is refused too, where it is switched on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -10,7 +11,9 @@ import torch
 import typer.testing
 
 from services.trainer import cards as tools
+from shared import settings as config
 from shared.cards import format as formats
+from shared.cards import peft_layout
 from shared.models import base as bases
 from tests import tiny_model
 
@@ -19,8 +22,10 @@ from tests import tiny_model
 def models(monkeypatch, tmp_path):
     """`embedded` and `tuned`, without reading a file."""
 
-    def load(name: str, *_: object) -> bases.BaseModel:
-        made = tiny_model.tiny_base(0)
+    def load(name: str, revision: str = "") -> bases.BaseModel:
+        made = dataclasses.replace(
+            tiny_model.tiny_base(0), id=name, revision=revision or bases.DEFAULT_REVISION
+        )
         if name == "tuned":
             torch.manual_seed(1)
             with torch.no_grad():
@@ -30,6 +35,8 @@ def models(monkeypatch, tmp_path):
         return made
 
     monkeypatch.setattr(bases, "load", load)
+    monkeypatch.chdir(tmp_path)  # Where no config.yaml lies.
+    monkeypatch.delenv(config.CONFIG_VARIABLE, raising=False)
 
 
 @pytest.fixture
@@ -96,6 +103,71 @@ def test_card_is_the_same_when_it_went_out_and_in(files, tmp_path):
     for path, weights in before:
         assert after.modules[path].lora_a.equals(weights.lora_a)
         assert after.modules[path].scale == weights.scale
+
+
+@pytest.fixture
+def adapter(files, tmp_path) -> pathlib.Path:
+    """A PEFT directory of the base model `acme/base` at the revision `v2`."""
+    folder = tmp_path / "peft"
+    _told("export", files[0], folder)
+    _rewritten(folder, base_model_name_or_path="acme/base", revision="v2")
+    return folder
+
+
+def _rewritten(folder: pathlib.Path, **fields: object) -> None:
+    path = folder / peft_layout.CONFIG_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "warned"),
+    [
+        ([], ("acme/base", "v2"), ()),
+        (["--base", "acme/base"], ("acme/base", "v2"), ()),
+        (["--revision", "v2"], ("acme/base", "v2"), ()),
+        (["--revision", "v3"], ("acme/base", "v3"), ("v2", "v3")),
+        # The revision of one repository says nothing about another, or about a folder.
+        (["--base", "other/copy"], ("other/copy", "main"), ()),
+        (["--base", "other/copy", "--revision", "v9"], ("other/copy", "v9"), ()),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_card_is_made_for_the_revision_that_the_adapter_names(
+    adapter, tmp_path, options: list[str], expected: tuple[str, str], warned: tuple[str, ...]
+):
+    out = tmp_path / "back.lora.arrow"
+    result = _run("import", adapter, "--out", out, *options, "--json")
+    assert result.exit_code == 0, result.output
+    made_for = formats.LoRAFormat.load(out).manifest.base_model
+    told = json.loads(result.stdout)
+    assert (made_for.id, made_for.revision) == expected == (told["base"], told["revision"])
+    assert bool(warned) == ("warning: " in result.stderr)
+    assert all(revision in result.stderr for revision in warned)
+
+
+def test_a_card_is_made_for_the_default_revision_when_the_adapter_names_none(adapter, tmp_path):
+    _rewritten(adapter, revision=None)
+    told = _told("import", adapter, "--out", tmp_path / "back.lora.arrow")
+    assert told["revision"] == "main"
+
+
+@pytest.mark.parametrize(
+    ("configured", "warned"),
+    [
+        ("{base: acme/base, revision: v2}", False),
+        ("{base: acme/base, revision: v1}", True),
+        ("{base: acme/base}", True),
+        ("{base: embedded}", False),
+    ],
+)
+def test_both_revisions_are_named_when_the_cluster_runs_another(
+    adapter, tmp_path, configured: str, warned: bool
+):
+    (tmp_path / "config.yaml").write_text(f"model: {configured}\n")
+    result = _run("import", adapter, "--out", tmp_path / "back.lora.arrow")
+    assert result.exit_code == 0
+    assert ("warning: model.revision" in result.stderr) == warned
+    assert ("v2" in result.stderr) == warned
 
 
 @pytest.mark.parametrize(
