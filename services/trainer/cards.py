@@ -26,10 +26,11 @@ from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from shared.cards import peft_layout
-from shared.lora import algebra
+from shared.lora import algebra, tensors
 from shared.models import base as bases
 
 _SHOWN_MODULES = 20
+_DTYPES = f"Of the card's weights: {', '.join(tensors.DTYPES)}."
 _console = rich.console.Console(highlight=False)
 app = typer.Typer(
     add_completion=False,
@@ -85,6 +86,7 @@ def extract(
     energy: Annotated[float, typer.Option(help="Share of the change to keep.")] = 1.0,
     kinds: Annotated[str, typer.Option(help="Of modules.")] = ",".join(extractor.Recipe.kinds),
     randomised: Annotated[bool, typer.Option(help="The fast decomposition.")] = False,
+    dtype: Annotated[str, typer.Option(help=_DTYPES)] = extractor.Recipe.dtype,
     prompts: Annotated[
         Path | None, typer.Option(help="A prompt a line: measure the divergence, too.")
     ] = None,
@@ -100,6 +102,7 @@ def extract(
             energy=energy,
             randomised=randomised,
             seed=seed,
+            dtype=dtype,
         )
         before, after = bases.load(base), bases.load(tuned)
         extraction = extractor.LoRAExtractor(recipe).delta(before.model, after.model)

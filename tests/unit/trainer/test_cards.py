@@ -81,6 +81,14 @@ def test_card_is_extracted_when_a_model_was_changed(tmp_path):
     assert formats.LoRAFormat.load(out).target_modules == ("q_proj",)
 
 
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16"])
+def test_the_extracted_card_keeps_the_dtype_that_was_asked_for(tmp_path, dtype: str | None):
+    out = tmp_path / "q.lora.arrow"
+    _told("extract", "tuned", "--out", out, *([] if dtype is None else ["--dtype", dtype]))
+    found = {weights.dtype for _, weights in formats.LoRAFormat.load(out)}
+    assert found == {dtype or "float16"}
+
+
 def test_hot_modules_are_named_and_drawn_when_a_model_is_probed(tmp_path):
     prompts, plot = tmp_path / "prompts.txt", tmp_path / "plots" / "heat.png"
     prompts.write_text("Who built it?\n")
@@ -177,6 +185,7 @@ def test_both_revisions_are_named_when_the_cluster_runs_another(
         (["merge", "{card}", "--out", "x", "--weights", "a"], "weights 'a'"),
         (["merge", "{card}", "--out", "x", "--density", "0", "--method", "ties"], "density"),
         (["extract", "tuned", "--out", "x", "--kinds", "nothing"], "nothing"),
+        (["extract", "tuned", "--out", "x", "--dtype", "int8"], "int8"),
         (["probe", "missing.txt"], "missing.txt"),
         (["import", "missing", "--out", "x", "--base", "embedded"], "missing"),
     ],
