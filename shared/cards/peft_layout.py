@@ -33,6 +33,8 @@ _ITEM: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype("<u2"),
 }
 """Weights are moved as bits: numpy has no bfloat16."""
+_ALPHA_ROUNDING = 1e-6
+"""A card's file keeps alpha in float32: one scale at several ranks comes back a little apart."""
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _EXPRESSED = frozenset(
@@ -90,11 +92,12 @@ def export(card: cards.LoRACard, folder: pathlib.Path) -> None:
         errors.InvalidInputError: the modules are scaled differently, which needs a pattern.
     """
     rank = card.rank
-    scales = {weights.scale for _, weights in card}
-    if len(scales) > 1:
+    scales = [weights.scale for _, weights in card]
+    scale = max(scales)
+    if not math.isclose(min(scales), scale, rel_tol=_ALPHA_ROUNDING):
         raise errors.InvalidInputError(
-            f"card {card.name}: its modules have {len(scales)} different scales (alpha / rank), "
-            f"{min(scales):g} to {max(scales):g}; PEFT needs an alpha_pattern for that, which "
+            f"card {card.name}: its modules have different scales (alpha / rank), "
+            f"{min(scales):g} to {scale:g}; PEFT needs an alpha_pattern for that, which "
             "vLLM and others ignore: merge or extract the card with one scale"
         )
     base = card.manifest.base_model
@@ -105,7 +108,7 @@ def export(card: cards.LoRACard, folder: pathlib.Path) -> None:
         "revision": base.revision,
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": scales.pop() * rank,
+        "lora_alpha": scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
