@@ -11,13 +11,15 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import rich.console
 import rich.table
 import typer
+import yaml
 
 from services.trainer import extractor, heat_plot, probe
 from shared import errors
@@ -134,7 +136,8 @@ def probe_model(
     """Tell which modules of a model matter for some prompts."""
     with _refusals():
         found = probe.WeightMapProbe(bases.load(base)).measure(_lines(prompts), gradient)
-        ranks, targets = found.ranks(mean_rank), found.target_modules(share)
+        targets = found.target_modules(share)
+        ranks = found.ranks(mean_rank, targets)
         if plot:
             heat_plot.save(found, plot)
         if as_json:
@@ -145,9 +148,10 @@ def probe_model(
         for row in found.hot(1.0)[:_SHOWN_MODULES]:
             snip = "" if row.snip is None else f"{row.snip:.3g}"
             heat, wanda = f"{row.heat:.2f}", f"{row.wanda:.3g}"
-            table.add_row(row.path, heat, wanda, snip, str(ranks[row.path]))
+            table.add_row(row.path, heat, wanda, snip, str(ranks.get(row.path, "")))
         _console.print(table)
-        _console.print(f"target_modules: {','.join(targets)}")
+        sys.stdout.write("# For config.yaml, beside what it says already:\n")
+        sys.stdout.write(_recipe(base, targets, ranks))
 
 
 @app.command()
@@ -256,6 +260,17 @@ def _reference(base: bases.BaseModel) -> manifests.BaseModelReference:
     return manifests.BaseModelReference(
         id=base.id, revision=base.revision, fingerprint=base.fingerprint
     )
+
+
+def _recipe(base: str, targets: Sequence[str], ranks: Mapping[str, int]) -> str:
+    """YAML of `model.recipes`: each kind's commonest rank, and the paths that have another."""
+    short: dict[str, int] = {}
+    for kind in targets:
+        own = {path: rank for path, rank in ranks.items() if path.rpartition(".")[2] == kind}
+        short[kind] = statistics.mode(own.values())
+        short |= {path: rank for path, rank in own.items() if rank != short[kind]}
+    recipe = {"target_modules": list(targets), "ranks": short}
+    return yaml.safe_dump({"model": {"recipes": {base: recipe}}}, sort_keys=False)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -93,13 +93,28 @@ def test_hot_modules_are_named_and_drawn_when_a_model_is_probed(tmp_path):
     prompts, plot = tmp_path / "prompts.txt", tmp_path / "plots" / "heat.png"
     prompts.write_text("Who built it?\n")
     told = _told("probe", prompts, "--gradient", "--plot", plot, "--mean-rank", 4)
-    assert sum(told["ranks"].values()) == 4 * len(told["modules"])
-    assert set(told["target_modules"]) <= {
-        row["path"].rpartition(".")[2] for row in told["modules"]
-    }
+    assert sum(told["ranks"].values()) == 4 * len(told["ranks"])
+    assert {path.rpartition(".")[2] for path in told["ranks"]} == set(told["target_modules"])
+    assert told["ranks"].keys() < {row["path"] for row in told["modules"]}
     assert plot.read_bytes().startswith(b"\x89PNG")
-    table = _run("probe", prompts)
-    assert table.exit_code == 0 and "target_modules:" in table.stdout
+
+
+def test_what_the_probe_prints_is_a_recipe_when_it_is_put_into_the_configuration(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Who built it?\n")
+    options = ("--base", "acme/base: small", "--mean-rank", 4)
+    shown = _run("probe", prompts, *options)
+    assert shown.exit_code == 0
+    fragment = shown.stdout[shown.stdout.index("model:\n") :]
+    (tmp_path / "config.yaml").write_text(fragment + "  base: 'acme/base: small'\n")
+    recipe = config.load().model.recipe()
+    told = _told("probe", prompts, *options)
+    assert recipe.target_modules == tuple(told["target_modules"])
+    found = {
+        path: recipe.ranks.get(path) or recipe.ranks[path.rpartition(".")[2]]
+        for path in told["ranks"]
+    }
+    assert found == told["ranks"] and len(recipe.ranks) <= len(found)
 
 
 def test_card_is_the_same_when_it_went_out_and_in(files, tmp_path):

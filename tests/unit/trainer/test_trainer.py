@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer import checkpoint, loop, replay, trainer
+from services.trainer import checkpoint, loop, probe, replay, trainer
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -99,6 +99,17 @@ def test_a_card_goes_to_peft_when_its_modules_have_their_own_ranks(tmp_path: pat
     back = peft_layout.read(tmp_path / "peft")
     assert {weights.rank for weights in back.modules.values()} == {6}
     assert all(one.scale == pytest.approx(0.3, rel=1e-6) for one in back.modules.values())
+
+
+def test_a_card_has_the_targets_and_ranks_of_the_probe_when_it_is_trained_with_them(
+    tmp_path: pathlib.Path,
+) -> None:
+    found = probe.WeightMapProbe(tiny_model.tiny_base()).measure([PAIRS[0].question])
+    targets = found.target_modules(0.25)
+    ranks = found.ranks(4, targets)
+    card = trained(tmp_path, recipe(target_modules=targets, ranks=ranks))
+    assert {path: weights.rank for path, weights in card} == ranks
+    assert len(set(ranks.values())) > 1
 
 
 def test_all_modules_have_one_rank_when_the_recipe_gives_no_others(tmp_path: pathlib.Path) -> None:
