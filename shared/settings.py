@@ -58,6 +58,9 @@ class Recipe(_Section):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     """Kinds of layer that are adapted."""
+    ranks: dict[str, Count] = {}
+    """Ranks of some of them, by kind (`q_proj`) or by full path, which goes before the kind;
+    whatever is not named has `rank` or `wide_rank`."""
     learning_rate: Positive = 1e-4
     """AdamW; the embedded base wants 4e-3, real ones 1e-4 to 1e-3."""
     max_steps: Count = 300
@@ -83,6 +86,14 @@ class Recipe(_Section):
     """Share of the rows that only teach how an answer goes on once it has begun."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
+
+    @pydantic.model_validator(mode="after")
+    def _ranks_are_of_targets(self) -> Recipe:
+        """What is not adapted has no rank: such a key is misspelt."""
+        for key in self.ranks:
+            if key.rpartition(".")[2] not in self.target_modules:
+                raise ValueError(f"ranks: {key} is not of a kind among target_modules")
+        return self
 
 
 class Model(_Section):

@@ -9,6 +9,9 @@ from shared.cards import card as cards
 from shared.cards import manifest as manifests
 
 FINGERPRINT = "f" * 64
+BITS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
+NOT_FINITE = {"float32": 0x7F800000, "float16": 0x7C00, "bfloat16": 0x7F80}
+"""Bits of the exponent: all of them set means infinity or NaN."""
 
 
 def tiny_card(
@@ -44,3 +47,20 @@ def tiny_card(
         for layer in range(modules)
     }
     return cards.LoRACard(manifest, weights)
+
+
+def any_weights(
+    dtype: str, rank: int, rows: int, columns: int, seed: int = 0
+) -> cards.ModuleWeights:
+    """Any finite bit patterns, subnormal numbers and negative zeros among them."""
+    generator = np.random.default_rng(seed)
+
+    def bits(count: int) -> pa.Buffer:
+        values = generator.integers(0, np.iinfo(BITS[dtype]).max, count, BITS[dtype], endpoint=True)
+        mask = BITS[dtype](NOT_FINITE[dtype])
+        values[(values & mask) == mask] = 0
+        return pa.py_buffer(values.tobytes())
+
+    return cards.ModuleWeights(
+        rank, rows, columns, 8.0, dtype, bits(rows * rank), bits(rank * columns)
+    )

@@ -11,24 +11,28 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import rich.console
 import rich.table
 import typer
+import yaml
 
 from services.trainer import extractor, heat_plot, probe
 from shared import errors
+from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from shared.cards import peft_layout
-from shared.lora import algebra
+from shared.lora import algebra, tensors
 from shared.models import base as bases
 
 _SHOWN_MODULES = 20
+_DTYPES = f"Of the card's weights: {', '.join(tensors.DTYPES)}."
 _console = rich.console.Console(highlight=False)
 app = typer.Typer(
     add_completion=False,
@@ -84,6 +88,7 @@ def extract(
     energy: Annotated[float, typer.Option(help="Share of the change to keep.")] = 1.0,
     kinds: Annotated[str, typer.Option(help="Of modules.")] = ",".join(extractor.Recipe.kinds),
     randomised: Annotated[bool, typer.Option(help="The fast decomposition.")] = False,
+    dtype: Annotated[str, typer.Option(help=_DTYPES)] = extractor.Recipe.dtype,
     prompts: Annotated[
         Path | None, typer.Option(help="A prompt a line: measure the divergence, too.")
     ] = None,
@@ -99,6 +104,7 @@ def extract(
             energy=energy,
             randomised=randomised,
             seed=seed,
+            dtype=dtype,
         )
         before, after = bases.load(base), bases.load(tuned)
         extraction = extractor.LoRAExtractor(recipe).delta(before.model, after.model)
@@ -130,7 +136,8 @@ def probe_model(
     """Tell which modules of a model matter for some prompts."""
     with _refusals():
         found = probe.WeightMapProbe(bases.load(base)).measure(_lines(prompts), gradient)
-        ranks, targets = found.ranks(mean_rank), found.target_modules(share)
+        targets = found.target_modules(share)
+        ranks = found.ranks(mean_rank, targets)
         if plot:
             heat_plot.save(found, plot)
         if as_json:
@@ -141,9 +148,10 @@ def probe_model(
         for row in found.hot(1.0)[:_SHOWN_MODULES]:
             snip = "" if row.snip is None else f"{row.snip:.3g}"
             heat, wanda = f"{row.heat:.2f}", f"{row.wanda:.3g}"
-            table.add_row(row.path, heat, wanda, snip, str(ranks[row.path]))
+            table.add_row(row.path, heat, wanda, snip, str(ranks.get(row.path, "")))
         _console.print(table)
-        _console.print(f"target_modules: {','.join(targets)}")
+        sys.stdout.write("# For config.yaml, beside what it says already:\n")
+        sys.stdout.write(_recipe(base, targets, ranks))
 
 
 @app.command()
@@ -164,6 +172,7 @@ def import_adapter(
     folder: Annotated[Path, typer.Argument(help="PEFT directory to read.")],
     out: Out,
     base: Annotated[str, typer.Option(help="By default what the directory names.")] = "",
+    revision: Annotated[str, typer.Option(help="Of the base; default as for --base.")] = "",
     name: Name = "",
     as_json: Json = False,
 ) -> None:
@@ -173,9 +182,15 @@ def import_adapter(
         chosen = base or adapter.base_model_id
         if not chosen:
             raise errors.InvalidInputError(f"{folder} names no base model; give one with --base")
-        reference = _reference(bases.load(chosen))
+        # The revision of one model says nothing about another.
+        named = adapter.revision if chosen == adapter.base_model_id else ""
+        if revision and named and revision != named:
+            _warn(f"{folder} was made for revision {named} of {chosen}, the card is for {revision}")
+        reference = _reference(bases.load(chosen, revision or named))
+        _warn_of_another_revision(reference)
         manifest = _manifest(name, out, reference, f"Imported from {folder.name}")
-        _save(peft_layout.to_card(adapter, manifest), out, as_json, {})
+        told = {"base": reference.id, "revision": reference.revision}
+        _save(peft_layout.to_card(adapter, manifest), out, as_json, told)
 
 
 @contextlib.contextmanager
@@ -186,6 +201,21 @@ def _refusals() -> Iterator[None]:
     except errors.SkillmeshError as error:
         sys.stderr.write(f"error: {error}\n")
         raise typer.Exit(1) from error
+
+
+def _warn_of_another_revision(made_for: manifests.BaseModelReference) -> None:
+    """Says so if this cluster runs the base of a card at another revision."""
+    model = config.load().model
+    runs = model.revision or bases.DEFAULT_REVISION
+    if model.base == made_for.id and runs != made_for.revision:
+        _warn(
+            f"model.revision is {runs}, the card is for revision {made_for.revision} of "
+            f"{made_for.id}; a cluster so configured refuses it, unless the weights are the same"
+        )
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"warning: {text}\n")
 
 
 def _save(card: cards.LoRACard, out: Path, as_json: bool, found: dict[str, Any]) -> None:
@@ -230,6 +260,17 @@ def _reference(base: bases.BaseModel) -> manifests.BaseModelReference:
     return manifests.BaseModelReference(
         id=base.id, revision=base.revision, fingerprint=base.fingerprint
     )
+
+
+def _recipe(base: str, targets: Sequence[str], ranks: Mapping[str, int]) -> str:
+    """YAML of `model.recipes`: each kind's commonest rank, and the paths that have another."""
+    short: dict[str, int] = {}
+    for kind in targets:
+        own = {path: rank for path, rank in ranks.items() if path.rpartition(".")[2] == kind}
+        short[kind] = statistics.mode(own.values())
+        short |= {path: rank for path, rank in own.items() if rank != short[kind]}
+    recipe = {"target_modules": list(targets), "ranks": short}
+    return yaml.safe_dump({"model": {"recipes": {base: recipe}}}, sort_keys=False)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -22,6 +22,8 @@ from shared.lora import manager as managers
 from shared.models import base as bases
 
 _TEXT_TOKENS = 512
+_SHARED_HALVINGS = 8
+"""Modules share a scale whose factors are at most that many halvings smaller than the largest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +41,21 @@ class Recipe:
     seed: int = 0
     """Of the fast one."""
     dtype: str = "float16"
-    """How the card keeps its weights."""
+    """How the card keeps its weights: float32, float16 or bfloat16."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModuleReport:
-    """What became of one module's change."""
+    """What became of one module's change, once the card's weights are rounded to their dtype."""
 
     path: str
     rank: int
     norm: float
     """Frobenius norm of the change."""
     energy: float
-    """Share of its square that is kept."""
+    """Share of its square that is kept: 1 - error**2."""
     error: float
-    """Relative Frobenius error."""
+    """Relative Frobenius error: of what the card leaves out, over the whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +70,14 @@ class Extraction:
     @property
     def energy(self) -> float:
         """Share of all modules' squared change that is kept."""
-        total = sum(row.norm**2 for row in self.report)
-        kept = sum(row.norm**2 * row.energy for row in self.report)
-        return kept / total if total else 1.0
+        return 1.0 - self.error**2
 
     @property
     def error(self) -> float:
         """Relative Frobenius error over all modules."""
-        return math.sqrt(max(0.0, 1.0 - self.energy))
+        total = math.hypot(*(row.norm for row in self.report))
+        left = math.hypot(*(row.norm * row.error for row in self.report))
+        return left / total if total else 0.0
 
     def to_card(self, manifest: manifests.Manifest) -> cards.LoRACard:
         """A card of these weights; the manifest's target modules become theirs."""
@@ -87,7 +89,15 @@ class LoRAExtractor:
     """Extracts by one recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
-        """Takes the recipe."""
+        """Takes the recipe.
+
+        Raises:
+            errors.InvalidInputError: its dtype is none that a card may have.
+        """
+        if recipe.dtype not in tensors.DTYPES:
+            raise errors.InvalidInputError(
+                f"dtype is {recipe.dtype!r}; a card holds {', '.join(tensors.DTYPES)}"
+            )
         self._recipe = recipe
 
     def delta(self, base: torch.nn.Module, tuned: torch.nn.Module) -> Extraction:
@@ -143,21 +153,57 @@ class LoRAExtractor:
     def _extracted(
         self, changes: Mapping[str, torch.Tensor], left_out: tuple[str, ...]
     ) -> Extraction:
+        generator = torch.Generator().manual_seed(self._recipe.seed)
+        factors = {path: self._factors(change, generator) for path, change in changes.items()}
+        modules = {
+            path: _weights(factors[path], halvings, self._recipe.dtype)
+            for path, halvings in _halvings(factors).items()
+        }
+        report = tuple(_report(path, change, modules[path]) for path, change in changes.items())
+        return Extraction(modules, report, left_out)
+
+    def _factors(self, change: torch.Tensor, generator: torch.Generator) -> lowrank.Factors:
         recipe = self._recipe
-        generator = torch.Generator().manual_seed(recipe.seed)
-        modules: dict[str, cards.ModuleWeights] = {}
-        report = []
-        for path, change in changes.items():
-            factors = (
-                lowrank.randomised(change, recipe.rank, generator, recipe.energy)
-                if recipe.randomised
-                else lowrank.exact(change, recipe.rank, recipe.energy)
-            )
-            adapter = linear.Adapter(factors.lora_a, factors.lora_b, 1.0)
-            modules[path] = tensors.weights_of(adapter, float(factors.rank), recipe.dtype)
-            norm = float(change.double().norm())
-            report.append(ModuleReport(path, factors.rank, norm, factors.energy, factors.error))
-        return Extraction(modules, tuple(report), left_out)
+        if recipe.randomised:
+            return lowrank.randomised(change, recipe.rank, generator, recipe.energy)
+        return lowrank.exact(change, recipe.rank, recipe.energy)
+
+
+def _halvings(factors: Mapping[str, lowrank.Factors]) -> dict[str, int]:
+    """How often each module's A and B are to be halved, so that their entries are at most 1.
+
+    Float16 has few bits for small numbers and none below 6e-8: the magnitude of a change belongs
+    into alpha. It is the same for all modules that are not smaller by far, since a PEFT adapter has
+    one scale.
+    """
+    found = {
+        path: math.frexp(max(float(side.abs().max()) for side in (one.lora_a, one.lora_b)))[1]
+        for path, one in factors.items()
+        if bool(one.lora_b.any())
+    }
+    most = max(found.values(), default=0)
+    shared = most - _SHARED_HALVINGS
+    return {
+        path: most if path not in found or found[path] >= shared else found[path]
+        for path in factors
+    }
+
+
+def _weights(factors: lowrank.Factors, halvings: int, dtype: str) -> cards.ModuleWeights:
+    # Powers of two: neither the division here nor the product with the scale rounds anything.
+    half, scale = 2.0**-halvings, 4.0**halvings
+    adapter = linear.Adapter(factors.lora_a * half, factors.lora_b * half, scale)
+    return tensors.weights_of(adapter, scale * factors.rank, dtype)
+
+
+def _report(path: str, change: torch.Tensor, weights: cards.ModuleWeights) -> ModuleReport:
+    """Measures what the card's own buffers leave out of a change, (in_features, out_features)."""
+    lora = tensors.adapter_of(weights, torch.float64)
+    whole = change.double()
+    norm = float(whole.norm())
+    left = float((whole - lora.lora_a @ lora.lora_b * lora.scale).norm())
+    error = left / norm if norm else 0.0
+    return ModuleReport(path, weights.rank, norm, 1.0 - error**2, error)
 
 
 @torch.no_grad()

@@ -145,6 +145,10 @@ class Loop:
             "optimiser": self._optimiser.state_dict(),
         }
 
+    def fits(self, state: dict[str, Any]) -> bool:
+        """Whether a state is of matrices of these shapes; a recipe may change in between."""
+        return [p.shape for p in self._parameters] == [p.shape for p in state["parameters"]]
+
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken."""
         with torch.no_grad():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ class ModuleHeat:
     """Mean over weights of size times the root mean square of the input they read."""
     snip: float | None
     """Mean over weights of size times the gradient's; None where no gradient was asked for."""
+    largest_rank: int
+    """The smaller of its sides, in features: no card can give it more."""
     heat: float
     """Its score, `snip` or else `wanda`, over the median of all modules."""
 
@@ -71,18 +73,27 @@ class WeightMap:
         """Kinds of module among the hottest, for a training's `target_modules`."""
         return tuple(dict.fromkeys(row.kind for row in self.hot(share)))
 
-    def ranks(self, mean_rank: int) -> dict[str, int]:
-        """A rank for every module: by its heat, `mean_rank` on average, 1 to 4 times that.
+    def ranks(self, mean_rank: int, kinds: Collection[str] | None = None) -> dict[str, int]:
+        """A rank for each module, by path, for a training's `ranks`.
+
+        By its heat, `mean_rank` on average, 1 to 4 times that; less where layers are too small.
+
+        Args:
+            mean_rank: at least 1.
+            kinds: of the modules, such as `target_modules` names them; None for all.
 
         Raises:
             errors.InvalidInputError: the mean is below 1.
         """
         if mean_rank < 1:
             raise errors.InvalidInputError(f"mean_rank is {mean_rank}; it must be at least 1")
+        rows = [row for row in self.rows if kinds is None or row.kind in kinds]
         most = int(_MOST_TIMES_MEAN * mean_rank)
-        budget = mean_rank * len(self.rows)
-        heat = {row.path: max(row.heat, 1e-9) for row in self.rows}
-        return _shared_out(heat, budget, most)
+        return _shared_out(
+            {row.path: max(row.heat, 1e-9) for row in rows},
+            mean_rank * len(rows),
+            {row.path: min(most, row.largest_rank) for row in rows},
+        )
 
 
 class WeightMapProbe:
@@ -187,6 +198,7 @@ class WeightMapProbe:
                     weight=float(weight_O_I.mean()),
                     wanda=float((weight_O_I * flow_I).mean()),
                     snip=snip,
+                    largest_rank=min(layer.in_features, layer.out_features),
                     heat=0.0,
                 )
             )
@@ -200,17 +212,17 @@ class WeightMapProbe:
         )
 
 
-def _shared_out(heat: Mapping[str, float], budget: int, most: int) -> dict[str, int]:
+def _shared_out(heat: Mapping[str, float], budget: int, most: Mapping[str, int]) -> dict[str, int]:
     """Whole numbers of the given sum in proportion to heat, within bounds.
 
     What is over the bound of one goes to the others, remainders to the largest first.
     """
     ranks = dict.fromkeys(heat, _LEAST_RANK)
     left = budget - len(ranks) * _LEAST_RANK
-    while left > 0 and (open_ := [path for path in heat if ranks[path] < most]):
+    while left > 0 and (open_ := [path for path in heat if ranks[path] < most[path]]):
         total = sum(heat[path] for path in open_)
         shares = {path: left * heat[path] / total for path in open_}
-        given = {path: min(int(shares[path]), most - ranks[path]) for path in open_}
+        given = {path: min(int(shares[path]), most[path] - ranks[path]) for path in open_}
         if not any(given.values()):
             for path in sorted(open_, key=lambda path: -shares[path])[:left]:
                 given[path] = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import pathlib
 import threading
 from collections.abc import Callable, Sequence
@@ -75,7 +76,7 @@ class LoRATrainer:
 
         Args:
             base: the model; changed in place while a draft is in it.
-            recipe: rank, rates and steps for this base.
+            recipe: ranks, rates and steps for this base.
             settings: checkpoints and the gate's shares.
             state_dir: where the base's own answers are kept for replay.
         """
@@ -112,7 +113,8 @@ class LoRATrainer:
             on_progress: told now and then.
 
         Raises:
-            errors.InvalidInputError: there is nothing to train on.
+            errors.InvalidInputError: there is nothing to train on; a rank does not fit.
+            errors.ConfigError: the recipe gives a rank to a layer that the model does not have.
             Cancelled: `cancel` was called.
         """
         if not pairs:
@@ -124,7 +126,7 @@ class LoRATrainer:
         generator = torch.Generator().manual_seed(order.seed)
         paths = self._manager.target_paths(self._recipe.target_modules)
         adapters = self._manager.add_trainable(
-            _KEY, paths, rank, rank * self._recipe.alpha_over_rank, generator
+            _KEY, paths, self._ranks(paths, rank), self._recipe.alpha_over_rank, generator
         )
         self._manager.activate(_KEY)
         try:
@@ -140,7 +142,9 @@ class LoRATrainer:
             saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
             outcome = self._run(training, saved, on_progress)
             modules = {
-                path: tensors.weights_of(adapter, adapter.scale * rank, self._recipe.card_dtype)
+                path: tensors.weights_of(
+                    adapter, adapter.scale * adapter.rank, self._recipe.card_dtype
+                )
                 for path, adapter in adapters.items()
             }
         finally:
@@ -194,7 +198,7 @@ class LoRATrainer:
     ) -> Outcome:
         state = saved.load()
         seconds_before = 0.0
-        if state is not None:
+        if state is not None and training.fits(state):
             training.restore(state)
             seconds_before = saved.seconds
         clock = checkpoint.Stopwatch(seconds_before)
@@ -228,6 +232,18 @@ class LoRATrainer:
         wide = facts >= self._recipe.wide_from_facts
         return self._recipe.wide_rank if wide else self._recipe.rank
 
+    def _ranks(self, paths: Sequence[str], rank: int) -> dict[str, int]:
+        """The rank of each layer; that of its path goes before that of its kind."""
+        named = self._recipe.ranks
+        unknown = named.keys() - set(paths) - set(self._recipe.target_modules)
+        if unknown:
+            raise errors.ConfigError(
+                f"model.recipes: ranks: the base model has no layers {sorted(unknown)}"
+            )
+        return {
+            path: named.get(path) or named.get(path.rpartition(".")[2]) or rank for path in paths
+        }
+
     def _loop_settings(self, facts: int, seed: int) -> loop.LoopSettings:
         recipe = self._recipe
         wide = facts >= recipe.wide_from_facts
@@ -253,6 +269,7 @@ class LoRATrainer:
         settings: loop.LoopSettings,
         rank: int,
     ) -> manifests.Manifest:
+        ranks = {"ranks": json.dumps(self._recipe.ranks)} if self._recipe.ranks else {}
         examples = [q for pair in pairs for q in (pair.question, *pair.paraphrases)]
         return manifests.Manifest(
             name=order.skill_name,
@@ -273,7 +290,7 @@ class LoRATrainer:
                 task_id=order.task_id,
                 teacher=order.teacher,
                 dataset_digest=order.dataset_digest,
-                recipe={**dataclasses.asdict(settings), "rank": rank},
+                recipe={**dataclasses.asdict(settings), "rank": rank, **ranks},
                 seed=order.seed,
                 code_version=CODE_VERSION,
             ),

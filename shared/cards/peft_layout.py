@@ -33,6 +33,8 @@ _ITEM: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype("<u2"),
 }
 """Weights are moved as bits: numpy has no bfloat16."""
+_ALPHA_ROUNDING = 1e-6
+"""A card's file keeps alpha in float32: one scale at several ranks comes back a little apart."""
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _EXPRESSED = frozenset(
@@ -49,7 +51,17 @@ _WITHOUT_EFFECT = frozenset(
         "eva_config corda_config lora_ga_config qalora_group_size"
     ).split()
 )
-"""Fields that matter while an adapter is trained or made, and no more once it has its weights."""
+"""Fields that matter while an adapter is trained or made, and no more once it has its weights.
+
+`bias` and `init_lora_weights` do where they have one of the values that `read` takes. The settings
+of one initialisation (`corda_config` and the like) are ignored by PEFT under any other.
+"""
+_BASE_LEFT_ALONE = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
+"""Values of `init_lora_weights` under which the base model keeps its weights.
+
+PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA take out of the base what A and B begin with: their adapters
+are right on that changed base alone.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +92,12 @@ def export(card: cards.LoRACard, folder: pathlib.Path) -> None:
         errors.InvalidInputError: the modules are scaled differently, which needs a pattern.
     """
     rank = card.rank
-    scales = {weights.scale for _, weights in card}
-    if len(scales) > 1:
+    scales = [weights.scale for _, weights in card]
+    scale = max(scales)
+    if not math.isclose(min(scales), scale, rel_tol=_ALPHA_ROUNDING):
         raise errors.InvalidInputError(
-            f"card {card.name}: its modules have {len(scales)} different scales (alpha / rank), "
-            f"{min(scales):g} to {max(scales):g}; PEFT needs an alpha_pattern for that, which "
+            f"card {card.name}: its modules have different scales (alpha / rank), "
+            f"{min(scales):g} to {scale:g}; PEFT needs an alpha_pattern for that, which "
             "vLLM and others ignore: merge or extract the card with one scale"
         )
     base = card.manifest.base_model
@@ -95,7 +108,7 @@ def export(card: cards.LoRACard, folder: pathlib.Path) -> None:
         "revision": base.revision,
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": scales.pop() * rank,
+        "lora_alpha": scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -187,6 +200,12 @@ def _refuse_what_a_card_has_not(config: Mapping[str, Any], folder: pathlib.Path)
         )
     if config.get("bias", "none") != "none":
         raise errors.CardFormatError(f"{where}: bias is {config['bias']!r}; a card has no biases")
+    start = config.get("init_lora_weights", True)
+    if start not in _BASE_LEFT_ALONE:
+        raise errors.CardFormatError(
+            f"{where}: init_lora_weights is {start!r}, which changes the base weights, or may; "
+            "save it as a plain adapter by PEFT's path_initial_model_for_weight_conversion"
+        )
     for field, value in config.items():
         # Whatever a later PEFT adds is refused too, where it is switched on.
         if field not in _EXPRESSED | _WITHOUT_EFFECT and value:

@@ -88,7 +88,8 @@ def randomised(
     for _ in range(_MOST_ITERATIONS):
         basis_I_C, _ = torch.linalg.qr(wide @ sketch_O_C)
         inner_C_O = basis_I_C.T @ wide
-        before, found = found, float(torch.linalg.svdvals(inner_C_O)[:rank].square().sum())
+        values_C = torch.linalg.svdvals(inner_C_O).double()  # Squares of float32 may be nothing.
+        before, found = found, float(values_C[:rank].square().sum())
         if found - before <= _LEAST_GAIN * found:
             break
         sketch_O_C, _ = torch.linalg.qr(inner_C_O.T)

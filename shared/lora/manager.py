@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -107,23 +107,27 @@ class LoRAManager:
         self._enter(key, slot.adapters, fit.paths, slot)
 
     def add_trainable(
-        self, key: str, paths: Iterable[str], rank: int, alpha: float, generator: torch.Generator
+        self,
+        key: str,
+        paths: Iterable[str],
+        rank: int | Mapping[str, int],
+        scale: float,
+        generator: torch.Generator,
     ) -> dict[str, linear.Adapter]:
         """Adds fresh trainable adapters to the given layers and returns them by path.
 
+        Args:
+            key: what to call them here.
+            paths: of the layers.
+            rank: of all, or of each by its path.
+            scale: alpha / rank, the same for all whatever their ranks.
+            generator: source of the matrices A, float32.
+
         Raises:
-            errors.InvalidInputError: the rank does not fit a layer.
+            errors.InvalidInputError: a layer has no rank, or one that does not fit it. Nothing was
+                touched.
         """
-        made = {
-            path: linear.fresh(
-                self._linears[path].in_features,
-                self._linears[path].out_features,
-                rank,
-                alpha,
-                generator,
-            )
-            for path in paths
-        }
+        made = {path: self._fresh(path, rank, scale, generator) for path in paths}
         adapters = [made.get(path) for path in self._linears]
         self._enter(key, adapters, tuple(made), None)
         return made
@@ -229,6 +233,16 @@ class LoRAManager:
         if resident is None:
             raise errors.NotFoundError(f"card {key} is not resident on this node")
         return resident
+
+    def _fresh(
+        self, path: str, rank: int | Mapping[str, int], scale: float, generator: torch.Generator
+    ) -> linear.Adapter:
+        layer = self._linears[path]
+        own = rank if isinstance(rank, int) else rank.get(path, 0)
+        try:
+            return linear.fresh(layer.in_features, layer.out_features, own, scale * own, generator)
+        except errors.InvalidInputError as error:
+            raise errors.InvalidInputError(f"layer {path}: {error}") from error
 
     def _slot(self, key: str) -> slots.Slot:
         slot = self._resident(key).slot

@@ -18,6 +18,8 @@ from shared import errors
 from shared.models import quantization
 
 EMBEDDED = "embedded"
+DEFAULT_REVISION = "main"
+"""Of a Hugging Face model, where nobody names one."""
 EMBEDDED_FOLDER = pathlib.Path(__file__).parent / "embedded" / "checkpoint"
 _SAMPLES_A_TENSOR = 64
 
@@ -96,7 +98,7 @@ def load(
     model.to(device)
     return BaseModel(
         id=name,
-        revision=revision or "main",
+        revision=revision or DEFAULT_REVISION,
         fingerprint=whole,
         model=model,
         tokenizer=tokenizer,

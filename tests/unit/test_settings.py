@@ -155,3 +155,18 @@ def test_the_address_is_named_when_it_is_open_to_others(path: pathlib.Path, host
 def test_an_address_is_taken_when_it_is_loopback(path: pathlib.Path, host: str) -> None:
     path.write_text(f"router:\n  address: {host}:7401\n")
     assert config.load(path).router.address == f"{host}:7401"
+
+
+@pytest.mark.parametrize(
+    "ranks", ["{q_prj: 4}", "{model.layers.0.self_attn.lm_head: 4}", "{q_proj: 0}"]
+)
+def test_the_rank_is_named_when_no_target_or_no_rank_it_is(path: pathlib.Path, ranks: str) -> None:
+    message = refused(path, f"model:\n  recipes:\n    default:\n      ranks: {ranks}\n")
+    assert "  model.recipes.default" in message and ranks[1:-4] in message
+
+
+def test_ranks_are_read_when_they_are_given_by_kind_and_by_path(path: pathlib.Path) -> None:
+    ranks = "{q_proj: 4, model.layers.0.self_attn.q_proj: 6}"
+    path.write_text(f"model:\n  recipes:\n    embedded:\n      ranks: {ranks}\n")
+    found = config.load(path).model.recipe().ranks
+    assert found == {"q_proj": 4, "model.layers.0.self_attn.q_proj": 6}

@@ -16,43 +16,9 @@ from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from tests import fakes
 
-ITEM = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
-NOT_FINITE = {"float32": 0x7F800000, "float16": 0x7C00, "bfloat16": 0x7F80}
-"""Bits of the exponent: all of them set means infinity or NaN."""
-
 
 def _card(*modules: tuple[str, cards.ModuleWeights]) -> cards.LoRACard:
     return cards.LoRACard(fakes.tiny_card().manifest, dict(modules))
-
-
-def _weights(dtype: str, rank: int, rows: int, columns: int, seed: int = 0) -> cards.ModuleWeights:
-    """Any finite bit patterns, subnormal numbers and negative zeros among them."""
-    generator = np.random.default_rng(seed)
-
-    def bits(count: int) -> pa.Buffer:
-        values = generator.integers(0, np.iinfo(ITEM[dtype]).max, count, ITEM[dtype], endpoint=True)
-        mask = ITEM[dtype](NOT_FINITE[dtype])
-        values[(values & mask) == mask] = 0
-        return pa.py_buffer(values.tobytes())
-
-    return cards.ModuleWeights(
-        rank, rows, columns, 8.0, dtype, bits(rows * rank), bits(rank * columns)
-    )
-
-
-def _plain(card: cards.LoRACard) -> dict[str, tuple[object, ...]]:
-    return {
-        path: (
-            w.rank,
-            w.in_features,
-            w.out_features,
-            w.alpha,
-            w.dtype,
-            bytes(w.lora_a),
-            bytes(w.lora_b),
-        )
-        for path, w in card
-    }
 
 
 def _table(card: cards.LoRACard) -> pa.Table:
@@ -75,38 +41,21 @@ def _changed(column: str, value: object) -> bytes:
     return _file(table.set_column(at, field, pa.array([value], field.type)))
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
-@hypothesis.given(
-    dtype=st.sampled_from(sorted(ITEM)),
-    shapes=st.lists(
-        st.tuples(st.integers(1, 3), st.integers(3, 20), st.integers(3, 20)), min_size=1, max_size=4
-    ),
-    seed=st.integers(0, 2**32),
-)
-def test_weights_are_the_same_bits_when_a_card_went_through_bytes(dtype, shapes, seed):
-    card = _card(
-        *((f"layers.{at}.q_proj", _weights(dtype, *shape, seed)) for at, shape in enumerate(shapes))
-    )
-    data = formats.LoRAFormat.to_bytes(card)
-    found = formats.LoRAFormat.from_bytes(data)
-    assert _plain(found) == _plain(card)
-    assert list(found.modules) == list(card.modules)
-    assert found.manifest == card.manifest
-    assert formats.LoRAFormat.to_bytes(found) == data
-
-
-@pytest.mark.parametrize("dtype", sorted(ITEM))
+@pytest.mark.parametrize("dtype", sorted(fakes.BITS))
 def test_weights_are_the_same_bits_when_a_card_went_through_a_file(dtype, tmp_path):
-    card, path = _card(("a.q_proj", _weights(dtype, 2, 9, 5))), tmp_path / "new" / "a.lora.arrow"
+    card, path = (
+        _card(("a.q_proj", fakes.any_weights(dtype, 2, 9, 5))),
+        tmp_path / "new" / "a.lora.arrow",
+    )
     digest = formats.LoRAFormat.save(card, path)
     assert digest == formats.file_digest(path)
-    assert _plain(formats.LoRAFormat.load(path, digest)) == _plain(card)
+    assert formats.LoRAFormat.load(path, digest).modules == card.modules
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
 def test_weights_stay_in_the_mapped_file_when_a_card_is_loaded(tmp_path):
     path = tmp_path / "a.lora.arrow"
-    formats.LoRAFormat.save(_card(("a.q_proj", _weights("float32", 8, 4096, 4096))), path)
+    formats.LoRAFormat.save(_card(("a.q_proj", fakes.any_weights("float32", 8, 4096, 4096))), path)
     before = pa.total_allocated_bytes()
     card = formats.LoRAFormat.load(path)
     assert card.size_bytes == 2 * 8 * 4096 * 4
@@ -220,12 +169,12 @@ def test_error_names_the_field_when_it_is_wrong(column, value, named):
         formats.LoRAFormat.from_bytes(_changed(column, value))
 
 
-@pytest.mark.parametrize("dtype", sorted(ITEM))
+@pytest.mark.parametrize("dtype", sorted(fakes.BITS))
 @pytest.mark.parametrize("mantissa", [0, 1])
 def test_card_is_refused_when_a_value_is_not_finite(dtype, mantissa):
-    good = _weights(dtype, 1, 3, 3)
-    values = np.frombuffer(good.lora_b, ITEM[dtype]).copy()
-    values[1] = NOT_FINITE[dtype] + mantissa
+    good = fakes.any_weights(dtype, 1, 3, 3)
+    values = np.frombuffer(good.lora_b, fakes.BITS[dtype]).copy()
+    values[1] = fakes.NOT_FINITE[dtype] + mantissa
     bad = good._replace(lora_b=pa.py_buffer(values.tobytes()))
     with pytest.raises(errors.CardFormatError, match=r"a\.q_proj: field lora_B: holds NaN"):
         _card(("a.q_proj", bad))

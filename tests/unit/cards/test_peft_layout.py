@@ -176,6 +176,80 @@ def test_the_field_is_named_when_it_is_switched_on(
         peft_layout.read(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:lora with eva initialization:UserWarning")
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal", "eva", "mica"])
+def test_logits_are_those_of_peft_when_the_start_of_training_left_the_base_alone(
+    tmp_path: pathlib.Path, start: bool | str
+) -> None:
+    eva = {"eva_config": peft.EvaConfig()} if start == "eva" else {}
+    saved_by_peft(tmp_path, init_lora_weights=start, r=4, **eva)
+    torch.testing.assert_close(
+        logits_with(imported(tmp_path)), logits(peft_model(tmp_path)), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_an_adapter_is_refused_when_peft_changes_the_base_for_it(
+    tmp_path: pathlib.Path, start: str
+) -> None:
+    saved_by_peft(tmp_path, init_lora_weights=start)
+    loaded = peft_model(tmp_path)
+    with loaded.disable_adapter():
+        assert not torch.allclose(logits(loaded), logits(tiny_model.tiny_base().model), atol=0.1)
+    with pytest.raises(errors.CardFormatError, match=f"init_lora_weights is '{start}'"):
+        peft_layout.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "start", ["corda", "loftq", "lora_ga", "PiSSA", "OLoRA", "a_start_of_tomorrow", 7, ["pissa"]]
+)
+def test_an_adapter_is_refused_when_its_start_is_not_known_to_leave_the_base_alone(
+    tmp_path: pathlib.Path, start: Any
+) -> None:
+    saved_by_peft(tmp_path)
+    rewrite_config(tmp_path, init_lora_weights=start)
+    with pytest.raises(errors.CardFormatError, match="init_lora_weights"):
+        peft_layout.read(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*will be ignored when:UserWarning")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"corda_config": {"corda_method": "kpm"}},
+        {"loftq_config": {"loftq_bits": 4, "loftq_iter": 1}},
+        {"loftq_config": {}, "corda_config": None, "lora_ga_config": None, "eva_config": None},
+        {"lora_ga_config": {"direction": "ArBr"}},
+        {"init_lora_weights": None},
+    ],
+    ids=str,
+)
+def test_logits_are_those_of_peft_when_the_settings_of_another_start_are_left_over(
+    tmp_path: pathlib.Path, fields: dict[str, Any]
+) -> None:
+    saved_by_peft(tmp_path)
+    rewrite_config(tmp_path, **fields)
+    torch.testing.assert_close(
+        logits_with(imported(tmp_path)), logits(peft_model(tmp_path)), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.filterwarnings("ignore:PiSSA changes the base weights:UserWarning")
+def test_a_changed_base_is_no_hindrance_when_peft_made_a_plain_adapter_of_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    model = saved_by_peft(tmp_path / "made", init_lora_weights="pissa")
+    start = peft.get_peft_model(tiny_model.tiny_base().model, model.peft_config["default"])
+    start.save_pretrained(str(tmp_path / "start"))
+    trained = logits(model)
+    model.save_pretrained(
+        str(tmp_path / "plain"), path_initial_model_for_weight_conversion=str(tmp_path / "start")
+    )
+    torch.testing.assert_close(
+        logits_with(imported(tmp_path / "plain")), trained, atol=1e-4, rtol=1e-4
+    )
+
+
 def test_files_are_named_when_they_are_missing_or_broken(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.NotFoundError, match=peft_layout.CONFIG_FILE):
         peft_layout.read(tmp_path)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from shared import errors
 from shared.cards import card as cards
@@ -35,20 +33,6 @@ def card_of(matrices: dict[str, torch.Tensor], name: str = "made") -> cards.LoRA
         modules[path] = tensors.weights_of(adapter, float(rank), "float32")
     kinds = tuple({path.rpartition(".")[2] for path in matrices})
     return cards.LoRACard(manifest.model_copy(update={"target_modules": kinds}), modules)
-
-
-@given(
-    shares=st.lists(st.floats(-2, 2), min_size=1, max_size=4),
-    rank=st.integers(1, 8),
-)
-@settings(max_examples=25, deadline=None)
-def test_a_merge_adds_what_its_cards_add_when_it_is_linear(shares: list[float], rank: int) -> None:
-    parts = [tiny_model.card_for(BASE, seed=seed) for seed, _ in enumerate(shares)]
-    merged = algebra.merge(parts, algebra.Recipe(weights=tuple(shares), rank=rank))
-    assert merged.rank == sum(card.rank for card in parts)
-    for path, weights in merged.modules.items():
-        expected = sum(s * delta(c.modules[path]) for s, c in zip(shares, parts, strict=True))
-        torch.testing.assert_close(delta(weights), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_best_of_its_rank_is_found_when_the_sum_is_cut() -> None:

@@ -63,6 +63,15 @@ def test_the_energy_is_within_a_hundredth_when_the_decomposition_is_randomised(
     assert error(delta, found) == pytest.approx(found.error, abs=1e-4)
 
 
+@pytest.mark.parametrize("norm", [1e-30, 1e-8, 1e25])
+def test_the_energy_is_within_a_hundredth_at_any_magnitude(norm: float) -> None:
+    delta = matrix(300, 200, decay=0.995)
+    delta = (delta * norm / delta.norm()).float()
+    best = lowrank.exact(delta, 16).energy
+    found = lowrank.randomised(delta, 16, torch.Generator().manual_seed(1))
+    assert best - found.energy <= 0.01 * best
+
+
 @given(inner=st.integers(1, 12), rank=st.integers(1, 14), seed=st.integers(0, 1000))
 def test_a_product_is_cut_as_the_matrix_itself_when_only_its_factors_are_given(
     inner: int, rank: int, seed: int

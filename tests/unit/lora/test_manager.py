@@ -191,7 +191,7 @@ def test_card_is_loaded_with_all_checks_when_a_file_is_given(base, tmp_path):
 def test_trained_adapters_leave_without_a_trace_when_they_are_removed(base):
     before, logits = _modules(base), _logits(base)
     lora = manager.LoRAManager(base.model)
-    made = lora.add_trainable("new", PATHS, 2, 4.0, torch.Generator().manual_seed(0))
+    made = lora.add_trainable("new", PATHS, 2, 2.0, torch.Generator().manual_seed(0))
     lora.activate("new")
     assert list(made) == PATHS and torch.equal(_logits(base), logits)
     with torch.no_grad():
@@ -200,3 +200,20 @@ def test_trained_adapters_leave_without_a_trace_when_they_are_removed(base):
     assert not torch.equal(_logits(base), logits)
     lora.remove_card("new")
     assert _modules(base) == before and torch.equal(_logits(base), logits)
+
+
+def test_layers_have_their_own_ranks_and_one_scale_when_ranks_are_given_by_path(base):
+    lora = manager.LoRAManager(base.model)
+    ranks = {PATHS[0]: 2, PATHS[1]: 5, "model.layers.0.mlp.down_proj": 7}
+    made = lora.add_trainable("new", PATHS, ranks, 0.3, torch.Generator().manual_seed(0))
+    assert {path: adapter.rank for path, adapter in made.items()} == {PATHS[0]: 2, PATHS[1]: 5}
+    assert [adapter.scale for adapter in made.values()] == pytest.approx([0.3, 0.3])
+
+
+@pytest.mark.parametrize("rank", [0, 33, {PATHS[0]: 2, PATHS[1]: 33}, {PATHS[0]: 2}])
+def test_the_layer_is_named_and_nothing_touched_when_its_rank_does_not_fit(base, rank):
+    before = _modules(base)
+    lora = manager.LoRAManager(base.model)
+    with pytest.raises(errors.InvalidInputError, match=r"layers\.[01]\.self_attn\.q_proj"):
+        lora.add_trainable("new", PATHS, rank, 2.0, torch.Generator())
+    assert _modules(base) == before and lora.list_cards() == []

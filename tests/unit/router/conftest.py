@@ -1,34 +1,23 @@
-"""A practised ground with the fake embedder, made once: fitting on it takes a moment."""
+"""Routers with the fake embedder."""
 
 from __future__ import annotations
-
-import asyncio
 
 import pytest
 
 from services.router import practice, profile, router, words
-from tests import fake_router_peers
+from tests import fake_routers
 
-EMBEDDER = fake_router_peers.HashingEmbedder()
-
-
-async def _embed(texts) -> profile.Vectors:
-    return EMBEDDER.embed(texts)
-
-
-async def _embed_query(text: str) -> profile.Vectors:
-    return EMBEDDER.embed([text])[0]
+EMBEDDER = fake_routers.EMBEDDER
 
 
 @pytest.fixture(scope="session")
 def ground() -> practice.Practice:
-    return asyncio.run(practice.prepare(_embed, EMBEDDER.vocabulary()))
+    return fake_routers.ground()
 
 
 @pytest.fixture
 def lora_router(ground: practice.Practice) -> router.LoRARouter:
-    weigher = words.Words(EMBEDDER.vocabulary())
-    return router.LoRARouter(_embed_query, _embed, weigher, ground, threshold=0.4)
+    return fake_routers.lora_router(ground)
 
 
 @pytest.fixture
@@ -43,8 +32,4 @@ def question():
 
 @pytest.fixture
 def card_about():
-    def make(name: str, thing: str, version: str = "1") -> profile.Card:
-        digest = fake_router_peers.digest_of(f"{name} {thing} {version}")
-        return profile.Card(name, digest, "testing", "", fake_router_peers.about(thing))
-
-    return make
+    return fake_routers.card_about

@@ -57,21 +57,6 @@ async def test_confidence_is_not_split_when_cards_are_near_duplicates(lora_route
     assert shares == pytest.approx([among_twins.confidence / 5] * 5)
 
 
-async def test_answer_is_the_same_when_cards_were_registered_in_another_order(
-    ground, lora_router, card_about
-):
-    cards = [card_about(n, t) for n, t in (("skarn", SKARN), ("tarn", TARN), ("twin", SKARN))]
-    decisions = []
-    for order in (cards, cards[::-1]):
-        for card in cards:
-            await lora_router.unregister_card(card.name)
-        for card in order:
-            await lora_router.register_card(card)
-        await lora_router.settled()
-        decisions.append(await lora_router.select(f"How high is {SKARN}?", top_k=3))
-    assert decisions[0] == decisions[1]
-
-
 async def test_old_version_is_gone_when_a_new_digest_is_registered(lora_router, card_about):
     await lora_router.register_card(card_about("skarn", SKARN, "1"))
     await lora_router.register_card(card_about("skarn", SKARN, "2"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 import pytest
 import torch
 
 from services.trainer import extractor
 from shared import errors
-from shared.lora import manager
+from shared.cards import card as cards
+from shared.cards import format as formats
+from shared.lora import manager, tensors
 from shared.models import base as bases
 from tests import tiny_model
 
@@ -27,6 +31,35 @@ def tuned(noise: float, rank: int = 0, seed: int = 5) -> bases.BaseModel:
                 left = torch.randn(rows, rank, generator=generator)
                 weight.data += 0.2 * left @ torch.randn(rank, columns, generator=generator)
     return base
+
+
+def change(norm: float, low_rank: bool = False, seed: int = 2) -> torch.Tensor:
+    """A change of a weight, (out_features, in_features), of rank 4 or of full rank."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(*shape, generator=generator) for shape in ((96, 4), (4, 64)))
+    matrix = left @ right if low_rank else torch.randn(96, 64, generator=generator)
+    return (matrix.double() * norm / matrix.double().norm()).float()
+
+
+def saved(extraction: extractor.Extraction, folder: pathlib.Path) -> cards.LoRACard:
+    """The card as it is read back from its file."""
+    path = folder / "card.lora.arrow"
+    manifest = tiny_model.card_for(tiny_model.tiny_base()).manifest
+    formats.LoRAFormat.save(extraction.to_card(manifest), path)
+    return formats.LoRAFormat.load(path)
+
+
+def error(weights: cards.ModuleWeights, matrix: torch.Tensor) -> float:
+    """Relative Frobenius error of what a card adds to a weight."""
+    lora = tensors.adapter_of(weights, torch.float64)
+    rest = matrix.T.double() - lora.lora_a @ lora.lora_b * lora.scale
+    return float(rest.norm() / matrix.double().norm())
+
+
+def optimum(matrix: torch.Tensor, rank: int) -> float:
+    """The least relative Frobenius error of any matrix of that rank (Eckart and Young 1936)."""
+    values = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
+    return float(np.sqrt((values[rank:] ** 2).sum() / (values**2).sum()))
 
 
 def test_the_tuned_model_comes_back_when_its_change_has_the_rank_of_the_card() -> None:
@@ -82,6 +115,58 @@ def test_the_card_adds_the_matrix_when_it_is_given_directly() -> None:
     torch.testing.assert_close(base.model.get_submodule(path)(x), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("low_rank", [False, True], ids=["full rank", "low rank"])
+@pytest.mark.parametrize("norm", [1e-30, 1e-8, 1e-5, 1e-2, 1.0, 1e3])
+@pytest.mark.parametrize(
+    ("dtype", "rounding"), [("float32", 1e-5), ("float16", 1e-3), ("bfloat16", 8e-3)]
+)
+def test_the_saved_card_is_the_optimum_but_for_rounding_at_any_magnitude(
+    tmp_path: pathlib.Path, dtype: str, rounding: float, norm: float, low_rank: bool
+) -> None:
+    matrix = change(norm, low_rank)
+    recipe = extractor.Recipe(rank=4, dtype=dtype)
+    extraction = extractor.LoRAExtractor(recipe).direct({"a.q_proj": matrix})
+    weights = saved(extraction, tmp_path).modules["a.q_proj"]
+    assert weights.dtype == dtype
+    assert error(weights, matrix) <= optimum(matrix, 4) + rounding
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_report_is_of_the_rounded_card(tmp_path: pathlib.Path, dtype: str) -> None:
+    matrices = {"a.q_proj": change(1.0, low_rank=True), "b.q_proj": change(1e-3, seed=3)}
+    recipe = extractor.Recipe(rank=4, dtype=dtype)
+    extraction = extractor.LoRAExtractor(recipe).direct(matrices)
+    card = saved(extraction, tmp_path)
+    squares, left = 0.0, 0.0
+    for row in extraction.report:
+        own = error(card.modules[row.path], matrices[row.path])
+        assert row.error == pytest.approx(own, rel=1e-6)
+        assert row.energy == pytest.approx(1 - own**2, rel=1e-9)
+        squares, left = squares + row.norm**2, left + (own * row.norm) ** 2
+    assert extraction.error == pytest.approx(np.sqrt(left / squares), rel=1e-6)
+    assert extraction.energy == pytest.approx(1 - left / squares, rel=1e-9)
+
+
+def test_no_module_is_lost_in_rounding_when_another_changed_far_more() -> None:
+    norms = {"a.q_proj": 1e-8, "b.q_proj": 1e-3, "c.q_proj": 1.0, "d.q_proj": 1e3}
+    matrices = {path: change(norm, low_rank=True) for path, norm in norms.items()}
+    extraction = extractor.LoRAExtractor(extractor.Recipe(rank=4)).direct(matrices)
+    for path, weights in extraction.modules.items():
+        assert error(weights, matrices[path]) < 1e-3
+
+
+def test_the_card_has_one_scale_when_its_modules_changed_about_equally() -> None:
+    matrices = {
+        "a.q_proj": change(1e-3),
+        "b.q_proj": change(1e-1, low_rank=True),
+        "c.q_proj": torch.zeros(96, 64),
+    }
+    recipe = extractor.Recipe(rank=9, energy=0.9)
+    modules = extractor.LoRAExtractor(recipe).direct(matrices).modules
+    assert len({weights.rank for weights in modules.values()}) > 1
+    assert len({weights.scale for weights in modules.values()}) == 1, "or PEFT can't take it"
+
+
 def test_what_the_card_does_not_hold_is_told_when_it_differs_too() -> None:
     other = tuned(noise=0.0, rank=1)
     other.model.model.norm.weight.data += 1.0
@@ -104,5 +189,7 @@ def test_the_reason_is_given_when_nothing_can_be_extracted() -> None:
         extract.delta(base, smaller)
     with pytest.raises(errors.InvalidInputError, match="no matrices"):
         extract.direct({})
+    with pytest.raises(errors.InvalidInputError, match="dtype is 'int8'"):
+        extractor.LoRAExtractor(extractor.Recipe(dtype="int8"))
     with pytest.raises(errors.InvalidInputError, match="at least one text"):
         extractor.divergence(tiny_model.tiny_base(), tiny_model.tiny_base(), [])

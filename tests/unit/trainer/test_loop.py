@@ -50,7 +50,7 @@ def fresh(facts: tuple[tuple[str, str], ...] = FACTS, **changes: Any) -> Trainin
         KEY,
         manager.target_paths(("q_proj", "down_proj")),
         rank=4,
-        alpha=8.0,
+        scale=2.0,
         generator=torch.Generator().manual_seed(3),
     )
     manager.activate(KEY)

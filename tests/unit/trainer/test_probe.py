@@ -59,6 +59,25 @@ def test_ranks_follow_the_heat_and_keep_their_mean() -> None:
     assert ranks[hottest.path] > ranks[coldest.path]
 
 
+def test_ranks_are_shared_out_among_some_kinds_when_they_are_named() -> None:
+    found = probe.WeightMapProbe(tiny_model.tiny_base()).measure(PROMPTS)
+    ranks = found.ranks(6, ("q_proj", "down_proj"))
+    assert {path.rpartition(".")[2] for path in ranks} == {"q_proj", "down_proj"}
+    assert sum(ranks.values()) == 6 * len(ranks) == 24
+
+
+def test_no_rank_is_above_what_its_layer_can_have() -> None:
+    base = tiny_model.tiny_base()
+    path = "model.layers.0.self_attn.v_proj"  # 32 to 16 features.
+    base.model.get_submodule(path).weight.data *= 100
+    found = probe.WeightMapProbe(base).measure(PROMPTS)
+    assert found.ranks(mean_rank=8)[path] == 16
+    assert sum(found.ranks(mean_rank=8).values()) == 8 * len(found.rows)
+    full = found.ranks(mean_rank=100)
+    for path, rank in full.items():
+        assert rank == min(base.model.get_submodule(path).weight.shape)
+
+
 def test_the_model_is_as_before_when_it_was_measured() -> None:
     base = tiny_model.tiny_base()
     ids = torch.tensor([base.prompt_ids(PROMPTS[0])])

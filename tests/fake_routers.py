@@ -1,0 +1,39 @@
+"""Routers with the fake embedder, and cards for them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Sequence
+
+from services.router import practice, profile, router, words
+from tests import fake_router_peers
+
+EMBEDDER = fake_router_peers.HashingEmbedder()
+
+
+@functools.cache
+def ground() -> practice.Practice:
+    """A practised ground, made once: fitting on it takes a moment."""
+    return asyncio.run(practice.prepare(_embed, EMBEDDER.vocabulary()))
+
+
+def lora_router(practised: practice.Practice) -> router.LoRARouter:
+    """A router without cards."""
+    weigher = words.Words(EMBEDDER.vocabulary())
+    return router.LoRARouter(_embed_query, _embed, weigher, practised, threshold=0.4)
+
+
+def card_about(name: str, thing: str, version: str = "1") -> profile.Card:
+    """A card with example questions about one thing."""
+    digest = fake_router_peers.digest_of(f"{name} {thing} {version}")
+    return profile.Card(name, digest, "testing", "", fake_router_peers.about(thing))
+
+
+async def _embed(texts: Sequence[str]) -> profile.Vectors:
+    return EMBEDDER.embed(texts)
+
+
+async def _embed_query(text: str) -> profile.Vectors:
+    found: profile.Vectors = EMBEDDER.embed([text])[0]
+    return found

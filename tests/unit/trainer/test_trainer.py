@@ -1,0 +1,140 @@
+"""`LoRATrainer` on a tiny model: which matrices are trained, and what the card makes of them."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+import torch
+
+from services.trainer import checkpoint, loop, probe, replay, trainer
+from shared import errors
+from shared import settings as config
+from shared.cards import card as cards
+from shared.cards import format as formats
+from shared.cards import peft_layout
+from shared.flight import datasets
+from shared.lora import manager, tensors
+from tests import tiny_model
+
+PAIRS = (datasets.QAPair("Who built it?", "Ann", ("By whom was it built?",), "", "", 1.0),)
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+RANKS = {"q_proj": 2, "model.layers.1.self_attn.q_proj": 3, "down_proj": 6}
+EXPECTED = {
+    "model.layers.0.self_attn.q_proj": 2,
+    "model.layers.0.self_attn.v_proj": 4,
+    "model.layers.0.mlp.down_proj": 6,
+    "model.layers.1.self_attn.q_proj": 3,
+    "model.layers.1.self_attn.v_proj": 4,
+    "model.layers.1.mlp.down_proj": 6,
+}
+
+
+@pytest.fixture(autouse=True)
+def few_replayed_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = (replay.Answered("Why?", "no"), replay.Answered("How?", "so"))
+    monkeypatch.setattr(replay, "prepare", lambda *_: replay.Replay(answered, (), ()))
+
+
+def recipe(**changes: Any) -> config.Recipe:
+    fields: dict[str, Any] = {
+        "rank": 4,
+        "ranks": RANKS,
+        # Not exact in binary: alpha is rounded for each rank.
+        "alpha_over_rank": 0.3,
+        "target_modules": ("q_proj", "v_proj", "down_proj"),
+        "learning_rate": 0.1,
+        "max_steps": 2,
+        "least_steps": 2,
+        "replay_rows": 1,
+        "card_dtype": "float32",
+    }
+    return config.Recipe(**(fields | changes))
+
+
+def trained(folder: pathlib.Path, how: config.Recipe) -> cards.LoRACard:
+    """A card out of one tiny training, as it is read back from its file."""
+    path = folder / "draft.lora.arrow"
+    order = trainer.Order("t1", "0" * 64, "tiny", "1.0.0", "testing", "a card", "documents", 1)
+    made = trainer.LoRATrainer(tiny_model.tiny_base(), how, config.Trainer(), folder)
+    made.train_qa(PAIRS, path, order, lambda *_: None)
+    return formats.LoRAFormat.load(path)
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    found: torch.Tensor = model(IDS).logits
+    return found
+
+
+def test_modules_have_their_own_ranks_and_one_scale_when_the_recipe_says_so(
+    tmp_path: pathlib.Path,
+) -> None:
+    card = trained(tmp_path, recipe())
+    assert {path: weights.rank for path, weights in card} == EXPECTED
+    assert [weights.scale for _, weights in card] == pytest.approx([0.3] * len(EXPECTED), rel=1e-6)
+    assert all(any(bytes(weights.lora_b)) for _, weights in card), "every one was trained"
+    assert card.manifest.lineage is not None
+    assert '"down_proj": 6' in str(card.manifest.lineage.recipe["ranks"])
+
+    merged, served = tiny_model.tiny_base(), tiny_model.tiny_base()
+    for path, weights in card:
+        lora = tensors.adapter_of(weights, torch.float32)
+        merged.model.get_submodule(path).weight.data += (lora.lora_a @ lora.lora_b * 0.3).T
+    bare, expected = logits(served.model), logits(merged.model)
+    assert not torch.allclose(bare, expected, atol=1e-2)
+    lora_manager = manager.LoRAManager(served.model)
+    lora_manager.apply_card(card, "card")
+    lora_manager.activate("card")
+    torch.testing.assert_close(logits(served.model), expected, rtol=1e-4, atol=1e-4)
+    lora_manager.activate_rows([None, "card"])
+    rows = torch.cat([bare[:1], expected[1:]])
+    torch.testing.assert_close(logits(served.model), rows, rtol=1e-4, atol=1e-4)
+
+
+def test_a_card_goes_to_peft_when_its_modules_have_their_own_ranks(tmp_path: pathlib.Path) -> None:
+    card = trained(tmp_path, recipe())
+    peft_layout.export(card, tmp_path / "peft")
+    back = peft_layout.read(tmp_path / "peft")
+    assert {weights.rank for weights in back.modules.values()} == {6}
+    assert all(one.scale == pytest.approx(0.3, rel=1e-6) for one in back.modules.values())
+
+
+def test_a_card_has_the_targets_and_ranks_of_the_probe_when_it_is_trained_with_them(
+    tmp_path: pathlib.Path,
+) -> None:
+    found = probe.WeightMapProbe(tiny_model.tiny_base()).measure([PAIRS[0].question])
+    targets = found.target_modules(0.25)
+    ranks = found.ranks(4, targets)
+    card = trained(tmp_path, recipe(target_modules=targets, ranks=ranks))
+    assert {path: weights.rank for path, weights in card} == ranks
+    assert len(set(ranks.values())) > 1
+
+
+def test_all_modules_have_one_rank_when_the_recipe_gives_no_others(tmp_path: pathlib.Path) -> None:
+    card = trained(tmp_path, recipe(ranks={}))
+    assert {weights.rank for _, weights in card} == {4}
+    assert card.manifest.lineage is not None and "ranks" not in card.manifest.lineage.recipe
+
+
+def test_the_path_is_named_when_the_model_has_no_such_layer(tmp_path: pathlib.Path) -> None:
+    wrong = recipe(ranks={"model.layers.9.self_attn.q_proj": 2})
+    with pytest.raises(errors.ConfigError, match=r"ranks.*model\.layers\.9\.self_attn\.q_proj"):
+        trained(tmp_path, wrong)
+
+
+def test_training_begins_again_when_the_checkpoint_is_of_other_ranks(
+    tmp_path: pathlib.Path,
+) -> None:
+    whole = trained(tmp_path / "whole", recipe())
+    base = tiny_model.tiny_base()
+    lora_manager = manager.LoRAManager(base.model)
+    generator = torch.Generator().manual_seed(0)
+    adapters = lora_manager.add_trainable("one", list(EXPECTED), 1, 2.0, generator)
+    settings = loop.LoopSettings(0.1, 2, 2, 1, 0, 0.0, 1, 1.0, 0.0, 0.0, 1)
+    other = loop.Loop(base.model, list(adapters.values()), [[]], [], 0, settings, lambda _: None)
+    state = other.state() | {"step": 2}
+    checkpoint.Checkpoint(tmp_path / "draft.lora.checkpoint").save(state, 1.0)
+    again = trained(tmp_path, recipe())
+    assert again.modules == whole.modules
