@@ -5,6 +5,8 @@ Knows nothing about the model. Its calls block: use a thread.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 
 import structlog
@@ -15,15 +17,24 @@ from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from shared.flight import client as flight
 
+MOST_BYTES = 8 * 1024**3
+"""Bytes of cards that a node keeps on disk where it is not told otherwise."""
 _log = structlog.get_logger(__name__)
 
 
 class CardFiles:
     """Cards on disk, named by their digests."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        """Takes the folder, which is made when it is needed."""
+    def __init__(self, folder: pathlib.Path, most_bytes: int = MOST_BYTES) -> None:
+        """Takes the folder, which is made when it is needed, and what it may hold.
+
+        Args:
+            folder: where the cards lie, and nothing else.
+            most_bytes: beyond this, those that were not used for longest are removed.
+        """
         self._folder = folder
+        self._most_bytes = most_bytes
+        self._arriving: set[pathlib.Path] = set()
 
     def card(self, digest: str, flight_address: str) -> cards.LoRACard:
         """The card of a digest: from the folder, or fetched where it is missing or damaged.
@@ -33,21 +44,45 @@ class CardFiles:
             flight_address: `host:port` of the store's data plane.
 
         Raises:
-            errors.InvalidInputError: the digest or the card is malformed.
+            errors.InvalidInputError: the digest is malformed, or the card that the store sent.
             errors.SkillmeshError: the store can't be reached or does not have it.
         """
         if not manifests.is_digest(digest):
             raise errors.InvalidInputError(f"{digest!r} is not a SHA-256 in lower-case hex")
         path = self._folder / f"{digest}{formats.SUFFIX}"
         try:
-            return formats.LoRAFormat.load(path, digest)
-        except errors.NotFoundError:
-            pass
-        except errors.IntegrityError as error:
+            card = formats.LoRAFormat.load(path, digest)
+        except (errors.NotFoundError, FileNotFoundError):  # The latter if removed meanwhile.
+            return self._fetched(digest, path, flight_address)
+        except (errors.IntegrityError, errors.CardFormatError) as error:
             _log.warning("cached card is damaged; fetching it again", reason=str(error))
+            return self._fetched(digest, path, flight_address)
+        with contextlib.suppress(FileNotFoundError):  # Removed meanwhile: the mapping stays.
+            os.utime(path)
+        return card
+
+    def _fetched(self, digest: str, path: pathlib.Path, flight_address: str) -> cards.LoRACard:
+        self._arriving.add(path)
         client = flight.LoRAFlightClient(flight_address)
         try:
             client.fetch_skill(digest, path)
+            self._remove_oldest()
+            return formats.LoRAFormat.load(path, digest)
         finally:
             client.close()
-        return formats.LoRAFormat.load(path, digest)
+            self._arriving.discard(path)
+
+    def _remove_oldest(self) -> None:
+        """Keeps to `most_bytes`, but for what other threads are fetching just now."""
+        found = []
+        for path in self._folder.glob(f"*{formats.SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # Another thread was here first.
+                found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        surplus = sum(size_bytes for _, size_bytes, _ in found) - self._most_bytes
+        for _, size_bytes, path in sorted(found):
+            if surplus <= 0:
+                break
+            if path not in self._arriving:
+                path.unlink(missing_ok=True)
+                surplus -= size_bytes
+                _log.info("cached card removed: not used for longest", file=path.name)

@@ -18,14 +18,18 @@ from shared.cards import manifest as manifests
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of one weight for every dtype that a card may hold."""
+MOST_MODULES = 16_384
+"""Modules that one card adapts at most."""
+LONGEST_PATH = 512
+"""Characters of a module's path."""
 _AS_INTEGERS: dict[str, tuple[type[Any], type[Any], int]] = {
     "float32": (np.int32, np.uint32, 0x7F80_0000),
     "float16": (np.int16, np.uint16, 0x7C00),
     "bfloat16": (np.int16, np.uint16, 0x7F80),
 }
 """Signed and unsigned kind of the same width, and the bits of infinity."""
-_LONGEST_PATH = 512
 _PIECE = 1 << 17
+_KINDS_NAMED = 20
 
 
 class ModuleWeights(NamedTuple):
@@ -68,12 +72,17 @@ class LoRACard:
         """
         if not modules:
             raise errors.CardFormatError(f"card {manifest.name}: it adapts no module")
+        if len(modules) > MOST_MODULES:
+            raise errors.CardFormatError(
+                f"card {manifest.name}: it adapts {len(modules)} modules; at most {MOST_MODULES}"
+            )
+        kinds = frozenset(manifest.target_modules)
         for path, weights in modules.items():
             _check(path, weights)
-            if path.rpartition(".")[2] not in manifest.target_modules:
+            if path.rpartition(".")[2] not in kinds:
                 raise errors.CardFormatError(
                     f"module {path}: its kind is not among the manifest's target_modules "
-                    f"{list(manifest.target_modules)}"
+                    f"{list(manifest.target_modules[:_KINDS_NAMED])}"
                 )
         self.manifest = manifest
         self.modules = dict(modules)
@@ -151,15 +160,15 @@ class LoRACard:
 
 def _check(path: str, weights: ModuleWeights) -> None:
     """A card has hundreds of modules: only one that is not sound is looked at closely."""
-    item = ITEM_BYTES.get(weights.dtype, 0)
-    inner, outer, rank = weights.in_features, weights.out_features, weights.rank
+    rank, inner, outer, alpha, dtype, lora_a, lora_b = weights
+    item = ITEM_BYTES.get(dtype, 0)
     is_sound = (
-        0 < len(path) <= _LONGEST_PATH
+        0 < len(path) <= LONGEST_PATH
         and item
         and 0 < rank <= min(inner, outer)
-        and 0 < weights.alpha < math.inf
-        and weights.lora_a.size == inner * rank * item
-        and weights.lora_b.size == rank * outer * item
+        and 0 < alpha < math.inf
+        and lora_a.size == inner * rank * item
+        and lora_b.size == rank * outer * item
     )
     if not is_sound:
         raise _problem(path, weights)
@@ -169,13 +178,13 @@ def _problem(path: str, weights: ModuleWeights) -> errors.CardFormatError:
     """The first thing that is wrong with a module."""
 
     def fail(field: str, problem: str) -> errors.CardFormatError:
-        return errors.CardFormatError(f"module {path}: field {field}: {problem}")
+        return errors.CardFormatError(f"module {path[:LONGEST_PATH]}: field {field}: {problem}")
 
-    if not 0 < len(path) <= _LONGEST_PATH:
-        return fail("module", f"must have 1 to {_LONGEST_PATH} characters")
+    if not 0 < len(path) <= LONGEST_PATH:
+        return fail("module", f"must have 1 to {LONGEST_PATH} characters")
     item = ITEM_BYTES.get(weights.dtype)
     if item is None:
-        return fail("dtype", f"{weights.dtype!r} is not one of {sorted(ITEM_BYTES)}")
+        return fail("dtype", f"{weights.dtype[:20]!r} is not one of {sorted(ITEM_BYTES)}")
     if weights.in_features < 1 or weights.out_features < 1:
         return fail("in_features, out_features", "must be positive")
     limit = min(weights.in_features, weights.out_features)
@@ -209,8 +218,8 @@ def _consecutive(matrices: Mapping[str, pa.Buffer]) -> pa.Buffer | None:
 
 def _all_finite(buffer: pa.Buffer, dtype: str) -> bool:
     """Whether no value is infinite or NaN; as integers those lie above all others of their sign."""
-    if dtype == "float32":
-        values = np.frombuffer(buffer, np.float32)
+    values = np.frombuffer(buffer, np.float32) if dtype == "float32" else None
+    if values is not None and values.flags.aligned:  # np.dot would copy what is not.
         with np.errstate(all="ignore"):
             if math.isfinite(
                 np.dot(values, values)

@@ -17,12 +17,15 @@ import pyarrow as pa
 
 from shared import errors
 from shared.cards import card as cards
+from shared.cards import file_layout
 from shared.cards import manifest as manifests
 
 SUFFIX = ".lora.arrow"
 LARGEST_FILE_BYTES = 256 * 1024 * 1024
 METADATA_KEY = b"skillmesh.manifest"
 _BODY_ALIGNMENT = 64
+_MOST_TEXT_BYTES = {"module": 8 * 1024 * 1024, "dtype": 256 * 1024}
+"""Of all values of a column together: texts become Python's, while the weights stay in the file."""
 
 SCHEMA = pa.schema(
     [
@@ -36,6 +39,7 @@ SCHEMA = pa.schema(
         pa.field("lora_B", pa.large_binary(), nullable=False),
     ]
 )
+_COLUMNS = [name.encode() for name in SCHEMA.names]
 
 
 class LoRAFormat:
@@ -47,6 +51,9 @@ class LoRAFormat:
 
         Returns:
             The card's digest: the SHA-256 of the file in lower-case hex.
+
+        Raises:
+            errors.CardFormatError: the file would be larger than `load` accepts.
         """
         data = LoRAFormat.to_bytes(card)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +70,14 @@ class LoRAFormat:
 
     @staticmethod
     def to_bytes(card: cards.LoRACard) -> bytes:
-        """The bytes of a card's file; equal cards give equal bytes."""
+        """The bytes of a card's file; equal cards give equal bytes.
+
+        Raises:
+            errors.CardFormatError: they would be more than `load` accepts.
+        """
+        _check_size(card.size_bytes, f"card {card.name}")
+        text = card.manifest.to_json().encode()
+        manifests.check_size(text + b" " * _BODY_ALIGNMENT)
         paths = list(card.modules)
         rows = [card.modules[path] for path in paths]
         columns = [
@@ -76,7 +90,7 @@ class LoRAFormat:
             pa.array([memoryview(row.lora_a) for row in rows], pa.large_binary()),
             pa.array([memoryview(row.lora_b) for row in rows], pa.large_binary()),
         ]
-        text = card.manifest.to_json().encode()
+        _check_texts(dict(zip(SCHEMA.names, columns, strict=True)), f"card {card.name}")
         # Arrow aligns to 8 bytes only; padding the metadata brings the body to 64, which lets
         # vector instructions read the mapped weights.
         for padding in range(0, _BODY_ALIGNMENT, 8):
@@ -85,6 +99,7 @@ class LoRAFormat:
             data = _write(batch)
             if _body_offset(data) % _BODY_ALIGNMENT == 0:
                 break
+        _check_size(len(data), f"card {card.name}")
         return data
 
     @staticmethod
@@ -104,10 +119,7 @@ class LoRAFormat:
         """
         if not path.is_file():
             raise errors.NotFoundError(f"no card file at {path}")
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise errors.CardFormatError(
-                f"{path}: {path.stat().st_size} bytes; a card has at most {LARGEST_FILE_BYTES}"
-            )
+        _check_size(path.stat().st_size, str(path))
         if expected_digest is not None and (found := file_digest(path)) != expected_digest:
             raise errors.IntegrityError(
                 f"{path}: its SHA-256 is {found}, expected {expected_digest}; fetch it again"
@@ -117,7 +129,12 @@ class LoRAFormat:
 
     @staticmethod
     def from_bytes(data: bytes | pa.Buffer, origin: str = "card") -> cards.LoRACard:
-        """Reads a card from memory with the same checks as `load`."""
+        """Reads a card from memory with the same checks as `load`.
+
+        Raises:
+            errors.CardFormatError: names what is malformed.
+        """
+        _check_size(len(data), origin)
         return _read(pa.py_buffer(data), origin)
 
 
@@ -141,53 +158,61 @@ def _body_offset(data: bytes) -> int:
     return int(batch.column("lora_A").buffers()[2].address - buffer.address)
 
 
+def _check_size(size_bytes: int, origin: str) -> None:
+    if size_bytes > LARGEST_FILE_BYTES:
+        raise errors.CardFormatError(
+            f"{origin}: {size_bytes} bytes; a card has at most {LARGEST_FILE_BYTES}"
+        )
+
+
 def _read(source: pa.Buffer, origin: str) -> cards.LoRACard:
+    file_layout.check(source, _COLUMNS, origin)
     try:
         reader = pa.ipc.open_file(source)
-        if not reader.schema.equals(SCHEMA, check_metadata=False):
+        schema = reader.schema
+        if not schema.equals(SCHEMA, check_metadata=False):
             raise errors.CardFormatError(f"{origin}: its columns are not those of a skill card")
-        if reader.num_record_batches != 1:
-            raise errors.CardFormatError(
-                f"{origin}: it has {reader.num_record_batches} record batches, expected 1"
-            )
         batch = reader.get_batch(0)
-        if not _within(batch, source):
-            raise errors.CardFormatError(f"{origin}: compressed cards are refused")
         # Without the full check a file with bad offsets crashes the process that trusts it.
         batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise errors.CardFormatError(f"{origin}: not a readable Arrow file: {error}") from error
-    metadata = (reader.schema.metadata or {}).get(METADATA_KEY)
+    metadata = (schema.metadata or {}).get(METADATA_KEY)
     if metadata is None:
         raise errors.CardFormatError(f"{origin}: its schema has no {METADATA_KEY.decode()}")
     manifest = manifests.parse(metadata)
-    modules = _modules(batch)
+    modules = _modules(batch, origin)
     if len(modules) != batch.num_rows:
         raise errors.CardFormatError(f"{origin}: a module appears twice")
     return cards.LoRACard(manifest, modules)
 
 
-def _within(batch: pa.RecordBatch, source: pa.Buffer) -> bool:
-    """Whether every column lies in the file's own bytes, which unpacked ones do not."""
-    buffers = [buffer for column in batch.columns for buffer in column.buffers()]
-    return all(
-        source.address <= buffer.address
-        and buffer.address + buffer.size <= source.address + source.size
-        for buffer in buffers
-        if buffer is not None and buffer.size
-    )
-
-
-def _modules(batch: pa.RecordBatch) -> dict[str, cards.ModuleWeights]:
+def _modules(batch: pa.RecordBatch, origin: str) -> dict[str, cards.ModuleWeights]:
     """Whole columns at a time: a card may have hundreds of modules, and nodes swap cards often."""
-    paths, dtypes = (batch.column(name).to_pylist() for name in ("module", "dtype"))
+    columns = dict(zip(SCHEMA.names, batch.columns, strict=True))
+    for name, column in columns.items():
+        if column.null_count:
+            raise errors.CardFormatError(
+                f"{origin}: field {name}: {column.null_count} of its values are null"
+            )
+    _check_texts(columns, origin)
+    paths, dtypes = columns["module"].to_pylist(), columns["dtype"].to_pylist()
     ranks, ins, outs, alphas = (
-        batch.column(name).to_numpy().tolist()
+        columns[name].to_numpy().tolist()
         for name in ("rank", "in_features", "out_features", "alpha")
     )
-    sides_a, sides_b = (_values(batch.column(name)) for name in SCHEMA.names[6:])
+    sides_a, sides_b = _values(columns["lora_A"]), _values(columns["lora_B"])
     rows = zip(ranks, ins, outs, alphas, dtypes, sides_a, sides_b, strict=True)
-    return {path: cards.ModuleWeights(*row) for path, row in zip(paths, rows, strict=True)}
+    return dict(zip(paths, map(cards.ModuleWeights._make, rows), strict=True))
+
+
+def _check_texts(columns: dict[str, pa.Array], origin: str) -> None:
+    for name, most in _MOST_TEXT_BYTES.items():
+        values = columns[name].buffers()[2]
+        if values is not None and values.size > most:
+            raise errors.CardFormatError(
+                f"{origin}: field {name}: its values have {values.size} bytes; at most {most}"
+            )
 
 
 def _values(column: pa.LargeBinaryArray) -> list[pa.Buffer]:

@@ -6,19 +6,37 @@ Knows nothing about weights, files or models.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic
+import pydantic_core
 
 from shared import errors
 
 FORMAT_VERSION = 1
+MOST_BYTES = 4 * 1024 * 1024
+"""Bytes of a manifest's JSON."""
+MOST_VALUES = 65_536
+"""Values in it, each of which costs far more than its text: about as many questions."""
+_MOST_RECIPE = 1_000
+_MOST_ERRORS = 1_000
+_LONGEST_NAMED = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 _VERSION_PATTERN = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
 _SHA256_PATTERN = r"[0-9a-f]{64}"
 
 Name = Annotated[str, pydantic.Field(pattern=f"^{NAME_PATTERN}$")]
 Sha256 = Annotated[str, pydantic.Field(pattern=f"^{_SHA256_PATTERN}$")]
+
+# Of an array with a million wrong values only the first is told: each would cost a KB.
+_FIRST_ERROR = pydantic.FailFast()
+_Texts = Annotated[tuple[str, ...], _FIRST_ERROR]
+
+
+def _small(recipe: Any) -> Any:
+    if isinstance(recipe, dict) and len(recipe) > _MOST_RECIPE:
+        raise ValueError(f"has {len(recipe)} entries; at most {_MOST_RECIPE}")
+    return recipe
 
 
 class _Frozen(pydantic.BaseModel):
@@ -40,13 +58,13 @@ class RoutingProfile(_Frozen):
 
     embedder_id: str = ""
     """Whose vectors the centroid is made of; empty where the router is to make them."""
-    centroid: tuple[float, ...] = ()
+    centroid: Annotated[tuple[float, ...], _FIRST_ERROR] = ()
     """Mean of the example questions' unit vectors, scaled to unit length."""
     spread: float = 0.0
     """Root mean square distance of the examples from the centroid (0 to 2)."""
-    examples: tuple[str, ...] = ()
+    examples: _Texts = ()
     """Questions that the card answers."""
-    statements: tuple[str, ...] = ()
+    statements: _Texts = ()
     """What it answers: a question may use a word that only the answers have."""
 
 
@@ -56,7 +74,7 @@ class Lineage(_Frozen):
     task_id: str
     teacher: str
     dataset_digest: Sha256
-    recipe: dict[str, str | int | float]
+    recipe: Annotated[dict[str, str | int | float], pydantic.BeforeValidator(_small)]
     seed: int
     code_version: str
 
@@ -79,13 +97,13 @@ class Manifest(_Frozen):
     name: Name
     version: Annotated[str, pydantic.Field(pattern=f"^{_VERSION_PATTERN}$")]
     base_model: BaseModelReference
-    target_modules: tuple[str, ...]
+    target_modules: _Texts
     """Last dotted part of the adapted modules, such as `q_proj`."""
     domain: str
     description: str
     routing: RoutingProfile | None = None
     lineage: Lineage | None = None
-    gate: tuple[GateRow, ...] = ()
+    gate: Annotated[tuple[GateRow, ...], _FIRST_ERROR] = ()
     licence: str = ""
     created_at: str
     """ISO 8601, UTC."""
@@ -95,17 +113,43 @@ class Manifest(_Frozen):
         return self.model_dump_json()
 
 
+def check_size(text: bytes) -> None:
+    """Refuses JSON that would cost too much memory to read.
+
+    Raises:
+        errors.CardFormatError: names the limit that is passed.
+    """
+    if len(text) > MOST_BYTES:
+        raise errors.CardFormatError(f"manifest: has {len(text)} bytes; at most {MOST_BYTES}")
+    # More than there are, since those within texts count as well.
+    values = sum(text.count(sign) for sign in (b",", b"[", b"{"))
+    if values > MOST_VALUES:
+        raise errors.CardFormatError(
+            f"manifest: has {values} commas and brackets; at most {MOST_VALUES}"
+        )
+
+
 def parse(text: str | bytes) -> Manifest:
     """Reads a manifest.
 
     Raises:
-        errors.CardFormatError: names the field that is wrong.
+        errors.CardFormatError: names the field that is wrong, or the limit that is passed.
     """
+    check_size(text.encode() if isinstance(text, str) else text)
     try:
-        manifest = Manifest.model_validate_json(text)
+        # In two steps: of JSON that it reads itself, pydantic copies what was read into each error.
+        values = pydantic_core.from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise errors.CardFormatError(f"manifest: not readable as JSON: {error}") from error
+    try:
+        manifest = Manifest.model_validate(values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "(whole)"
+        if error.error_count() > _MOST_ERRORS:
+            raise errors.CardFormatError(
+                f"manifest: {error.error_count()} of its fields are wrong or unknown"
+            ) from None
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part)[:_LONGEST_NAMED] for part in first["loc"]) or "(whole)"
         raise errors.CardFormatError(f"manifest field {field}: {first['msg']}") from error
     if manifest.format_version != FORMAT_VERSION:
         raise errors.CardFormatError(

@@ -125,6 +125,62 @@ def test_file_is_refused_when_it_is_too_large(tmp_path, monkeypatch):
         formats.LoRAFormat.load(path)
 
 
+def test_card_is_not_saved_when_its_file_would_be_too_large(tmp_path, monkeypatch):
+    card, path = fakes.tiny_card(), tmp_path / "a.lora.arrow"
+    for limit in (card.size_bytes - 1, card.size_bytes + 1):
+        monkeypatch.setattr(formats, "LARGEST_FILE_BYTES", limit)
+        with pytest.raises(errors.CardFormatError, match=f"card tiny: .* at most {limit}"):
+            formats.LoRAFormat.save(card, path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [cards.MOST_MODULES, cards.MOST_MODULES + 1])
+def test_card_is_refused_when_it_has_too_many_modules(count):
+    weights = _weights("float16", 1, 1, 1)
+    rows = ((f"{number}.q_proj", weights) for number in range(count))
+    if count > cards.MOST_MODULES:
+        with pytest.raises(errors.CardFormatError, match="16385 modules; at most 16384"):
+            _card(*rows)
+    else:
+        card = _card(*rows)
+        assert (
+            len(formats.LoRAFormat.from_bytes(formats.LoRAFormat.to_bytes(card)).modules) == count
+        )
+
+
+@pytest.mark.parametrize(
+    ("description", "named"),
+    [("x" * manifests.MOST_BYTES, "at most 4194304"), ("," * 70_000, "at most 65536")],
+)
+def test_card_is_neither_saved_nor_loaded_when_its_manifest_is_too_large(description, named):
+    card = fakes.tiny_card()
+    large = card.manifest.model_copy(update={"description": description})
+    with pytest.raises(errors.CardFormatError, match=f"manifest: .* {named}"):
+        formats.LoRAFormat.to_bytes(card.with_manifest(large))
+    with pytest.raises(errors.CardFormatError, match=f"manifest: .* {named}"):
+        manifests.parse(large.to_json())
+
+
+@pytest.mark.parametrize("column", ["module", "dtype"])
+def test_file_is_refused_when_its_texts_are_too_long(column):
+    with pytest.raises(errors.CardFormatError, match=f"field {column}: .* at most"):
+        formats.LoRAFormat.from_bytes(_changed(column, "x" * 9_000_000))
+    with pytest.raises(errors.CardFormatError, match=f"field {column}: ") as caught:
+        formats.LoRAFormat.from_bytes(_changed(column, "x" * 200_000))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("column", formats.SCHEMA.names)
+def test_error_names_the_column_when_a_value_is_null(column):
+    table = _table(fakes.tiny_card())
+    values = table.column(column).to_pylist()
+    nulls = pa.array([values[0], None], table.schema.field(column).type)
+    at = table.schema.get_field_index(column)
+    bad = table.set_column(at, table.schema.field(column), nulls)
+    with pytest.raises(errors.CardFormatError, match=f"field {column}: 1 of its values are null"):
+        formats.LoRAFormat.from_bytes(_file(bad))
+
+
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
 def test_file_is_refused_when_it_is_compressed(compression):
     # All the same value: what is small as a file and large in memory.
