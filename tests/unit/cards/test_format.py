@@ -136,7 +136,7 @@ def test_card_is_not_saved_when_its_file_would_be_too_large(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("count", [cards.MOST_MODULES, cards.MOST_MODULES + 1])
 def test_card_is_refused_when_it_has_too_many_modules(count):
-    weights = _weights("float16", 1, 1, 1)
+    weights = fakes.any_weights("float16", 1, 1, 1)
     rows = ((f"{number}.q_proj", weights) for number in range(count))
     if count > cards.MOST_MODULES:
         with pytest.raises(errors.CardFormatError, match="16385 modules; at most 16384"):
