@@ -146,8 +146,7 @@ def tokens_per_second(base: bases.BaseModel, batch: int) -> results.Row:
         engine.start()
         loop.run_until_complete(engine.load_lora(made[0].file, _key(made[0])))
         took = timing.medians(_ROUNDS, lambda: loop.run_until_complete(ours()), theirs)
-        loop.run_until_complete(engine.remove_lora(_key(made[0])))
-        loop.run_until_complete(engine.stop())
+        loop.run_until_complete(_emptied(engine, _key(made[0])))
         loop.close()
     speeds = [count / (ms / 1000) for count, ms in zip(tokens, took, strict=True)]
     return results.Row(
@@ -159,6 +158,11 @@ def tokens_per_second(base: bases.BaseModel, batch: int) -> results.Row:
         ratio=speeds[0] / speeds[1],
         least_ratio=1.0,
     )
+
+
+async def _emptied(engine: engines.ArrowEngine, key: str) -> None:
+    await engine.remove_lora(key)
+    await engine.stop()
 
 
 def _version(card: shapes.Card) -> str:
