@@ -22,7 +22,7 @@ from shared.models import base as bases
 _REQUESTS = 200
 _SWAPS = 20
 _TOKENS = 24
-_ROUNDS = 5
+_ROUNDS = 15
 _NAME = "card"
 _TELLING = 0.2
 """Size of the weights that makes every version say something else."""

@@ -34,10 +34,10 @@ class Row:
     error: Exception | None = None
     """Why no token could be chosen; the row can only leave."""
 
-    def choose(self, logits_V: torch.Tensor) -> None:
+    def choose(self, logits_V: torch.Tensor, likeliest: int, highest: float) -> None:
         """Takes the next token; what goes wrong concerns this row alone."""
         try:
-            self.token = self.sampler.choose(logits_V)
+            self.token = self.sampler.choose(logits_V, likeliest, highest)
         except Exception as error:
             self.error = error
 
@@ -82,8 +82,8 @@ class Batch:
         cache = transformers.DynamicCache(config=self._model.config)
         with _contiguous_states(self._model):
             logits_B_V = self._logits(cache, ids_B_T, **_places(lengths, longest))
-        for row, length, logits_V in zip(rows, lengths, logits_B_V, strict=True):
-            row.choose(logits_V)
+        _choose(rows, logits_B_V)
+        for row, length in zip(rows, lengths, strict=True):
             row.cached = length
         if self.rows:
             with self._whole_or_empty():
@@ -100,9 +100,9 @@ class Batch:
         self._manager.activate_rows([row.card for row in self.rows])
         cached_B = [row.cached + 1 for row in self.rows]
         logits_B_V = self._logits(self._cache, ids_B_1, **_places(cached_B, max(cached_B), new=1))
-        for row, logits_V in zip(self.rows, logits_B_V, strict=True):
+        _choose(self.rows, logits_B_V)
+        for row in self.rows:
             row.cached += 1
-            row.choose(logits_V)
 
     @torch.inference_mode()
     def leave(self, row: Row) -> None:
@@ -150,6 +150,13 @@ class Batch:
             **{name: place.to(device) for name, place in places.items()},
         ).logits
         return logits_B_1_V[:, -1]
+
+
+def _choose(rows: Sequence[Row], logits_B_V: torch.Tensor) -> None:
+    highest_B, likeliest_B = logits_B_V.max(-1)
+    found = zip(rows, logits_B_V, likeliest_B.tolist(), highest_B.tolist(), strict=True)
+    for row, logits_V, likeliest, highest in found:
+        row.choose(logits_V, likeliest, highest)
 
 
 def _places(lengths: Sequence[int], longest: int, new: int = 0) -> dict[str, torch.Tensor]:

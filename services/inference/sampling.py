@@ -91,23 +91,24 @@ class Sampler:
         if sampling.top_p < 1.0:
             self._warpers.append(transformers.TopPLogitsWarper(sampling.top_p))
 
-    def choose(self, logits_V: torch.Tensor) -> int:
+    def choose(self, logits_V: torch.Tensor, likeliest: int, highest: float) -> int:
         """The next token.
 
         Args:
             logits_V: of the last position, (vocabulary,); contiguous is faster.
+            likeliest: the token of the highest one: rows look for theirs together.
+            highest: its logit.
 
         Raises:
             errors.PreconditionError: the model gave no finite scores.
         """
-        highest, token = logits_V.max(0)
         if not math.isfinite(highest):
             raise errors.PreconditionError(
                 "the model's scores for the next token are not finite numbers; the weights of the "
                 "card, or of the base model, are too large for its dtype"
             )
         if self._greedy:
-            return int(token)
+            return likeliest
         scores_1_V = self._warpers(None, logits_V.float().cpu()[None])
         return int(torch.multinomial(scores_1_V.softmax(-1)[0], 1, generator=self._random))
 
