@@ -15,6 +15,9 @@ from benchmarks.engine import shapes, timing
 from shared.lora import manager as managers
 
 PROMPT_TOKENS = 64
+PROMPT_TOKENS_LARGE = 16
+"""A processor without bfloat16 takes a minute for longer ones."""
+_LARGE_FROM = 100_000_000
 
 
 def one_card(
@@ -100,7 +103,8 @@ def _decoding(
 def _prefilling(
     model: Any, batch: int, adapter_names: list[str] | None = None
 ) -> Callable[[], object]:
-    ids = torch.randint(0, 1000, (batch, PROMPT_TOKENS))
+    is_large = model.num_parameters() >= _LARGE_FROM
+    ids = torch.randint(0, 1000, (batch, PROMPT_TOKENS_LARGE if is_large else PROMPT_TOKENS))
     chosen = {} if adapter_names is None else {"adapter_names": adapter_names}
 
     @torch.inference_mode()

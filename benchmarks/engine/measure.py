@@ -10,7 +10,7 @@ from services.gateway import output
 from shared.lora import lowrank
 from shared.models import base as bases
 
-_DECODING_ROUNDS, _LARGE_ROUNDS, _LARGE_PREFILL_ROUNDS = 60, 8, 3
+_DECODING_ROUNDS, _LARGE_ROUNDS, _LARGE_PREFILL_ROUNDS = 60, 10, 7
 _RESIDENT, _RESIDENT_LARGE = 100, 20
 
 

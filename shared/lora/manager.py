@@ -64,6 +64,8 @@ class LoRAManager:
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear)
         }
+        self._places = {path: _place(model, path) for path in self._linears}
+        """The module that holds a layer, and the layer's name there."""
         self._numbers = {path: number for number, path in enumerate(self._linears)}
         self._selection = linear.Selection()
         self._wrappers: dict[str, linear.LoRALinear] = {}
@@ -181,7 +183,6 @@ class LoRAManager:
             self._pool.give_back(resident.slot)
         if not self._residents:
             self._mixer.clear()
-            self._pool.clear()
 
     def list_cards(self) -> list[str]:
         """Keys of the resident cards, in the order of their coming."""
@@ -341,8 +342,14 @@ class LoRAManager:
         return matches[0] if matches else None
 
     def _put(self, path: str, module: torch.nn.Module) -> None:
-        parent, _, name = path.rpartition(".")
-        setattr(self._model.get_submodule(parent), name, module)
+        parent, name = self._places[path]
+        # As setattr does it in the end, after checks that a module in a module's place passes.
+        parent._modules[name] = module
+
+
+def _place(model: torch.nn.Module, path: str) -> tuple[torch.nn.Module, str]:
+    parent, _, name = path.rpartition(".")
+    return model.get_submodule(parent), name
 
 
 def _without_prefix(path: str) -> str:

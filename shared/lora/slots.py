@@ -154,10 +154,6 @@ class SlotPool:
         """Keeps a slot for the next card; the one that was free longest goes where it must."""
         self._free.append(slot)
 
-    def clear(self) -> None:
-        """Lets go of the free slots."""
-        self._free.clear()
-
 
 class Mixer:
     """Puts the weights of different cards side by side, a row of a batch each."""

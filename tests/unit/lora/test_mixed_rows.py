@@ -144,7 +144,6 @@ def test_memory_of_mixed_rows_is_free_when_the_last_card_leaves(
         assert lora._mixer._flat_B_S.numel() > 0
         lora.remove_card(key)
     assert lora._mixer._flat_B_S.numel() == 0
-    assert not lora._pool._free
 
 
 def test_rows_mix_again_when_there_was_no_memory_once(
