@@ -121,7 +121,7 @@ def _plot(area: str, rows: Sequence[Row]) -> None:
         axes.text(share, at, f" {row.value:,.4g} {row.unit}{peer}", va="center", fontsize=8)
     axes.axvline(1.0, color="#444444", linewidth=0.8)
     axes.invert_yaxis()
-    axes.set_xlim(0, max([1.2, *(share for _, share in shown)]) * 1.6)
+    axes.set_xlim(0, max([1.2, *(share for _, share in shown)]) * 1.8)
     axes.set_xlabel("value as a share of the target")
     axes.set_title(f"{area}: green reaches its target")
     figure.savefig(FOLDER / f"{area}.png", dpi=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ def one_card(
         manager.apply_card(manager.load_card(made[0].file), "card")
         manager.activate("card")
         step = _prefilling if prefill else _decoding
-        found = timing.medians(
+        found = timing.in_turn(
             rounds, *[step(one, batch) for one in (bare, model, peer.base_model.model)]
         )
         manager.remove_card("card")
@@ -58,7 +59,7 @@ def mixed(
         names = [card.name for card in made]
         manager.activate_rows(names)
         step = _prefilling if prefill else _decoding
-        found = timing.medians(
+        found = timing.in_turn(
             rounds, step(bare, batch), step(model, batch), step(peer, batch, names)
         )
         for card in made:
@@ -66,18 +67,23 @@ def mixed(
     return _row(name, found, most)
 
 
-def _row(name: str, found: Sequence[float], most: float | None) -> results.Row:
+def _row(name: str, found: Sequence[Sequence[float]], most: float | None) -> results.Row:
+    """Medians of each round's ratios: a machine that is slow for a while is so for all three."""
     bare, ours, peer = found
+
+    def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+        return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
     return results.Row(
         name,
-        ours / bare,
+        ratio(ours, bare),
         "times bare",
         most=most,
         peer="peft",
-        peer_value=peer / bare,
-        ratio=peer / ours,
+        peer_value=ratio(peer, bare),
+        ratio=ratio(peer, ours),
         least_ratio=None if most is None else 1.0,
-        note=f"bare {bare:.2f} ms",
+        note=f"bare {statistics.median(bare):.2f} ms",
     )
 
 

@@ -10,7 +10,7 @@ from services.gateway import output
 from shared.lora import lowrank
 from shared.models import base as bases
 
-_DECODING_ROUNDS, _LARGE_ROUNDS, _LARGE_PREFILL_ROUNDS = 60, 10, 7
+_DECODING_ROUNDS, _ROUNDS, _LARGE_ROUNDS, _LARGE_PREFILL_ROUNDS = 200, 40, 10, 4
 _RESIDENT, _RESIDENT_LARGE = 100, 20
 
 
@@ -45,10 +45,10 @@ def _swapping() -> list[results.Row]:
 
 def _forward() -> list[results.Row]:
     embedded = bases.load(bases.EMBEDDED).model
-    rounds = _DECODING_ROUNDS
+    decoding, rounds = _DECODING_ROUNDS, _ROUNDS
     found = [
-        forward.one_card(embedded, "decode_embedded_b1", 1, rounds, most=1.10),
-        forward.one_card(embedded, "decode_embedded_b8", 8, rounds, most=1.10),
+        forward.one_card(embedded, "decode_embedded_b1", 1, decoding, most=1.10),
+        forward.one_card(embedded, "decode_embedded_b8", 8, decoding, most=1.10),
         forward.one_card(embedded, "prefill_embedded_b1", 1, rounds, prefill=True),
         forward.one_card(embedded, "prefill_embedded_b8", 8, rounds, prefill=True),
         forward.mixed(

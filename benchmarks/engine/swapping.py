@@ -68,7 +68,9 @@ def _coming(model: Any, made: list[shapes.Card], label: str) -> list[results.Row
             "ms",
             peer=f"peft.{call[peer]}",
             peer_value=theirs,
-            ratio=theirs / mine,
+            ratio=statistics.median(
+                a / b for a, b in zip(taken[f"peer_{peer}"][1:], taken[part][1:], strict=True)
+            ),
             **targets,
         )
 

@@ -17,7 +17,12 @@ def milliseconds(work: Callable[..., object], *arguments: Any) -> float:
 
 
 def medians(rounds: int, *works: Callable[[], object]) -> list[float]:
-    """Median milliseconds of each, the works in turn, the garbage collector held off.
+    """Median milliseconds of each; see `in_turn`."""
+    return [statistics.median(one) for one in in_turn(rounds, *works)]
+
+
+def in_turn(rounds: int, *works: Callable[[], object]) -> list[list[float]]:
+    """Milliseconds of each work in each round, the garbage collector held off.
 
     Each runs once before anything counts.
     """
@@ -34,4 +39,4 @@ def medians(rounds: int, *works: Callable[[], object]) -> list[float]:
                 taken[at].append(milliseconds(works[at]))
     finally:
         gc.enable()
-    return [statistics.median(one) for one in taken]
+    return taken
