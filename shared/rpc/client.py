@@ -25,7 +25,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 OPTIONS = (
     # A service that comes back is found within a second, not after gRPC's usual two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # How long one attempt may take, handshake of TLS included; a refusal is told at once.
+    ("grpc.min_reconnect_backoff_ms", 3000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # By default pings become rare on a stream on which nothing is said.
     ("grpc.http2.max_pings_without_data", 0),
