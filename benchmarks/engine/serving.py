@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import pathlib
 import tempfile
 from typing import Any
@@ -116,7 +115,6 @@ def tokens_per_second(base: bases.BaseModel, batch: int) -> results.Row:
     """Of `batch` answers at once, by the engine and by `generate` of transformers with PEFT."""
     with tempfile.TemporaryDirectory() as folder:
         made = shapes.make_cards(base.model, 1, pathlib.Path(folder))
-        peer_base = copy.copy(base)
         peer: Any = shapes.with_peft(shapes.twin(base.model), made)
         ids = torch.tensor([base.prompt_ids(_question(0))] * batch)
         engine = engines.ArrowEngine(
@@ -136,9 +134,9 @@ def tokens_per_second(base: bases.BaseModel, batch: int) -> results.Row:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=_TOKENS,
                 do_sample=False,
-                pad_token_id=peer_base.tokenizer.eos_token_id,
+                pad_token_id=base.tokenizer.eos_token_id,
             )
-            ends = out[:, ids.shape[1] :] == peer_base.tokenizer.eos_token_id
+            ends = out[:, ids.shape[1] :] == base.tokenizer.eos_token_id
             lengths = torch.where(ends.any(1), ends.int().argmax(1), ends.shape[1])
             tokens[1] = int(lengths.sum())
 

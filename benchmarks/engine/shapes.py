@@ -48,8 +48,7 @@ def qwen(dtype: torch.dtype) -> Any:
         bos_token_id=None,
     )
     torch.manual_seed(0)
-    with torch.device("cpu"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
@@ -90,6 +89,7 @@ def make_cards(
 ) -> list[Card]:
     """Cards with random weights of a standard deviation, with the manifest of a trained card."""
     generator = torch.Generator().manual_seed(1)
+    fingerprint = bases.fingerprint(model)
     found = []
     for number in range(count):
         name = f"card-{number:03}"
@@ -98,7 +98,7 @@ def make_cards(
             for path, layer in model.named_modules()
             if isinstance(layer, torch.nn.Linear) and path.rpartition(".")[2] in kinds
         }
-        card = cards.LoRACard(_manifest(name, kinds, model), weights)
+        card = cards.LoRACard(_manifest(name, kinds, fingerprint), weights)
         file = folder / f"{name}{formats.SUFFIX}"
         digest = formats.LoRAFormat.save(card, file)
         peft_layout.export(card, folder / "peft" / name)
@@ -128,12 +128,12 @@ def _adapter(
     )
 
 
-def _manifest(name: str, kinds: tuple[str, ...], model: Any) -> manifests.Manifest:
+def _manifest(name: str, kinds: tuple[str, ...], fingerprint: str) -> manifests.Manifest:
     return manifests.Manifest(
         name=name,
         version="1.0.0",
         base_model=manifests.BaseModelReference(
-            id="benchmark", revision="main", fingerprint=bases.fingerprint(model)
+            id="benchmark", revision="main", fingerprint=fingerprint
         ),
         target_modules=kinds,
         domain="benchmarks",

@@ -73,6 +73,9 @@ class ArrowEngine:
         await self._attachment.aclose()
         await self._worker.stop()
         await self._cards.close()
+        for removal in self._leaving:
+            removal.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
 
     @property
     def base_id(self) -> str:

@@ -221,10 +221,9 @@ def _all_finite(buffer: pa.Buffer, dtype: str) -> bool:
     values = np.frombuffer(buffer, np.float32) if dtype == "float32" else None
     if values is not None and values.flags.aligned:  # np.dot would copy what is not.
         with np.errstate(all="ignore"):
-            if math.isfinite(
-                np.dot(values, values)
-            ):  # One pass; huge weights need the closer look.
-                return True
+            squares = float(np.dot(values, values))
+        if math.isfinite(squares):  # In one pass; those of huge weights need the closer look.
+            return True
     signed, unsigned, infinity = _AS_INTEGERS[dtype]
     sign = np.iinfo(signed).min
     positive, negative = np.frombuffer(buffer, signed), np.frombuffer(buffer, unsigned)
