@@ -8,7 +8,11 @@
     ├── AlreadyExistsError       ALREADY_EXISTS       the same name with other content
     ├── BaseModelMismatchError   FAILED_PRECONDITION  the card belongs to another base model
     ├── PreconditionError        FAILED_PRECONDITION  not in a state that allows this
-    │   └── CapacityError        FAILED_PRECONDITION  larger than a limit of this node allows
+    │   ├── CapacityError        FAILED_PRECONDITION  larger than a limit of this node allows
+    │   ├── RevisionTooOldError  FAILED_PRECONDITION  the log no longer reaches back: list again
+    │   └── UntrustedError       FAILED_PRECONDITION  unknown signer, bad signature, or revoked
+    ├── UnauthenticatedError     UNAUTHENTICATED      no token or certificate, or an unknown one
+    ├── ForbiddenError           PERMISSION_DENIED    the caller's role or tenant does not allow it
     ├── IntegrityError           DATA_LOSS            digest, size or count do not match
     ├── TeacherError             FAILED_PRECONDITION  a teacher answered, but not usably
     ├── TeacherUnavailableError  UNAVAILABLE          no teacher could be asked (retry later)
@@ -70,6 +74,26 @@ class PreconditionError(SkillmeshError):
 
 class CapacityError(PreconditionError):
     """Something can't fit, however long one waits; the message names the limit."""
+
+
+class RevisionTooOldError(PreconditionError):
+    """The revision log was compacted past the one asked for; list, and watch from there."""
+
+
+class UntrustedError(PreconditionError):
+    """A card's signature is missing, wrong, or of a signer who is unknown or revoked."""
+
+
+class UnauthenticatedError(SkillmeshError):
+    """The caller did not prove who it is."""
+
+    status = grpc.StatusCode.UNAUTHENTICATED
+
+
+class ForbiddenError(SkillmeshError):
+    """The caller's role or tenant does not allow the request."""
+
+    status = grpc.StatusCode.PERMISSION_DENIED
 
 
 class BaseModelMismatchError(PreconditionError):

@@ -12,6 +12,16 @@ LATEST = "latest"
 """The alias that every published card takes over from the version before it."""
 
 
+class CardState(enum.Enum):
+    """Whether a card may be used."""
+
+    ACTIVE = "ACTIVE"
+    DELETED = "DELETED"
+    """Taken out of service; its record stays as a tombstone."""
+    REVOKED = "REVOKED"
+    """Not to be trusted any more."""
+
+
 @dataclasses.dataclass(frozen=True)
 class CardRecord:
     """One committed card."""
@@ -30,6 +40,15 @@ class CardRecord:
     manifest_json: str
     aliases: tuple[str, ...] = ()
     """Aliases that point to this very digest now, sorted."""
+    signature_json: str = ""
+    """DSSE envelope over the digest; empty where the card is not signed."""
+    tenants: tuple[str, ...] = ()
+    """Who may see it, sorted; empty: everybody."""
+    state: CardState = CardState.ACTIVE
+    origin: str = ""
+    """Id of the store where it was committed first; empty: this one."""
+    remote: bool = False
+    """Known from a peer's catalogue, while its bytes are not here."""
 
 
 class ChangeKind(enum.Enum):

@@ -54,10 +54,50 @@ class CardStoreStub:
                 request_serializer=shared_dot_pb_dot_cards__pb2.SetAliasRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_cards__pb2.CardRecord.FromString,
                 _registered_method=True)
+        self.RollBackAlias = channel.unary_unary(
+                '/skillmesh.v1.CardStore/RollBackAlias',
+                request_serializer=shared_dot_pb_dot_cards__pb2.RollBackAliasRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_cards__pb2.CardRecord.FromString,
+                _registered_method=True)
+        self.ListAliasMoves = channel.unary_unary(
+                '/skillmesh.v1.CardStore/ListAliasMoves',
+                request_serializer=shared_dot_pb_dot_cards__pb2.ListAliasMovesRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_cards__pb2.ListAliasMovesResponse.FromString,
+                _registered_method=True)
+        self.DeleteCard = channel.unary_unary(
+                '/skillmesh.v1.CardStore/DeleteCard',
+                request_serializer=shared_dot_pb_dot_cards__pb2.DeleteCardRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_cards__pb2.CardRecord.FromString,
+                _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/skillmesh.v1.CardStore/Revoke',
+                request_serializer=shared_dot_pb_dot_cards__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_cards__pb2.RevokeResponse.FromString,
+                _registered_method=True)
+        self.BringCard = channel.unary_unary(
+                '/skillmesh.v1.CardStore/BringCard',
+                request_serializer=shared_dot_pb_dot_cards__pb2.BringCardRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_cards__pb2.CardRecord.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/skillmesh.v1.CardStore/Watch',
                 request_serializer=shared_dot_pb_dot_cards__pb2.WatchRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_cards__pb2.Change.FromString,
+                _registered_method=True)
+        self.ReportResidency = channel.unary_unary(
+                '/skillmesh.v1.CardStore/ReportResidency',
+                request_serializer=shared_dot_pb_dot_cards__pb2.ReportResidencyRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_cards__pb2.ReportResidencyResponse.FromString,
+                _registered_method=True)
+        self.ListResidency = channel.unary_unary(
+                '/skillmesh.v1.CardStore/ListResidency',
+                request_serializer=shared_dot_pb_dot_cards__pb2.ListResidencyRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_cards__pb2.ListResidencyResponse.FromString,
+                _registered_method=True)
+        self.ListPeers = channel.unary_unary(
+                '/skillmesh.v1.CardStore/ListPeers',
+                request_serializer=shared_dot_pb_dot_cards__pb2.ListPeersRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_cards__pb2.ListPeersResponse.FromString,
                 _registered_method=True)
         self.GetStoreStatus = channel.unary_unary(
                 '/skillmesh.v1.CardStore/GetStoreStatus',
@@ -84,7 +124,8 @@ class CardStoreServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCards(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Pages of the catalogue, narrowed by name, domain, base model or text.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -95,9 +136,64 @@ class CardStoreServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollBackAlias(self, request, context):
+        """Moves an alias to where it pointed before its latest move.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliasMoves(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCard(self, request, context):
+        """Takes a card out of service and leaves a tombstone; its digest can't be committed again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Revoke(self, request, context):
+        """Declares a card, or every card of a key, not to be trusted any more; can't be taken back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BringCard(self, request, context):
+        """Returns once the card's bytes are in this store, fetched from a peer where need be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Every change after from_revision, in order, then the changes to come. A heartbeat (no
-        record) every two seconds says that the line is alive.
+        record) every two seconds says that the line is alive. FAILED_PRECONDITION with the kind
+        RevisionTooOldError where the log no longer reaches back so far: list again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportResidency(self, request, context):
+        """What a node holds, said by the node whenever it changes and every few seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListResidency(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPeers(self, request, context):
+        """Stores that this one has found, and how far it follows them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,10 +228,50 @@ def add_CardStoreServicer_to_server(servicer, server):
                     request_deserializer=shared_dot_pb_dot_cards__pb2.SetAliasRequest.FromString,
                     response_serializer=shared_dot_pb_dot_cards__pb2.CardRecord.SerializeToString,
             ),
+            'RollBackAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackAlias,
+                    request_deserializer=shared_dot_pb_dot_cards__pb2.RollBackAliasRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_cards__pb2.CardRecord.SerializeToString,
+            ),
+            'ListAliasMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliasMoves,
+                    request_deserializer=shared_dot_pb_dot_cards__pb2.ListAliasMovesRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_cards__pb2.ListAliasMovesResponse.SerializeToString,
+            ),
+            'DeleteCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCard,
+                    request_deserializer=shared_dot_pb_dot_cards__pb2.DeleteCardRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_cards__pb2.CardRecord.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=shared_dot_pb_dot_cards__pb2.RevokeRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_cards__pb2.RevokeResponse.SerializeToString,
+            ),
+            'BringCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.BringCard,
+                    request_deserializer=shared_dot_pb_dot_cards__pb2.BringCardRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_cards__pb2.CardRecord.SerializeToString,
+            ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
                     request_deserializer=shared_dot_pb_dot_cards__pb2.WatchRequest.FromString,
                     response_serializer=shared_dot_pb_dot_cards__pb2.Change.SerializeToString,
+            ),
+            'ReportResidency': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportResidency,
+                    request_deserializer=shared_dot_pb_dot_cards__pb2.ReportResidencyRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_cards__pb2.ReportResidencyResponse.SerializeToString,
+            ),
+            'ListResidency': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListResidency,
+                    request_deserializer=shared_dot_pb_dot_cards__pb2.ListResidencyRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_cards__pb2.ListResidencyResponse.SerializeToString,
+            ),
+            'ListPeers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPeers,
+                    request_deserializer=shared_dot_pb_dot_cards__pb2.ListPeersRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_cards__pb2.ListPeersResponse.SerializeToString,
             ),
             'GetStoreStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStoreStatus,
@@ -262,6 +398,141 @@ class CardStore:
             _registered_method=True)
 
     @staticmethod
+    def RollBackAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.CardStore/RollBackAlias',
+            shared_dot_pb_dot_cards__pb2.RollBackAliasRequest.SerializeToString,
+            shared_dot_pb_dot_cards__pb2.CardRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliasMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.CardStore/ListAliasMoves',
+            shared_dot_pb_dot_cards__pb2.ListAliasMovesRequest.SerializeToString,
+            shared_dot_pb_dot_cards__pb2.ListAliasMovesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.CardStore/DeleteCard',
+            shared_dot_pb_dot_cards__pb2.DeleteCardRequest.SerializeToString,
+            shared_dot_pb_dot_cards__pb2.CardRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.CardStore/Revoke',
+            shared_dot_pb_dot_cards__pb2.RevokeRequest.SerializeToString,
+            shared_dot_pb_dot_cards__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BringCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.CardStore/BringCard',
+            shared_dot_pb_dot_cards__pb2.BringCardRequest.SerializeToString,
+            shared_dot_pb_dot_cards__pb2.CardRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Watch(request,
             target,
             options=(),
@@ -278,6 +549,87 @@ class CardStore:
             '/skillmesh.v1.CardStore/Watch',
             shared_dot_pb_dot_cards__pb2.WatchRequest.SerializeToString,
             shared_dot_pb_dot_cards__pb2.Change.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportResidency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.CardStore/ReportResidency',
+            shared_dot_pb_dot_cards__pb2.ReportResidencyRequest.SerializeToString,
+            shared_dot_pb_dot_cards__pb2.ReportResidencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListResidency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.CardStore/ListResidency',
+            shared_dot_pb_dot_cards__pb2.ListResidencyRequest.SerializeToString,
+            shared_dot_pb_dot_cards__pb2.ListResidencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPeers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.CardStore/ListPeers',
+            shared_dot_pb_dot_cards__pb2.ListPeersRequest.SerializeToString,
+            shared_dot_pb_dot_cards__pb2.ListPeersResponse.FromString,
             options,
             channel_credentials,
             insecure,

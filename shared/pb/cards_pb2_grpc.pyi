@@ -37,11 +37,27 @@ class CardStoreStub:
     """
     GetCard: _grpc.UnaryUnaryMultiCallable[_cards_pb2.GetCardRequest, _cards_pb2.CardRecord]
     ListCards: _grpc.UnaryUnaryMultiCallable[_cards_pb2.ListCardsRequest, _cards_pb2.ListCardsResponse]
+    """Pages of the catalogue, narrowed by name, domain, base model or text."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_cards_pb2.SetAliasRequest, _cards_pb2.CardRecord]
+    RollBackAlias: _grpc.UnaryUnaryMultiCallable[_cards_pb2.RollBackAliasRequest, _cards_pb2.CardRecord]
+    """Moves an alias to where it pointed before its latest move."""
+    ListAliasMoves: _grpc.UnaryUnaryMultiCallable[_cards_pb2.ListAliasMovesRequest, _cards_pb2.ListAliasMovesResponse]
+    DeleteCard: _grpc.UnaryUnaryMultiCallable[_cards_pb2.DeleteCardRequest, _cards_pb2.CardRecord]
+    """Takes a card out of service and leaves a tombstone; its digest can't be committed again."""
+    Revoke: _grpc.UnaryUnaryMultiCallable[_cards_pb2.RevokeRequest, _cards_pb2.RevokeResponse]
+    """Declares a card, or every card of a key, not to be trusted any more; can't be taken back."""
+    BringCard: _grpc.UnaryUnaryMultiCallable[_cards_pb2.BringCardRequest, _cards_pb2.CardRecord]
+    """Returns once the card's bytes are in this store, fetched from a peer where need be."""
     Watch: _grpc.UnaryStreamMultiCallable[_cards_pb2.WatchRequest, _cards_pb2.Change]
     """Every change after from_revision, in order, then the changes to come. A heartbeat (no
-    record) every two seconds says that the line is alive.
+    record) every two seconds says that the line is alive. FAILED_PRECONDITION with the kind
+    RevisionTooOldError where the log no longer reaches back so far: list again.
     """
+    ReportResidency: _grpc.UnaryUnaryMultiCallable[_cards_pb2.ReportResidencyRequest, _cards_pb2.ReportResidencyResponse]
+    """What a node holds, said by the node whenever it changes and every few seconds."""
+    ListResidency: _grpc.UnaryUnaryMultiCallable[_cards_pb2.ListResidencyRequest, _cards_pb2.ListResidencyResponse]
+    ListPeers: _grpc.UnaryUnaryMultiCallable[_cards_pb2.ListPeersRequest, _cards_pb2.ListPeersResponse]
+    """Stores that this one has found, and how far it follows them."""
     GetStoreStatus: _grpc.UnaryUnaryMultiCallable[_cards_pb2.GetStoreStatusRequest, _cards_pb2.StoreStatus]
 
 @_typing.type_check_only
@@ -53,11 +69,27 @@ class CardStoreAsyncStub(CardStoreStub):
     """
     GetCard: _aio.UnaryUnaryMultiCallable[_cards_pb2.GetCardRequest, _cards_pb2.CardRecord]  # type: ignore[assignment]
     ListCards: _aio.UnaryUnaryMultiCallable[_cards_pb2.ListCardsRequest, _cards_pb2.ListCardsResponse]  # type: ignore[assignment]
+    """Pages of the catalogue, narrowed by name, domain, base model or text."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_cards_pb2.SetAliasRequest, _cards_pb2.CardRecord]  # type: ignore[assignment]
+    RollBackAlias: _aio.UnaryUnaryMultiCallable[_cards_pb2.RollBackAliasRequest, _cards_pb2.CardRecord]  # type: ignore[assignment]
+    """Moves an alias to where it pointed before its latest move."""
+    ListAliasMoves: _aio.UnaryUnaryMultiCallable[_cards_pb2.ListAliasMovesRequest, _cards_pb2.ListAliasMovesResponse]  # type: ignore[assignment]
+    DeleteCard: _aio.UnaryUnaryMultiCallable[_cards_pb2.DeleteCardRequest, _cards_pb2.CardRecord]  # type: ignore[assignment]
+    """Takes a card out of service and leaves a tombstone; its digest can't be committed again."""
+    Revoke: _aio.UnaryUnaryMultiCallable[_cards_pb2.RevokeRequest, _cards_pb2.RevokeResponse]  # type: ignore[assignment]
+    """Declares a card, or every card of a key, not to be trusted any more; can't be taken back."""
+    BringCard: _aio.UnaryUnaryMultiCallable[_cards_pb2.BringCardRequest, _cards_pb2.CardRecord]  # type: ignore[assignment]
+    """Returns once the card's bytes are in this store, fetched from a peer where need be."""
     Watch: _aio.UnaryStreamMultiCallable[_cards_pb2.WatchRequest, _cards_pb2.Change]  # type: ignore[assignment]
     """Every change after from_revision, in order, then the changes to come. A heartbeat (no
-    record) every two seconds says that the line is alive.
+    record) every two seconds says that the line is alive. FAILED_PRECONDITION with the kind
+    RevisionTooOldError where the log no longer reaches back so far: list again.
     """
+    ReportResidency: _aio.UnaryUnaryMultiCallable[_cards_pb2.ReportResidencyRequest, _cards_pb2.ReportResidencyResponse]  # type: ignore[assignment]
+    """What a node holds, said by the node whenever it changes and every few seconds."""
+    ListResidency: _aio.UnaryUnaryMultiCallable[_cards_pb2.ListResidencyRequest, _cards_pb2.ListResidencyResponse]  # type: ignore[assignment]
+    ListPeers: _aio.UnaryUnaryMultiCallable[_cards_pb2.ListPeersRequest, _cards_pb2.ListPeersResponse]  # type: ignore[assignment]
+    """Stores that this one has found, and how far it follows them."""
     GetStoreStatus: _aio.UnaryUnaryMultiCallable[_cards_pb2.GetStoreStatusRequest, _cards_pb2.StoreStatus]  # type: ignore[assignment]
 
 class CardStoreServicer(metaclass=_abc_1.ABCMeta):
@@ -83,7 +115,8 @@ class CardStoreServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _cards_pb2.ListCardsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_cards_pb2.ListCardsResponse, _abc.Awaitable[_cards_pb2.ListCardsResponse]]: ...
+    ) -> _typing.Union[_cards_pb2.ListCardsResponse, _abc.Awaitable[_cards_pb2.ListCardsResponse]]:
+        """Pages of the catalogue, narrowed by name, domain, base model or text."""
 
     @_abc_1.abstractmethod
     def SetAlias(
@@ -93,14 +126,77 @@ class CardStoreServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_cards_pb2.CardRecord, _abc.Awaitable[_cards_pb2.CardRecord]]: ...
 
     @_abc_1.abstractmethod
+    def RollBackAlias(
+        self,
+        request: _cards_pb2.RollBackAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.CardRecord, _abc.Awaitable[_cards_pb2.CardRecord]]:
+        """Moves an alias to where it pointed before its latest move."""
+
+    @_abc_1.abstractmethod
+    def ListAliasMoves(
+        self,
+        request: _cards_pb2.ListAliasMovesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.ListAliasMovesResponse, _abc.Awaitable[_cards_pb2.ListAliasMovesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteCard(
+        self,
+        request: _cards_pb2.DeleteCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.CardRecord, _abc.Awaitable[_cards_pb2.CardRecord]]:
+        """Takes a card out of service and leaves a tombstone; its digest can't be committed again."""
+
+    @_abc_1.abstractmethod
+    def Revoke(
+        self,
+        request: _cards_pb2.RevokeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.RevokeResponse, _abc.Awaitable[_cards_pb2.RevokeResponse]]:
+        """Declares a card, or every card of a key, not to be trusted any more; can't be taken back."""
+
+    @_abc_1.abstractmethod
+    def BringCard(
+        self,
+        request: _cards_pb2.BringCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.CardRecord, _abc.Awaitable[_cards_pb2.CardRecord]]:
+        """Returns once the card's bytes are in this store, fetched from a peer where need be."""
+
+    @_abc_1.abstractmethod
     def Watch(
         self,
         request: _cards_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cards_pb2.Change], _abc.AsyncIterator[_cards_pb2.Change]]:
         """Every change after from_revision, in order, then the changes to come. A heartbeat (no
-        record) every two seconds says that the line is alive.
+        record) every two seconds says that the line is alive. FAILED_PRECONDITION with the kind
+        RevisionTooOldError where the log no longer reaches back so far: list again.
         """
+
+    @_abc_1.abstractmethod
+    def ReportResidency(
+        self,
+        request: _cards_pb2.ReportResidencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.ReportResidencyResponse, _abc.Awaitable[_cards_pb2.ReportResidencyResponse]]:
+        """What a node holds, said by the node whenever it changes and every few seconds."""
+
+    @_abc_1.abstractmethod
+    def ListResidency(
+        self,
+        request: _cards_pb2.ListResidencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.ListResidencyResponse, _abc.Awaitable[_cards_pb2.ListResidencyResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListPeers(
+        self,
+        request: _cards_pb2.ListPeersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.ListPeersResponse, _abc.Awaitable[_cards_pb2.ListPeersResponse]]:
+        """Stores that this one has found, and how far it follows them."""
 
     @_abc_1.abstractmethod
     def GetStoreStatus(

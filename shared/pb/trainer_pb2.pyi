@@ -226,8 +226,11 @@ class ProveResult(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     CARD_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_JSON_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
     seconds: _builtins.float
+    signature_json: _builtins.str
+    """DSSE envelope over the card's digest; set when passed"""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRow]: ...
     @_builtins.property
@@ -241,10 +244,11 @@ class ProveResult(_message.Message):
         rows: _abc.Iterable[Global___GateRow] | None = ...,
         card: _types_pb2.Ticket | None = ...,
         seconds: _builtins.float = ...,
+        signature_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "passed", b"passed", "rows", b"rows", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "passed", b"passed", "rows", b"rows", "seconds", b"seconds", "signature_json", b"signature_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,14 @@ class ChangeKind(enum.Enum):
     """An alias points to this card now."""
 
 
+class CardState(enum.Enum):
+    """Whether a card may be used."""
+
+    ACTIVE = "active"
+    DELETED = "deleted"
+    REVOKED = "revoked"
+
+
 @dataclasses.dataclass(frozen=True)
 class CardRecord:
     """One version of a card in the store's catalogue."""
@@ -65,6 +73,15 @@ class CardRecord:
     aliases: tuple[str, ...]
     manifest_json: str
     """See `shared.cards.manifest`."""
+    signature_json: str = ""
+    """DSSE envelope over the digest; empty where the card is not signed."""
+    tenants: tuple[str, ...] = ()
+    """Who may see it; empty: everybody."""
+    state: CardState = CardState.ACTIVE
+    origin: str = ""
+    """Id of the store where it was committed first."""
+    remote: bool = False
+    """The store knows it from a peer; its bytes come with `BringCard`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +210,13 @@ class StoreFollower:
         return Change(kind, message.revision, card_record(message.card), message.alias)
 
 
+_STATES = {
+    cards_pb2.ACTIVE: CardState.ACTIVE,
+    cards_pb2.DELETED: CardState.DELETED,
+    cards_pb2.REVOKED: CardState.REVOKED,
+}
+
+
 def card_record(message: cards_pb2.CardRecord) -> CardRecord:
     """The dataclass of a protobuf record."""
     return CardRecord(
@@ -206,4 +230,9 @@ def card_record(message: cards_pb2.CardRecord) -> CardRecord:
         created_at_ms=message.created_at_ms,
         aliases=tuple(message.aliases),
         manifest_json=message.manifest_json,
+        signature_json=message.signature_json,
+        tenants=tuple(message.tenants),
+        state=_STATES.get(message.state, CardState.ACTIVE),
+        origin=message.origin,
+        remote=message.remote,
     )
