@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+import statistics
 import tempfile
 from typing import Any
 
@@ -25,6 +26,9 @@ _ROUNDS = 15
 _NAME = "card"
 _TELLING = 0.2
 """Size of the weights that makes every version say something else."""
+_ENDLESS, _ENDLESS_TOKENS = 0.3, 48
+"""Size of the weights that makes answers go on to the limit, and that limit: what ends after three
+tokens would measure the reading of prompts."""
 
 
 def swap_under_load(base: bases.BaseModel) -> list[results.Row]:
@@ -114,48 +118,51 @@ def _answers_alone(base: bases.BaseModel, made: list[shapes.Card]) -> dict[tuple
 def tokens_per_second(base: bases.BaseModel, batch: int) -> results.Row:
     """Of `batch` answers at once, by the engine and by `generate` of transformers with PEFT."""
     with tempfile.TemporaryDirectory() as folder:
-        made = shapes.make_cards(base.model, 1, pathlib.Path(folder))
+        made = shapes.make_cards(base.model, 1, pathlib.Path(folder), size=_ENDLESS)
         peer: Any = shapes.with_peft(shapes.twin(base.model), made)
         ids = torch.tensor([base.prompt_ids(_question(0))] * batch)
         engine = engines.ArrowEngine(
-            base, config.Inference(max_new_tokens=_TOKENS, threads=torch.get_num_threads())
+            base, config.Inference(max_new_tokens=_ENDLESS_TOKENS, threads=torch.get_num_threads())
         )
-        tokens = [0, 0]
 
         async def ours() -> None:
             found = await asyncio.gather(
                 *[engine.generate(_question(0), _key(made[0])) for _ in range(batch)]
             )
-            tokens[0] = sum(one.new_tokens for one in found)
+            _check_lengths([one.new_tokens for one in found])
 
         def theirs() -> None:
             out = peer.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                max_new_tokens=_TOKENS,
+                max_new_tokens=_ENDLESS_TOKENS,
                 do_sample=False,
                 pad_token_id=base.tokenizer.eos_token_id,
             )
-            ends = out[:, ids.shape[1] :] == base.tokenizer.eos_token_id
-            lengths = torch.where(ends.any(1), ends.int().argmax(1), ends.shape[1])
-            tokens[1] = int(lengths.sum())
+            _check_lengths([out.shape[1] - ids.shape[1]])
 
         loop = asyncio.new_event_loop()
         engine.start()
         loop.run_until_complete(engine.load_lora(made[0].file, _key(made[0])))
-        took = timing.medians(_ROUNDS, lambda: loop.run_until_complete(ours()), theirs)
+        taken = timing.in_turn(_ROUNDS, lambda: loop.run_until_complete(ours()), theirs)
         loop.run_until_complete(_emptied(engine, _key(made[0])))
         loop.close()
-    speeds = [count / (ms / 1000) for count, ms in zip(tokens, took, strict=True)]
+    mine, other = (batch * _ENDLESS_TOKENS * 1000 / statistics.median(one) for one in taken)
     return results.Row(
         f"tokens_per_s_b{batch}",
-        speeds[0],
+        mine,
         "tokens/s",
         peer="transformers.generate with peft",
-        peer_value=speeds[1],
-        ratio=speeds[0] / speeds[1],
+        peer_value=other,
+        ratio=statistics.median(b / a for a, b in zip(*taken, strict=True)),
         least_ratio=1.0,
+        note=f"answers of {_ENDLESS_TOKENS} tokens, their prompts included",
     )
+
+
+def _check_lengths(lengths: list[int]) -> None:
+    if set(lengths) != {_ENDLESS_TOKENS}:
+        raise RuntimeError(f"answers of {lengths} tokens instead of {_ENDLESS_TOKENS} each")
 
 
 async def _emptied(engine: engines.ArrowEngine, key: str) -> None:
