@@ -47,7 +47,7 @@ def one_product(size: int, rows: int) -> dict[str, float]:
         return step
 
     flat = x.view(-1, size)
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "a product a layer (used)": with_lows(lambda: tuple(flat.mm(a) for a in a_G_I_R)),
         "one batched product": with_lows(
             lambda: torch.bmm(flat.expand(_SHARING, -1, -1), a_G_I_R).unbind(0)

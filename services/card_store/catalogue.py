@@ -1,43 +1,52 @@
-"""The catalogue: which cards and datasets are committed, where aliases point, what changed when.
+"""The catalogue: which cards and datasets are committed and what changed when.
 
 Every mutation is one transaction and safe to repeat. Calls block on the database: use a thread.
-Knows nothing of files; `store` brings both together.
+Knows nothing of files; `store` brings both together. Where aliases point is `aliases`' business,
+what leaves is `retirement`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from services.card_store import records, rows, schema
+from services.card_store import aliases, database, listing, records, retirement, rows, schema
 from shared import errors
 from shared.cards import manifest as manifests
 
-_CARDS, _ALIASES, _LOG = rows.CARDS, rows.ALIASES, rows.LOG
+_CARDS, _LOG = rows.CARDS, rows.LOG
 
 
 class Catalogue:
     """One open catalogue."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        """Takes an engine of `schema.open_database` or `schema.open_read_only`."""
-        self._engine = engine
-        self._writing_engine = schema.writing(engine)
+    def __init__(
+        self,
+        engine: sa.Engine,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """Takes an engine of `schema.open_database` or `schema.open_read_only`, and the time."""
+        self._database = database.Database(engine)
+        self._clock_ms = clock_ms
+        self.aliases = aliases.Aliases(self._database, clock_ms)
+        """Where aliases point."""
+        self.retirement = retirement.Retirement(self._database, clock_ms)
+        """What takes cards out of service."""
 
     def migrate(self) -> None:
         """Brings the tables up to date; only the control plane does this."""
-        schema.migrate(self._engine)
+        schema.migrate(self._database.engine)
 
     def close(self) -> None:
         """Closes every connection."""
-        self._engine.dispose()
+        self._database.close()
 
     def store_id(self) -> str:
         """The store's identity, made with its catalogue."""
-        with self._read() as connection:
+        with self._database.read() as connection:
             return str(connection.scalar(sa.select(schema.STORE.c.store_id)))
 
     def add_card(self, card: records.CardRecord) -> records.Commit:
@@ -48,30 +57,71 @@ class Catalogue:
 
         Raises:
             errors.AlreadyExistsError: the name has that version with another digest.
+            errors.PreconditionError: this card was deleted or revoked before.
+            errors.UntrustedError: the key that signed it is revoked.
         """
-        with self._write() as connection:
-            known = rows.commit_of(connection, card.digest)
-            if known is not None:
-                return known
-            rows.check_version_is_free(connection, card.name, card.version)
-            values = {column.name: getattr(card, column.name) for column in _CARDS.columns}
-            connection.execute(_CARDS.insert().values(values))
-            rows.point(connection, card.name, records.LATEST, card.digest)
-            revision = rows.log(connection, records.ChangeKind.CARD_PUBLISHED, card.digest)
-            return records.Commit(revision, True, rows.card(connection, card.digest))
+        return self._add(card, latest=True)
 
-    def check_version_is_free(self, name: str, version: str) -> None:
+    def add_mirrored(self, card: records.CardRecord) -> records.Commit:
+        """Puts a peer's card on record; `latest` moves only to a higher semantic version.
+
+        Args:
+            card: with its origin; `remote` where its bytes are not here.
+
+        Raises:
+            errors.SkillmeshError: as `add_card`.
+        """
+        return self._add(card, latest=False)
+
+    def arrived(self, digest: str) -> records.CardRecord:
+        """Notes that the bytes of a remote card are here now.
+
+        Raises:
+            errors.NotFoundError: there is no such card.
+        """
+        with self._database.write() as connection:
+            here = _CARDS.c.digest == digest
+            connection.execute(_CARDS.update().where(here).values(remote=False))
+            record = rows.card(connection, digest)
+        if record is None:
+            raise errors.NotFoundError(f"the card store knows no card with digest {digest}")
+        return record
+
+    def check_acceptable(self, name: str, version: str, digest: str) -> None:
         """Raises what `add_card` would, before any work is done for a card.
 
         Raises:
-            errors.AlreadyExistsError: the name has that version.
+            errors.AlreadyExistsError: the name has that version with another digest.
+            errors.PreconditionError: this card was deleted or revoked before.
         """
-        with self._read() as connection:
-            rows.check_version_is_free(connection, name, version)
+        with self._database.read() as connection:
+            rows.check_active(rows.card(connection, digest))
+            rows.check_version_is_free(connection, name, version, digest)
+
+    def _add(self, card: records.CardRecord, latest: bool) -> records.Commit:
+        with self._database.write() as connection:
+            known = rows.commit_of(connection, card.digest)
+            if known is not None:
+                rows.check_active(known.record)
+                return known
+            rows.check_version_is_free(connection, card.name, card.version, card.digest)
+            if card.signer and retirement.is_revoked(connection, card.signer):
+                raise errors.UntrustedError(
+                    f"card {card.name}: the key {card.signer} that signed it is revoked; sign it "
+                    "with another key"
+                )
+            connection.execute(_CARDS.insert().values(rows.of_record(card)))
+            listing.remember_words(connection, card)
+            now_ms = self._clock_ms()
+            kind = records.ChangeKind.CARD_PUBLISHED
+            revision = rows.log(connection, kind, card.digest, at_ms=now_ms)
+            if latest or rows.is_newest(connection, card):
+                rows.point(connection, card.name, records.LATEST, card.digest, revision, now_ms)
+            return records.Commit(revision, True, rows.card(connection, card.digest))
 
     def add_dataset(self, digest: str, size_bytes: int, created_at_ms: int) -> records.Commit:
         """Puts a dataset on record."""
-        with self._write() as connection:
+        with self._database.write() as connection:
             known = rows.holds(connection, schema.DATASETS, digest)
             if not known:
                 row = {"digest": digest, "size_bytes": size_bytes, "created_at_ms": created_at_ms}
@@ -79,30 +129,40 @@ class Catalogue:
             return records.Commit(rows.head(connection), not known)
 
     def find_card_commit(self, digest: str) -> records.Commit | None:
-        """The commit of a card, if there was one."""
-        with self._read() as connection:
-            return rows.commit_of(connection, digest)
+        """The commit of a card, if there was one.
+
+        Raises:
+            errors.PreconditionError: it was deleted or revoked since.
+        """
+        with self._database.read() as connection:
+            found = rows.commit_of(connection, digest)
+        if found is not None:
+            rows.check_active(found.record)
+        return found
 
     def find_dataset_commit(self, digest: str) -> records.Commit | None:
         """The commit of a dataset, if there was one."""
-        with self._read() as connection:
+        with self._database.read() as connection:
             if not rows.holds(connection, schema.DATASETS, digest):
                 return None
             return records.Commit(rows.head(connection), False)
 
     def holds(self, digest: str) -> bool:
-        """Whether a card or dataset with this digest is committed."""
-        with self._read() as connection:
-            return any(rows.holds(connection, t, digest) for t in (_CARDS, schema.DATASETS))
+        """Whether an active card or a dataset with this digest is committed and here."""
+        with self._database.read() as connection:
+            card = rows.card(connection, digest)
+            if card is not None:
+                return card.state is records.CardState.ACTIVE and not card.remote
+            return rows.holds(connection, schema.DATASETS, digest)
 
     def get(self, reference: str) -> records.CardRecord:
-        """The card behind `name`, `name@digest`, `name@alias` or a bare digest.
+        """The card behind `name`, `name@digest`, `name@alias` or a bare digest, in any state.
 
         Raises:
             errors.InvalidInputError: the reference has another form.
             errors.NotFoundError: nothing is known by it.
         """
-        with self._read() as connection:
+        with self._database.read() as connection:
             # Names end at 63 characters, so that a digest is never one.
             if manifests.is_digest(reference):
                 name, digest = None, reference
@@ -116,76 +176,59 @@ class Catalogue:
             raise errors.NotFoundError(f"the card store knows no card {reference!r}")
         return record
 
-    def list_cards(self, all_versions: bool) -> records.Listing:
-        """Cards by name: those that `latest` points to, or every version, newest first."""
-        query = sa.select(_CARDS)
-        if not all_versions:
-            is_latest = sa.and_(
-                _ALIASES.c.digest == _CARDS.c.digest, _ALIASES.c.alias == records.LATEST
-            )
-            query = query.join(_ALIASES, is_latest)
-        query = query.order_by(_CARDS.c.name, _CARDS.c.created_at_ms.desc(), _CARDS.c.digest)
-        with self._read() as connection:
-            found = connection.execute(query).all()
-            pointing = rows.aliases_by_digest(connection, None)
-            cards = tuple(rows.to_record(row, pointing.get(row.digest, ())) for row in found)
-            return records.Listing(cards, rows.head(connection))
-
-    def set_alias(
-        self, name: str, alias: str, digest: str, idempotency_key: str = ""
-    ) -> records.AliasMove:
-        """Points an alias of a card's name to one of its digests.
-
-        Args:
-            name: the card's name.
-            alias: such as `production`; lower-case letters, digits and dashes.
-            digest: a committed card of that name.
-            idempotency_key: a request that comes again under its key moves nothing, even if
-                somebody moved the alias elsewhere meanwhile; empty for none.
+    def list_cards(self, query: records.Query = records.Query()) -> records.Listing:  # noqa: B008
+        """Active cards by name, versions newest first; see `records.Query`.
 
         Raises:
-            errors.InvalidInputError: the alias is malformed.
-            errors.NotFoundError: the name has no such card.
-            errors.AlreadyExistsError: the key belongs to another request.
+            errors.InvalidInputError: the page token is not one of this store.
         """
-        if not re.fullmatch(manifests.NAME_PATTERN, alias):
-            raise errors.InvalidInputError(
-                f"alias {alias!r}: expected 1 to 63 lower-case letters, digits and dashes"
-            )
-        with self._write() as connection:
-            record = rows.card(connection, digest)
-            if record is None or record.name != name:
-                raise errors.NotFoundError(f"the card store knows no card {name}@{digest}")
-            earlier = rows.find_key(connection, idempotency_key, (name, alias, digest))
-            if earlier is not None:
-                return records.AliasMove(record, earlier, False)
-            if rows.target(connection, name, alias) == digest:
-                return records.AliasMove(record, rows.head(connection), False)
-            rows.point(connection, name, alias, digest)
-            kind = records.ChangeKind.ALIAS_MOVED
-            revision = rows.log(connection, kind, digest, alias, idempotency_key)
-            moved = rows.card(connection, digest)
-            assert moved is not None
-            return records.AliasMove(moved, revision, True)
+        with self._database.read() as connection:
+            return listing.page(connection, query)
 
     def changes_after(self, revision: int, limit: int) -> list[records.Change]:
-        """The next lines of the revision log, oldest first."""
+        """The next lines of the revision log, oldest first.
+
+        Raises:
+            errors.RevisionTooOldError: lines after that revision are gone.
+        """
         lines = sa.select(_LOG).where(_LOG.c.revision > revision)
         lines = lines.order_by(_LOG.c.revision).limit(limit)
-        with self._read() as connection:
+        with self._database.read() as connection:
+            oldest = rows.compacted_to(connection)
+            if revision < oldest:
+                raise errors.RevisionTooOldError(
+                    f"revision {revision} is too old: the log begins after {oldest}; list the "
+                    "cards and watch from the revision of that listing"
+                )
             found = connection.execute(lines).all()
-            digests = {line.digest for line in found}
+            digests = {line.digest for line in found if line.digest is not None}
             cards = rows.cards_by_digest(connection, digests)
         return [
             records.Change(
-                records.ChangeKind(line.kind), line.revision, cards[line.digest], line.alias
+                records.ChangeKind(line.kind),
+                line.revision,
+                cards.get(line.digest),
+                line.alias,
+                line.key_id,
             )
             for line in found
         ]
 
+    def compact(self, keep_lines: int) -> int:
+        """Drops all but the newest lines of the revision log.
+
+        Returns:
+            The revision that a watch can begin from at the earliest.
+        """
+        with self._database.write() as connection:
+            oldest = max(rows.compacted_to(connection), rows.head(connection) - keep_lines)
+            connection.execute(_LOG.delete().where(_LOG.c.revision <= oldest))
+            connection.execute(schema.STORE.update().values(compacted_to=oldest))
+            return oldest
+
     def totals(self) -> records.Totals:
         """Counts, bytes and the newest revision."""
-        with self._read() as connection:
+        with self._database.read() as connection:
             counts = [
                 connection.execute(
                     sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(t.c.size_bytes), 0))
@@ -194,28 +237,29 @@ class Catalogue:
                 for t in (_CARDS, schema.DATASETS)
             ]  # fmt: skip
             size_bytes = int(counts[0][1]) + int(counts[1][1])
-            return records.Totals(rows.head(connection), counts[0][0], counts[1][0], size_bytes)
+            return records.Totals(
+                rows.head(connection),
+                counts[0][0],
+                counts[1][0],
+                size_bytes,
+                rows.compacted_to(connection),
+            )
 
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        with _typed_errors(), self._engine.begin() as connection:
-            yield connection
+    def peers(self) -> dict[str, records.PeerCursor]:
+        """How far each peer was followed, by its store's id."""
+        with self._database.read() as connection:
+            found = connection.execute(sa.select(schema.PEERS)).all()
+        return {row.store_id: records.PeerCursor(row.control, row.revision) for row in found}
 
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        with _typed_errors(), self._writing_engine.begin() as connection:
-            yield connection
+    def remember_peer(self, store_id: str, cursor: records.PeerCursor) -> None:
+        """Keeps how far a peer was followed, for the next start."""
+        values = {"store_id": store_id, **dataclasses.asdict(cursor)}
+        with self._database.write() as connection:
+            connection.execute(schema.PEERS.delete().where(schema.PEERS.c.store_id == store_id))
+            connection.execute(schema.PEERS.insert().values(values))
 
-
-@contextlib.contextmanager
-def _typed_errors() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
-        # What the caller did wrong was checked before: here another writer came first, the disk
-        # is full, the database is away or not made yet, and each of these can pass.
-        reason = getattr(error, "orig", None) or error
-        raise errors.UnavailableError(
-            f"the card store's catalogue can't be used now: {reason}; is the control process "
-            "running and is there space on the disk? Try again"
-        ) from error
+    def known(self, digests: Sequence[str]) -> set[str]:
+        """Those of the digests that are on record, in any state."""
+        with self._database.read() as connection:
+            query = sa.select(_CARDS.c.digest).where(_CARDS.c.digest.in_(list(digests)))
+            return set(connection.scalars(query))

@@ -28,6 +28,7 @@ from shared.rpc import server as rpc_server
 
 _log = structlog.get_logger(__name__)
 _GRACE_S = 3.0
+_PAGE_CARDS = 200
 
 
 class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
@@ -102,9 +103,18 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         """Every committed card, all versions; criteria may be a card's name."""
         with _flight_errors("list_flights"):
             name = criteria.decode(errors="replace")
-            for card in self._cards.list_cards(all_versions=True).cards:
-                if name in ("", card.name):
-                    yield _info(card)
+            token = ""
+            while True:
+                query = records.Query(
+                    all_versions=True, name=name, page_size=_PAGE_CARDS, page_token=token
+                )
+                page = self._cards.list_cards(query)
+                for card in page.cards:
+                    if not card.remote:
+                        yield _info(card)
+                token = page.next_page_token
+                if not token:
+                    return
 
     def get_flight_info(
         self,

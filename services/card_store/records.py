@@ -42,6 +42,8 @@ class CardRecord:
     """Aliases that point to this very digest now, sorted."""
     signature_json: str = ""
     """DSSE envelope over the digest; empty where the card is not signed."""
+    signer: str = ""
+    """Id of the key that signed it."""
     tenants: tuple[str, ...] = ()
     """Who may see it, sorted; empty: everybody."""
     state: CardState = CardState.ACTIVE
@@ -60,6 +62,10 @@ class ChangeKind(enum.Enum):
     """A card was committed and took the alias `latest` of its name."""
     ALIAS_MOVED = "ALIAS_MOVED"
     """An alias points to another card than before."""
+    CARD_DELETED = "CARD_DELETED"
+    CARD_REVOKED = "CARD_REVOKED"
+    KEY_REVOKED = "KEY_REVOKED"
+    """Of no single card; CARD_REVOKED follows for each card of the key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Change:
     """The card as it stands when the change is read, aliases included."""
     alias: str = ""
     """The alias that moved."""
+    key_id: str = ""
+    """The key that was revoked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +108,68 @@ class AliasMove:
 
 
 @dataclasses.dataclass(frozen=True)
+class PastMove:
+    """One line of an alias's history."""
+
+    revision: int
+    digest: str
+    at_ms: int
+    """Unix time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retired:
+    """What a deletion or revocation led to."""
+
+    revision: int
+    digests: tuple[str, ...]
+    """The cards that are out of service by it."""
+    changes: tuple[Change, ...]
+    """Every line that it left in the log, in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """Which cards a listing is to have."""
+
+    all_versions: bool = False
+    """Otherwise only those that `latest` points to."""
+    page_size: int = 0
+    """0: everything."""
+    page_token: str = ""
+    """Where the page before ended."""
+    text: str = ""
+    """Words that name, domain, description or example questions must have."""
+    name: str = ""
+    domain: str = ""
+    base_fingerprint: str = ""
+    tenants: frozenset[str] | None = None
+    """Whose cards besides everybody's; None: all."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Listing:
     """Cards as of one revision."""
 
     cards: tuple[CardRecord, ...]
     revision: int
     """Watching from here misses nothing and repeats nothing."""
+    next_page_token: str = ""
+    """Empty: this was the last page."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeResidency:
+    """What one node said that it holds."""
+
+    node_id: str
+    base_fingerprint: str
+    revision: int
+    """The last that it has applied."""
+    digests: tuple[str, ...]
+    """Of the cards that requests may choose there."""
+    reported_at_ms: int
+    """Unix time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +181,18 @@ class Totals:
     datasets: int
     size_bytes: int
     """Of all committed files."""
+    oldest_revision: int = 0
+    """A watch can begin here or later."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerCursor:
+    """How far a peer was followed."""
+
+    control: str
+    """`host:port` of its control plane."""
+    revision: int
+    """Of its log, the last that was mirrored."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,8 @@ STORE = sa.Table(
     "store",
     METADATA,
     sa.Column("store_id", sa.String(32), primary_key=True),
+    # Lines of the revision log up to here are gone.
+    sa.Column("compacted_to", sa.BigInteger, nullable=False, server_default="0"),
 )
 CARDS = sa.Table(
     "cards",
@@ -34,7 +36,17 @@ CARDS = sa.Table(
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     sa.Column("manifest_json", sa.Text, nullable=False),
+    sa.Column("signature_json", sa.Text, nullable=False, server_default=""),
+    # Id of the key that signed it.
+    sa.Column("signer", sa.String(64), nullable=False, server_default="", index=True),
+    # `|one|two|`: whole names can be looked for. Empty: everybody.
+    sa.Column("tenants", sa.Text, nullable=False, server_default=""),
+    sa.Column("state", sa.String(16), nullable=False, server_default="ACTIVE"),
+    sa.Column("origin", sa.String(32), nullable=False, server_default=""),
+    sa.Column("remote", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("name", "version", name="one_digest_per_version"),
+    sa.Index("ix_cards_listing", "name", "created_at_ms", "digest"),
+    sa.Index("ix_cards_domain", "domain"),
 )
 DATASETS = sa.Table(
     "datasets",
@@ -60,12 +72,44 @@ REVISIONS = sa.Table(
         autoincrement=True,
     ),
     sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("digest", sa.String(64), sa.ForeignKey("cards.digest"), nullable=False, index=True),
+    # The revocation of a key concerns no single card.
+    sa.Column("digest", sa.String(64), sa.ForeignKey("cards.digest"), index=True),
     sa.Column("alias", sa.String(63), nullable=False),
     sa.Column("idempotency_key", sa.String(255), unique=True),
+    sa.Column("key_id", sa.String(64), nullable=False, server_default=""),
+    sa.Column("at_ms", sa.BigInteger, nullable=False, server_default="0"),
     # A revision number must never come back, even after the newest line was deleted by hand.
     sqlite_autoincrement=True,
 )
+ALIAS_MOVES = sa.Table(
+    "alias_moves",
+    METADATA,
+    sa.Column("revision", sa.BigInteger, primary_key=True),
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("alias", sa.String(63), primary_key=True),
+    sa.Column("digest", sa.String(64), sa.ForeignKey("cards.digest"), nullable=False),
+    # The move that a rollback went back to; a move of its own stands for itself.
+    sa.Column("stands_for", sa.BigInteger, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Index("ix_alias_moves_alias", "name", "alias", "revision"),
+)
+REVOKED_KEYS = sa.Table(
+    "revoked_keys",
+    METADATA,
+    sa.Column("key_id", sa.String(64), primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+)
+PEERS = sa.Table(
+    "peers",
+    METADATA,
+    sa.Column("store_id", sa.String(32), primary_key=True),
+    # Of its log, the last that was mirrored.
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("control", sa.Text, nullable=False),
+)
+WORDS = sa.table("card_words", sa.column("digest"), sa.column("words"))
+"""SQLite's own index of words (FTS5); other databases search the cards' texts."""
 
 _BUSY_S = 10.0
 _MIGRATIONS = pathlib.Path(__file__).parent / "migrations"

@@ -15,6 +15,7 @@ from services.card_store import (
     blobs,
     catalogue,
     processes,
+    residency,
     revisions,
     schema,
     service,
@@ -50,11 +51,11 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
             files,
             cards,
             feed,
-            clock_ms=lambda: time.time_ns() // 1_000_000,
+            clock_ms=_clock_ms,
             flight_address=lambda: processes.flight_address(settings),
         )
         stack.push_async_callback(asyncio.to_thread, card_store.close)
-        servicer = service.CardStoreService(card_store)
+        servicer = service.CardStoreService(card_store, residency.Residency(_clock_ms))
 
         def add(grpc_server: grpc.aio.Server) -> str:
             cards_pb2_grpc.add_CardStoreServicer_to_server(servicer, grpc_server)
@@ -69,6 +70,10 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         await _announce(settings, store_id, server.port, stack)
         _log.info("control plane listens", port=server.port, store=store_id)
         yield server.port
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 async def _announce(

@@ -6,29 +6,40 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from services.card_store import records, store
+from services.card_store import records, residency, store
+from shared import errors
 from shared.pb import cards_pb2, cards_pb2_grpc
 
 _KINDS = {
     records.ChangeKind.HEARTBEAT: cards_pb2.HEARTBEAT,
     records.ChangeKind.CARD_PUBLISHED: cards_pb2.CARD_PUBLISHED,
     records.ChangeKind.ALIAS_MOVED: cards_pb2.ALIAS_MOVED,
+    records.ChangeKind.CARD_DELETED: cards_pb2.CARD_DELETED,
+    records.ChangeKind.CARD_REVOKED: cards_pb2.CARD_REVOKED,
+    records.ChangeKind.KEY_REVOKED: cards_pb2.KEY_REVOKED,
+}
+_STATES = {
+    records.CardState.ACTIVE: cards_pb2.ACTIVE,
+    records.CardState.DELETED: cards_pb2.DELETED,
+    records.CardState.REVOKED: cards_pb2.REVOKED,
 }
 
 
 class CardStoreService(cards_pb2_grpc.CardStoreServicer):
     """The control plane's servicer."""
 
-    def __init__(self, card_store: store.CardStore) -> None:
-        """Takes the store."""
-        self._store = card_store
+    def __init__(self, card_store: store.CardStore, nodes: residency.Residency) -> None:
+        """Takes the store and what nodes hold."""
+        self._store, self._nodes = card_store, nodes
 
     async def Commit(
         self, request: cards_pb2.CommitRequest, context: Any
     ) -> cards_pb2.CommitResponse:
         """Makes an upload part of the catalogue; the digest makes it idempotent."""
         ticket = request.ticket
-        commit = await self._store.commit(ticket.kind, ticket.digest, ticket.size_bytes)
+        commit = await self._store.commit(
+            ticket.kind, ticket.digest, ticket.size_bytes, request.signature_json, request.tenants
+        )
         return cards_pb2.CommitResponse(
             record=None if commit.record is None else _record(commit.record),
             revision=commit.revision,
@@ -44,10 +55,21 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
     async def ListCards(
         self, request: cards_pb2.ListCardsRequest, context: Any
     ) -> cards_pb2.ListCardsResponse:
-        """Lists cards."""
-        listing = await self._store.list_cards(request.all_versions)
+        """Lists cards, page by page where a page size is given."""
+        query = records.Query(
+            all_versions=request.all_versions,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            text=request.text,
+            name=request.name,
+            domain=request.domain,
+            base_fingerprint=request.base_fingerprint,
+        )
+        listing = await self._store.list_cards(query)
         return cards_pb2.ListCardsResponse(
-            cards=[_record(card) for card in listing.cards], revision=listing.revision
+            cards=[_record(card) for card in listing.cards],
+            revision=listing.revision,
+            next_page_token=listing.next_page_token,
         )
 
     async def SetAlias(
@@ -60,6 +82,94 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
             )
         )
 
+    async def RollBackAlias(
+        self, request: cards_pb2.RollBackAliasRequest, context: Any
+    ) -> cards_pb2.CardRecord:
+        """Moves an alias back."""
+        return _record(
+            await self._store.roll_back(request.name, request.alias, request.idempotency_key)
+        )
+
+    async def ListAliasMoves(
+        self, request: cards_pb2.ListAliasMovesRequest, context: Any
+    ) -> cards_pb2.ListAliasMovesResponse:
+        """Tells an alias's history."""
+        moves = await self._store.alias_moves(request.name, request.alias)
+        return cards_pb2.ListAliasMovesResponse(
+            moves=[
+                cards_pb2.AliasMove(
+                    revision=move.revision, digest=move.digest, moved_at_ms=move.at_ms
+                )
+                for move in moves
+            ]
+        )
+
+    async def DeleteCard(
+        self, request: cards_pb2.DeleteCardRequest, context: Any
+    ) -> cards_pb2.CardRecord:
+        """Takes a card out of service."""
+        await self._store.delete(request.digest)
+        return _record(await self._store.get(request.digest))
+
+    async def Revoke(
+        self, request: cards_pb2.RevokeRequest, context: Any
+    ) -> cards_pb2.RevokeResponse:
+        """Declares a card or a key not to be trusted any more."""
+        if request.digest:
+            retired = await self._store.revoke_card(request.digest)
+        else:
+            retired = await self._store.revoke_key(request.key_id, request.reason)
+        return cards_pb2.RevokeResponse(revision=retired.revision, digests=retired.digests)
+
+    async def BringCard(
+        self, request: cards_pb2.BringCardRequest, context: Any
+    ) -> cards_pb2.CardRecord:
+        """Returns a card whose bytes are here."""
+        record = await self._store.get(request.digest)
+        if record.remote:
+            raise errors.PreconditionError(
+                f"card {record.name}@{record.digest} is at a peer, and this store follows none"
+            )
+        return _record(record)
+
+    async def ReportResidency(
+        self, request: cards_pb2.ReportResidencyRequest, context: Any
+    ) -> cards_pb2.ReportResidencyResponse:
+        """Takes what a node holds."""
+        self._nodes.report(
+            records.NodeResidency(
+                node_id=request.node_id,
+                base_fingerprint=request.base_fingerprint,
+                revision=request.revision,
+                digests=tuple(request.digests),
+                reported_at_ms=0,
+            )
+        )
+        return cards_pb2.ReportResidencyResponse()
+
+    async def ListResidency(
+        self, request: cards_pb2.ListResidencyRequest, context: Any
+    ) -> cards_pb2.ListResidencyResponse:
+        """Tells what nodes hold."""
+        return cards_pb2.ListResidencyResponse(
+            nodes=[
+                cards_pb2.NodeResidency(
+                    node_id=node.node_id,
+                    base_fingerprint=node.base_fingerprint,
+                    revision=node.revision,
+                    digests=node.digests,
+                    reported_at_ms=node.reported_at_ms,
+                )
+                for node in self._nodes.nodes(request.digest)
+            ]
+        )
+
+    async def ListPeers(
+        self, request: cards_pb2.ListPeersRequest, context: Any
+    ) -> cards_pb2.ListPeersResponse:
+        """Tells which stores this one follows."""
+        return cards_pb2.ListPeersResponse()
+
     async def Watch(
         self, request: cards_pb2.WatchRequest, context: Any
     ) -> AsyncIterator[cards_pb2.Change]:
@@ -71,6 +181,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
                     revision=change.revision,
                     card=None if change.card is None else _record(change.card),
                     alias=change.alias,
+                    key_id=change.key_id,
                 )
 
     async def GetStoreStatus(
@@ -86,6 +197,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
             bytes=status.totals.size_bytes,
             flight_address=status.flight_address,
             watchers=status.watchers,
+            oldest_revision=status.totals.oldest_revision,
         )
 
 
@@ -101,4 +213,9 @@ def _record(card: records.CardRecord) -> cards_pb2.CardRecord:
         created_at_ms=card.created_at_ms,
         aliases=card.aliases,
         manifest_json=card.manifest_json,
+        signature_json=card.signature_json,
+        tenants=card.tenants,
+        state=_STATES[card.state],
+        origin=card.origin,
+        remote=card.remote,
     )

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import pathlib
-from collections.abc import AsyncGenerator, Callable
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, TypeVar
 
 import pyarrow as pa
@@ -24,9 +26,20 @@ from shared.flight import datasets
 
 T = TypeVar("T")
 
+Verify = Callable[[records.CardRecord], str]
+"""Returns the id of the key that signed a card, empty for an unsigned one that is accepted.
+
+Raises:
+    errors.UntrustedError: the card must not be published.
+"""
 Kind = Literal["card", "dataset"]
 KINDS: tuple[Kind, ...] = ("card", "dataset")
-_HOPELESS = (errors.CardFormatError, errors.AlreadyExistsError, errors.IntegrityError)
+_HOPELESS = (
+    errors.CardFormatError,
+    errors.AlreadyExistsError,
+    errors.IntegrityError,
+    errors.PreconditionError,
+)
 """After these the same upload can never be committed."""
 
 
@@ -40,6 +53,7 @@ class CardStore:
         feed: revisions.RevisionFeed,
         clock_ms: Callable[[], int],
         flight_address: Callable[[], str],
+        verify: Verify | None = None,
     ) -> None:
         """Takes everything that it works on.
 
@@ -49,13 +63,22 @@ class CardStore:
             feed: told about every change.
             clock_ms: Unix time in milliseconds.
             flight_address: where the data plane listens now.
+            verify: looks at the signature of every card before it is published; None accepts all.
         """
         self._files, self._cards, self._feed = files, cards, feed
+        self._verify = verify or (lambda record: "")
         self._clock_ms, self._flight_address = clock_ms, flight_address
         # One thread for all that writes: changes reach the feed in the order of the log.
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "card-store-writer")
 
-    async def commit(self, kind: str, digest: str, size_bytes: int = 0) -> records.Commit:
+    async def commit(
+        self,
+        kind: str,
+        digest: str,
+        size_bytes: int = 0,
+        signature_json: str = "",
+        tenants: Sequence[str] = (),
+    ) -> records.Commit:
         """Makes an uploaded file part of the store.
 
         The digest is the idempotency key: a second commit returns the first.
@@ -64,9 +87,14 @@ class CardStore:
             kind: `card` or `dataset`.
             digest: SHA-256 of the uploaded file in lower-case hex.
             size_bytes: its size, checked where it is not 0.
+            signature_json: DSSE envelope over a card's digest.
+            tenants: who may see a card; empty: everybody.
 
         Raises:
-            errors.InvalidInputError: kind, digest, or the file's content (CardFormatError).
+            errors.InvalidInputError: kind, digest, a tenant's name, or the file's content
+                (CardFormatError).
+            errors.UntrustedError: the card's signature is not one to trust.
+            errors.PreconditionError: the card was deleted or revoked before.
             errors.NotFoundError: nothing was uploaded with that digest.
             errors.IntegrityError: the file's size or digest is another.
             errors.AlreadyExistsError: the card's name has that version with another digest.
@@ -79,31 +107,56 @@ class CardStore:
             )
         if kind == "dataset":
             return await self._write(lambda: self._commit_dataset(digest, size_bytes))
+        for tenant in tenants:
+            if not re.fullmatch(manifests.NAME_PATTERN, tenant):
+                raise errors.InvalidInputError(
+                    f"tenant {tenant[:80]!r}: expected 1 to 63 lower-case letters, digits, dashes"
+                )
         loop = asyncio.get_running_loop()
-        return await self._write(lambda: self._commit_card(digest, size_bytes, loop))
+        trust = (signature_json, tuple(sorted(set(tenants))))
+        return await self._write(lambda: self._commit_card(digest, size_bytes, trust, loop))
 
     async def set_alias(
         self, name: str, alias: str, digest: str, idempotency_key: str
     ) -> records.CardRecord:
-        """Points an alias of a card's name to one of its digests; see `Catalogue.set_alias`."""
-        loop = asyncio.get_running_loop()
+        """Points an alias of a card's name to one of its digests; see `Aliases.set`."""
+        return await self._move(
+            alias, lambda: self._cards.aliases.set(name, alias, digest, idempotency_key)
+        )
 
-        def work() -> records.CardRecord:
-            move = self._cards.set_alias(name, alias, digest, idempotency_key)
-            if move.moved:
-                kind = records.ChangeKind.ALIAS_MOVED
-                self._tell(loop, records.Change(kind, move.revision, move.record, alias))
-            return move.record
+    async def roll_back(self, name: str, alias: str, idempotency_key: str) -> records.CardRecord:
+        """Moves an alias to where it pointed before; see `Aliases.roll_back`."""
+        return await self._move(
+            alias, lambda: self._cards.aliases.roll_back(name, alias, idempotency_key)
+        )
 
-        return await self._write(work)
+    async def alias_moves(self, name: str, alias: str) -> list[records.PastMove]:
+        """An alias's history, newest first."""
+        return await asyncio.to_thread(self._cards.aliases.history, name, alias)
+
+    async def delete(self, digest: str) -> records.Retired:
+        """Takes a card out of service; see `Retirement.delete`."""
+        return await self._retire(lambda: self._cards.retirement.delete(digest))
+
+    async def revoke_card(self, digest: str) -> records.Retired:
+        """Declares a card not to be trusted; see `Retirement.revoke_card`."""
+        return await self._retire(lambda: self._cards.retirement.revoke_card(digest))
+
+    async def revoke_key(self, key_id: str, reason: str) -> records.Retired:
+        """Declares all cards of a key not to be trusted; see `Retirement.revoke_key`."""
+        return await self._retire(lambda: self._cards.retirement.revoke_key(key_id, reason))
+
+    async def compact(self, keep_lines: int) -> int:
+        """Drops all but the newest lines of the log; see `Catalogue.compact`."""
+        return await self._write(lambda: self._cards.compact(keep_lines))
 
     async def get(self, reference: str) -> records.CardRecord:
         """The card behind `name`, `name@digest`, `name@alias` or a bare digest."""
         return await asyncio.to_thread(self._cards.get, reference)
 
-    async def list_cards(self, all_versions: bool) -> records.Listing:
-        """The cards that `latest` points to, or every version."""
-        return await asyncio.to_thread(self._cards.list_cards, all_versions)
+    async def list_cards(self, query: records.Query) -> records.Listing:
+        """The cards that a query asks for."""
+        return await asyncio.to_thread(self._cards.list_cards, query)
 
     async def watch(self, from_revision: int) -> AsyncGenerator[records.Change, None]:
         """Every change after a revision and heartbeats; see `RevisionFeed.watch`.
@@ -111,6 +164,7 @@ class CardStore:
         Raises:
             errors.InvalidInputError: the revision is negative.
             errors.PreconditionError: this store has not come so far: it is another one.
+            errors.RevisionTooOldError: the log no longer reaches back so far; list again.
             errors.UnavailableError: the store stops; watch again.
         """
         if from_revision < 0:
@@ -140,13 +194,40 @@ class CardStore:
     async def _write(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
+    async def _move(self, alias: str, work: Callable[[], records.AliasMove]) -> records.CardRecord:
+        loop = asyncio.get_running_loop()
+
+        def moved() -> records.CardRecord:
+            move = work()
+            if move.moved:
+                kind = records.ChangeKind.ALIAS_MOVED
+                self._tell(loop, records.Change(kind, move.revision, move.record, alias))
+            return move.record
+
+        return await self._write(moved)
+
+    async def _retire(self, work: Callable[[], records.Retired]) -> records.Retired:
+        loop = asyncio.get_running_loop()
+
+        def retired() -> records.Retired:
+            found = work()
+            for change in found.changes:
+                self._tell(loop, change)
+            return found
+
+        return await self._write(retired)
+
     def _tell(self, loop: asyncio.AbstractEventLoop, change: records.Change) -> None:
         # From the writing thread, not after the await: the caller may have given up by then, and
         # the change would stay unheard.
         loop.call_soon_threadsafe(self._feed.publish, change)
 
     def _commit_card(
-        self, digest: str, size_bytes: int, loop: asyncio.AbstractEventLoop
+        self,
+        digest: str,
+        size_bytes: int,
+        trust: tuple[str, tuple[str, ...]],
+        loop: asyncio.AbstractEventLoop,
     ) -> records.Commit:
         known = self._cards.find_card_commit(digest)
         if known is not None:
@@ -155,10 +236,27 @@ class CardStore:
         path = self._uploaded(digest, size_bytes)
         try:
             manifest = formats.LoRAFormat.load(path, expected_digest=digest).manifest
-            self._cards.check_version_is_free(manifest.name, manifest.version)
+            self._cards.check_acceptable(manifest.name, manifest.version, digest)
+            record = self._record(path, digest, manifest, *trust)
         except _HOPELESS:
             self._files.discard(digest)
             raise
+        self._files.promote(digest)
+        commit = self._cards.add_card(record)
+        if commit.created:
+            kind = records.ChangeKind.CARD_PUBLISHED
+            self._tell(loop, records.Change(kind, commit.revision, commit.record))
+        return commit
+
+    def _record(
+        self,
+        path: pathlib.Path,
+        digest: str,
+        manifest: manifests.Manifest,
+        signature_json: str,
+        tenants: tuple[str, ...],
+    ) -> records.CardRecord:
+        """The record of an uploaded card whose signature was looked at."""
         record = records.CardRecord(
             name=manifest.name,
             digest=digest,
@@ -169,13 +267,10 @@ class CardStore:
             size_bytes=path.stat().st_size,
             created_at_ms=self._clock_ms(),
             manifest_json=manifest.to_json(),
+            signature_json=signature_json,
+            tenants=tenants,
         )
-        self._files.promote(digest)
-        commit = self._cards.add_card(record)
-        if commit.created:
-            kind = records.ChangeKind.CARD_PUBLISHED
-            self._tell(loop, records.Change(kind, commit.revision, commit.record))
-        return commit
+        return dataclasses.replace(record, signer=self._verify(record))
 
     def _commit_dataset(self, digest: str, size_bytes: int) -> records.Commit:
         known = self._cards.find_dataset_commit(digest)

@@ -133,9 +133,11 @@ class CardSubscriber:
             async for news in news_stream:
                 if isinstance(news, watch.Listing):
                     self._want_exactly(news)
-                elif news.makes_latest:
-                    self._published.add(news.card.name)
-                    self._want(news.card)
+                elif (card := news.makes_latest) is not None:
+                    self._published.add(card.name)
+                    self._want(card)
+                elif (gone := news.retires) is not None:
+                    self._retired(gone)
 
     def _want_exactly(self, listing: watch.Listing) -> None:
         self._flight_address = listing.flight
@@ -160,6 +162,13 @@ class CardSubscriber:
                 node_base=self._engine.fingerprint[:12],
             )
         self._pursue(record.name)
+
+    def _retired(self, record: watch.CardRecord) -> None:
+        """A card that must not be served any more goes now; another version is other news."""
+        wanted = self._wanted.get(record.name)
+        if wanted is not None and wanted.digest == record.digest:
+            del self._wanted[record.name]
+            self._pursue(record.name)
 
     def _pursue(self, name: str) -> None:
         """Has the task of a name look at what is wanted now."""

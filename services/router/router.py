@@ -17,6 +17,7 @@ import structlog
 from services.router import calibration, practice, profile, words
 from services.router import index as indexes
 from shared import errors
+from shared.cards import manifest as manifests
 
 LONGEST_QUERY_CHARACTERS = 8_000
 MOST_CANDIDATES = 1_000
@@ -133,6 +134,11 @@ class LoRARouter:
             gone = [p.identity for p in self._index.profiles if p.card.name == name]
             if gone:
                 self._replace(self._index.changed(remove=gone), self._virtual - set(gone))
+
+    async def unregister_version(self, name: str, digest: str) -> None:
+        """Forgets one version of a name, if it is the active one."""
+        if manifests.card_identity(name, digest) in self.cards:
+            await self.unregister_card(name)
 
     async def select(self, query: str, top_k: int = 1, threshold: float | None = None) -> Decision:
         """Ranks the cards for a question.

@@ -60,8 +60,10 @@ class CardSubscriber:
         try:
             if isinstance(news, watch.Listing):
                 await self._replace_all(news.cards)
-            elif news.makes_latest:
-                await self._router.register_cards(_readable([news.card]))
+            elif (card := news.makes_latest) is not None:
+                await self._router.register_cards(_readable([card]))
+            elif (gone := news.retires) is not None:
+                await self._router.unregister_version(gone.name, gone.digest)
         except Exception:
             # One failure must not end the subscription.
             _log.exception("news of the store not applied", revision=news.revision)

@@ -36,6 +36,7 @@ SILENCE_S = 6.0
 LATEST = "latest"
 """The alias of the version that is served."""
 _LISTING_DEADLINE_S = 10.0
+_PAGE_CARDS = 200
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +48,12 @@ class ChangeKind(enum.Enum):
     """A card was committed; it is the `latest` of its name now."""
     ALIAS_MOVED = "alias_moved"
     """An alias points to this card now."""
+    CARD_DELETED = "card_deleted"
+    """Out of service; where its aliases point now, further changes tell."""
+    CARD_REVOKED = "card_revoked"
+    """Not to be trusted any more."""
+    KEY_REVOKED = "key_revoked"
+    """Of no single card; a CARD_REVOKED follows for each of the key's cards."""
 
 
 class CardState(enum.Enum):
@@ -102,16 +109,28 @@ class Change:
 
     kind: ChangeKind
     revision: int
-    card: CardRecord
+    card: CardRecord | None
+    """None for KEY_REVOKED alone."""
     alias: str
-    """The alias that moved; empty for a publication."""
+    """The alias that moved; empty for everything else."""
+    key_id: str = ""
+    """The key that was revoked."""
 
     @property
-    def makes_latest(self) -> bool:
-        """Whether its card is the version to serve from now on."""
+    def makes_latest(self) -> CardRecord | None:
+        """The card that is the version to serve from now on; None if this makes none so."""
         if self.kind is ChangeKind.ALIAS_MOVED:
-            return self.alias == LATEST
-        return True
+            return self.card if self.alias == LATEST else None
+        is_published = self.kind is ChangeKind.CARD_PUBLISHED
+        # A peer's older version is published without becoming the latest.
+        is_latest = self.card is not None and (LATEST in self.card.aliases or not self.card.origin)
+        return self.card if is_published and is_latest else None
+
+    @property
+    def retires(self) -> CardRecord | None:
+        """The card that must not be served any more; None if there is none."""
+        gone = (ChangeKind.CARD_DELETED, ChangeKind.CARD_REVOKED)
+        return self.card if self.kind in gone else None
 
 
 class StoreFollower:
@@ -175,6 +194,10 @@ class StoreFollower:
                     call.cancel()
         except TimeoutError:
             _log.info("card store is silent", store=address.control, silence_s=self._silence_s)
+        except errors.RevisionTooOldError as error:
+            # As if it were another store: it is listed anew.
+            self._store_id = ""
+            _log.info("listing again", store=address.control, reason=str(error))
         except errors.SkillmeshError as error:
             _log.info("card store lost", store=address.control, reason=str(error))
         finally:
@@ -189,25 +212,40 @@ class StoreFollower:
         same = (status.store_id, status.flight_address) == (self._store_id, self._flight)
         if same and status.revision >= self.revision:
             return None
-        response = await client.call(
-            stub.ListCards, cards_pb2.ListCardsRequest(), _LISTING_DEADLINE_S
-        )
-        self._store_id, self.revision = status.store_id, response.revision
+        revision, cards = await _all_cards(stub)
+        self._store_id, self.revision = status.store_id, revision
         self._flight = status.flight_address
-        cards = tuple(card_record(card) for card in response.cards)
-        return Listing(cards, response.revision, control, status.flight_address)
+        return Listing(cards, revision, control, status.flight_address)
 
     def _take(self, message: cards_pb2.Change) -> Change | None:
         kinds = {
             cards_pb2.CARD_PUBLISHED: ChangeKind.CARD_PUBLISHED,
             cards_pb2.ALIAS_MOVED: ChangeKind.ALIAS_MOVED,
+            cards_pb2.CARD_DELETED: ChangeKind.CARD_DELETED,
+            cards_pb2.CARD_REVOKED: ChangeKind.CARD_REVOKED,
+            cards_pb2.KEY_REVOKED: ChangeKind.KEY_REVOKED,
         }
         kind = kinds.get(message.kind)
         # Heartbeats, kinds of a newer store, and what a store repeats are only signs of life.
         if kind is None or message.revision <= self.revision:
             return None
         self.revision = message.revision
-        return Change(kind, message.revision, card_record(message.card), message.alias)
+        card = card_record(message.card) if message.HasField("card") else None
+        return Change(kind, message.revision, card, message.alias, message.key_id)
+
+
+async def _all_cards(stub: cards_pb2_grpc.CardStoreStub) -> tuple[int, tuple[CardRecord, ...]]:
+    """The latest version of every card, and a revision that nothing of it is older than."""
+    revision, token, found = 0, "", list[CardRecord]()
+    while True:
+        request = cards_pb2.ListCardsRequest(page_size=_PAGE_CARDS, page_token=token)
+        response = await client.call(stub.ListCards, request, _LISTING_DEADLINE_S)
+        # What changes while pages come is told again by the watch, from the first one's revision.
+        revision = revision or response.revision
+        found += [card_record(card) for card in response.cards]
+        token = response.next_page_token
+        if not token:
+            return revision, tuple(found)
 
 
 _STATES = {

@@ -49,7 +49,10 @@ def test_migrations_give_the_tables_of_the_code_when_run_twice(url: str) -> None
     schema.migrate(engine)
     schema.migrate(engine)
     with engine.begin() as connection:
-        context = alembic.migration.MigrationContext.configure(connection)
+        context = alembic.migration.MigrationContext.configure(
+            connection,
+            opts={"include_name": lambda name, *_: not str(name).startswith("card_words")},
+        )
         assert alembic.autogenerate.compare_metadata(context, schema.METADATA) == []
         assert connection.scalar(sa.text("PRAGMA journal_mode")) == "wal"
     engine.dispose()
@@ -104,7 +107,7 @@ def test_version_is_refused_and_nothing_changes_when_it_has_another_digest(
     cards.add_card(card(1, version="1.0.0"))
     for attempt in (
         lambda: cards.add_card(card(2, version="1.0.0")),
-        lambda: cards.check_version_is_free("sql", "1.0.0"),
+        lambda: cards.check_acceptable("sql", "1.0.0", digest_of(9)),
     ):
         with pytest.raises(errors.AlreadyExistsError, match="higher version"):
             attempt()
@@ -117,7 +120,7 @@ def test_version_is_refused_and_nothing_changes_when_it_has_another_digest(
 )
 def test_card_is_found_when_the_reference_fits(cards: catalogue.Catalogue, reference: str) -> None:
     cards.add_card(card(1))
-    cards.set_alias("sql", "production", digest_of(1))
+    cards.aliases.set("sql", "production", digest_of(1))
     expected = dataclasses.replace(card(1), aliases=("latest", "production"))
     assert cards.get(reference) == expected
 
@@ -147,36 +150,36 @@ def test_listing_has_what_latest_points_to_when_not_all_versions_are_asked(
 ) -> None:
     for number, name in ((1, "sql"), (2, "sql"), (3, "git")):
         cards.add_card(card(number, name))
-    cards.set_alias("sql", "latest", digest_of(1))
-    latest = cards.list_cards(all_versions=False)
+    cards.aliases.set("sql", "latest", digest_of(1))
+    latest = cards.list_cards()
     assert [item.digest for item in latest.cards] == [digest_of(3), digest_of(1)]
     assert latest.revision == 4
-    everything = cards.list_cards(all_versions=True).cards
+    everything = cards.list_cards(records.Query(all_versions=True)).cards
     assert [item.digest for item in everything] == [digest_of(3), digest_of(2), digest_of(1)]
 
 
 def test_alias_stays_when_an_old_request_is_repeated(cards: catalogue.Catalogue) -> None:
     cards.add_card(card(1))
     cards.add_card(card(2))
-    first = cards.set_alias("sql", "production", digest_of(1), "key-1")
-    cards.set_alias("sql", "production", digest_of(2), "key-2")
-    again = cards.set_alias("sql", "production", digest_of(1), "key-1")
+    first = cards.aliases.set("sql", "production", digest_of(1), "key-1")
+    cards.aliases.set("sql", "production", digest_of(2), "key-2")
+    again = cards.aliases.set("sql", "production", digest_of(1), "key-1")
     assert (again.moved, again.revision) == (False, first.revision)
     assert cards.get("sql@production").digest == digest_of(2)
 
 
 def test_key_is_refused_when_another_request_used_it(cards: catalogue.Catalogue) -> None:
     cards.add_card(card(1))
-    cards.set_alias("sql", "production", digest_of(1), "key-1")
+    cards.aliases.set("sql", "production", digest_of(1), "key-1")
     with pytest.raises(errors.AlreadyExistsError, match="key-1"):
-        cards.set_alias("sql", "staging", digest_of(1), "key-1")
+        cards.aliases.set("sql", "staging", digest_of(1), "key-1")
 
 
 def test_log_is_not_written_when_the_alias_points_there_already(
     cards: catalogue.Catalogue,
 ) -> None:
     cards.add_card(card(1))
-    assert not cards.set_alias("sql", "latest", digest_of(1)).moved
+    assert not cards.aliases.set("sql", "latest", digest_of(1)).moved
     assert cards.totals().revision == 1
 
 
@@ -198,12 +201,12 @@ def test_alias_is_refused_when_it_or_its_card_is_wrong(
 ) -> None:
     cards.add_card(card(1))
     with pytest.raises(error):
-        cards.set_alias(name, alias, digest_of(number))
+        cards.aliases.set(name, alias, digest_of(number))
 
 
 def test_log_gives_the_changes_in_order_when_read_in_pages(cards: catalogue.Catalogue) -> None:
     cards.add_card(card(1))
-    cards.set_alias("sql", "production", digest_of(1))
+    cards.aliases.set("sql", "production", digest_of(1))
     cards.add_card(card(2))
     first, rest = cards.changes_after(0, 1), cards.changes_after(1, 10)
     told = [
@@ -243,7 +246,7 @@ def test_reader_sees_commits_but_cannot_write_when_opened_read_only(
 def test_reader_says_so_when_the_catalogue_is_not_made_yet(url: str) -> None:
     reader = catalogue.Catalogue(schema.open_read_only(url))
     with pytest.raises(errors.UnavailableError, match="control process"):
-        reader.list_cards(all_versions=True)
+        reader.list_cards(records.Query(all_versions=True))
     with pytest.raises(errors.UnavailableError, match="control process"):
         reader.holds(digest_of(1))
     reader.close()

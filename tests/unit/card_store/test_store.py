@@ -92,7 +92,7 @@ async def test_upload_is_dropped_and_unseen_when_it_is_no_card(house: House) -> 
     with pytest.raises(errors.CardFormatError):
         await house.store.commit("card", digest)
     assert house.staged() == []
-    assert (await house.store.list_cards(all_versions=True)).cards == ()
+    assert (await house.store.list_cards(records.Query(all_versions=True))).cards == ()
 
 
 async def test_upload_is_refused_when_it_is_no_dataset(house: House) -> None:

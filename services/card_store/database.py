@@ -1,0 +1,53 @@
+"""One open database of the catalogue: transactions that read or write, and typed errors.
+
+Knows nothing of tables; `catalogue`, `aliases` and `retirement` bring their queries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from services.card_store import schema
+from shared import errors
+
+
+class Database:
+    """Opens transactions."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Takes an engine of `schema.open_database` or `schema.open_read_only`."""
+        self.engine = engine
+        self._writing_engine = schema.writing(engine)
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the database."""
+        with _typed_errors(), self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that nobody else's writing comes between."""
+        with _typed_errors(), self._writing_engine.begin() as connection:
+            yield connection
+
+
+@contextlib.contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        # What the caller did wrong was checked before: here another writer came first, the disk
+        # is full, the database is away or not made yet, and each of these can pass.
+        reason = getattr(error, "orig", None) or error
+        raise errors.UnavailableError(
+            f"the card store's catalogue can't be used now: {reason}; is the control process "
+            "running and is there space on the disk? Try again"
+        ) from error
