@@ -15,23 +15,21 @@ import pydantic
 import pydantic_settings
 import yaml
 
-from shared import errors
+from shared import errors, network_settings, sections
 
 CONFIG_VARIABLE = "SKILLMESH_CONFIG"
 DEFAULT_CONFIG = pathlib.Path("config.yaml")
 
-Address = Annotated[str, pydantic.Field(pattern=r"^[^:\s]+:\d{1,5}$")]
-"""`host:port`."""
-Share = Annotated[float, pydantic.Field(ge=0, le=1)]
-Positive = Annotated[float, pydantic.Field(gt=0)]
-Count = Annotated[int, pydantic.Field(ge=1)]
+Address = sections.Address
+Share = sections.Share
+Positive = sections.Positive
+Count = sections.Count
+Discovery = network_settings.Discovery
+Federation = network_settings.Federation
+Mirror = network_settings.Mirror
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Cluster(_Section):
+class Cluster(sections.Section):
     """What the processes of one cluster have in common."""
 
     name: str = "local"
@@ -43,7 +41,7 @@ class Cluster(_Section):
     reaches an address may use it."""
 
 
-class Recipe(_Section):
+class Recipe(sections.Section):
     """How cards are trained for one base model."""
 
     rank: Count = 8
@@ -58,7 +56,7 @@ class Recipe(_Section):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     """Kinds of layer that are adapted."""
-    ranks: dict[str, Count] = {}
+    ranks: dict[str, Count] = pydantic.Field(default={})
     """Ranks of some of them, by kind (`q_proj`) or by full path, which goes before the kind;
     whatever is not named has `rank` or `wide_rank`."""
     learning_rate: Positive = 1e-4
@@ -96,7 +94,7 @@ class Recipe(_Section):
         return self
 
 
-class Model(_Section):
+class Model(sections.Section):
     """The base model."""
 
     base: str = "embedded"
@@ -105,19 +103,21 @@ class Model(_Section):
     """Revision of a Hugging Face model; empty for its default."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the loaded weights."""
-    recipes: dict[str, Recipe] = {
-        "embedded": Recipe(
-            learning_rate=4e-3,
-            max_steps=120,
-            wide_max_steps=450,
-            least_steps=450,
-            replay_rows=12,
-            replay_weight=3.0,
-            question_noise=0.8,
-            continued_share=0.3,
-        ),
-        "default": Recipe(),
-    }
+    recipes: dict[str, Recipe] = pydantic.Field(
+        default={
+            "embedded": Recipe(
+                learning_rate=4e-3,
+                max_steps=120,
+                wide_max_steps=450,
+                least_steps=450,
+                replay_rows=12,
+                replay_weight=3.0,
+                question_noise=0.8,
+                continued_share=0.3,
+            ),
+            "default": Recipe(),
+        }
+    )
     """Training recipe by base model; `default` serves the others."""
 
     def recipe(self) -> Recipe:
@@ -125,7 +125,7 @@ class Model(_Section):
         return self.recipes.get(self.base) or self.recipes.get("default") or Recipe()
 
 
-class Router(_Section):
+class Router(sections.Section):
     """Finds the card that fits."""
 
     address: Address = "127.0.0.1:7401"
@@ -136,7 +136,7 @@ class Router(_Section):
     """Events held in memory while the factory is away; more are dropped and counted."""
 
 
-class Factory(_Section):
+class Factory(sections.Section):
     """Durable learning tasks."""
 
     address: Address = "127.0.0.1:7402"
@@ -152,7 +152,7 @@ class Factory(_Section):
     """Longest time for one step, restarts of the service that does it included."""
 
 
-class Teacher(_Section):
+class Teacher(sections.Section):
     """One provider of question/answer pairs."""
 
     provider_type: Literal["openai", "anthropic", "local", "documents", "recorded"]
@@ -165,7 +165,7 @@ class Teacher(_Section):
     """Longest wait for one answer."""
 
 
-class Evolution(_Section):
+class Evolution(sections.Section):
     """Which teachers are asked. Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY."""
 
     provider_type: Literal["auto", "openai", "anthropic", "local", "documents", "recorded"] = "auto"
@@ -182,7 +182,7 @@ class Evolution(_Section):
     """Recorded answers for provider_type `recorded`."""
 
 
-class Distiller(_Section):
+class Distiller(sections.Section):
     """Asks the teachers."""
 
     address: Address = "127.0.0.1:7403"
@@ -198,7 +198,7 @@ class Distiller(_Section):
     """Share of the wordings kept from training, for the gate."""
 
 
-class Trainer(_Section):
+class Trainer(sections.Section):
     """Trains and proves cards."""
 
     address: Address = "127.0.0.1:7404"
@@ -222,7 +222,7 @@ class Trainer(_Section):
     """Share of unrelated questions still answered as the base answers them."""
 
 
-class CardStore(_Section):
+class CardStore(sections.Section):
     """Keeps and publishes cards."""
 
     address: Address = "127.0.0.1:7405"
@@ -235,7 +235,7 @@ class CardStore(_Section):
     """Larger uploads are refused."""
 
 
-class Inference(_Section):
+class Inference(sections.Section):
     """Serves the base model with its cards."""
 
     address: Address = "127.0.0.1:7407"
@@ -254,24 +254,13 @@ class Inference(_Section):
     """How the base model's linear layers are kept here; training always uses them in full."""
     queue: Count = 256
     """Requests waiting at most; more are refused with RESOURCE_EXHAUSTED."""
-    query_rewriting: dict[str, Share] = {"embedded": 0.5}
+    query_rewriting: dict[str, Share] = pydantic.Field(default={"embedded": 0.5})
     """By base model: a routed question at least this similar (cosine) to one that its card was
     trained on is answered as that one. Base models that are not listed see every question as it
     was asked."""
 
 
-class Discovery(_Section):
-    """How nodes find the card store."""
-
-    zeroconf: bool = True
-    """Announce and browse `_skillmesh._tcp.local.`."""
-    interfaces: tuple[str, ...] = ("127.0.0.1",)
-    """Addresses of the interfaces to announce and browse on."""
-    stores: tuple[Address, ...] = ()
-    """Control addresses of stores, for networks without multicast; asked first."""
-
-
-class Telemetry(_Section):
+class Telemetry(sections.Section):
     """Logs, metrics and traces."""
 
     log_format: Literal["console", "json"] = "console"
@@ -301,6 +290,7 @@ class Settings(pydantic_settings.BaseSettings):
     card_store: CardStore = CardStore()
     inference: Inference = Inference()
     discovery: Discovery = Discovery()
+    federation: Federation = Federation()
     telemetry: Telemetry = Telemetry()
 
     @pydantic.model_validator(mode="after")

@@ -79,7 +79,10 @@ def _clock_ms() -> int:
 async def _announce(
     settings: config.Settings, store_id: str, port: int, stack: contextlib.AsyncExitStack
 ) -> None:
-    announcer = discovery.Announcer(settings, store_id, port, _API_VERSION)
+    flight_port = processes.flight_address(settings).rpartition(":")[2]
+    announcer = discovery.Announcer(
+        settings, store_id, port, _API_VERSION, flight_port=int(flight_port or 0)
+    )
     try:
         await announcer.start()
     except (OSError, zeroconf.Error) as error:
