@@ -15,7 +15,7 @@ import pydantic
 import pydantic_settings
 import yaml
 
-from shared import errors, network_settings, sections
+from shared import errors, network_settings, sections, security_settings
 
 CONFIG_VARIABLE = "SKILLMESH_CONFIG"
 DEFAULT_CONFIG = pathlib.Path("config.yaml")
@@ -27,6 +27,8 @@ Count = sections.Count
 Discovery = network_settings.Discovery
 Federation = network_settings.Federation
 Mirror = network_settings.Mirror
+Security = security_settings.Security
+Tls = security_settings.Tls
 
 
 class Cluster(sections.Section):
@@ -37,8 +39,8 @@ class Cluster(sections.Section):
     state_dir: pathlib.Path = pathlib.Path(".skillmesh")
     """Folder of everything that is kept: databases, blobs, logs, knowledge."""
     trusted_network: bool = False
-    """Lets services listen beyond loopback. There is no TLS and no authentication yet: whoever
-    reaches an address may use it."""
+    """Lets services listen beyond loopback without TLS and tokens: whoever reaches an address may
+    use it."""
 
 
 class Recipe(sections.Section):
@@ -291,11 +293,13 @@ class Settings(pydantic_settings.BaseSettings):
     inference: Inference = Inference()
     discovery: Discovery = Discovery()
     federation: Federation = Federation()
+    security: Security = Security()
     telemetry: Telemetry = Telemetry()
 
     @pydantic.model_validator(mode="after")
     def _listens_where_it_may(self) -> Settings:
-        """Unencrypted services stay on loopback, unless the network is said to be trusted."""
+        """Open services stay on loopback, unless the network is said to be trusted."""
+        protected = self.security.tls.certificate is not None and self.security.tokens is not None
         listening = {
             "router.address": self.router.address,
             "factory.address": self.factory.address,
@@ -306,10 +310,11 @@ class Settings(pydantic_settings.BaseSettings):
             "inference.address": self.inference.address,
         }
         for key, address in listening.items():
-            if not (self.cluster.trusted_network or _is_loopback(address)):
+            if not (protected or self.cluster.trusted_network or _is_loopback(address)):
                 raise ValueError(
                     f"{key}: {address} is open to other machines, without TLS or authentication; "
-                    "use 127.0.0.1, or set cluster.trusted_network: true where that is meant"
+                    "use 127.0.0.1, set security.tls and security.tokens (`make certs` makes "
+                    "both), or cluster.trusted_network: true where that is meant"
                 )
         return self
 
@@ -324,6 +329,14 @@ class Settings(pydantic_settings.BaseSettings):
     ) -> tuple[pydantic_settings.PydanticBaseSettingsSource, ...]:
         """The environment wins over the file."""
         return env_settings, init_settings
+
+    def keyring_path(self) -> pathlib.Path:
+        """Where the public keys of trusted signers lie."""
+        return self.security.keyring or self.state_path("keyring")
+
+    def signing_key_path(self) -> pathlib.Path:
+        """Where the trainer's private key lies."""
+        return self.security.signing_key or self.state_path("keys", "trainer.pem")
 
     def state_path(self, *parts: str) -> pathlib.Path:
         """A path in the state folder."""

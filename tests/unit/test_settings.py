@@ -170,3 +170,19 @@ def test_ranks_are_read_when_they_are_given_by_kind_and_by_path(path: pathlib.Pa
     path.write_text(f"model:\n  recipes:\n    embedded:\n      ranks: {ranks}\n")
     found = config.load(path).model.recipe().ranks
     assert found == {"q_proj": 4, "model.layers.0.self_attn.q_proj": 6}
+
+
+def test_open_addresses_are_taken_when_tls_and_tokens_protect_them(path: pathlib.Path) -> None:
+    text = "router:\n  address: 0.0.0.0:7401\n"
+    tls = "tls: {certificate: c.pem, key: k.pem}"
+    for half in (tls, "tokens: tokens.json"):
+        assert "router.address" in refused(path, f"{text}security: {{{half}}}\n")
+    path.write_text(f"{text}security: {{{tls}, tokens: tokens.json}}\n")
+    assert config.load(path).security.tls.key == pathlib.Path("k.pem")
+
+
+def test_what_is_missing_is_named_when_tls_is_half_configured(path: pathlib.Path) -> None:
+    half = refused(path, "security: {tls: {certificate: c.pem}}\n")
+    assert "certificate and key come together" in half
+    half = refused(path, "security: {tls: {client_certificates: true}}\n")
+    assert "client_certificates needs certificate, key and authority" in half
