@@ -7,6 +7,8 @@ ruff check --quiet .
 ruff format --quiet --check . || { echo "run: ruff format ."; exit 1; }
 echo "check: types"
 mypy shared services benchmarks
+# A package of its own, whose folder is the root of its imports.
+MYPYPATH=plugins/vllm mypy -p skillmesh_vllm
 echo "check: imports"
 lint-imports > /dev/null || { lint-imports; exit 1; }
 echo "check: generated code"

@@ -84,6 +84,7 @@ def listing_command(card: records.CardRecord) -> bytes:
             "version": card.version,
             "domain": card.domain,
             "size_bytes": card.size_bytes,
+            "base_fingerprint": card.base_fingerprint,
         }
     ).encode()
 

@@ -109,6 +109,7 @@ async def test_card_arrives_as_it_was_sent_when_it_is_committed(
             "version": "1.0.0",
             "domain": "testing",
             "size_bytes": len(data),
+            "base_fingerprint": fakes.FINGERPRINT,
         }
     ]
     found = await rpc_client.call(
