@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.cards import manifest as manifests
+from shared.cards import signature
 from shared.models.embedded.recipe import families
 from shared.pb import cards_pb2, cards_pb2_grpc, factory_pb2, factory_pb2_grpc
 from shared.rpc import server as rpc_server
+from tests import fakes
 
 DIMENSION = 96
 HEARTBEAT_S = 0.05
@@ -67,10 +69,14 @@ def card_record(name: str, thing: str, version: str = "1.0.0") -> cards_pb2.Card
         ),
         created_at="2025-01-01T00:00:00+00:00",
     )
+    digest = digest_of(f"{name} {thing} {version}")
+    fingerprint = manifest.base_model.fingerprint
     return cards_pb2.CardRecord(
         name=name,
-        digest=digest_of(f"{name} {thing} {version}"),
+        digest=digest,
         version=version,
+        base_fingerprint=fingerprint,
+        signature_json=fakes.signer().sign(signature.Statement(name, version, digest, fingerprint)),
         description=manifest.description,
         aliases=["latest"],
         manifest_json=manifest.to_json(),

@@ -168,7 +168,13 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServicer):
             name="held_out", right=3 if passed else 1, asked=4, required=0.5, passed=passed
         )
         card = ticket("card", f"card-{request.task_id}") if passed else None
-        return trainer_pb2.ProveResult(passed=passed, rows=[row], card=card, seconds=0.5)
+        return trainer_pb2.ProveResult(
+            passed=passed,
+            rows=[row],
+            card=card,
+            seconds=0.5,
+            signature_json=f"signed {request.task_id}" if passed else "",
+        )
 
 
 class FakeStore(cards_pb2_grpc.CardStoreServicer):
@@ -188,7 +194,7 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
     ) -> cards_pb2.CommitResponse:
         doings = self.published if request.ticket.kind == "card" else self.datasets
         response = await doings.once(
-            request.idempotency_key, request, lambda: self._commit(request.ticket)
+            request.idempotency_key, request, lambda: self._commit(request)
         )
         assert isinstance(response, cards_pb2.CommitResponse)
         return response
@@ -198,11 +204,17 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
     ) -> cards_pb2.ListCardsResponse:
         return cards_pb2.ListCardsResponse(cards=self.cards, revision=len(self.cards))
 
-    def _commit(self, committed: types_pb2.Ticket) -> cards_pb2.CommitResponse:
+    def _commit(self, request: cards_pb2.CommitRequest) -> cards_pb2.CommitResponse:
+        committed = request.ticket
         if committed.kind != "card":
             return cards_pb2.CommitResponse(revision=1, created=True)
         name, version = self._naming()
-        record = cards_pb2.CardRecord(name=name, digest=committed.digest, version=version)
+        record = cards_pb2.CardRecord(
+            name=name,
+            digest=committed.digest,
+            version=version,
+            signature_json=request.signature_json,
+        )
         self.cards.append(record)
         return cards_pb2.CommitResponse(record=record, revision=2, created=True)
 

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 import pyarrow as pa
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from shared.cards import card as cards
 from shared.cards import manifest as manifests
+from shared.cards import signature
 
 FINGERPRINT = "f" * 64
 BITS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
 NOT_FINITE = {"float32": 0x7F800000, "float16": 0x7C00, "bfloat16": 0x7F80}
 """Bits of the exponent: all of them set means infinity or NaN."""
+
+
+def signer(seed: int = 0) -> signature.Signer:
+    """A signer whose key everybody can make; another seed gives another key."""
+    return signature.Signer(ed25519.Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32))
+
+
+def envelope(card: cards.LoRACard, digest: str, by: signature.Signer | None = None) -> str:
+    """The signature of a card's file."""
+    manifest = card.manifest
+    statement = signature.Statement(
+        manifest.name, manifest.version, digest, manifest.base_model.fingerprint
+    )
+    return (by or signer()).sign(statement)
+
+
+def keyring(state_dir: pathlib.Path) -> pathlib.Path:
+    """Makes a state folder trust `signer()`."""
+    folder = state_dir / "keyring"
+    signer().publish(folder)
+    return folder
 
 
 def tiny_card(

@@ -23,6 +23,7 @@ from services.card_store import (
 )
 from shared import discovery
 from shared import settings as config
+from shared.cards import signature
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import server as rpc_server
 
@@ -53,6 +54,7 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
             feed,
             clock_ms=_clock_ms,
             flight_address=lambda: processes.flight_address(settings),
+            verify=signature.Trust.configured(settings).verify,
         )
         stack.push_async_callback(asyncio.to_thread, card_store.close)
         servicer = service.CardStoreService(card_store, residency.Residency(_clock_ms))

@@ -137,6 +137,7 @@ class TrainerClient:
             ),
             card=_ticket(result.card) if result.HasField("card") else None,
             seconds=result.seconds,
+            signature_json=result.signature_json,
         )
 
 
@@ -161,10 +162,14 @@ class StoreClient:
         response = await self._call("ListCards", request)
         return [record.version for record in response.cards if record.name == name]
 
-    async def commit(self, idempotency_key: str, ticket: partners.Ticket) -> str:
+    async def commit(
+        self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""
+    ) -> str:
         """Publishes an uploaded card or keeps a dataset."""
         request = cards_pb2.CommitRequest(
-            idempotency_key=idempotency_key, ticket=_to_ticket(ticket)
+            idempotency_key=idempotency_key,
+            ticket=_to_ticket(ticket),
+            signature_json=signature_json,
         )
         response = await self._call("Commit", request)
         if not response.HasField("record") or not response.record.name:

@@ -97,6 +97,8 @@ class Proof:
     rows: tuple[GateRow, ...]
     card: Ticket | None
     seconds: float
+    signature_json: str = ""
+    """The trainer's DSSE envelope over the card, if it passed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +149,8 @@ class Store(Protocol):
     async def versions(self, name: str) -> list[str]:
         """The semantic versions of the cards of that name."""
 
-    async def commit(self, idempotency_key: str, ticket: Ticket) -> str:
-        """Publishes an uploaded card or keeps a dataset.
+    async def commit(self, idempotency_key: str, ticket: Ticket, signature_json: str = "") -> str:
+        """Publishes an uploaded card, whose signature must hold, or keeps a dataset.
 
         Returns:
             `name@digest` of a card; empty for a dataset.

@@ -135,14 +135,14 @@ class Stages:
         await self._end(task_id, "prove")
         return proof
 
-    async def publish(self, task_id: str, ticket: partners.Ticket) -> str:
-        """Commits the card.
+    async def publish(self, task_id: str, ticket: partners.Ticket, signature_json: str) -> str:
+        """Commits the card with the trainer's signature.
 
         Returns:
             Its `name@digest`.
         """
         await self._begin(task_id, tasks.TaskStatus.PUBLISHING, "publish")
-        card = await self._commit(f"{task_id}:card", ticket)
+        card = await self._commit(f"{task_id}:card", ticket, signature_json)
         now_ms = self._board.now_ms()
         await self._board.change(task_id, lambda task: task.published(card, now_ms))
         await self._end(task_id, "publish")
@@ -211,8 +211,12 @@ class Stages:
         )
         return f"{before} serves again" if before else "it is the first version and stays"
 
-    async def _commit(self, idempotency_key: str, ticket: partners.Ticket) -> str:
-        return await self._patiently(lambda: self._others.store.commit(idempotency_key, ticket))
+    async def _commit(
+        self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""
+    ) -> str:
+        return await self._patiently(
+            lambda: self._others.store.commit(idempotency_key, ticket, signature_json)
+        )
 
     async def _begin(
         self, task_id: str, status: tasks.TaskStatus, stage: str

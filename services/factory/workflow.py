@@ -60,8 +60,10 @@ class SkillDistiller:
         version = await self._step(
             "choose version", str, lambda: work.choose_version(distilled.skill_name)
         )
-        ticket = await self._prove(task_id, distilled, version)
-        card = await self._step("publish", str, lambda: work.publish(task_id, ticket))
+        ticket, signature_json = await self._prove(task_id, distilled, version)
+        card = await self._step(
+            "publish", str, lambda: work.publish(task_id, ticket, signature_json)
+        )
         await self._step(
             "confirm", type(None), lambda: work.confirm(task_id, card, distilled.triggers)
         )
@@ -69,13 +71,13 @@ class SkillDistiller:
 
     async def _prove(
         self, task_id: str, distilled: partners.Distilled, version: str
-    ) -> partners.Ticket:
-        """Trains until a draft passes the gate, twice at most."""
+    ) -> tuple[partners.Ticket, str]:
+        """Trains until a draft passes the gate, twice at most; its ticket and its signature."""
         figures = []
         for seed in _SEEDS:
             proof = await self._train_and_measure(task_id, distilled, version, seed)
             if proof.passed and proof.card is not None:
-                return proof.card
+                return proof.card, proof.signature_json
             failed = [str(row) for row in proof.rows if not row.passed]
             figures.append(", ".join(failed) or "no figures given")
         raise _StoppedError(

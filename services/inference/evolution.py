@@ -15,6 +15,7 @@ from typing import Protocol
 from services.inference import answering, card_files, routing, subscriber
 from shared import discovery
 from shared import settings as config
+from shared.cards import signature
 from shared.pb import router_pb2_grpc
 from shared.rpc import client, watch
 
@@ -54,7 +55,8 @@ async def attached(
         find_stores or (lambda: discovery.find_stores(settings)), silence_s
     )
     files = card_files.CardFiles(settings.state_path("inference", "cards"))
-    cards = subscriber.CardSubscriber(engine, follower, files)
+    trust = signature.Trust.configured(settings)
+    cards = subscriber.CardSubscriber(engine, follower, files, trust.verify)
     async with client.channel(settings.router.address) as channel:
         answers = answering.Answering(
             engine,

@@ -53,6 +53,10 @@ class Engine(Protocol):
         ...
 
 
+Verify = Callable[[watch.CardRecord], object]
+"""Raises errors.UntrustedError for a card that must not be served."""
+
+
 class Files(Protocol):
     """Where cards come from; `card_files.CardFiles` is one."""
 
@@ -82,12 +86,22 @@ class CardSubscriber:
         engine: Engine,
         follower: watch.StoreFollower,
         files: Files,
+        verify: Verify,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """Takes the engine to feed, the follower of the store, and the files."""
+        """Takes the engine to feed, the follower of the store, and what it needs meanwhile.
+
+        Args:
+            engine: gets the cards.
+            follower: tells what the store has.
+            files: fetches cards.
+            verify: looks at a card's signature whenever it is about to be loaded.
+            clock_ms: Unix time in milliseconds.
+        """
         self._engine = engine
         self._follower = follower
         self._files = files
+        self._verify = verify
         self._clock_ms = clock_ms
         self._flight_address = ""
         self._wanted: dict[str, watch.CardRecord] = {}
@@ -225,7 +239,7 @@ class CardSubscriber:
 
     async def _swap_in(self, record: watch.CardRecord) -> None:
         began = time.perf_counter()
-        get = functools.partial(self._get, record.digest)
+        get = functools.partial(self._get, record)
         async with self._fetching:
             card = await asyncio.to_thread(get)
         fetched = time.perf_counter()
@@ -242,9 +256,12 @@ class CardSubscriber:
         self._swaps.append(swap)
         _log.info("card served", **dataclasses.asdict(swap))
 
-    def _get(self, digest: str) -> cards.LoRACard:
+    def _get(self, record: watch.CardRecord) -> cards.LoRACard:
         """The card, from where the store is now: it may be long before it is needed again."""
-        return self._files.card(digest, self._flight_address)
+        # The store has looked at it too; a node believes no store. The file's own digest is
+        # checked when it is read, so that the signature holds for what is loaded.
+        self._verify(record)
+        return self._files.card(record.digest, self._flight_address)
 
 
 async def _left(key: str, removal: Awaitable[None]) -> None:

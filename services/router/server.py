@@ -20,6 +20,7 @@ from services.router import (
 )
 from shared import discovery
 from shared import settings as config
+from shared.cards import signature
 from shared.models import embedder as embedders
 from shared.pb import factory_pb2_grpc, router_pb2, router_pb2_grpc
 from shared.rpc import client, watch
@@ -70,7 +71,9 @@ async def running(
         follower = watch.StoreFollower(
             find_stores or (lambda: discovery.find_stores(settings)), silence_s
         )
-        cards = subscriber.CardSubscriber(lora_router, follower)
+        cards = subscriber.CardSubscriber(
+            lora_router, follower, signature.Trust.configured(settings).verify
+        )
         servicer = service.RouterService(
             lora_router, embedder, embedders.EMBEDDER_ID, dissonance.Detector(), bus, cards
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -21,15 +21,20 @@ from shared.rpc import watch
 _PAUSE_S = 0.5
 _ATTEMPTS = 5
 """One card that can't be embedded must not keep the later ones away for ever."""
+Verify = Callable[[watch.CardRecord], object]
+"""Raises errors.UntrustedError for a card that must not be routed to."""
 _log = structlog.get_logger(__name__)
 
 
 class CardSubscriber:
     """Applies every listing and change until stopped."""
 
-    def __init__(self, router: routers.LoRARouter, follower: watch.StoreFollower) -> None:
-        """Takes the router to feed and the follower that it feeds from."""
+    def __init__(
+        self, router: routers.LoRARouter, follower: watch.StoreFollower, verify: Verify
+    ) -> None:
+        """Takes the router to feed, the follower it feeds from, and who looks at signatures."""
         self._router = router
+        self._verify = verify
         self._follower = follower
         self._task: asyncio.Task[None] | None = None
         self.revision = 0
@@ -61,7 +66,7 @@ class CardSubscriber:
             if isinstance(news, watch.Listing):
                 await self._replace_all(news.cards)
             elif (card := news.makes_latest) is not None:
-                await self._router.register_cards(_readable([card]))
+                await self._router.register_cards(_readable(self._trusted([card])))
             elif (gone := news.retires) is not None:
                 await self._router.unregister_version(gone.name, gone.digest)
         except Exception:
@@ -71,11 +76,23 @@ class CardSubscriber:
         return True
 
     async def _replace_all(self, records: Sequence[watch.CardRecord]) -> None:
-        cards = _readable(records)
+        cards = _readable(self._trusted(records))
         await self._router.register_cards(cards)
         for name in self._router.names - {record.name for record in records}:
             await self._router.unregister_card(name)
         _log.info("cards listed", cards=len(cards))
+
+    def _trusted(self, records: Sequence[watch.CardRecord]) -> list[watch.CardRecord]:
+        """Those whose signature holds: what no node serves must not be chosen."""
+        found = []
+        for record in records:
+            try:
+                self._verify(record)
+            except errors.UntrustedError as error:
+                _log.error("card not routable", card=record.name, reason=str(error))
+            else:
+                found.append(record)
+        return found
 
 
 def _readable(records: Sequence[watch.CardRecord]) -> list[profile.Card]:

@@ -11,6 +11,7 @@ import torch
 
 from services.trainer import service, trainer, workshop
 from shared import settings as config
+from shared.cards import signature
 from shared.flight import store
 from shared.models import base as bases
 from shared.rpc import server as rpc_server
@@ -23,23 +24,27 @@ async def serve(settings: config.Settings) -> None:
     """Runs the trainer until it is told to stop.
 
     Raises:
-        errors.ConfigError: the port is taken or the base model has no chat template.
+        errors.ConfigError: the port is taken, the signing key can't be used, or the base model has
+            no chat template.
         errors.NotFoundError: there is no such base model.
     """
     # Whoever asks a question goes before whoever trains.
     os.nice(_NICENESS)
     torch.set_num_threads(settings.trainer.threads)
+    signer = signature.Signer.load_or_make(settings.signing_key_path())
+    # So that a new cluster trusts its own trainer without any set-up.
+    signer.publish(settings.keyring_path())
     base = await asyncio.to_thread(bases.load, settings.model.base, settings.model.revision)
     state = settings.state_path("trainer")
     lora_trainer = trainer.LoRATrainer(base, settings.model.recipe(), settings.trainer, state)
     shop = workshop.Workshop(
-        lora_trainer, store.StoreConnection(settings), state / "tasks", time.monotonic
+        lora_trainer, store.StoreConnection(settings), state / "tasks", time.monotonic, signer
     )
     servicer = service.TrainerService(shop, settings.trainer.seed)
     server = rpc_server.Server([servicer.add_to], settings.trainer.address)
     try:
         await server.start()
-        _log.info("trainer listens", port=server.port, base=base.id)
+        _log.info("trainer listens", port=server.port, base=base.id, signer=signer.key_id)
         await rpc_server.until_signal()
     finally:
         # First the runs: those who follow them would keep the server from stopping at once.

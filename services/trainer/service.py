@@ -102,6 +102,7 @@ def _proved(proved: workshop.Proved, name: str) -> trainer_pb2.ProveResult:
             for row in proved.rows
         ],
         seconds=proved.seconds,
+        signature_json=proved.signature_json,
     )
     if proved.passed:
         result.card.CopyFrom(

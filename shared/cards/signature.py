@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from shared import atomic, errors
+from shared import settings as config
 from shared.cards import keyring as keyrings
 
 PAYLOAD_TYPE = "application/vnd.skillmesh.card+json"
@@ -148,6 +149,12 @@ class Trust:
         """
         self.keyring = keyring
         self._required = required
+
+    @classmethod
+    def configured(cls, settings: config.Settings) -> Trust:
+        """As the settings say."""
+        keyring = keyrings.Keyring(settings.keyring_path())
+        return cls(keyring, settings.security.require_signatures)
 
     def verify(self, card: SignedCard) -> str:
         """Looks at the signature of a card on record.

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.flight
 
 from shared.flight import client as flight_client
+from tests import fakes
 
 CONTROL, DATA = "services.card_store", "services.card_store.data_plane"
 LARGEST = 4 * 1024 * 1024
@@ -88,6 +89,7 @@ class Store:
 
 def write_config(root: pathlib.Path, **card_store: object) -> pathlib.Path:
     root.mkdir(parents=True, exist_ok=True)
+    fakes.keyring(root)
     path = root / "config.yaml"
     section = {
         "address": "127.0.0.1:0",
@@ -98,6 +100,7 @@ def write_config(root: pathlib.Path, **card_store: object) -> pathlib.Path:
         "cluster": {"state_dir": str(root)},
         "card_store": section | card_store,
         "discovery": {"zeroconf": False},
+        "security": {"require_signatures": False},
         "telemetry": {"log_format": "json"},
     }
     path.write_text(json.dumps(content))

@@ -170,6 +170,7 @@ async def test_gap_is_closed_when_every_service_answers(
     assert [time.stage for time in last.stage_times] == [
         "detect", "distil", "train", "prove", "publish", "confirm",
     ]  # fmt: skip
+    assert others.store.cards[-1].signature_json == f"signed {last.id}"
     assert others.trainer.train.requests[0].version == "1.5.0"
     assert others.trainer.prove.requests[0].triggers[0].expected_answer == ANSWER
     assert list(others.store.datasets.finished) == [f"{last.id}:dataset"]

@@ -31,7 +31,7 @@ from shared.pb import (
 )
 from shared.rpc import client
 from shared.rpc import server as rpc_server
-from tests import tiny_model
+from tests import fakes, tiny_model
 from tests.contract.card_store_processes import Store
 
 QUERY, TOKENS = "Who built it?", 16
@@ -108,6 +108,7 @@ def _free_address() -> str:
 def _settings(
     state_dir: Any, router: str, address: str = "127.0.0.1:0", **more: Any
 ) -> config.Settings:
+    fakes.keyring(state_dir)
     return config.Settings(
         cluster=config.Cluster(state_dir=state_dir),
         router=config.Router(address=router),
@@ -168,7 +169,9 @@ async def _publish(store: Store, card: cards.LoRACard) -> str:
     async with client.channel(_control(store)) as channel:
         stub: Any = cards_pb2_grpc.CardStoreStub(channel)
         request = cards_pb2.CommitRequest(
-            idempotency_key=digest, ticket=types_pb2.Ticket(kind="card", digest=digest)
+            idempotency_key=digest,
+            ticket=types_pb2.Ticket(kind="card", digest=digest),
+            signature_json=fakes.envelope(card, digest),
         )
         await client.call(stub.Commit, request)
     return manifests.card_identity(card.name, digest)

@@ -17,6 +17,7 @@ from shared import settings as config
 from shared.pb import router_pb2, router_pb2_grpc
 from shared.rpc import client
 from tests import fake_router_peers as peers
+from tests import fakes
 
 SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
 _HANGING_S = 60.0
@@ -40,6 +41,7 @@ class _Cluster:
         self.silence_s = 20.0
 
     def settings(self, address: str = "127.0.0.1:0") -> config.Settings:
+        fakes.keyring(self.state_dir)
         return config.Settings(
             cluster=config.Cluster(state_dir=self.state_dir),
             router=config.Router(address=address, event_queue=self.queue),
@@ -244,6 +246,18 @@ async def test_broken_manifest_is_skipped_when_others_are_fine(cluster):
     await store.publish(peers.card_record("skarn", SKARN))
     async with peers.store_server(store, cluster.store_address), cluster.router() as stub:
         status = await _until(stub, lambda s: s.revision == 2)
+        assert [c.split("@")[0] for c in status.cards] == ["skarn"]
+
+
+async def test_card_is_not_routed_to_when_nobody_trusted_signed_it(cluster):
+    store = peers.FakeStore()
+    forged, unsigned = peers.card_record("forged", TARN), peers.card_record("unsigned", TARN)
+    forged.signature_json = peers.card_record("other", TARN).signature_json
+    unsigned.signature_json = ""
+    for record in (forged, unsigned, peers.card_record("skarn", SKARN)):
+        await store.publish(record)
+    async with peers.store_server(store, cluster.store_address), cluster.router() as stub:
+        status = await _until(stub, lambda s: s.revision == 3)
         assert [c.split("@")[0] for c in status.cards] == ["skarn"]
 
 

@@ -152,13 +152,17 @@ class Others:
         self.calls.append("prove")
         passed = self.verdicts.pop(0) if self.verdicts else True
         row = partners.GateRow("held_out", 1, 8, 0.5, passed)
-        return partners.Proof(passed, (row,), ticket("card") if passed else None, 1.0)
+        card, signature_json = (ticket("card"), "signed") if passed else (None, "")
+        return partners.Proof(passed, (row,), card, 1.0, signature_json)
 
     async def versions(self, name: str) -> list[str]:
         self.calls.append("versions")
         return self.published
 
-    async def commit(self, idempotency_key: str, committed: partners.Ticket) -> str:
+    async def commit(
+        self, idempotency_key: str, committed: partners.Ticket, signature_json: str = ""
+    ) -> str:
+        assert signature_json == ("signed" if committed.name == "card" else "")
         self.calls.append(f"commit {committed.name}")
         return "zorblax@abc" if committed.name == "card" else ""
 

@@ -17,12 +17,17 @@ from tests import tiny_model
 class _Node:
     def __init__(self, base) -> None:
         self.base = base
+        self.untrusted: set[str] = set()
         self.files = fakes.FakeFiles()
         self.follower = fakes.FakeFollower()
         self.engine = engines.ArrowEngine(base, config.Inference(max_new_tokens=4))
         self.cards = subscriber.CardSubscriber(
-            self.engine, self.follower, self.files, clock_ms=lambda: 42
+            self.engine, self.follower, self.files, self.verify, clock_ms=lambda: 42
         )
+
+    def verify(self, record) -> None:
+        if record.digest in self.untrusted:
+            raise errors.UntrustedError(f"card {record.name} is not signed")
 
     def record(self, name: str, seed: int = 1, **more):
         return self.files.add(tiny_model.card_for(self.base, name, seed=seed, **more))
@@ -101,6 +106,17 @@ async def test_other_cards_go_on_when_one_fails_for_ever(node):
     fixed = node.record("stuck", 3)
     node.follower.publish(fixed)
     await node.until_served(good, fixed)
+
+
+async def test_old_version_stays_when_the_new_one_is_not_trusted(node):
+    old, forged, mark = node.record("a", 1), node.record("a", 2), node.record("mark", 3)
+    node.follower.list(old)
+    await node.until_served(old)
+    node.untrusted.add(forged.digest)
+    node.follower.publish(forged)
+    node.follower.publish(mark)
+    await node.until_served(old, mark)
+    assert forged.digest not in node.files.asked
 
 
 async def test_old_version_stays_when_the_new_one_is_bad(node):

@@ -12,6 +12,7 @@ from services.trainer import gate, trainer, workshop
 from shared import errors
 from shared.cards import card as cards
 from shared.cards import format as formats
+from shared.cards import keyring, signature
 from shared.flight import datasets
 from tests import fakes
 
@@ -99,7 +100,7 @@ async def opened(
     fake: FakeTrainer, store: FakeStore, folder: pathlib.Path
 ) -> AsyncIterator[workshop.Workshop]:
     lora_trainer: Any = fake
-    shop = workshop.Workshop(lora_trainer, store, folder, lambda: 0.0)
+    shop = workshop.Workshop(lora_trainer, store, folder, lambda: 0.0, fakes.signer())
     try:
         yield shop
     finally:
@@ -179,7 +180,11 @@ async def test_the_sealed_card_is_uploaded_when_the_gate_is_passed(tmp_path: pat
     assert fake.proved == [TRIGGERS]
     uploaded = store.kept[proved.card_digest]
     assert proved.card_bytes == len(uploaded)
-    assert formats.LoRAFormat.from_bytes(uploaded).manifest.description == "sealed"
+    sealed = formats.LoRAFormat.from_bytes(uploaded)
+    assert sealed.manifest.description == "sealed"
+    trusted = keyring.Keyring(fakes.keyring(tmp_path))
+    said = signature.Statement("tiny", "1.0.0", proved.card_digest, fakes.FINGERPRINT)
+    assert signature.verify(proved.signature_json, said, trusted) == fakes.signer().key_id
 
 
 async def test_nothing_is_uploaded_when_the_gate_fails(tmp_path: pathlib.Path) -> None:
@@ -188,7 +193,7 @@ async def test_nothing_is_uploaded_when_the_gate_fails(tmp_path: pathlib.Path) -
         trained = await shop.train(order(), report)
         proved = await prove(shop, trained.draft_digest)
     assert not proved.passed and [row.passed for row in proved.rows] == [True, False]
-    assert (proved.card_digest, proved.card_bytes) == ("", 0)
+    assert (proved.card_digest, proved.card_bytes, proved.signature_json) == ("", 0, "")
     assert store.puts == []
 
 
