@@ -130,6 +130,17 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
     async def move_latest(self, record: cards_pb2.CardRecord) -> int:
         return await self._append(cards_pb2.ALIAS_MOVED, record, "latest")
 
+    async def withdraw(self, record: cards_pb2.CardRecord, instead: Any = None) -> int:
+        """Revokes a card; `latest` goes to another version, if there is one."""
+        gone = cards_pb2.CardRecord()
+        gone.CopyFrom(record)
+        gone.state = cards_pb2.REVOKED
+        del gone.aliases[:]
+        if self.latest.get(record.name) == record:
+            del self.latest[record.name]
+        revision = await self._append(cards_pb2.CARD_REVOKED, gone, "")
+        return revision if instead is None else await self.move_latest(instead)
+
     async def drop(self) -> None:
         async with self._news:
             self._line += 1
@@ -168,7 +179,8 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
     async def _append(self, kind: Any, record: cards_pb2.CardRecord, alias: str) -> int:
         async with self._news:
             revision = len(self.log) + 1
-            self.latest[record.name] = record
+            if alias == "latest" or "latest" in record.aliases:
+                self.latest[record.name] = record
             self.log.append(
                 cards_pb2.Change(kind=kind, revision=revision, card=record, alias=alias)
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 from collections.abc import AsyncGenerator
 
@@ -31,6 +32,16 @@ class FakeFollower(watch.StoreFollower):
     def move(self, record: watch.CardRecord, alias: str) -> None:
         kind = watch.ChangeKind.ALIAS_MOVED
         self._news.put_nowait(watch.Change(kind, self._next(), record, alias))
+
+    def withdraw(self, record: watch.CardRecord, revoked: bool = True) -> None:
+        state = watch.CardState.REVOKED if revoked else watch.CardState.DELETED
+        kind = watch.ChangeKind.CARD_REVOKED if revoked else watch.ChangeKind.CARD_DELETED
+        gone = dataclasses.replace(record, state=state, aliases=())
+        self._news.put_nowait(watch.Change(kind, self._next(), gone))
+
+    def revoke_key(self, key_id: str) -> None:
+        kind = watch.ChangeKind.KEY_REVOKED
+        self._news.put_nowait(watch.Change(kind, self._next(), None, key_id=key_id))
 
     async def follow(self) -> AsyncGenerator[watch.Listing | watch.Change, None]:
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import numpy as np
 import structlog
@@ -95,9 +95,12 @@ class LoRARouter:
     @property
     def names(self) -> frozenset[str]:
         """Names of the cards that are not virtual."""
-        return frozenset(
-            p.card.name for p in self._index.profiles if p.identity not in self._virtual
-        )
+        return self._names(virtual=False)
+
+    @property
+    def virtual_names(self) -> frozenset[str]:
+        """Names of those that are."""
+        return self._names(virtual=True)
 
     async def register_card(self, card: profile.Card) -> None:
         """Makes a card routable; it takes the place of any other version of its name at once."""
@@ -109,22 +112,37 @@ class LoRARouter:
             await self._add({card.name: card for card in cards}, virtual=False)
 
     async def register_virtual_candidate(
-        self, name: str, digest: str, description: str, domain: str = ""
+        self,
+        name: str,
+        digest: str,
+        description: str,
+        domain: str = "",
+        examples: Sequence[str] = (),
+        statements: Sequence[str] = (),
     ) -> None:
-        """Makes a card routable that is known by its description alone.
+        """Makes a card routable that is not here yet: a node fetches it when it is first chosen.
 
-        Such a card lives on another node and is not loaded here. Where a card of that very
-        identity is registered with its examples, nothing changes.
+        Where a card of that very identity is registered already, nothing changes.
+
+        Args:
+            name: of the card.
+            digest: of the card.
+            description: stands in for examples where there are none.
+            domain: of the card.
+            examples: questions, where its catalogue tells them.
+            statements: what the card says, where that is known.
 
         Raises:
-            errors.InvalidInputError: the description is empty.
+            errors.InvalidInputError: there are neither examples nor a description.
         """
-        if not description.strip():
+        told = tuple(examples) or tuple(filter(None, (description.strip(),)))
+        if not told:
             raise errors.InvalidInputError(
                 f"virtual candidate {name!r} has no description; there is nothing to compare with"
             )
-        examples = (description.strip(),)
-        card = profile.Card(name, digest, domain, description, examples, stand_in=True)
+        card = profile.Card(
+            name, digest, domain, description, told, tuple(statements), stand_in=not examples
+        )
         async with self._changing:
             await self._add({name: card}, virtual=True)
 
@@ -181,6 +199,11 @@ class LoRARouter:
             self._calibrating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._calibrating
+
+    def _names(self, virtual: bool) -> frozenset[str]:
+        return frozenset(
+            p.card.name for p in self._index.profiles if (p.identity in self._virtual) is virtual
+        )
 
     async def _add(self, cards: dict[str, profile.Card], virtual: bool) -> None:
         active = {p.identity: p for p in self._index.profiles}

@@ -69,7 +69,9 @@ async def running(
 
         bus = await _event_bus(settings, stack)
         follower = watch.StoreFollower(
-            find_stores or (lambda: discovery.find_stores(settings)), silence_s
+            find_stores or (lambda: discovery.find_stores(settings)),
+            silence_s,
+            settings.discovery.list_every_s,
         )
         cards = subscriber.CardSubscriber(
             lora_router, follower, signature.Trust.configured(settings).verify

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -65,10 +65,11 @@ class CardSubscriber:
         try:
             if isinstance(news, watch.Listing):
                 await self._replace_all(news.cards)
-            elif (card := news.makes_latest) is not None:
-                await self._router.register_cards(_readable(self._trusted([card])))
             elif (gone := news.retires) is not None:
+                # What `latest` points to instead is news of its own.
                 await self._router.unregister_version(gone.name, gone.digest)
+            elif (card := news.makes_latest) is not None:
+                await self._register([card])
         except Exception:
             # One failure must not end the subscription.
             _log.exception("news of the store not applied", revision=news.revision)
@@ -76,11 +77,24 @@ class CardSubscriber:
         return True
 
     async def _replace_all(self, records: Sequence[watch.CardRecord]) -> None:
-        cards = _readable(self._trusted(records))
-        await self._router.register_cards(cards)
-        for name in self._router.names - {record.name for record in records}:
+        await self._register(records)
+        known = self._router.names | self._router.virtual_names
+        for name in known - {record.name for record in records}:
             await self._router.unregister_card(name)
-        _log.info("cards listed", cards=len(cards))
+        _log.info("cards listed", cards=len(records))
+
+    async def _register(self, records: Sequence[watch.CardRecord]) -> None:
+        trusted = self._trusted(records)
+        await self._router.register_cards(_readable(r for r in trusted if not r.remote))
+        for card in _readable(record for record in trusted if record.remote):
+            await self._router.register_virtual_candidate(
+                card.name,
+                card.digest,
+                card.description,
+                card.domain,
+                () if card.stand_in else card.examples,
+                card.statements,
+            )
 
     def _trusted(self, records: Sequence[watch.CardRecord]) -> list[watch.CardRecord]:
         """Those whose signature holds: what no node serves must not be chosen."""
@@ -95,7 +109,7 @@ class CardSubscriber:
         return found
 
 
-def _readable(records: Sequence[watch.CardRecord]) -> list[profile.Card]:
+def _readable(records: Iterable[watch.CardRecord]) -> list[profile.Card]:
     found = []
     for record in records:
         try:

@@ -3,13 +3,14 @@
     async for news in watch.StoreFollower(find).follow():
         match news:
             case watch.Listing(): ...   # the whole truth: forget what is not in it
-            case watch.Change(): ...    # one card published, or one alias moved
+            case watch.Change(): ...    # one card published or withdrawn, or one alias moved
 
 A follower first lists the cards, then watches from the revision of that listing. When the line
 breaks or stays silent for three heartbeats, it looks for a store again and resumes from the last
 revision; a store with another identity or a shorter history (restored from a backup, or a peer) is
-listed anew, and so is one whose data plane moved. Shared by the router and the inference nodes,
-which never see protobuf.
+listed anew, and so is one whose data plane moved or whose log no longer reaches back. It lists from
+time to time in any case: what went wrong in between is right again by then. Shared by the router
+and the inference nodes, which never see protobuf; stores read their peers' logs by `changes`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import contextlib
 import dataclasses
 import enum
 import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
 import zeroconf
@@ -33,6 +36,8 @@ Find = Callable[[], Awaitable[Sequence[discovery.StoreAddress]]]
 
 SILENCE_S = 6.0
 """Three heartbeats: longer silence means that the line is dead."""
+LIST_EVERY_S = 60.0
+"""A follower lists the cards at least so often."""
 LATEST = "latest"
 """The alias of the version that is served."""
 _LISTING_DEADLINE_S = 10.0
@@ -45,7 +50,7 @@ class ChangeKind(enum.Enum):
     """What happened in the store."""
 
     CARD_PUBLISHED = "card_published"
-    """A card was committed; it is the `latest` of its name now."""
+    """A card was committed; its aliases tell whether it is the `latest` of its name."""
     ALIAS_MOVED = "alias_moved"
     """An alias points to this card now."""
     CARD_DELETED = "card_deleted"
@@ -111,7 +116,7 @@ class Change:
     revision: int
     card: CardRecord | None
     """None for KEY_REVOKED alone."""
-    alias: str
+    alias: str = ""
     """The alias that moved; empty for everything else."""
     key_id: str = ""
     """The key that was revoked."""
@@ -119,12 +124,14 @@ class Change:
     @property
     def makes_latest(self) -> CardRecord | None:
         """The card that is the version to serve from now on; None if this makes none so."""
+        # The card is told as it stands now: it may have been revoked since.
+        if self.card is None or self.card.state is not CardState.ACTIVE:
+            return None
         if self.kind is ChangeKind.ALIAS_MOVED:
             return self.card if self.alias == LATEST else None
-        is_published = self.kind is ChangeKind.CARD_PUBLISHED
         # A peer's older version is published without becoming the latest.
-        is_latest = self.card is not None and (LATEST in self.card.aliases or not self.card.origin)
-        return self.card if is_published and is_latest else None
+        is_news = self.kind is ChangeKind.CARD_PUBLISHED and LATEST in self.card.aliases
+        return self.card if is_news else None
 
     @property
     def retires(self) -> CardRecord | None:
@@ -136,17 +143,21 @@ class Change:
 class StoreFollower:
     """One listener; follow with one task at a time."""
 
-    def __init__(self, find: Find, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, find: Find, silence_s: float = SILENCE_S, list_every_s: float = LIST_EVERY_S
+    ) -> None:
         """Prepares; connects when followed.
 
         Args:
             find: looks for stores, at the start and after every loss.
             silence_s: how long a line may be silent before it counts as dead.
+            list_every_s: how old a listing may become before the next one.
         """
         self._find = find
-        self._silence_s = silence_s
+        self._silence_s, self._list_every_s = silence_s, list_every_s
         self._store_id = ""
         self._flight = ""
+        self._listed_at_s = -float("inf")
         self.revision = 0
         """The last revision that was handed out."""
         self.connected = False
@@ -177,75 +188,114 @@ class StoreFollower:
         try:
             async with client.channel(address.control) as channel:
                 stub = cards_pb2_grpc.CardStoreStub(channel)
-                listing = await self._list_if_new(stub, address.control)
-                if listing is not None:
-                    yield listing
-                request = cards_pb2.WatchRequest(from_revision=self.revision)
-                call = stub.Watch(request)
-                try:
-                    while True:
-                        async with asyncio.timeout(self._silence_s), client.typed_errors():
-                            message = await call.read()
-                        if not isinstance(message, cards_pb2.Change):  # The end of the stream.
-                            raise errors.UnavailableError("the store ended the watch")
+                status = await client.call(
+                    stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), self._silence_s
+                )
+                if not self._resumes(status):
+                    yield await self._listed(stub, address.control)
+                reading = changes(stub, self.revision, self._silence_s)
+                async with contextlib.aclosing(reading):
+                    async for change in reading:
                         self.connected = True
-                        yield self._take(message)
-                finally:
-                    call.cancel()
-        except TimeoutError:
-            _log.info("card store is silent", store=address.control, silence_s=self._silence_s)
-        except errors.RevisionTooOldError as error:
-            # As if it were another store: it is listed anew.
-            self._store_id = ""
-            _log.info("listing again", store=address.control, reason=str(error))
+                        # What a store repeats is only a sign of life.
+                        is_new = change is not None and change.revision > self.revision
+                        if change is not None and is_new:
+                            self.revision = change.revision
+                        yield change if is_new else None
+                        if time.monotonic() > self._listed_at_s + self._list_every_s:
+                            yield await self._listed(stub, address.control)
+        except errors.RevisionTooOldError:
+            self._store_id = ""  # The next attempt lists.
         except errors.SkillmeshError as error:
             _log.info("card store lost", store=address.control, reason=str(error))
         finally:
             self.connected = False
 
-    async def _list_if_new(
-        self, stub: cards_pb2_grpc.CardStoreStub, control: str
-    ) -> Listing | None:
+    def _resumes(self, status: cards_pb2.StoreStatus) -> bool:
+        """Whether a store is the one that was followed, and has come as far at least."""
+        same = (status.store_id, status.flight_address) == (self._store_id, self._flight)
+        return same and bool(status.revision >= self.revision)
+
+    async def _listed(self, stub: cards_pb2_grpc.CardStoreStub, control: str) -> Listing:
         status = await client.call(
             stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), self._silence_s
         )
-        same = (status.store_id, status.flight_address) == (self._store_id, self._flight)
-        if same and status.revision >= self.revision:
-            return None
-        revision, cards = await _all_cards(stub)
-        self._store_id, self.revision = status.store_id, revision
-        self._flight = status.flight_address
-        return Listing(cards, revision, control, status.flight_address)
-
-    def _take(self, message: cards_pb2.Change) -> Change | None:
-        kinds = {
-            cards_pb2.CARD_PUBLISHED: ChangeKind.CARD_PUBLISHED,
-            cards_pb2.ALIAS_MOVED: ChangeKind.ALIAS_MOVED,
-            cards_pb2.CARD_DELETED: ChangeKind.CARD_DELETED,
-            cards_pb2.CARD_REVOKED: ChangeKind.CARD_REVOKED,
-            cards_pb2.KEY_REVOKED: ChangeKind.KEY_REVOKED,
-        }
-        kind = kinds.get(message.kind)
-        # Heartbeats, kinds of a newer store, and what a store repeats are only signs of life.
-        if kind is None or message.revision <= self.revision:
-            return None
-        self.revision = message.revision
-        card = card_record(message.card) if message.HasField("card") else None
-        return Change(kind, message.revision, card, message.alias, message.key_id)
+        cards, revision = await list_cards(stub)
+        self._store_id, self._flight = status.store_id, status.flight_address
+        self.revision, self._listed_at_s = revision, time.monotonic()
+        flight = discovery.reachable(status.flight_address, control)
+        return Listing(cards, revision, control, flight)
 
 
-async def _all_cards(stub: cards_pb2_grpc.CardStoreStub) -> tuple[int, tuple[CardRecord, ...]]:
-    """The latest version of every card, and a revision that nothing of it is older than."""
-    revision, token, found = 0, "", list[CardRecord]()
+async def list_cards(
+    stub: cards_pb2_grpc.CardStoreStub, all_versions: bool = False
+) -> tuple[tuple[CardRecord, ...], int]:
+    """The cards of a store, and the revision to watch it from.
+
+    Args:
+        stub: of the store.
+        all_versions: not only those that `latest` points to.
+
+    Raises:
+        errors.SkillmeshError: the store can't be reached, or what it answered.
+    """
+    found: list[CardRecord] = []
+    request = cards_pb2.ListCardsRequest(all_versions=all_versions, page_size=_PAGE_CARDS)
+    revision: int | None = None
     while True:
-        request = cards_pb2.ListCardsRequest(page_size=_PAGE_CARDS, page_token=token)
         response = await client.call(stub.ListCards, request, _LISTING_DEADLINE_S)
-        # What changes while pages come is told again by the watch, from the first one's revision.
-        revision = revision or response.revision
-        found += [card_record(card) for card in response.cards]
-        token = response.next_page_token
-        if not token:
-            return revision, tuple(found)
+        # What changes while the pages come is watched from the first one on.
+        revision = response.revision if revision is None else revision
+        found += (card_record(card) for card in response.cards)
+        if not response.next_page_token:
+            return tuple(found), revision
+        request.page_token = response.next_page_token
+
+
+async def changes(
+    stub: Any, from_revision: int, silence_s: float = SILENCE_S
+) -> AsyncGenerator[Change | None, None]:
+    """A store's log after a revision, then what comes; None for every other sign of life.
+
+    Args:
+        stub: of the store.
+        from_revision: the last one seen.
+        silence_s: how long the line may be silent before it counts as dead.
+
+    Raises:
+        errors.RevisionTooOldError: the log no longer reaches back so far.
+        errors.UnavailableError: the line broke, fell silent, or the store ended it.
+        errors.SkillmeshError: what else the store answered.
+    """
+    call = stub.Watch(cards_pb2.WatchRequest(from_revision=from_revision))
+    try:
+        while True:
+            async with asyncio.timeout(silence_s), client.typed_errors():
+                message = await call.read()
+            if not isinstance(message, cards_pb2.Change):  # The end of the stream.
+                raise errors.UnavailableError("the store ended the watch")
+            yield _change(message)
+    except TimeoutError:
+        raise errors.UnavailableError(f"the store was silent for {silence_s:g} s") from None
+    finally:
+        call.cancel()
+
+
+_KINDS = {
+    cards_pb2.CARD_PUBLISHED: ChangeKind.CARD_PUBLISHED,
+    cards_pb2.ALIAS_MOVED: ChangeKind.ALIAS_MOVED,
+    cards_pb2.CARD_DELETED: ChangeKind.CARD_DELETED,
+    cards_pb2.CARD_REVOKED: ChangeKind.CARD_REVOKED,
+    cards_pb2.KEY_REVOKED: ChangeKind.KEY_REVOKED,
+}
+
+
+def _change(message: cards_pb2.Change) -> Change | None:
+    kind = _KINDS.get(message.kind)
+    if kind is None:  # A heartbeat, or a kind of a newer store.
+        return None
+    card = card_record(message.card) if message.HasField("card") else None
+    return Change(kind, message.revision, card, message.alias, message.key_id)
 
 
 _STATES = {

@@ -39,6 +39,7 @@ class _Cluster:
         self.store_address = _free_address()
         self.queue = 16
         self.silence_s = 20.0
+        self.list_every_s = 60.0
 
     def settings(self, address: str = "127.0.0.1:0") -> config.Settings:
         fakes.keyring(self.state_dir)
@@ -46,6 +47,7 @@ class _Cluster:
             cluster=config.Cluster(state_dir=self.state_dir),
             router=config.Router(address=address, event_queue=self.queue),
             factory=config.Factory(address=self.factory_address),
+            discovery=config.Discovery(list_every_s=self.list_every_s),
         )
 
     @contextlib.asynccontextmanager
@@ -195,6 +197,62 @@ async def test_other_version_answers_when_the_alias_moves_back(cluster):
         revision = await store.move_latest(old)
         status = await _until(stub, lambda s: s.revision == revision)
         assert list(status.cards) == [f"skarn@{old.digest}"]
+
+
+async def test_version_before_is_routed_to_when_one_is_revoked(cluster):
+    store = peers.FakeStore()
+    old, new = (peers.card_record("skarn", SKARN, v) for v in ("1.0.0", "1.1.0"))
+    async with peers.store_server(store, cluster.store_address), cluster.router() as stub:
+        await store.publish(old)
+        await _until(stub, lambda s: list(s.cards) == [f"skarn@{old.digest}"])
+        await store.publish(new)
+        await _until(stub, lambda s: list(s.cards) == [f"skarn@{new.digest}"])
+        revision = await store.withdraw(old)
+        status = await _until(stub, lambda s: s.revision == revision)
+        assert list(status.cards) == [f"skarn@{new.digest}"]
+        await store.withdraw(new, instead=old)
+        await _until(stub, lambda s: list(s.cards) == [f"skarn@{old.digest}"])
+        await store.withdraw(old)
+        await _until(stub, lambda s: not s.cards)
+
+
+async def test_older_version_is_not_routed_to_when_it_is_mirrored_late(cluster):
+    store = peers.FakeStore()
+    old, new = (peers.card_record("skarn", SKARN, v) for v in ("1.0.0", "1.1.0"))
+    del old.aliases[:]
+    async with peers.store_server(store, cluster.store_address), cluster.router() as stub:
+        await store.publish(new)
+        revision = await store.publish(old)
+        status = await _until(stub, lambda s: s.revision == revision)
+        assert list(status.cards) == [f"skarn@{new.digest}"]
+
+
+async def test_remote_card_is_routed_to_by_its_examples_when_a_peer_has_it(cluster):
+    store, record = peers.FakeStore(), peers.card_record("skarn", SKARN)
+    record.remote = True
+    async with peers.store_server(store, cluster.store_address), cluster.router() as stub:
+        await store.publish(record)
+        await _until(stub, lambda s: list(s.cards) == [f"skarn@{record.digest}"])
+
+        async def routed() -> bool:
+            answer = await _route(stub, f"Which height has {SKARN}?", no_learning=True)
+            return not answer.dissonance and answer.candidates[0].nearest_example != ""
+
+        await _eventually(routed)
+        store.latest.clear()
+        store.store_id = "store-2"  # Listed anew, and the listing no longer has it.
+        await store.drop()
+        await _until(stub, lambda s: not s.cards)
+
+
+async def test_store_is_listed_anew_when_a_listing_has_become_old(cluster):
+    cluster.list_every_s = 0.2
+    store, record = peers.FakeStore(), peers.card_record("skarn", SKARN)
+    async with peers.store_server(store, cluster.store_address), cluster.router() as stub:
+        await store.watched(1)
+        store.latest["skarn"] = record  # Nobody is told.
+        await _until(stub, lambda s: list(s.cards) == [f"skarn@{record.digest}"])
+        assert store.watched_from == [0]
 
 
 async def test_cards_are_joined_when_the_store_was_down_at_the_start(cluster):
