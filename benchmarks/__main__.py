@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks import engine, loop, results
+from benchmarks import engine, loop, results, store
 from shared import settings as config
 from shared import telemetry
 
-AREAS = {"loop": loop.measure, "engine": engine.measure}
+AREAS = {"loop": loop.measure, "engine": engine.measure, "store": store.measure}
 _VARIABLE = "SKILLMESH_ARG_area"
 
 

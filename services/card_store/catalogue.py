@@ -7,6 +7,7 @@ what leaves is `retirement`'s.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,10 @@ class Catalogue:
     def close(self) -> None:
         """Closes every connection."""
         self._database.close()
+
+    def transaction(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        """A transaction that writes, for whoever adds much at once."""
+        return self._database.write()
 
     def store_id(self) -> str:
         """The store's identity, made with its catalogue."""

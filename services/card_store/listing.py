@@ -31,10 +31,11 @@ def page(connection: sa.Connection, query: records.Query) -> records.Listing:
     """
     wanted = sa.select(_CARDS).where(_CARDS.c.state == records.CardState.ACTIVE.value)
     if not query.all_versions:
-        is_latest = sa.and_(
+        # Not a join, from which SQLite would begin and then sort everything.
+        is_latest = sa.exists().where(
             _ALIASES.c.digest == _CARDS.c.digest, _ALIASES.c.alias == records.LATEST
         )
-        wanted = wanted.join(_ALIASES, is_latest)
+        wanted = wanted.where(is_latest)
     for column in ("name", "domain", "base_fingerprint"):
         if value := getattr(query, column):
             wanted = wanted.where(_CARDS.c[column] == value)
