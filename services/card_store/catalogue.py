@@ -155,9 +155,11 @@ class Catalogue:
     def holds(self, digest: str) -> bool:
         """Whether an active card or a dataset with this digest is committed and here."""
         with self._database.read() as connection:
-            card = rows.card(connection, digest)
+            # Asked before every transfer: no more is read than is needed.
+            query = sa.select(_CARDS.c.state, _CARDS.c.remote).where(_CARDS.c.digest == digest)
+            card = connection.execute(query).one_or_none()
             if card is not None:
-                return card.state is records.CardState.ACTIVE and not card.remote
+                return card.state == records.CardState.ACTIVE.value and not card.remote
             return rows.holds(connection, schema.DATASETS, digest)
 
     def get(self, reference: str) -> records.CardRecord:
@@ -215,6 +217,7 @@ class Catalogue:
                 cards.get(line.digest),
                 line.alias,
                 line.key_id,
+                line.at_ms * 1000,
             )
             for line in found
         ]

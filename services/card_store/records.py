@@ -81,6 +81,8 @@ class Change:
     """The alias that moved."""
     key_id: str = ""
     """The key that was revoked."""
+    at_us: int = 0
+    """Unix time in microseconds when the log had it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
     def __init__(self, card_store: store.CardStore, nodes: residency.Residency) -> None:
         """Takes the store and what nodes hold."""
         self._store, self._nodes = card_store, nodes
+        self._latest: tuple[records.Change | None, cards_pb2.Change] = (None, cards_pb2.Change())
 
     async def Commit(
         self, request: cards_pb2.CommitRequest, context: Any
@@ -176,13 +177,21 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         """Streams the revision log."""
         async with contextlib.aclosing(self._store.watch(request.from_revision)) as changes:
             async for change in changes:
-                yield cards_pb2.Change(
-                    kind=_KINDS[change.kind],
-                    revision=change.revision,
-                    card=None if change.card is None else _record(change.card),
-                    alias=change.alias,
-                    key_id=change.key_id,
-                )
+                yield self._message(change)
+
+    def _message(self, change: records.Change) -> cards_pb2.Change:
+        """The message of a change; all watchers get the same one."""
+        if change is not self._latest[0]:
+            message = cards_pb2.Change(
+                kind=_KINDS[change.kind],
+                revision=change.revision,
+                card=None if change.card is None else _record(change.card),
+                alias=change.alias,
+                key_id=change.key_id,
+                at_us=change.at_us,
+            )
+            self._latest = (change, message)
+        return self._latest[1]
 
     async def GetStoreStatus(
         self, request: cards_pb2.GetStoreStatusRequest, context: Any

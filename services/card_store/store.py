@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import pathlib
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, TypeVar
 
@@ -54,6 +55,7 @@ class CardStore:
         clock_ms: Callable[[], int],
         flight_address: Callable[[], str],
         verify: Verify | None = None,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         """Takes everything that it works on.
 
@@ -64,10 +66,12 @@ class CardStore:
             clock_ms: Unix time in milliseconds.
             flight_address: where the data plane listens now.
             verify: looks at the signature of every card before it is published; None accepts all.
+            clock_us: Unix time in microseconds.
         """
         self._files, self._cards, self._feed = files, cards, feed
         self._verify = verify or (lambda record: "")
-        self._clock_ms, self._flight_address = clock_ms, flight_address
+        self._clock_ms, self._clock_us = clock_ms, clock_us
+        self._flight_address = flight_address
         # One thread for all that writes: changes reach the feed in the order of the log.
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "card-store-writer")
 
@@ -220,7 +224,8 @@ class CardStore:
     def _tell(self, loop: asyncio.AbstractEventLoop, change: records.Change) -> None:
         # From the writing thread, not after the await: the caller may have given up by then, and
         # the change would stay unheard.
-        loop.call_soon_threadsafe(self._feed.publish, change)
+        told = dataclasses.replace(change, at_us=self._clock_us())
+        loop.call_soon_threadsafe(self._feed.publish, told)
 
     def _commit_card(
         self,

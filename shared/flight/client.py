@@ -7,6 +7,7 @@ asks for the ticket without `raw`. Calls block: use a thread.
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from shared import errors
 
 Kind = Literal["card", "dataset"]
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 4 * 1024 * 1024
 RAW_SCHEMA = pa.schema([pa.field("chunk", pa.large_binary(), nullable=False)])
 _TIMEOUT_S = 60.0
 
@@ -67,22 +68,24 @@ class LoRAFlightClient:
             errors.IntegrityError: what arrived has another digest.
             errors.UnavailableError: the store can't be reached.
         """
-        data = b"".join(self._chunks(digest))
-        _check(hashlib.sha256(data).hexdigest(), digest, self._address)
+        with _Hashing() as hashing:
+            data = b"".join([hashing.add(chunk) for chunk in self._chunks(digest)])
+            _check(hashing.digest(), digest, self._address)
         return data
 
     def fetch_skill(self, digest: str, path: pathlib.Path) -> None:
         """Fetches a card into a file, which appears only once its digest was checked."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        hasher = hashlib.sha256()
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        with (
+            _Hashing() as hashing,
+            tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file,
+        ):
             try:
                 for chunk in self._chunks(digest):
-                    hasher.update(chunk)
-                    file.write(chunk)
+                    file.write(hashing.add(chunk))
                 file.flush()
                 os.fsync(file.fileno())
-                _check(hasher.hexdigest(), digest, self._address)
+                _check(hashing.digest(), digest, self._address)
                 os.replace(file.name, path)
             except BaseException:
                 pathlib.Path(file.name).unlink(missing_ok=True)
@@ -106,6 +109,30 @@ class LoRAFlightClient:
             for chunk in self._client.do_get(ticket, self._options):
                 for value in chunk.data.column(0):
                     yield value.as_buffer()
+
+
+class _Hashing:
+    """SHA-256 of chunks in a thread of its own, while the next ones are on their way."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "hashing")
+        self._done: list[concurrent.futures.Future[None]] = []
+
+    def __enter__(self) -> _Hashing:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def add(self, chunk: pa.Buffer) -> pa.Buffer:
+        self._done.append(self._thread.submit(self._hasher.update, chunk))
+        return chunk
+
+    def digest(self) -> str:
+        for done in self._done:
+            done.result()
+        return self._hasher.hexdigest()
 
 
 def _check(found: str, expected: str, address: str) -> None:

@@ -527,10 +527,13 @@ class Change(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    AT_US_FIELD_NUMBER: _builtins.int
     kind: Global___ChangeKind.ValueType
     revision: _builtins.int
     alias: _builtins.str
     key_id: _builtins.str
+    at_us: _builtins.int
+    """Unix time in microseconds when the log had it"""
     @_builtins.property
     def card(self) -> Global___CardRecord: ...
     def __init__(
@@ -541,10 +544,11 @@ class Change(_message.Message):
         card: Global___CardRecord | None = ...,
         alias: _builtins.str = ...,
         key_id: _builtins.str = ...,
+        at_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "card", b"card", "key_id", b"key_id", "kind", b"kind", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "at_us", b"at_us", "card", b"card", "key_id", b"key_id", "kind", b"kind", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
