@@ -23,7 +23,7 @@ from shared import errors
 
 Kind = Literal["card", "dataset"]
 
-CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 RAW_SCHEMA = pa.schema([pa.field("chunk", pa.large_binary(), nullable=False)])
 _TIMEOUT_S = 60.0
 
