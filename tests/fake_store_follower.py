@@ -39,10 +39,6 @@ class FakeFollower(watch.StoreFollower):
         gone = dataclasses.replace(record, state=state, aliases=())
         self._news.put_nowait(watch.Change(kind, self._next(), gone))
 
-    def revoke_key(self, key_id: str) -> None:
-        kind = watch.ChangeKind.KEY_REVOKED
-        self._news.put_nowait(watch.Change(kind, self._next(), None, key_id=key_id))
-
     async def follow(self) -> AsyncGenerator[watch.Listing | watch.Change, None]:
         while True:
             yield await self._news.get()

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from services.inference import deadlines, evolution, generations, residency
+from services.inference import attachment as attachments
+from services.inference import deadlines, evolution, federation, generations, residency
 from services.inference import sampling as samplings
 from services.inference import worker as workers
 from shared import errors
@@ -61,8 +62,7 @@ class ArrowEngine:
         """Requests whose card is on its way into memory."""
         self._leaving: set[asyncio.Task[None]] = set()
         """What takes cards out."""
-        self._attachment = contextlib.AsyncExitStack()
-        self._is_attached = False
+        self._attachment = attachments.Attachment(self)
 
     def start(self) -> None:
         """Starts the model's thread."""
@@ -70,7 +70,7 @@ class ArrowEngine:
 
     async def stop(self) -> None:
         """Refuses what waits and ends the thread once the running requests have ended."""
-        await self._attachment.aclose()
+        await self._attachment.close()
         await self._worker.stop()
         await self._cards.close()
         for removal in self._leaving:
@@ -303,29 +303,32 @@ class ArrowEngine:
         removal.add_done_callback(self._leaving.discard)
         return asyncio.shield(removal)
 
+    def serve_lora(self, key: str, source: residency.Source) -> None:
+        """Serves a card that comes into memory with its first request; see `load_lora`."""
+        self._cards.add(key, source)
+        self._cards.serve(key)
+
+    async def start_federation(
+        self,
+        settings: config.Settings,
+        find_stores: watch.Find | None = None,
+        silence_s: float = watch.SILENCE_S,
+    ) -> federation.Federation:
+        """Keeps its cards as a store has them until it stops; see `federation.joined`."""
+        return await self._attachment.start_federation(settings, find_stores, silence_s)
+
+    async def sync_remote_skills(self) -> list[str]:
+        """Lists that store now; returns `name@digest` of the cards that came."""
+        return await self._attachment.sync()
+
     async def enable_evolution(
         self,
         settings: config.Settings,
         find_stores: watch.Find | None = None,
         silence_s: float = watch.SILENCE_S,
     ) -> evolution.Evolution:
-        """Attaches this engine to a running skillmesh until it stops; see `evolution`.
-
-        Args:
-            settings: the router's address, how to find card stores, the folder for cards.
-            find_stores: looks for card stores; by default discovery.
-            silence_s: how long the store may be silent before the line counts as dead.
-
-        Raises:
-            errors.PreconditionError: it is attached already.
-        """
-        if self._is_attached:
-            raise errors.PreconditionError("this engine is attached to a skillmesh already")
-        found = await self._attachment.enter_async_context(
-            evolution.attached(self, settings, find_stores, silence_s)
-        )
-        self._is_attached = True
-        return found
+        """Attaches it to a whole skillmesh, router included; see `evolution.attached`."""
+        return await self._attachment.enable_evolution(settings, find_stores, silence_s)
 
     # From here on: only in the model's thread.
 

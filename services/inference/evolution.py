@@ -1,8 +1,8 @@
 """Attaches an engine to a running skillmesh, from any Python process.
 
-Cards come as the store publishes them; questions go through the router, which leaves an event
-where no card fits, from which the factory makes a new one. Without it an engine serves what it is
-given by hand.
+Cards come as the store publishes them (`federation`); questions go through the router, which leaves
+an event where no card fits, from which the factory makes a new one. Without it an engine serves
+what it is given by hand.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from services.inference import answering, card_files, routing, subscriber
-from shared import discovery
+from services.inference import answering, federation, routing, subscriber
 from shared import settings as config
-from shared.cards import signature
 from shared.pb import router_pb2_grpc
-from shared.rpc import client, watch
+from shared.rpc import client
 
 
 class Engine(answering.Engine, subscriber.Engine, Protocol):
@@ -28,6 +26,8 @@ class Engine(answering.Engine, subscriber.Engine, Protocol):
 class Evolution:
     """What an attached engine has more."""
 
+    node_id: str
+    """Names it in the store's books."""
     answers: answering.Answering
     """Answers questions with the card that the router chooses."""
     cards: subscriber.CardSubscriber
@@ -36,35 +36,21 @@ class Evolution:
 
 @contextlib.asynccontextmanager
 async def attached(
-    engine: Engine,
-    settings: config.Settings,
-    find_stores: watch.Find | None = None,
-    silence_s: float = watch.SILENCE_S,
+    engine: Engine, settings: config.Settings, found: federation.Federation
 ) -> AsyncIterator[Evolution]:
-    """An engine that gets the cards of a skillmesh and asks its router; the cards stay in it.
+    """An engine that asks a router for the cards that it gets from a store.
 
-    A router or store that is away is joined when it comes.
+    A router that is away is asked again with the next question.
 
     Args:
-        engine: answers and takes in cards.
-        settings: the router's address, how to find card stores, the folder for cards.
-        find_stores: looks for card stores; by default discovery.
-        silence_s: how long the store may be silent before the line counts as dead.
+        engine: answers.
+        settings: the router's address.
+        found: where its cards come from.
     """
-    follower = watch.StoreFollower(
-        find_stores or (lambda: discovery.find_stores(settings)), silence_s
-    )
-    files = card_files.CardFiles(settings.state_path("inference", "cards"))
-    trust = signature.Trust.configured(settings)
-    cards = subscriber.CardSubscriber(engine, follower, files, trust.verify)
     async with client.channel(settings.router.address) as channel:
         answers = answering.Answering(
             engine,
             routing.RouterClient(router_pb2_grpc.RouterStub(channel)).route,
             settings.inference.query_rewriting.get(settings.model.base),
         )
-        cards.start()
-        try:
-            yield Evolution(answers, cards)
-        finally:
-            await cards.stop()
+        yield Evolution(found.node_id, answers, found.cards)

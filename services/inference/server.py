@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import uuid
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -57,7 +55,7 @@ async def running(
 
         evolution = await arrow_engine.enable_evolution(settings, find_stores, silence_s)
         servicer = service.InferenceService(
-            f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+            evolution.node_id,
             arrow_engine,
             evolution.answers,
             evolution.cards,

@@ -2,7 +2,8 @@
 
 Stands between `shared.rpc.watch` (what changed) and `ArrowEngine` (what can answer). For each name
 there is at most one task, which works towards the wanted version until it is resident: news may
-come faster than cards do, one card may fail, and neither holds up the others.
+come faster than cards do, one card may fail, and neither holds up the others. A card that the store
+itself has only on record is served without being fetched: it comes with its first question.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class Engine(Protocol):
         """Brings a card into memory and serves it."""
         ...
 
+    def serve_lora(self, key: str, source: Source) -> None:
+        """Serves a card that comes into memory with its first request."""
+        ...
+
     def remove_lora(self, key: str) -> Awaitable[None]:
         """Serves a card no longer; what is returned ends once no request uses it."""
         ...
@@ -62,6 +67,10 @@ class Files(Protocol):
 
     def card(self, digest: str, flight_address: str) -> cards.LoRACard:
         """The card of a digest; blocks."""
+
+
+Bring = Callable[[str, str], Awaitable[None]]
+"""Has the store at a control address fetch a card of a digest from its peers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +96,7 @@ class CardSubscriber:
         follower: watch.StoreFollower,
         files: Files,
         verify: Verify,
+        bring: Bring,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """Takes the engine to feed, the follower of the store, and what it needs meanwhile.
@@ -96,32 +106,39 @@ class CardSubscriber:
             follower: tells what the store has.
             files: fetches cards.
             verify: looks at a card's signature whenever it is about to be loaded.
+            bring: has the store fetch what it has only on record.
             clock_ms: Unix time in milliseconds.
         """
         self._engine = engine
         self._follower = follower
         self._files = files
         self._verify = verify
+        self._bring_to_store = bring
         self._clock_ms = clock_ms
         self._flight_address = ""
+        self.control = ""
+        """`host:port` of the store's control plane; empty while none was found."""
+        self.changed = asyncio.Event()
+        """Set when what is served, or where the store is, may have changed; cleared by others."""
         self._wanted: dict[str, watch.CardRecord] = {}
         self._published: set[str] = set()
         """Names whose wanted version came as news: somebody waits for it, others make room."""
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._news: dict[str, asyncio.Event] = {}
+        self._pursuits: dict[str, _Pursuit] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         """Wait until cards have left behind their requests."""
         self._fetching = asyncio.Semaphore(_FETCHES_AT_ONCE)
         self._swaps: collections.deque[SwapRecord] = collections.deque(maxlen=_SWAPS_KEPT)
         self._follow: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Begins to follow; a store that can't be reached is joined later."""
+        self._loop = asyncio.get_running_loop()
         self._follow = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         """Stops following; the cards stay."""
-        tasks = (self._follow, *self._tasks.values(), *self._leaving)
+        tasks = (self._follow, *(p.task for p in self._pursuits.values()), *self._leaving)
         running = [task for task in tasks if task is not None]
         for task in running:
             task.cancel()
@@ -142,6 +159,18 @@ class CardSubscriber:
         """Whether the line to the store is alive."""
         return self._follower.connected
 
+    async def apply(self, listing: watch.Listing) -> list[str]:
+        """Applies a listing that was not heard from the follower.
+
+        Returns:
+            Once each of its cards was tried: keys of those that are served and were not before.
+        """
+        before = set(self._engine.served())
+        self._want_exactly(listing)
+        tried = [pursuit.tried.wait() for pursuit in self._pursuits.values()]
+        await asyncio.gather(*tried)
+        return [key for key in self._engine.served() if key not in before]
+
     async def _run(self) -> None:
         async with contextlib.aclosing(self._follower.follow()) as news_stream:
             async for news in news_stream:
@@ -154,7 +183,8 @@ class CardSubscriber:
                     self._retired(gone)
 
     def _want_exactly(self, listing: watch.Listing) -> None:
-        self._flight_address = listing.flight
+        self._flight_address, self.control = listing.flight, listing.control
+        self.changed.set()
         served = {key.partition("@")[0] for key in self._engine.served()}
         for name in (served | set(self._wanted)) - {record.name for record in listing.cards}:
             self._wanted.pop(name, None)
@@ -183,22 +213,28 @@ class CardSubscriber:
         if wanted is not None and wanted.digest == record.digest:
             del self._wanted[record.name]
             self._pursue(record.name)
+        # Not by the name's task, which may be busy with the next version.
+        if _key(record) in self._engine.served():
+            self._retire(_key(record))
 
     def _pursue(self, name: str) -> None:
         """Has the task of a name look at what is wanted now."""
-        self._news.setdefault(name, asyncio.Event()).set()
-        if name not in self._tasks:
-            self._tasks[name] = asyncio.create_task(self._bring(name))
+        if name in self._pursuits:
+            self._pursuits[name].news.set()
+        else:
+            self._pursuits[name] = pursuit = _Pursuit()
+            pursuit.task = asyncio.create_task(self._bring(name, pursuit))
 
-    async def _bring(self, name: str) -> None:
+    async def _bring(self, name: str, pursuit: _Pursuit) -> None:
         """Works until there is no news about one name that is not done."""
-        news, pause_s = self._news[name], _FIRST_PAUSE_S
+        news, pause_s = pursuit.news, _FIRST_PAUSE_S
         try:
             while news.is_set():
                 news.clear()
                 if await self._done(name):
                     pause_s = _FIRST_PAUSE_S
                     continue
+                pursuit.tried.set()
                 # News end the pause: the version that could not be had may be outdated.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
@@ -206,14 +242,18 @@ class CardSubscriber:
                 news.set()
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         finally:
-            del self._tasks[name], self._news[name]
+            pursuit.tried.set()
+            del self._pursuits[name]
 
     async def _done(self, name: str) -> bool:
         """Whether the wanted version is in and the others out, or will never be."""
         record = self._wanted.get(name)
         try:
             if record is not None and _key(record) not in self._engine.served():
-                await self._swap_in(record)
+                if record.remote:
+                    self._serve_unfetched(record)
+                else:
+                    await self._swap_in(record)
             if self._wanted.get(name) is not record:
                 return True  # Overtaken by news, which the task looks at next.
             # Only now: until the new version is in, the old one answers.
@@ -236,6 +276,14 @@ class CardSubscriber:
         """Has a card leave behind its requests; the next version does not wait for them."""
         self._leaving.add(task := asyncio.create_task(_left(key, self._engine.remove_lora(key))))
         task.add_done_callback(self._leaving.discard)
+        self.changed.set()
+
+    def _serve_unfetched(self, record: watch.CardRecord) -> None:
+        """Lets requests choose a card that even the store has only on record."""
+        self._verify(record)
+        self._engine.serve_lora(_key(record), functools.partial(self._get, record))
+        self.changed.set()
+        _log.info("card served, and fetched when it is first asked", card=_key(record))
 
     async def _swap_in(self, record: watch.CardRecord) -> None:
         began = time.perf_counter()
@@ -246,6 +294,7 @@ class CardSubscriber:
         evict = record.name in self._published
         await self._engine.load_lora(card, _key(record), get, evict)
         self._published.discard(record.name)
+        self.changed.set()
         swapped = time.perf_counter()
         swap = SwapRecord(
             card=_key(record),
@@ -261,7 +310,30 @@ class CardSubscriber:
         # The store has looked at it too; a node believes no store. The file's own digest is
         # checked when it is read, so that the signature holds for what is loaded.
         self._verify(record)
+        try:
+            return self._files.card(record.digest, self._flight_address)
+        except errors.NotFoundError:
+            if not record.remote or self._loop is None:
+                raise
+        bringing = self._bring_to_store(self.control, record.digest)
+        # This is a thread of its own; calls to the store belong to the loop.
+        asyncio.run_coroutine_threadsafe(_awaited(bringing), self._loop).result()
         return self._files.card(record.digest, self._flight_address)
+
+
+class _Pursuit:
+    """The work towards the wanted version of one name."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+        self.news.set()
+        self.tried = asyncio.Event()
+        """Set once what was wanted is there, or could not be had at the first attempt."""
+        self.task: asyncio.Task[None] | None = None
+
+
+async def _awaited(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
 async def _left(key: str, removal: Awaitable[None]) -> None:

@@ -106,6 +106,8 @@ class Listing:
     """`host:port` of the store's control plane."""
     flight: str
     """`host:port` of its data plane."""
+    store_id: str = ""
+    """Its identity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +193,7 @@ class StoreFollower:
                 status = await client.call(
                     stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), self._silence_s
                 )
-                if not self._resumes(status):
+                if not self._resumes(status, address.control):
                     yield await self._listed(stub, address.control)
                 reading = changes(stub, self.revision, self._silence_s)
                 async with contextlib.aclosing(reading):
@@ -211,20 +213,35 @@ class StoreFollower:
         finally:
             self.connected = False
 
-    def _resumes(self, status: cards_pb2.StoreStatus) -> bool:
+    def _resumes(self, status: cards_pb2.StoreStatus, control: str) -> bool:
         """Whether a store is the one that was followed, and has come as far at least."""
-        same = (status.store_id, status.flight_address) == (self._store_id, self._flight)
+        flight = discovery.reachable(status.flight_address, control)
+        same = (status.store_id, flight) == (self._store_id, self._flight)
         return same and bool(status.revision >= self.revision)
 
     async def _listed(self, stub: cards_pb2_grpc.CardStoreStub, control: str) -> Listing:
-        status = await client.call(
-            stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), self._silence_s
-        )
-        cards, revision = await list_cards(stub)
-        self._store_id, self._flight = status.store_id, status.flight_address
-        self.revision, self._listed_at_s = revision, time.monotonic()
-        flight = discovery.reachable(status.flight_address, control)
-        return Listing(cards, revision, control, flight)
+        found = await listing(stub, control)
+        self._store_id, self._flight = found.store_id, found.flight
+        self.revision, self._listed_at_s = found.revision, time.monotonic()
+        return found
+
+
+async def listing(stub: cards_pb2_grpc.CardStoreStub, control: str) -> Listing:
+    """The latest version of every card of a store, and where its data plane is.
+
+    Args:
+        stub: of the store.
+        control: `host:port` under which it was reached.
+
+    Raises:
+        errors.SkillmeshError: the store can't be reached, or what it answered.
+    """
+    status = await client.call(
+        stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), _LISTING_DEADLINE_S
+    )
+    cards, revision = await list_cards(stub)
+    flight = discovery.reachable(status.flight_address, control)
+    return Listing(cards, revision, control, flight, status.store_id)
 
 
 async def list_cards(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
 from services.inference import engine as engines
-from services.inference import subscriber
+from services.inference import reporting, subscriber
 from shared import errors
 from shared import settings as config
+from shared.rpc import watch
 from tests import fake_store_follower as fakes
 from tests import tiny_model
 
@@ -22,8 +24,12 @@ class _Node:
         self.follower = fakes.FakeFollower()
         self.engine = engines.ArrowEngine(base, config.Inference(max_new_tokens=4))
         self.cards = subscriber.CardSubscriber(
-            self.engine, self.follower, self.files, self.verify, clock_ms=lambda: 42
+            self.engine, self.follower, self.files, self.verify, self.bring, clock_ms=lambda: 42
         )
+        self.brought: list[tuple[str, str]] = []
+
+    async def bring(self, control: str, digest: str) -> None:
+        self.brought.append((control, digest))
 
     def verify(self, record) -> None:
         if record.digest in self.untrusted:
@@ -163,3 +169,106 @@ async def test_next_version_comes_while_requests_still_use_the_first(node):
     release()
     while set(node.engine.resident()) != {f"a@{first.digest}"}:
         await asyncio.sleep(0)
+
+
+async def test_revoked_card_goes_at_once_when_its_successor_is_still_on_its_way(node):
+    first, second, third = (node.record("a", seed, version=f"1.{seed}.0") for seed in (1, 2, 3))
+    node.follower.list(second)
+    await node.until_served(second)
+    node.files.failures[third.digest] = [errors.UnavailableError("gone")] * 10_000
+    node.follower.publish(third)
+    node.follower.withdraw(second)
+    await node.until_served()
+    node.follower.withdraw(third, revoked=False)
+    node.follower.move(first, "latest")
+    await node.until_served(first)
+
+
+async def test_card_is_not_served_when_it_is_revoked_while_it_comes(node):
+    record, mark = node.record("a", 1), node.record("mark", 2)
+    node.follower.list()
+    node.follower.publish(record)
+    node.follower.withdraw(record)
+    node.follower.publish(mark)
+    await node.until_served(mark)
+
+
+async def test_card_is_fetched_when_it_is_first_asked_if_only_a_peer_has_it(node):
+    record = dataclasses.replace(node.record("a"), remote=True)
+    node.files.failures[record.digest] = [errors.NotFoundError("only on record")]
+    node.follower.list(record)
+    await node.until_served(record)
+    key = f"a@{record.digest}"
+    assert node.engine.resident() == [] and node.files.asked == []
+    answer = await node.engine.generate("Who built it?", key)
+    assert answer.card == key
+    assert node.brought == [("control:1", record.digest)]
+    assert node.files.asked == [record.digest] * 2
+
+
+async def test_nothing_is_brought_when_a_remote_card_was_fetched_before(node):
+    record = dataclasses.replace(node.record("a"), remote=True)
+    node.follower.list(record)
+    await node.until_served(record)
+    await node.engine.generate("Who built it?", f"a@{record.digest}")
+    assert node.brought == []
+
+
+async def test_remote_card_is_not_served_when_it_is_not_trusted(node):
+    forged, mark = dataclasses.replace(node.record("a"), remote=True), node.record("mark", 2)
+    node.untrusted.add(forged.digest)
+    node.follower.list(forged, mark)
+    await node.until_served(mark)
+
+
+async def test_applied_listing_tells_what_came_when_some_can_not_be_had(node):
+    old, good, stuck = node.record("old"), node.record("good", 2), node.record("stuck", 3)
+    node.follower.list(old)
+    await node.until_served(old)
+    node.files.failures[stuck.digest] = [errors.UnavailableError("gone")] * 10_000
+    came = await node.cards.apply(watch.Listing((old, good, stuck), 2, "control:1", "flight:1"))
+    assert came == [f"good@{good.digest}"]
+
+
+async def test_store_is_told_what_is_served_when_it_changes(node):
+    a, b = node.record("a", 1), node.record("b", 2)
+    told: asyncio.Queue[tuple] = asyncio.Queue()
+
+    async def report(*args) -> None:
+        await told.put(args)
+
+    async def until_told(*records) -> None:
+        wanted = {record.digest for record in records}
+        while True:
+            control, node_id, base, _, digests = await told.get()
+            assert (control, node_id, base) == ("control:1", "me", node.base.fingerprint)
+            if set(digests) == wanted:
+                return
+
+    reporter = reporting.ResidencyReporter("me", node.engine, node.cards, report, every_s=3600)
+    reporter.start()
+    node.follower.list(a)
+    await until_told(a)
+    node.follower.publish(b)
+    await until_told(a, b)
+    node.follower.withdraw(a)
+    await until_told(b)
+    await reporter.stop()
+
+
+async def test_store_is_told_again_when_nothing_changes_and_when_it_was_away(node):
+    record, reports = node.record("a"), []
+    done = asyncio.Event()
+
+    async def report(*args) -> None:
+        reports.append(args[-1])
+        if len(reports) == 1:
+            raise errors.UnavailableError("away")
+        if reports[-3:] == [[record.digest]] * 3:
+            done.set()
+
+    reporter = reporting.ResidencyReporter("me", node.engine, node.cards, report, every_s=0.01)
+    reporter.start()
+    node.follower.list(record)
+    await done.wait()
+    await reporter.stop()
