@@ -14,6 +14,8 @@ import zeroconf
 from services.card_store import (
     blobs,
     catalogue,
+    mirror,
+    peers,
     processes,
     residency,
     revisions,
@@ -57,7 +59,9 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
             verify=signature.Trust.configured(settings).verify,
         )
         stack.push_async_callback(asyncio.to_thread, card_store.close)
-        servicer = service.CardStoreService(card_store, residency.Residency(_clock_ms))
+        store_id = await asyncio.to_thread(cards.store_id)
+        followed = _peers(settings, store_id, card_store, files, cards)
+        servicer = service.CardStoreService(card_store, residency.Residency(_clock_ms), followed)
 
         def add(grpc_server: grpc.aio.Server) -> str:
             cards_pb2_grpc.add_CardStoreServicer_to_server(servicer, grpc_server)
@@ -68,10 +72,27 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         stack.push_async_callback(server.stop)
         # Before the server stops, or it would wait for watchers that never leave.
         stack.callback(feed.close)
-        store_id = await asyncio.to_thread(cards.store_id)
+        if followed is not None:
+            stack.push_async_callback(followed.stop)
+            followed.start()
         await _announce(settings, store_id, server.port, stack)
         _log.info("control plane listens", port=server.port, store=store_id)
         yield server.port
+
+
+def _peers(
+    settings: config.Settings,
+    store_id: str,
+    card_store: store.CardStore,
+    files: blobs.BlobStore,
+    cards: catalogue.Catalogue,
+) -> peers.Peers | None:
+    federation = settings.federation
+    if not federation.enabled:
+        return None
+    bandwidth = mirror.Bandwidth(federation.bandwidth_mib_s * 2**20)
+    mirroring = mirror.Mirror(card_store, files, store_id, federation.mirror, bandwidth)
+    return peers.Peers(settings, store_id, cards, mirroring)
 
 
 def _clock_ms() -> int:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from services.card_store import records, residency, store
+from services.card_store import peers, records, residency, store
 from shared import errors
 from shared.pb import cards_pb2, cards_pb2_grpc
 
@@ -28,9 +28,14 @@ _STATES = {
 class CardStoreService(cards_pb2_grpc.CardStoreServicer):
     """The control plane's servicer."""
 
-    def __init__(self, card_store: store.CardStore, nodes: residency.Residency) -> None:
-        """Takes the store and what nodes hold."""
-        self._store, self._nodes = card_store, nodes
+    def __init__(
+        self,
+        card_store: store.CardStore,
+        nodes: residency.Residency,
+        followed: peers.Peers | None = None,
+    ) -> None:
+        """Takes the store, what nodes hold, and the peers of a store that has some."""
+        self._store, self._nodes, self._peers = card_store, nodes, followed
         self._latest: tuple[records.Change | None, cards_pb2.Change] = (None, cards_pb2.Change())
 
     async def Commit(
@@ -127,7 +132,10 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
     ) -> cards_pb2.CardRecord:
         """Returns a card whose bytes are here."""
         record = await self._store.get(request.digest)
-        if record.remote:
+        if record.remote and self._peers is not None:
+            await self._peers.bring(record)
+            record = await self._store.get(request.digest)
+        elif record.remote:
             raise errors.PreconditionError(
                 f"card {record.name}@{record.digest} is at a peer, and this store follows none"
             )
@@ -169,7 +177,19 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         self, request: cards_pb2.ListPeersRequest, context: Any
     ) -> cards_pb2.ListPeersResponse:
         """Tells which stores this one follows."""
-        return cards_pb2.ListPeersResponse()
+        lines = [] if self._peers is None else self._peers.lines()
+        return cards_pb2.ListPeersResponse(
+            peers=[
+                cards_pb2.Peer(
+                    store_id=line.store_id,
+                    control=line.control,
+                    revision=line.revision,
+                    connected=line.connected,
+                    cards=line.cards,
+                )
+                for line in lines
+            ]
+        )
 
     async def Watch(
         self, request: cards_pb2.WatchRequest, context: Any

@@ -120,6 +120,58 @@ class CardStore:
         trust = (signature_json, tuple(sorted(set(tenants))))
         return await self._write(lambda: self._commit_card(digest, size_bytes, trust, loop))
 
+    def check_mirrored(self, record: records.CardRecord, signers: Sequence[str]) -> None:
+        """Raises UntrustedError for a peer's card whose signer is not among those to be taken."""
+        signer = self._verify(record)
+        if signers and signer not in signers:
+            raise errors.UntrustedError(
+                f"card {record.name}: its signer {signer or 'nobody'} is not in "
+                "federation.mirror.signers"
+            )
+
+    async def add_mirrored(self, record: records.CardRecord) -> records.Commit:
+        """Takes over a peer's card, whose file is staged unless it is `remote`.
+
+        Raises:
+            errors.SkillmeshError: as `commit`.
+        """
+        loop = asyncio.get_running_loop()
+
+        def work() -> records.Commit:
+            if not record.remote:
+                self._promote_mirrored(record)
+            commit = self._cards.add_mirrored(
+                dataclasses.replace(
+                    record, signer=self._verify(record), created_at_ms=self._clock_ms()
+                )
+            )
+            if commit.created:
+                kind = records.ChangeKind.CARD_PUBLISHED
+                self._tell(loop, records.Change(kind, commit.revision, commit.record))
+            return commit
+
+        return await self._write(work)
+
+    async def arrived(self, record: records.CardRecord) -> records.CardRecord:
+        """Notes that the staged file of a remote card is here now."""
+
+        def work() -> records.CardRecord:
+            self._promote_mirrored(record)
+            return self._cards.arrived(record.digest)
+
+        return await self._write(work)
+
+    def _promote_mirrored(self, record: records.CardRecord) -> None:
+        path = self._uploaded(record.digest, record.size_bytes)
+        manifest = formats.LoRAFormat.load(path, expected_digest=record.digest).manifest
+        told = (record.name, record.version, record.base_fingerprint)
+        if (manifest.name, manifest.version, manifest.base_model.fingerprint) != told:
+            self._files.discard(record.digest)
+            raise errors.UntrustedError(
+                f"card {record.name}@{record.digest}: its file says that it is another card"
+            )
+        self._files.promote(record.digest)
+
     async def set_alias(
         self, name: str, alias: str, digest: str, idempotency_key: str
     ) -> records.CardRecord:

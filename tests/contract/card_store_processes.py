@@ -67,11 +67,14 @@ class Store:
 
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
-        self.config = write_config(root)
+        self.config = self.write_config(root)
         self.data = Process(DATA, self.config)
         self.control = Process(CONTROL, self.config)
         self.control.until_listening()
         self.data.until_listening()
+
+    def write_config(self, root: pathlib.Path) -> pathlib.Path:
+        return write_config(root)
 
     @property
     def flight_address(self) -> str:

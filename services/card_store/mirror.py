@@ -1,0 +1,171 @@
+"""Takes over what peers publish and withdraw, by policy and without loops.
+
+A card that is known here, or that was first committed here, is never taken again: whatever way
+round a mesh it comes, it stops at the second visit. Knows nothing about finding peers; see `peers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import fnmatch
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+
+from services.card_store import blobs, records, store
+from shared import errors
+from shared import settings as config
+from shared.cards import manifest as manifests
+from shared.flight import client as flight_client
+from shared.rpc import watch
+
+_log = structlog.get_logger(__name__)
+
+
+class Bandwidth:
+    """One rate for all that is fetched; used from many threads."""
+
+    def __init__(
+        self,
+        bytes_per_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Takes the rate; 0 for none."""
+        self._bytes_per_s, self._clock, self._sleep = bytes_per_s, clock, sleep
+        self._free_at_s = clock()
+        self._lock = threading.Lock()
+
+    def limited(self, chunks: Iterable[memoryview]) -> Iterator[memoryview]:
+        """The chunks, each once the rate allows it."""
+        for chunk in chunks:
+            if self._bytes_per_s > 0:
+                with self._lock:
+                    now_s = self._clock()
+                    self._free_at_s = max(self._free_at_s, now_s)
+                    self._free_at_s += len(chunk) / self._bytes_per_s
+                    wait_s = self._free_at_s - now_s
+                self._sleep(wait_s)
+            yield chunk
+
+
+class Mirror:
+    """One store's copying from its peers."""
+
+    def __init__(
+        self,
+        card_store: store.CardStore,
+        files: blobs.BlobStore,
+        store_id: str,
+        policy: config.Mirror,
+        bandwidth: Bandwidth,
+    ) -> None:
+        """Takes the store, its files and identity, what is taken over, and how fast."""
+        self._store, self._files, self._store_id = card_store, files, store_id
+        self._policy, self._bandwidth = policy, bandwidth
+        self._fetching: dict[str, asyncio.Lock] = {}
+
+    async def take(self, change: watch.Change, peer_id: str, flight: str) -> bool:
+        """Applies one line of a peer's log.
+
+        Args:
+            change: the line.
+            peer_id: the peer's identity.
+            flight: `host:port` of its data plane.
+
+        Returns:
+            Whether a card was taken over by it.
+
+        Raises:
+            errors.SkillmeshError: it could not be applied now; the same line is to come again.
+        """
+        if change.kind is watch.ChangeKind.KEY_REVOKED:
+            await self._store.revoke_key(change.key_id, f"revoked by peer {peer_id}")
+        elif (gone := change.retires) is not None:
+            await self._withdraw(gone, peer_id)
+        elif change.kind is watch.ChangeKind.CARD_PUBLISHED and change.card is not None:
+            return await self._publish(change.card, peer_id, flight)
+        return False
+
+    async def bring(self, digest: str, flight: str) -> None:
+        """Fetches the bytes of a card that is only on record here.
+
+        Raises:
+            errors.SkillmeshError: the peer can't be reached or does not have it.
+        """
+        async with self._fetching.setdefault(digest, asyncio.Lock()):
+            record = await self._store.get(digest)
+            if record.remote:
+                await asyncio.to_thread(self._fetch, digest, record.size_bytes, flight)
+                await self._store.arrived(record)
+
+    async def _publish(self, card: watch.CardRecord, peer_id: str, flight: str) -> bool:
+        origin = card.origin or peer_id
+        if origin == self._store_id or card.state is not watch.CardState.ACTIVE:
+            return False
+        async with self._fetching.setdefault(card.digest, asyncio.Lock()):
+            if await self._known(card.digest) is not None or not self._wanted(card):
+                return False
+            record = _record(card, origin, remote=self._policy.fetch == "on_use" or card.remote)
+            try:
+                self._store.check_mirrored(record, self._policy.signers)
+                if not record.remote:
+                    await asyncio.to_thread(self._fetch, card.digest, card.size_bytes, flight)
+                await self._store.add_mirrored(record)
+            except (
+                errors.InvalidInputError,
+                errors.PreconditionError,
+                errors.AlreadyExistsError,
+            ) as e:
+                # It will be no better next time; the lines behind it must not wait for it.
+                _log.warning("peer's card refused", card=card.name, peer=peer_id, reason=str(e))
+                return False
+            _log.info("card mirrored", card=card.name, digest=card.digest, remote=record.remote)
+            return True
+
+    async def _withdraw(self, card: watch.CardRecord, peer_id: str) -> None:
+        known = await self._known(card.digest)
+        if known is None or known.state is not records.CardState.ACTIVE:
+            return
+        is_revoked = card.state is watch.CardState.REVOKED
+        # Only whoever made a card known may take back the trust in it.
+        if is_revoked and known.origin == peer_id:
+            await self._store.revoke_card(card.digest)
+        elif not is_revoked and known.remote and known.origin == peer_id:
+            await self._store.delete(card.digest)
+
+    async def _known(self, digest: str) -> records.CardRecord | None:
+        try:
+            return await self._store.get(digest)
+        except errors.NotFoundError:
+            return None
+
+    def _wanted(self, card: watch.CardRecord) -> bool:
+        try:
+            base = manifests.parse(card.manifest_json).base_model
+        except errors.CardFormatError:
+            return False
+        domains = any(fnmatch.fnmatchcase(card.domain, p) for p in self._policy.domains)
+        bases = any(
+            fnmatch.fnmatchcase(name, pattern)
+            for pattern in self._policy.base_models
+            for name in (base.id, card.base_fingerprint)
+        )
+        return domains and bases
+
+    def _fetch(self, digest: str, size_bytes: int, flight: str) -> None:
+        connection = flight_client.LoRAFlightClient(flight)
+        try:
+            chunks = (memoryview(chunk) for chunk in connection.chunks(digest))
+            self._files.stage(digest, size_bytes, self._bandwidth.limited(chunks))
+        finally:
+            connection.close()
+
+
+def _record(card: watch.CardRecord, origin: str, remote: bool) -> records.CardRecord:
+    values = {field.name: getattr(card, field.name) for field in dataclasses.fields(card)}
+    values |= {"state": records.CardState.ACTIVE, "aliases": (), "origin": origin, "remote": remote}
+    return records.CardRecord(**values)
