@@ -8,11 +8,11 @@ CLI := @$(PYTHON) -m services.gateway
 
 # What people type reaches the commands through the environment, unexpanded by make and unseen by
 # any shell: quotes, `$` and `;` in a question are just characters.
-ARGUMENTS := q topic doc questions json wait area seed keep service
+ARGUMENTS := q topic doc questions json wait area seed keep service force
 unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
-.PHONY: help setup demo test test-faults up down status logs ask teach cards tasks base-model \
+.PHONY: help setup certs demo test test-faults up down status logs ask teach cards tasks base-model \
 	protos check bench
 
 help: ## this list
@@ -22,6 +22,9 @@ setup: $(READY) ## install everything into .venv
 
 $(READY): requirements.lock scripts/setup.sh
 	@bash scripts/setup.sh $(VENV) requirements.lock && touch $@
+
+certs: $(READY) ## a development authority, certificates and tokens: force=1 replaces them
+	@$(PYTHON) -m shared.security.certs
 
 demo: $(READY) ## fail on ten hard questions, learn them, answer them: doc=PATH.md questions=PATH.json seed=N keep=1 json=1
 	$(CLI) demo

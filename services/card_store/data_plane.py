@@ -18,13 +18,23 @@ import pyarrow as pa
 import pyarrow.flight
 import structlog
 
-from services.card_store import blobs, catalogue, processes, records, schema, tickets
+from services.card_store import (
+    blobs,
+    catalogue,
+    flight_access,
+    processes,
+    records,
+    schema,
+    tickets,
+    view,
+)
 from shared import errors
 from shared import settings as config
 from shared.cards import format as formats
 from shared.flight import client as flight_client
 from shared.rpc import process
 from shared.rpc import server as rpc_server
+from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 _GRACE_S = 3.0
@@ -42,6 +52,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         files: blobs.BlobStore,
         cards: catalogue.Catalogue,
         largest_upload_bytes: int,
+        protection: protections.Protection = protections.OPEN,
     ) -> None:
         """Binds and serves in threads of its own.
 
@@ -50,6 +61,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
             files: where uploads go and committed files lie.
             cards: opened for reading.
             largest_upload_bytes: larger uploads are refused.
+            protection: its certificate, and who may call.
 
         Raises:
             errors.ConfigError: the port is taken.
@@ -59,7 +71,16 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         self._largest_upload_bytes = largest_upload_bytes
         self._stopping = threading.Event()
         try:
-            super().__init__(f"grpc://{address}")
+            super().__init__(
+                f"{'grpc+tls' if protection.encrypts_serving else 'grpc'}://{address}",
+                # Looked at before anything of an upload is read.
+                middleware={
+                    flight_access.MIDDLEWARE: flight_access.AccessMiddlewareFactory(
+                        protection.admitted
+                    )
+                },
+                **protection.flight_server_options(),
+            )
         except (pa.ArrowException, OSError) as error:
             raise errors.ConfigError(
                 f"can't listen on {address} (card_store.flight_address): {error}; the port may be "
@@ -93,6 +114,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         """Sends a committed file: its bytes in chunks, or the table that it holds."""
         with _flight_errors("do_get"):
             wanted = tickets.parse_get(ticket.ticket)
+            self._check_visible(context, wanted.digest)
             path = self._committed(wanted.digest)
             if wanted.raw:
                 return pyarrow.flight.GeneratorStream(flight_client.RAW_SCHEMA, self._chunks(path))
@@ -108,7 +130,11 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
             token = ""
             while True:
                 query = records.Query(
-                    all_versions=True, name=name, page_size=_PAGE_CARDS, page_token=token
+                    all_versions=True,
+                    name=name,
+                    page_size=_PAGE_CARDS,
+                    page_token=token,
+                    tenants=flight_access.caller_of(context).tenants,
                 )
                 page = self._cards.list_cards(query)
                 for card in page.cards:
@@ -126,7 +152,15 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         """One card, by the path [reference] or by the command that list_flights gave."""
         with _flight_errors("get_flight_info"):
             reference = tickets.reference_of(descriptor.command, descriptor.path)
-            return _info(self._cards.get(reference))
+            card = self._cards.get(reference)
+            view.check_visible(card, flight_access.caller_of(context).tenants, reference)
+            return _info(card)
+
+    def _check_visible(self, context: pyarrow.flight.ServerCallContext, digest: str) -> None:
+        """Another tenant's card is not found; datasets are nobody's."""
+        tenants = flight_access.caller_of(context).tenants
+        if tenants is not None and self._cards.known([digest]):
+            view.check_visible(self._cards.get(digest), tenants, digest)
 
     def _committed(self, digest: str) -> pathlib.Path:
         # A file may lie among the blobs without being committed: a crash came between.
@@ -233,7 +267,10 @@ async def running(settings: config.Settings) -> AsyncIterator[LoRAFlightServer]:
     files = blobs.BlobStore(processes.folder(settings))
     cards = catalogue.Catalogue(schema.open_read_only(processes.catalogue_url(settings)))
     store = settings.card_store
-    server = LoRAFlightServer(store.flight_address, files, cards, store.largest_upload_bytes)
+    protection = protections.Protection.configured(settings)
+    server = LoRAFlightServer(
+        store.flight_address, files, cards, store.largest_upload_bytes, protection
+    )
     try:
         processes.tell_flight_address(settings, server.port)
         removed = await asyncio.to_thread(files.clean, time.time())

@@ -21,6 +21,7 @@ from shared import settings as config
 from shared.cards import manifest as manifests
 from shared.flight import client as flight_client
 from shared.rpc import watch
+from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 
@@ -62,8 +63,10 @@ class Mirror:
         store_id: str,
         policy: config.Mirror,
         bandwidth: Bandwidth,
+        protection: protections.Protection = protections.OPEN,
     ) -> None:
-        """Takes the store, its files and identity, what is taken over, and how fast."""
+        """Takes the store, its files and identity, what is taken over, how fast, and with what."""
+        self._protection = protection
         self._store, self._files, self._store_id = card_store, files, store_id
         self._policy, self._bandwidth = policy, bandwidth
         self._fetching: dict[str, asyncio.Lock] = {}
@@ -157,7 +160,7 @@ class Mirror:
         return domains and bases
 
     def _fetch(self, digest: str, size_bytes: int, flight: str) -> None:
-        connection = flight_client.LoRAFlightClient(flight)
+        connection = flight_client.LoRAFlightClient(flight, self._protection)
         try:
             chunks = (memoryview(chunk) for chunk in connection.chunks(digest))
             self._files.stage(digest, size_bytes, self._bandwidth.limited(chunks))

@@ -18,6 +18,7 @@ from shared import discovery, errors
 from shared import settings as config
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client, watch
+from shared.security import protection as protections
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 _STATUS_DEADLINE_S = 5.0
@@ -45,8 +46,10 @@ class Peers:
         store_id: str,
         cards: catalogue.Catalogue,
         mirroring: mirror.Mirror,
+        protection: protections.Protection = protections.OPEN,
     ) -> None:
-        """Takes what it follows for: the catalogue with its cursors, and what applies the lines."""
+        """Takes the catalogue with its cursors, what applies the lines, what peers are shown."""
+        self._protection = protection
         self._settings, self._store_id = settings, store_id
         self._cards, self._mirror = cards, mirroring
         self._lines: dict[str, Line] = {}
@@ -124,7 +127,7 @@ class Peers:
             await asyncio.sleep(pause_s)
 
     async def _once(self, line: Line) -> None:
-        async with client.channel(line.control) as channel:
+        async with client.channel(line.control, protection=self._protection) as channel:
             stub = cards_pb2_grpc.CardStoreStub(channel)
             status = await client.call(
                 stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), _STATUS_DEADLINE_S

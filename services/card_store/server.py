@@ -28,6 +28,7 @@ from shared import settings as config
 from shared.cards import signature
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import server as rpc_server
+from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 _API_VERSION = "v1"
@@ -44,6 +45,7 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
     Raises:
         errors.ConfigError: the port is taken, or folder or database are wrong.
     """
+    protection = protections.Protection.configured(settings)
     async with contextlib.AsyncExitStack() as stack:
         files = blobs.BlobStore(processes.folder(settings))
         cards = catalogue.Catalogue(schema.open_database(processes.catalogue_url(settings)))
@@ -60,14 +62,16 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         )
         stack.push_async_callback(asyncio.to_thread, card_store.close)
         store_id = await asyncio.to_thread(cards.store_id)
-        followed = _peers(settings, store_id, card_store, files, cards)
-        servicer = service.CardStoreService(card_store, residency.Residency(_clock_ms), followed)
+        followed = _peers(settings, store_id, card_store, files, cards, protection)
+        servicer = service.CardStoreService(
+            card_store, residency.Residency(_clock_ms), protection.admitted, followed
+        )
 
         def add(grpc_server: grpc.aio.Server) -> str:
             cards_pb2_grpc.add_CardStoreServicer_to_server(servicer, grpc_server)
             return cards_pb2.DESCRIPTOR.services_by_name["CardStore"].full_name
 
-        server = rpc_server.Server([add], settings.card_store.address)
+        server = rpc_server.Server([add], settings.card_store.address, protection)
         await server.start()
         stack.push_async_callback(server.stop)
         # Before the server stops, or it would wait for watchers that never leave.
@@ -86,13 +90,14 @@ def _peers(
     card_store: store.CardStore,
     files: blobs.BlobStore,
     cards: catalogue.Catalogue,
+    protection: protections.Protection,
 ) -> peers.Peers | None:
     federation = settings.federation
     if not federation.enabled:
         return None
     bandwidth = mirror.Bandwidth(federation.bandwidth_mib_s * 2**20)
-    mirroring = mirror.Mirror(card_store, files, store_id, federation.mirror, bandwidth)
-    return peers.Peers(settings, store_id, cards, mirroring)
+    mirroring = mirror.Mirror(card_store, files, store_id, federation.mirror, bandwidth, protection)
+    return peers.Peers(settings, store_id, cards, mirroring, protection)
 
 
 def _clock_ms() -> int:

@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from services.card_store import peers, records, residency, store
+from services.card_store import peers, records, residency, store, view
 from shared import errors
 from shared.pb import cards_pb2, cards_pb2_grpc
+from shared.rpc import access
+from shared.security import callers
 
 _KINDS = {
     records.ChangeKind.HEARTBEAT: cards_pb2.HEARTBEAT,
@@ -32,18 +34,25 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         self,
         card_store: store.CardStore,
         nodes: residency.Residency,
+        admitted: callers.Callers,
         followed: peers.Peers | None = None,
     ) -> None:
-        """Takes the store, what nodes hold, and the peers of a store that has some."""
+        """Takes the store, what nodes hold, who may call, and the peers of a store with some."""
         self._store, self._nodes, self._peers = card_store, nodes, followed
+        self._admitted = admitted
         self._latest: tuple[records.Change | None, cards_pb2.Change] = (None, cards_pb2.Change())
+
+    def _view(self, context: Any) -> view.View:
+        """The store as whoever makes this call may see it."""
+        caller = access.caller_of(self._admitted, context.invocation_metadata())
+        return view.View(self._store, caller)
 
     async def Commit(
         self, request: cards_pb2.CommitRequest, context: Any
     ) -> cards_pb2.CommitResponse:
         """Makes an upload part of the catalogue; the digest makes it idempotent."""
         ticket = request.ticket
-        commit = await self._store.commit(
+        commit = await self._view(context).commit(
             ticket.kind, ticket.digest, ticket.size_bytes, request.signature_json, request.tenants
         )
         return cards_pb2.CommitResponse(
@@ -56,7 +65,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         self, request: cards_pb2.GetCardRequest, context: Any
     ) -> cards_pb2.CardRecord:
         """Finds one card."""
-        return _record(await self._store.get(request.reference))
+        return _record(await self._view(context).get(request.reference))
 
     async def ListCards(
         self, request: cards_pb2.ListCardsRequest, context: Any
@@ -71,7 +80,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
             domain=request.domain,
             base_fingerprint=request.base_fingerprint,
         )
-        listing = await self._store.list_cards(query)
+        listing = await self._view(context).list_cards(query)
         return cards_pb2.ListCardsResponse(
             cards=[_record(card) for card in listing.cards],
             revision=listing.revision,
@@ -83,7 +92,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
     ) -> cards_pb2.CardRecord:
         """Moves an alias."""
         return _record(
-            await self._store.set_alias(
+            await self._view(context).set_alias(
                 request.name, request.alias, request.digest, request.idempotency_key
             )
         )
@@ -93,14 +102,16 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
     ) -> cards_pb2.CardRecord:
         """Moves an alias back."""
         return _record(
-            await self._store.roll_back(request.name, request.alias, request.idempotency_key)
+            await self._view(context).roll_back(
+                request.name, request.alias, request.idempotency_key
+            )
         )
 
     async def ListAliasMoves(
         self, request: cards_pb2.ListAliasMovesRequest, context: Any
     ) -> cards_pb2.ListAliasMovesResponse:
         """Tells an alias's history."""
-        moves = await self._store.alias_moves(request.name, request.alias)
+        moves = await self._view(context).alias_moves(request.name, request.alias)
         return cards_pb2.ListAliasMovesResponse(
             moves=[
                 cards_pb2.AliasMove(
@@ -114,24 +125,23 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         self, request: cards_pb2.DeleteCardRequest, context: Any
     ) -> cards_pb2.CardRecord:
         """Takes a card out of service."""
-        await self._store.delete(request.digest)
-        return _record(await self._store.get(request.digest))
+        return _record(await self._view(context).delete(request.digest))
 
     async def Revoke(
         self, request: cards_pb2.RevokeRequest, context: Any
     ) -> cards_pb2.RevokeResponse:
         """Declares a card or a key not to be trusted any more."""
         if request.digest:
-            retired = await self._store.revoke_card(request.digest)
+            retired = await self._view(context).revoke_card(request.digest)
         else:
-            retired = await self._store.revoke_key(request.key_id, request.reason)
+            retired = await self._view(context).revoke_key(request.key_id, request.reason)
         return cards_pb2.RevokeResponse(revision=retired.revision, digests=retired.digests)
 
     async def BringCard(
         self, request: cards_pb2.BringCardRequest, context: Any
     ) -> cards_pb2.CardRecord:
         """Returns a card whose bytes are here."""
-        record = await self._store.get(request.digest)
+        record = await self._view(context).get(request.digest)
         if record.remote and self._peers is not None:
             await self._peers.bring(record)
             record = await self._store.get(request.digest)
@@ -195,7 +205,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         self, request: cards_pb2.WatchRequest, context: Any
     ) -> AsyncIterator[cards_pb2.Change]:
         """Streams the revision log."""
-        async with contextlib.aclosing(self._store.watch(request.from_revision)) as changes:
+        async with contextlib.aclosing(self._view(context).watch(request.from_revision)) as changes:
             async for change in changes:
                 yield self._message(change)
 

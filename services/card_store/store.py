@@ -33,6 +33,12 @@ Verify = Callable[[records.CardRecord], str]
 Raises:
     errors.UntrustedError: the card must not be published.
 """
+Accept = Callable[[Sequence[records.CardRecord]], None]
+"""Takes the published versions of a name before another one joins them.
+
+Raises:
+    errors.ForbiddenError: this caller may not publish it.
+"""
 Kind = Literal["card", "dataset"]
 KINDS: tuple[Kind, ...] = ("card", "dataset")
 _HOPELESS = (
@@ -82,6 +88,7 @@ class CardStore:
         size_bytes: int = 0,
         signature_json: str = "",
         tenants: Sequence[str] = (),
+        accept: Accept | None = None,
     ) -> records.Commit:
         """Makes an uploaded file part of the store.
 
@@ -93,10 +100,12 @@ class CardStore:
             size_bytes: its size, checked where it is not 0.
             signature_json: DSSE envelope over a card's digest.
             tenants: who may see a card; empty: everybody.
+            accept: may refuse a new card for the versions of its name that are there.
 
         Raises:
             errors.InvalidInputError: kind, digest, a tenant's name, or the file's content
                 (CardFormatError).
+            errors.ForbiddenError: by `accept`.
             errors.UntrustedError: the card's signature is not one to trust.
             errors.PreconditionError: the card was deleted or revoked before.
             errors.NotFoundError: nothing was uploaded with that digest.
@@ -118,7 +127,7 @@ class CardStore:
                 )
         loop = asyncio.get_running_loop()
         trust = (signature_json, tuple(sorted(set(tenants))))
-        return await self._write(lambda: self._commit_card(digest, size_bytes, trust, loop))
+        return await self._write(lambda: self._commit_card(digest, size_bytes, trust, accept, loop))
 
     def check_mirrored(self, record: records.CardRecord, signers: Sequence[str]) -> None:
         """Raises UntrustedError for a peer's card whose signer is not among those to be taken."""
@@ -284,6 +293,7 @@ class CardStore:
         digest: str,
         size_bytes: int,
         trust: tuple[str, tuple[str, ...]],
+        accept: Accept | None,
         loop: asyncio.AbstractEventLoop,
     ) -> records.Commit:
         known = self._cards.find_card_commit(digest)
@@ -293,6 +303,9 @@ class CardStore:
         path = self._uploaded(digest, size_bytes)
         try:
             manifest = formats.LoRAFormat.load(path, expected_digest=digest).manifest
+            if accept is not None:
+                versions = records.Query(all_versions=True, name=manifest.name)
+                accept(self._cards.list_cards(versions).cards)
             self._cards.check_acceptable(manifest.name, manifest.version, digest)
             record = self._record(path, digest, manifest, *trust)
         except _HOPELESS:

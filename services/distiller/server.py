@@ -22,6 +22,7 @@ from shared import settings as config
 from shared.flight import store
 from shared.rpc import client, runs
 from shared.rpc import server as rpc_server
+from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +35,8 @@ async def serve(settings: config.Settings) -> None:
     """
     folder = knowledge.open_folder(settings)
     state = settings.state_path("distiller")
-    router = client.channel(settings.router.address)
+    protection = protections.Protection.configured(settings)
+    router = client.channel(settings.router.address, protection=protection)
     embed = embed_client.RouterEmbedder(router).embed
     provider = registry.get_cloud_provider(
         settings.evolution, lambda: documents.DocumentProvider(folder, embed), os.environ
@@ -43,13 +45,13 @@ async def serve(settings: config.Settings) -> None:
     cloud = distiller.CloudDistiller(
         provider, journal.Journal(state / "tasks"), settings.distiller, rewords
     )
-    datasets = store.StoreConnection(settings)
+    datasets = store.StoreConnection(settings, protection=protection)
     deliver = delivery.Delivery(cloud, lambda data: datasets.put("dataset", data))
     active = runs.Runs[delivery.Delivered]()
     servicer = service.DistillerService(
         active, deliver.work, provider, knowledge.KnowledgeFolder(folder)
     )
-    server = rpc_server.Server([servicer.add_to], settings.distiller.address)
+    server = rpc_server.Server([servicer.add_to], settings.distiller.address, protection)
     preparing = asyncio.create_task(_prepare(provider, rewords))
     try:
         await server.start()

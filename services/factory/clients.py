@@ -27,6 +27,7 @@ from shared.pb import (
     types_pb2,
 )
 from shared.rpc import client
+from shared.security import protection as protections
 
 _LOCATE_S = 20.0
 """A question that takes longer to locate is taken without its place."""
@@ -144,9 +145,13 @@ class TrainerClient:
 class StoreClient:
     """`partners.Store`, at whatever address discovery finds at first use."""
 
-    def __init__(self, find: Callable[[], Awaitable[Sequence[discovery.StoreAddress]]]) -> None:
-        """Takes what finds the stores, the best one first."""
-        self._find = find
+    def __init__(
+        self,
+        find: Callable[[], Awaitable[Sequence[discovery.StoreAddress]]],
+        protection: protections.Protection = protections.OPEN,
+    ) -> None:
+        """Takes what finds the stores, the best one first, and what is shown to them."""
+        self._find, self._protection = find, protection
         self._address = ""
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._looking = asyncio.Lock()
@@ -207,7 +212,9 @@ class StoreClient:
                     raise errors.UnavailableError("no card store was found; is one running?")
                 self._address = stores[0].control
             if self._address not in self._channels:
-                self._channels[self._address] = client.channel(self._address)
+                self._channels[self._address] = client.channel(
+                    self._address, protection=self._protection
+                )
             return self._channels[self._address]
 
 
@@ -228,7 +235,7 @@ class InferenceClient:
 class Connections:
     """The channels to all of them."""
 
-    def __init__(self, settings: config.Settings) -> None:
+    def __init__(self, settings: config.Settings, protection: protections.Protection) -> None:
         """Prepares the channels; they connect at first use."""
         step_timeout_s = settings.factory.step_timeout_s
         addresses = (
@@ -236,9 +243,9 @@ class Connections:
             settings.trainer.address,
             settings.inference.address,
         )
-        self._channels = [client.channel(address) for address in addresses]
+        self._channels = [client.channel(address, protection=protection) for address in addresses]
         distiller, trainer, inference = self._channels
-        self._store = StoreClient(lambda: discovery.find_stores(settings))
+        self._store = StoreClient(lambda: discovery.find_stores(settings), protection)
         self.partners = partners.Partners(
             distiller=DistillerClient(distiller, step_timeout_s),
             trainer=TrainerClient(trainer, step_timeout_s),

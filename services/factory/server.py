@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.factory import board, clients, durable, ledger, queue, service, stages, workflow
 from shared import settings as config
 from shared.rpc import server as rpc
+from shared.security import protection as protections
 
 
 async def serve(settings: config.Settings) -> None:
@@ -15,7 +16,8 @@ async def serve(settings: config.Settings) -> None:
     """
     url = database_url(settings)
     kept = board.TaskBoard(ledger.Ledger(url))
-    connections = clients.Connections(settings)
+    protection = protections.Protection.configured(settings)
+    connections = clients.Connections(settings, protection)
     runtime = durable.Runtime(url, settings.factory.concurrency)
     work = stages.Stages(
         kept,
@@ -27,7 +29,9 @@ async def serve(settings: config.Settings) -> None:
     factory = queue.SkillFactory(
         kept, runtime, connections.partners.distiller, settings.factory.gather_s
     )
-    server = rpc.Server([service.FactoryService(factory).add_to], settings.factory.address)
+    server = rpc.Server(
+        [service.FactoryService(factory).add_to], settings.factory.address, protection
+    )
     try:
         # The port first: it tells a second factory that there is one, before it takes over the
         # workflows that the first is running. Calls that need the queue wait for it.

@@ -15,9 +15,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 
+import pydantic
+
 from services.gateway import health, programs, supervision
 from shared import errors
 from shared import settings as config
+from shared.security import protection as protections
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 """Where `services` and `shared` are imported from."""
@@ -48,6 +51,7 @@ class Cluster:
         self.state_dir = state_dir
         self.programs = programs.of(self.settings)
         self.supervisor = supervision.Supervisor(state_dir)
+        self._protection = protections.Protection.configured(self.settings)
         self._knowledge = settings.distiller.knowledge_dir
         self._environment = dict(environment or {})
 
@@ -136,7 +140,7 @@ class Cluster:
 
     def healthy(self) -> set[str]:
         """Names of the programs that answer right now."""
-        return health.healthy(self.programs)
+        return health.healthy(self.programs, self._protection)
 
     def until_healthy(self, on_progress: OnProgress | None = None) -> None:
         """Waits until every service answers.
@@ -149,7 +153,7 @@ class Cluster:
         well: set[str] = set()
         while len(well) < len(self.programs):
             waiting = [program for program in self.programs if program.name not in well]
-            well |= health.healthy(waiting)
+            well |= health.healthy(waiting, self._protection)
             missing = [program.name for program in waiting if program.name not in well]
             if on_progress is not None:
                 on_progress(len(well), len(self.programs), ", ".join(missing))
@@ -213,7 +217,22 @@ def _resolved(settings: config.Settings, state_dir: pathlib.Path) -> config.Sett
     """The settings that the processes get: absolute folders, knowledge of their own."""
     cluster = settings.cluster.model_copy(update={"state_dir": state_dir})
     distiller = settings.distiller.model_copy(update={"knowledge_dir": state_dir / "knowledge"})
-    return settings.model_copy(update={"cluster": cluster, "distiller": distiller})
+    security = _absolute(settings.security)
+    return settings.model_copy(
+        update={"cluster": cluster, "distiller": distiller, "security": security}
+    )
+
+
+def _absolute(security: config.Security) -> config.Security:
+    """With paths that mean the same wherever a process is started."""
+
+    def resolved(section: pydantic.BaseModel) -> dict[str, object]:
+        return {
+            name: value.absolute() for name, value in section if isinstance(value, pathlib.Path)
+        }
+
+    tls = security.tls.model_copy(update=resolved(security.tls))
+    return security.model_copy(update=resolved(security) | {"tls": tls})
 
 
 def _as_yaml(settings: config.Settings) -> str:

@@ -16,6 +16,7 @@ from shared import atomic, errors, grading
 from shared import settings as config
 from shared.cards import format as formats
 from shared.flight import store
+from shared.security import protection as protections
 
 _FIND_S = 30.0
 
@@ -151,7 +152,9 @@ async def _task_ids(services: peers.Peers, answers: Sequence[domain.Answer]) -> 
 
 async def _fetch(settings: config.Settings, reference: str, folder: pathlib.Path) -> LearnedCard:
     name, _, digest = reference.partition("@")
-    data = await store.StoreConnection(settings).get(digest)
+    data = await store.StoreConnection(
+        settings, protection=protections.Protection.configured(settings)
+    ).get(digest)
     card = formats.LoRAFormat.from_bytes(data, origin=reference)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.lora.arrow"

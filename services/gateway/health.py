@@ -12,20 +12,24 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.gateway import programs as programs_module
+from shared.security import protection as protections
 
 _TIMEOUT_S = 1.0
 
 
-def healthy(programs: Iterable[programs_module.Program]) -> set[str]:
+def healthy(
+    programs: Iterable[programs_module.Program],
+    protection: protections.Protection = protections.OPEN,
+) -> set[str]:
     """Names of those that answer and say that they serve."""
     asked = tuple(programs)
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
-        answers = pool.map(_is_healthy, asked)
+        answers = pool.map(lambda program: _is_healthy(program, protection), asked)
         return {program.name for program, well in zip(asked, answers, strict=True) if well}
 
 
-def _is_healthy(program: programs_module.Program) -> bool:
-    with grpc.insecure_channel(program.address) as channel:
+def _is_healthy(program: programs_module.Program, protection: protections.Protection) -> bool:
+    with _channel(program.address, protection) as channel:
         try:
             if not program.speaks_health:
                 # Flight is gRPC underneath: a finished handshake is more than an open port.
@@ -37,3 +41,11 @@ def _is_healthy(program: programs_module.Program) -> bool:
         except (grpc.RpcError, grpc.FutureTimeoutError):
             return False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _channel(address: str, protection: protections.Protection) -> grpc.Channel:
+    # Without a token: whether a service lives may be asked by anybody.
+    credentials = protection.channel_credentials()
+    if credentials is None:
+        return grpc.insecure_channel(address)
+    return grpc.secure_channel(address, credentials)

@@ -24,6 +24,7 @@ from shared.pb import (
     types_pb2,
 )
 from shared.rpc import client
+from shared.security import protection as protections
 
 _ASK_DEADLINE_S = 120.0
 _WATCH_DEADLINE_S = 3600.0
@@ -38,8 +39,9 @@ class Peers:
 
     def __init__(self, settings: config.Settings) -> None:
         """Takes the addresses; connects on first use."""
+        protection = protections.Protection.configured(settings)
         self._channels = [
-            client.channel(address)
+            client.channel(address, protection=protection)
             for address in (
                 settings.inference.address,
                 settings.factory.address,

@@ -16,6 +16,7 @@ from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from shared.flight import client as flight
+from shared.security import protection as protections
 
 MOST_BYTES = 8 * 1024**3
 """Bytes of cards that a node keeps on disk where it is not told otherwise."""
@@ -25,13 +26,20 @@ _log = structlog.get_logger(__name__)
 class CardFiles:
     """Cards on disk, named by their digests."""
 
-    def __init__(self, folder: pathlib.Path, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        most_bytes: int = MOST_BYTES,
+        protection: protections.Protection = protections.OPEN,
+    ) -> None:
         """Takes the folder, which is made when it is needed, and what it may hold.
 
         Args:
             folder: where the cards lie, and nothing else.
             most_bytes: beyond this, those that were not used for longest are removed.
+            protection: what is shown to stores and asked of them.
         """
+        self._protection = protection
         self._folder = folder
         self._most_bytes = most_bytes
         self._arriving: set[pathlib.Path] = set()
@@ -63,7 +71,7 @@ class CardFiles:
 
     def _fetched(self, digest: str, path: pathlib.Path, flight_address: str) -> cards.LoRACard:
         self._arriving.add(path)
-        client = flight.LoRAFlightClient(flight_address)
+        client = flight.LoRAFlightClient(flight_address, self._protection)
         try:
             client.fetch_skill(digest, path)
             self._remove_oldest()

@@ -16,6 +16,7 @@ from services.inference import answering, federation, routing, subscriber
 from shared import settings as config
 from shared.pb import router_pb2_grpc
 from shared.rpc import client
+from shared.security import protection as protections
 
 
 class Engine(answering.Engine, subscriber.Engine, Protocol):
@@ -47,7 +48,8 @@ async def attached(
         settings: the router's address.
         found: where its cards come from.
     """
-    async with client.channel(settings.router.address) as channel:
+    protection = protections.Protection.configured(settings)
+    async with client.channel(settings.router.address, protection=protection) as channel:
         answers = answering.Answering(
             engine,
             routing.RouterClient(router_pb2_grpc.RouterStub(channel)).route,

@@ -21,6 +21,7 @@ from shared import discovery
 from shared import settings as config
 from shared.cards import signature
 from shared.rpc import watch
+from shared.security import protection as protections
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Federation:
     """Keeps the engine's cards as the store has them."""
     find: watch.Find
     """Looks for stores."""
+    stores: store_client.StoreClient
+    """Calls them."""
 
     async def sync(self) -> list[str]:
         """Lists the store's cards now and tries to have each of them served.
@@ -44,7 +47,7 @@ class Federation:
             errors.UnavailableError: no store answers.
         """
         while True:
-            listing = await store_client.listing(self.find)
+            listing = await self.stores.listing(self.find)
             # The follower may have heard of more while the pages came.
             if listing.revision >= self.cards.revision:
                 return await self.cards.apply(listing)
@@ -72,15 +75,17 @@ async def joined(
         return await discovery.find_stores(settings)
 
     find = find_stores or discovered
-    follower = watch.StoreFollower(find, silence_s, settings.discovery.list_every_s)
-    files = card_files.CardFiles(settings.state_path("inference", "cards"))
+    protection = protections.Protection.configured(settings)
+    stores = store_client.StoreClient(protection)
+    follower = watch.StoreFollower(find, silence_s, settings.discovery.list_every_s, protection)
+    files = card_files.CardFiles(settings.state_path("inference", "cards"), protection=protection)
     trust = signature.Trust.configured(settings)
-    cards = subscriber.CardSubscriber(engine, follower, files, trust.verify, store_client.bring)
+    cards = subscriber.CardSubscriber(engine, follower, files, trust.verify, stores.bring)
     node_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    reporter = reporting.ResidencyReporter(node_id, engine, cards, store_client.report)
+    reporter = reporting.ResidencyReporter(node_id, engine, cards, stores.report)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(cards.stop)
         cards.start()
         stack.push_async_callback(reporter.stop)
         reporter.start()
-        yield Federation(node_id, cards, find)
+        yield Federation(node_id, cards, find, stores)

@@ -15,6 +15,7 @@ from shared.models import base
 from shared.pb import inference_pb2, inference_pb2_grpc
 from shared.rpc import server as rpc_server
 from shared.rpc import watch
+from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +48,7 @@ async def running(
         errors.ConfigError: the port is taken, or the base model has no chat template.
         errors.NotFoundError: the base model can't be loaded.
     """
+    protection = protections.Protection.configured(settings)
     async with contextlib.AsyncExitStack() as stack:
         model = await asyncio.to_thread(load_base, settings)
         arrow_engine = engine.ArrowEngine(model, settings.inference)
@@ -65,7 +67,7 @@ async def running(
             inference_pb2_grpc.add_InferenceServicer_to_server(servicer, grpc_server)
             return inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
 
-        server = rpc_server.Server([add], settings.inference.address)
+        server = rpc_server.Server([add], settings.inference.address, protection)
         await server.start()
         stack.push_async_callback(server.stop)
         _log.info("inference node listens", port=server.port, base=model.id)

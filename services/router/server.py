@@ -25,6 +25,7 @@ from shared.models import embedder as embedders
 from shared.pb import factory_pb2_grpc, router_pb2, router_pb2_grpc
 from shared.rpc import client, watch
 from shared.rpc import server as rpc_server
+from shared.security import protection as protections
 
 _REPORT_DEADLINE_S = 30.0
 _log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ async def running(
     Raises:
         errors.ConfigError: the port is taken, or embedder or state folder are wrong.
     """
+    protection = protections.Protection.configured(settings)
     async with contextlib.AsyncExitStack() as stack:
         embedder = embedding.Embedding(load_model)
         stack.push_async_callback(embedder.stop)
@@ -67,11 +69,12 @@ async def running(
         )
         stack.push_async_callback(lora_router.close)
 
-        bus = await _event_bus(settings, stack)
+        bus = await _event_bus(settings, protection, stack)
         follower = watch.StoreFollower(
             find_stores or (lambda: discovery.find_stores(settings)),
             silence_s,
             settings.discovery.list_every_s,
+            protection,
         )
         cards = subscriber.CardSubscriber(
             lora_router, follower, signature.Trust.configured(settings).verify
@@ -84,7 +87,7 @@ async def running(
             router_pb2_grpc.add_RouterServicer_to_server(servicer, grpc_server)
             return router_pb2.DESCRIPTOR.services_by_name["Router"].full_name
 
-        server = rpc_server.Server([add], settings.router.address)
+        server = rpc_server.Server([add], settings.router.address, protection)
         await server.start()
         stack.push_async_callback(server.stop)
         # Only whoever holds the port may touch the spool: a second router started by mistake would
@@ -103,9 +106,13 @@ async def serve(settings: config.Settings) -> None:
 
 
 async def _event_bus(
-    settings: config.Settings, stack: contextlib.AsyncExitStack
+    settings: config.Settings,
+    protection: protections.Protection,
+    stack: contextlib.AsyncExitStack,
 ) -> dissonance.EventBus:
-    channel = await stack.enter_async_context(client.channel(settings.factory.address))
+    channel = await stack.enter_async_context(
+        client.channel(settings.factory.address, protection=protection)
+    )
     factory = factory_pb2_grpc.FactoryStub(channel)
 
     async def deliver(event: spool.Dissonance) -> None:

@@ -15,6 +15,7 @@ from shared.cards import signature
 from shared.flight import store
 from shared.models import base as bases
 from shared.rpc import server as rpc_server
+from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 _NICENESS = 5
@@ -31,6 +32,7 @@ async def serve(settings: config.Settings) -> None:
     # Whoever asks a question goes before whoever trains.
     os.nice(_NICENESS)
     torch.set_num_threads(settings.trainer.threads)
+    protection = protections.Protection.configured(settings)
     signer = signature.Signer.load_or_make(settings.signing_key_path())
     # So that a new cluster trusts its own trainer without any set-up.
     signer.publish(settings.keyring_path())
@@ -38,10 +40,14 @@ async def serve(settings: config.Settings) -> None:
     state = settings.state_path("trainer")
     lora_trainer = trainer.LoRATrainer(base, settings.model.recipe(), settings.trainer, state)
     shop = workshop.Workshop(
-        lora_trainer, store.StoreConnection(settings), state / "tasks", time.monotonic, signer
+        lora_trainer,
+        store.StoreConnection(settings, protection=protection),
+        state / "tasks",
+        time.monotonic,
+        signer,
     )
     servicer = service.TrainerService(shop, settings.trainer.seed)
-    server = rpc_server.Server([servicer.add_to], settings.trainer.address)
+    server = rpc_server.Server([servicer.add_to], settings.trainer.address, protection)
     try:
         await server.start()
         _log.info("trainer listens", port=server.port, base=base.id, signer=signer.key_id)

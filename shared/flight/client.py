@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.flight
 
 from shared import errors
+from shared.security import callers
+from shared.security import protection as protections
 
 Kind = Literal["card", "dataset"]
 
@@ -31,11 +33,19 @@ _TIMEOUT_S = 60.0
 class LoRAFlightClient:
     """One connection to a store's data plane."""
 
-    def __init__(self, address: str) -> None:
-        """Takes `host:port`; connects on first use."""
+    def __init__(self, address: str, protection: protections.Protection = protections.OPEN) -> None:
+        """Takes `host:port`, the token to show, and whose certificates are believed.
+
+        Connects on first use.
+        """
         self._address = address
-        self._client = pyarrow.flight.FlightClient(f"grpc://{address}")
-        self._options = pyarrow.flight.FlightCallOptions(timeout=_TIMEOUT_S)
+        scheme = "grpc+tls" if protection.encrypts_calls else "grpc"
+        self._client = pyarrow.flight.FlightClient(
+            f"{scheme}://{address}", **protection.flight_client_options()
+        )
+        token = protection.token
+        headers = [(b"authorization", callers.header(token).encode())] if token else []
+        self._options = pyarrow.flight.FlightCallOptions(timeout=_TIMEOUT_S, headers=headers)
 
     def put(self, kind: Kind, data: bytes) -> str:
         """Uploads a file's bytes; nothing is listed until they are committed.
@@ -156,6 +166,12 @@ class _typed:
         if not isinstance(error, pa.ArrowException):
             return
         text = str(error).split(". Detail:")[0].split(" gRPC client debug")[0]
+        if protections.is_refused_certificate(str(error)):
+            raise protections.refused_certificate(text) from error
+        if isinstance(error, pyarrow.flight.FlightUnauthenticatedError):
+            raise errors.UnauthenticatedError(text) from error
+        if isinstance(error, pyarrow.flight.FlightUnauthorizedError):
+            raise errors.ForbiddenError(text) from error
         if isinstance(error, pyarrow.flight.FlightUnavailableError):
             raise errors.UnavailableError(
                 f"the card store's data plane at {self._address} can't be reached: {text}"

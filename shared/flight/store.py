@@ -11,6 +11,7 @@ from shared import settings as config
 from shared.flight import client as flight_client
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client
+from shared.security import protection as protections
 
 T = TypeVar("T")
 _RETRY_S = 120.0
@@ -20,13 +21,20 @@ _RETRY_S = 120.0
 class StoreConnection:
     """The data plane of the card store that discovery finds."""
 
-    def __init__(self, settings: config.Settings, retry_s: float = _RETRY_S) -> None:
+    def __init__(
+        self,
+        settings: config.Settings,
+        retry_s: float = _RETRY_S,
+        protection: protections.Protection = protections.OPEN,
+    ) -> None:
         """Takes the settings that say where stores are found.
 
         Args:
             settings: names the cluster and the static list of stores.
             retry_s: how long a store that is away is waited for.
+            protection: what is shown to stores and asked of them.
         """
+        self._protection = protection
         self._settings = settings
         self._retry_s = retry_s
 
@@ -55,20 +63,24 @@ class StoreConnection:
         # The store is looked for in every attempt: one that comes back may be another one.
         async def attempt() -> T:
             address = await self._flight_address()
-            return await asyncio.to_thread(_used, address, use)
+            return await asyncio.to_thread(_used, address, use, self._protection)
 
         return await client.retried(attempt, self._retry_s)
 
     async def _flight_address(self) -> str:
         stores = await discovery.find_stores(self._settings)
-        async with client.channel(stores[0].control) as channel:
+        async with client.channel(stores[0].control, protection=self._protection) as channel:
             stub = cards_pb2_grpc.CardStoreStub(channel)
             status = await client.call(stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest())
         return str(status.flight_address)
 
 
-def _used(address: str, use: Callable[[flight_client.LoRAFlightClient], T]) -> T:
-    connection = flight_client.LoRAFlightClient(address)
+def _used(
+    address: str,
+    use: Callable[[flight_client.LoRAFlightClient], T],
+    protection: protections.Protection,
+) -> T:
+    connection = flight_client.LoRAFlightClient(address, protection)
     try:
         return use(connection)
     finally:

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 import grpc
 
 from shared import errors
+from shared.rpc import access
 from shared.rpc import server as rpc_server
+from shared.security import protection as protections
 
 T = TypeVar("T")
 
@@ -35,15 +37,24 @@ OPTIONS = (
 )
 
 
-def channel(address: str, keepalive_ms: int = KEEPALIVE_MS) -> grpc.aio.Channel:
+def channel(
+    address: str,
+    keepalive_ms: int = KEEPALIVE_MS,
+    protection: protections.Protection = protections.OPEN,
+) -> grpc.aio.Channel:
     """An asynchronous channel to `host:port`; connects on first use and again after losses.
 
     Args:
         address: of the server.
         keepalive_ms: how often to ping a connection on which nothing is said.
+        protection: the token to show, and whose certificates are believed.
     """
     options = (*OPTIONS, ("grpc.keepalive_time_ms", keepalive_ms))
-    return grpc.aio.insecure_channel(address, options=options)
+    interceptors = access.client_interceptors(protection.token)
+    credentials = protection.channel_credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
 
 
 def to_error(error: grpc.aio.AioRpcError) -> errors.SkillmeshError:
@@ -51,7 +62,10 @@ def to_error(error: grpc.aio.AioRpcError) -> errors.SkillmeshError:
     metadata: Any = error.trailing_metadata() or ()
     trailing = dict(metadata)
     kind = trailing.get(rpc_server.KIND_METADATA, "")
-    return errors.from_status(error.code(), error.details() or error.code().name, str(kind))
+    details = error.details() or error.code().name
+    if protections.is_refused_certificate(details):
+        return protections.refused_certificate(details)
+    return errors.from_status(error.code(), details, str(kind))
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from shared import errors
+from shared.rpc import access
+from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 KIND_METADATA = "skillmesh-error"
@@ -92,15 +94,23 @@ class Server:
     """One service's gRPC server with health and reflection."""
 
     def __init__(
-        self, add_servicers: Iterable[Callable[[grpc.aio.Server], str]], address: str
+        self,
+        add_servicers: Iterable[Callable[[grpc.aio.Server], str]],
+        address: str,
+        protection: protections.Protection = protections.OPEN,
     ) -> None:
         """Prepares the server.
 
         Args:
             add_servicers: functions that register a servicer and return its full service name.
             address: `host:port`; port 0 takes a free one, see `port` after `start`.
+            protection: its certificate, and who may call.
         """
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=[ErrorInterceptor(), access.AccessInterceptor(protection.admitted)],
+            options=OPTIONS,
+        )
+        self._protection = protection
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [add(self._server) for add in add_servicers]
@@ -117,7 +127,11 @@ class Server:
             errors.ConfigError: the port is taken.
         """
         try:
-            self.port = self._server.add_insecure_port(self._address)
+            credentials = self._protection.server_credentials()
+            if credentials is None:
+                self.port = self._server.add_insecure_port(self._address)
+            else:
+                self.port = self._server.add_secure_port(self._address, credentials)
         except RuntimeError as error:
             raise errors.ConfigError(
                 f"can't listen on {self._address}: {error}; the port may be taken, choose another "

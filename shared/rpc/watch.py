@@ -30,6 +30,7 @@ import zeroconf
 from shared import discovery, errors
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client
+from shared.security import protection as protections
 
 Find = Callable[[], Awaitable[Sequence[discovery.StoreAddress]]]
 """Where stores may be right now, best first; usually `shared.discovery.find_stores`."""
@@ -146,7 +147,11 @@ class StoreFollower:
     """One listener; follow with one task at a time."""
 
     def __init__(
-        self, find: Find, silence_s: float = SILENCE_S, list_every_s: float = LIST_EVERY_S
+        self,
+        find: Find,
+        silence_s: float = SILENCE_S,
+        list_every_s: float = LIST_EVERY_S,
+        protection: protections.Protection = protections.OPEN,
     ) -> None:
         """Prepares; connects when followed.
 
@@ -154,7 +159,9 @@ class StoreFollower:
             find: looks for stores, at the start and after every loss.
             silence_s: how long a line may be silent before it counts as dead.
             list_every_s: how old a listing may become before the next one.
+            protection: what is shown to stores and asked of them.
         """
+        self._protection = protection
         self._find = find
         self._silence_s, self._list_every_s = silence_s, list_every_s
         self._store_id = ""
@@ -188,7 +195,7 @@ class StoreFollower:
     ) -> AsyncGenerator[Listing | Change | None, None]:
         """Follows one store until its line breaks; None for a sign of life."""
         try:
-            async with client.channel(address.control) as channel:
+            async with client.channel(address.control, protection=self._protection) as channel:
                 stub = cards_pb2_grpc.CardStoreStub(channel)
                 status = await client.call(
                     stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), self._silence_s

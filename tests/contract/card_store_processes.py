@@ -65,9 +65,12 @@ class Process:
 class Store:
     """A card store of two processes in a folder of its own."""
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: pathlib.Path, **sections: object) -> None:
         self.root = root
         self.config = self.write_config(root)
+        if sections:
+            content = json.loads(self.config.read_text())
+            self.config.write_text(json.dumps(content | sections))
         self.data = Process(DATA, self.config)
         self.control = Process(CONTROL, self.config)
         self.control.until_listening()

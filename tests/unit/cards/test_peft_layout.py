@@ -69,19 +69,23 @@ def rewrite_config(folder: pathlib.Path, **fields: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
+def assert_alike(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Within 1e-5 of the largest logit: the order of sums is the processor's."""
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=1e-5 * largest, rtol=0)
+
+
 def test_peft_gives_the_same_logits_when_it_loads_an_exported_card(tmp_path: pathlib.Path) -> None:
     card = tiny_model.card_for(tiny_model.tiny_base())
     peft_layout.export(card, tmp_path)
-    torch.testing.assert_close(
-        logits(peft_model(tmp_path)), logits_with(card), atol=1e-5, rtol=1e-5
-    )
+    assert_alike(logits(peft_model(tmp_path)), logits_with(card))
 
 
 def test_a_card_gives_the_same_logits_when_peft_made_it(tmp_path: pathlib.Path) -> None:
     theirs = logits(saved_by_peft(tmp_path))
     bare = logits(tiny_model.tiny_base().model)
     assert not torch.allclose(theirs, bare, atol=1e-2)
-    torch.testing.assert_close(logits_with(imported(tmp_path)), theirs, atol=1e-5, rtol=1e-5)
+    assert_alike(logits_with(imported(tmp_path)), theirs)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_ranks_and_scales_of_modules_are_kept_when_peft_sets_them(
     tmp_path: pathlib.Path, options: dict[str, Any]
 ) -> None:
     theirs = logits(saved_by_peft(tmp_path, **options))
-    torch.testing.assert_close(logits_with(imported(tmp_path)), theirs, atol=1e-5, rtol=1e-5)
+    assert_alike(logits_with(imported(tmp_path)), theirs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -126,9 +130,7 @@ def test_lower_ranks_are_filled_up_when_a_card_has_several(tmp_path: pathlib.Pat
     peft_layout.export(card, tmp_path)
     config = json.loads((tmp_path / peft_layout.CONFIG_FILE).read_text())
     assert config["r"] == 2 and not any(field.endswith("_pattern") for field in config)
-    torch.testing.assert_close(
-        logits(peft_model(tmp_path)), logits_with(card), atol=1e-5, rtol=1e-5
-    )
+    assert_alike(logits(peft_model(tmp_path)), logits_with(card))
 
 
 def test_export_is_refused_when_modules_are_scaled_differently(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,91 @@
+"""Tokens in gRPC calls: clients show theirs, servers look at it before the request is read.
+
+What a token's role may do is said in `shared.security.callers`. Health and reflection are open, so
+that any tool can ask whether a service lives and what it offers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, cast
+
+import grpc
+
+from shared import errors
+from shared.security import callers
+
+HEADER = "authorization"
+_OPEN_SERVICES = ("/grpc.health.", "/grpc.reflection.")
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):
+    """Turns away who has no token, or one whose role may not call this."""
+
+    def __init__(self, admitted: callers.Callers) -> None:
+        """Takes those who may call."""
+        self._admitted = admitted
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
+    ) -> Any:
+        """Lets a call through, or answers it with the reason why not."""
+        method = str(handler_call_details.method)
+        if not method.startswith(_OPEN_SERVICES):
+            try:
+                caller = caller_of(self._admitted, handler_call_details.invocation_metadata)
+                caller.check_may(short_name(method))
+            except errors.SkillmeshError as error:
+                return _refusal(error)
+        return await continuation(handler_call_details)
+
+
+def caller_of(admitted: callers.Callers, metadata: Iterable[tuple[str, str | bytes]]) -> Any:
+    """The caller behind a call's metadata.
+
+    Raises:
+        errors.UnauthenticatedError: there is no token, or nobody has it.
+    """
+    found = next((value for key, value in metadata or () if key == HEADER), "")
+    return admitted.identify(found if isinstance(found, str) else found.decode(errors="replace"))
+
+
+def short_name(method: str) -> str:
+    """`CardStore/Commit` of `/skillmesh.v1.CardStore/Commit`."""
+    return method.lstrip("/").rpartition(".")[2]
+
+
+def client_interceptors(token: str) -> list[grpc.aio.ClientInterceptor]:
+    """What shows a token in every call; nothing without one."""
+    return [_ShowUnary(token), _ShowStream(token)] if token else []
+
+
+class _Shows:
+    def __init__(self, token: str) -> None:
+        self._header = (HEADER, callers.header(token))
+
+    def _with_token(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), self._header)
+        replaced: grpc.aio.ClientCallDetails = cast(Any, details)._replace(metadata=metadata)
+        return replaced
+
+
+class _ShowUnary(_Shows, grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: Any, client_call_details: Any, request: Any
+    ) -> Any:
+        return await continuation(self._with_token(client_call_details), request)
+
+
+class _ShowStream(_Shows, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(
+        self, continuation: Any, client_call_details: Any, request: Any
+    ) -> Any:
+        return await continuation(self._with_token(client_call_details), request)
+
+
+def _refusal(error: errors.SkillmeshError) -> Any:
+    async def refuse(request: Any, context: Any) -> Any:
+        raise error
+
+    # Without a deserialiser: what the stranger sent is not looked at.
+    return grpc.unary_unary_rpc_method_handler(refuse)
