@@ -116,21 +116,22 @@ class Aliases:
 def before(
     connection: sa.Connection, name: str, alias: str
 ) -> tuple[int, records.CardRecord] | None:
-    """The move that an alias goes back to, and its card; None where there is none."""
+    """The move that an alias goes back to, and its card; None where there is none.
+
+    A move that went back puts the alias where an earlier one had put it, so that what it went
+    back from is out of the way for good.
+    """
     here = sa.and_(_MOVES.c.name == name, _MOVES.c.alias == alias)
-    latest = connection.execute(
-        sa.select(_MOVES).where(here).order_by(_MOVES.c.revision.desc()).limit(1)
-    ).one_or_none()
+    newest_first = sa.select(_MOVES).where(here).order_by(_MOVES.c.revision.desc())
+    latest = connection.execute(newest_first.limit(1)).one_or_none()
     if latest is None:
         return None
-    query = sa.select(_MOVES).where(
-        here,
-        _MOVES.c.revision < latest.stands_for,
-        _MOVES.c.stands_for == _MOVES.c.revision,
-        _MOVES.c.digest != latest.digest,
-    )
-    for row in connection.execute(query.order_by(_MOVES.c.revision.desc())):
-        record = rows.card(connection, row.digest)
+    stands_for = latest.stands_for
+    for row in connection.execute(newest_first.where(_MOVES.c.revision < stands_for)):
+        if row.revision >= stands_for:
+            continue
+        stands_for = row.stands_for
+        record = None if row.digest == latest.digest else rows.card(connection, row.digest)
         if record is not None and record.state is records.CardState.ACTIVE:
-            return int(row.revision), record
+            return int(stands_for), record
     return None

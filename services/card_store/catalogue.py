@@ -234,6 +234,11 @@ class Catalogue:
             connection.execute(schema.STORE.update().values(compacted_to=oldest))
             return oldest
 
+    def head(self) -> int:
+        """The newest revision, 0 before the first."""
+        with self._database.read() as connection:
+            return rows.head(connection)
+
     def totals(self) -> records.Totals:
         """Counts, bytes and the newest revision."""
         with self._database.read() as connection:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+from typing import Annotated
 
+import pydantic
 import sqlalchemy as sa
 
 from services.card_store import records, rows, schema
@@ -21,6 +23,11 @@ _MOST_ON_A_PAGE = 1000
 _MOST_WORDS = 16
 _MOST_TEXT = 20_000
 """Characters of one card that are searched."""
+_KEY = pydantic.TypeAdapter(
+    tuple[str, Annotated[int, pydantic.Field(ge=-(2**63), lt=2**63)], str],
+    config=pydantic.ConfigDict(strict=True),
+)
+"""What a page token holds: name, time of commit and digest of a card."""
 
 
 def page(connection: sa.Connection, query: records.Query) -> records.Listing:
@@ -102,15 +109,14 @@ def _token(row: sa.Row[tuple[object, ...]]) -> str:
 
 def _after(token: str) -> sa.ColumnElement[bool]:
     try:
-        name, created_at_ms, digest = json.loads(base64.urlsafe_b64decode(token))
-        created_at_ms = int(created_at_ms)
-    except (ValueError, TypeError) as error:
+        name, created_at_ms, digest = _KEY.validate_json(base64.urlsafe_b64decode(token))
+    except ValueError as error:
         raise errors.InvalidInputError(
             f"page_token {token[:40]!r} is not one that this store gave; begin without one"
         ) from error
     older = sa.or_(
         _CARDS.c.created_at_ms < created_at_ms,
-        sa.and_(_CARDS.c.created_at_ms == created_at_ms, _CARDS.c.digest > str(digest)),
+        sa.and_(_CARDS.c.created_at_ms == created_at_ms, _CARDS.c.digest > digest),
     )
     # The first condition alone lets the index skip to the place.
-    return sa.and_(_CARDS.c.name >= str(name), sa.or_(_CARDS.c.name > str(name), older))
+    return sa.and_(_CARDS.c.name >= name, sa.or_(_CARDS.c.name > name, older))

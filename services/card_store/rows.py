@@ -46,13 +46,14 @@ def is_newest(connection: sa.Connection, card: records.CardRecord) -> bool:
 
 
 def commit_of(connection: sa.Connection, digest: str) -> records.Commit | None:
-    """The commit of a card, if there was one."""
+    """The commit of a card, if there was one; its revision is not before the log's beginning."""
     found = card(connection, digest)
     if found is None:
         return None
     published = records.ChangeKind.CARD_PUBLISHED.value
     query = sa.select(LOG.c.revision).where(LOG.c.digest == digest, LOG.c.kind == published)
-    return records.Commit(int(connection.scalar(query) or 0), False, found)
+    revision = connection.scalar(query) or compacted_to(connection)
+    return records.Commit(int(revision), False, found)
 
 
 def holds(connection: sa.Connection, table: sa.Table, digest: str) -> bool:

@@ -234,7 +234,7 @@ class CardStore:
         """
         if from_revision < 0:
             raise errors.InvalidInputError(f"from_revision {from_revision} is negative")
-        head = (await asyncio.to_thread(self._cards.totals)).revision
+        head = await asyncio.to_thread(self._cards.head)
         if from_revision > head:
             raise errors.PreconditionError(
                 f"from_revision {from_revision} is ahead of this store's log, which ends at "

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-from collections.abc import Iterator
 
 import alembic.autogenerate
 import alembic.migration
@@ -11,37 +9,7 @@ import sqlalchemy as sa
 
 from services.card_store import catalogue, records, schema
 from shared import errors
-
-
-def digest_of(number: int) -> str:
-    return f"{number:064x}"
-
-
-def card(number: int, name: str = "sql", version: str | None = None) -> records.CardRecord:
-    return records.CardRecord(
-        name=name,
-        digest=digest_of(number),
-        version=version or f"{number}.0.0",
-        domain="databases",
-        description="",
-        base_fingerprint="f" * 64,
-        size_bytes=10,
-        created_at_ms=number,
-        manifest_json="{}",
-    )
-
-
-@pytest.fixture
-def url(tmp_path: pathlib.Path) -> str:
-    return f"sqlite:///{tmp_path / 'cata logue#?%.db'}"
-
-
-@pytest.fixture
-def cards(url: str) -> Iterator[catalogue.Catalogue]:
-    opened = catalogue.Catalogue(schema.open_database(url))
-    opened.migrate()
-    yield opened
-    opened.close()
+from tests.unit.card_store.catalogue_cards import card, digest_of
 
 
 def test_migrations_give_the_tables_of_the_code_when_run_twice(url: str) -> None:

@@ -26,9 +26,9 @@ def _card_columns() -> tuple[sa.Column[Any], ...]:
 
 def upgrade() -> None:
     """Adds them; cards that are there are active, unsigned and everybody's."""
-    with op.batch_alter_table("cards") as cards:
-        for column in _card_columns():
-            cards.add_column(column)
+    # In place: a table that others refer to can't be copied and dropped once it has rows.
+    for column in _card_columns():
+        op.add_column("cards", column)
     op.create_index("ix_cards_listing", "cards", ["name", "created_at_ms", "digest"])
     op.create_index("ix_cards_domain", "cards", ["domain"])
     op.create_index("ix_cards_signer", "cards", ["signer"])
@@ -70,7 +70,9 @@ def upgrade() -> None:
         op.execute("CREATE VIRTUAL TABLE card_words USING fts5(digest UNINDEXED, words)")
         op.execute(
             "INSERT INTO card_words (digest, words) "
-            "SELECT digest, name || ' ' || domain || ' ' || description FROM cards"
+            "SELECT digest, name || ' ' || domain || ' ' || description || ' ' || coalesce("
+            "CASE WHEN json_valid(manifest_json) "
+            "THEN json_extract(manifest_json, '$.routing.examples') END, '') FROM cards"
         )
 
 
@@ -115,6 +117,5 @@ def downgrade() -> None:
         revisions.alter_column("digest", existing_type=sa.String(64), nullable=False)
     for index in ("ix_cards_listing", "ix_cards_domain", "ix_cards_signer"):
         op.drop_index(index, "cards")
-    with op.batch_alter_table("cards") as cards:
-        for column in _card_columns():
-            cards.drop_column(column.name)
+    for column in _card_columns():
+        op.drop_column("cards", column.name)
