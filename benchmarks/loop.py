@@ -18,8 +18,9 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import results
-from services.gateway import cluster, exam, output, peers, questions
+from services.gateway import cluster, exam, peers, questions
 from shared import settings as config
+from shared import terminal
 from shared.models.embedded.recipe import conversations
 
 _FOLDER = pathlib.Path(__file__).parent / "held_out"
@@ -118,7 +119,7 @@ def rows(small: Sequence[Run], large: Run) -> list[results.Row]:
 
 
 def _run(name: str, seed: int) -> Run:
-    output.NOTES.print(f"loop: {name}, seed {seed}")
+    terminal.NOTES.print(f"loop: {name}, seed {seed}")
     chosen = questions.load(_FOLDER / f"{name}.md", _FOLDER / f"{name}.json")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="skillmesh-bench-"))
     (folder / "knowledge").mkdir()
@@ -145,7 +146,7 @@ async def _examine(
         for question in unrelated:
             hijacked += bool((await services.ask(question, no_learning=True)).card)
         delays = await _delays(services)
-    output.NOTES.print(
+    terminal.NOTES.print(
         f"  trained {_right(outcome.asked):.0%}, unseen {_right(outcome.unseen):.0%} "
         f"(card alone {_right(outcome.unrewritten):.0%}), "
         f"hijacked {hijacked} of {len(unrelated)}, {outcome.learning_s:.0f} s, "

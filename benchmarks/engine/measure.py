@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import results
 from benchmarks.engine import forward, serving, shapes, swapping
-from services.gateway import output
+from shared import terminal
 from shared.lora import lowrank
 from shared.models import base as bases
 
@@ -26,7 +26,7 @@ def measure() -> list[results.Row]:
             ("the whole engine", _serving),
             ("extraction", _extraction),
         ):
-            output.NOTES.print(f"engine: {what}")
+            terminal.NOTES.print(f"engine: {what}")
             rows += part()
         return rows
     finally:

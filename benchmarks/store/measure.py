@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import results
 from benchmarks.store import catalogue, publishing, transfers
-from services.gateway import output
+from shared import terminal
 
 
 def measure() -> list[results.Row]:
@@ -17,6 +17,6 @@ def measure() -> list[results.Row]:
         ("transfers", transfers.measure),
         ("a hundred thousand cards", catalogue.measure),
     ):
-        output.NOTES.print(f"store: {what}")
+        terminal.NOTES.print(f"store: {what}")
         rows += part()
     return rows

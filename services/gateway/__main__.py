@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from services.gateway import asking, demo, listing, operating, output, questions, teaching
+from services.gateway import asking, demo, listing, operating, questions, teaching
+from shared import terminal
 
 app = typer.Typer(
     add_completion=False,
@@ -36,7 +37,7 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Ask the cluster a question."""
-    output.run(lambda: asking.ask(question, wait, as_json))
+    terminal.run(lambda: asking.ask(question, wait, as_json))
 
 
 @app.command()
@@ -47,39 +48,39 @@ def teach(
     as_json: Json = False,
 ) -> None:
     """Have the cluster learn a topic or a document."""
-    output.run(lambda: teaching.teach(topic, doc, wait, as_json))
+    terminal.run(lambda: teaching.teach(topic, doc, wait, as_json))
 
 
 @app.command()
 def cards(as_json: Json = False) -> None:
     """List the skill cards."""
-    output.run(lambda: listing.cards(as_json))
+    terminal.run(lambda: listing.cards(as_json))
 
 
 @app.command()
 def tasks(as_json: Json = False) -> None:
     """List the learning tasks."""
-    output.run(lambda: listing.tasks(as_json))
+    terminal.run(lambda: listing.tasks(as_json))
 
 
 @app.command()
 def up() -> None:
     """Start the local cluster."""
-    with output.exit_codes():
+    with terminal.exit_codes():
         operating.up()
 
 
 @app.command()
 def down() -> None:
     """Stop the local cluster."""
-    with output.exit_codes():
+    with terminal.exit_codes():
         operating.down()
 
 
 @app.command()
 def status(as_json: Json = False) -> None:
     """Show processes, health, cards and revision."""
-    with output.exit_codes():
+    with terminal.exit_codes():
         operating.status(as_json)
 
 
@@ -89,7 +90,7 @@ def logs(
     lines: Annotated[int, typer.Option(min=1)] = 40,
 ) -> None:
     """Show the end of the logs."""
-    with output.exit_codes():
+    with terminal.exit_codes():
         operating.logs(service, lines)
 
 
@@ -111,7 +112,7 @@ def run_demo(
         asked = pathlib.Path(questions_file) if questions_file else None
         await demo.run(questions.load(document, asked), seed, keep, as_json)
 
-    output.run(show)
+    terminal.run(show)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from services.gateway import cluster, domain, following, output, peers
+from services.gateway import cluster, domain, following, peers
 from shared import settings as config
+from shared import terminal
 
 _FIND_S, _PATIENT_FIND_S = 3.0, 30.0
 
@@ -17,10 +18,10 @@ async def ask(question: str, wait: bool, as_json: bool) -> None:
         as_json: print one JSON object.
 
     Raises:
-        output.FailedError: the learning failed.
+        terminal.FailedError: the learning failed.
     """
     if not question.strip():
-        raise output.UsageError('a question is missing: make ask q="What is a skill card?"')
+        raise terminal.UsageError('a question is missing: make ask q="What is a skill card?"')
     settings = config.load()
     alive = cluster.Cluster(settings).supervisor.alive
     async with peers.connected(settings) as services:
@@ -30,7 +31,7 @@ async def ask(question: str, wait: bool, as_json: bool) -> None:
         if not wait or task is None:
             _show(answer, task, as_json)
             if wait and answer.dissonance:
-                raise output.FailedError("no learning task came of the question: see `make logs`")
+                raise terminal.FailedError("no learning task came of the question: see `make logs`")
             return
         if not as_json:
             _show(answer, task, as_json)
@@ -45,11 +46,11 @@ def check(task: domain.Task) -> None:
     """Makes a task that did not end well an error of the command.
 
     Raises:
-        output.FailedError: names the task and the reason.
+        terminal.FailedError: names the task and the reason.
     """
     if task.status != domain.COMPLETED:
         reason = task.error or "no reason given"
-        raise output.FailedError(f"task {task.id} is {task.status}: {reason}")
+        raise terminal.FailedError(f"task {task.id} is {task.status}: {reason}")
 
 
 async def _task(services: peers.Peers, answer: domain.Answer, find_s: float) -> domain.Task | None:
@@ -60,7 +61,7 @@ async def _task(services: peers.Peers, answer: domain.Answer, find_s: float) -> 
 
 def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> None:
     if as_json:
-        output.print_json(
+        terminal.print_json(
             {
                 "answer": answer.text,
                 "card": answer.card,
@@ -72,11 +73,11 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> Non
         )
         return
     who = answer.card or "the bare base model"
-    output.RESULT.print(output.escape(answer.text), style="bold")
-    output.RESULT.print(
-        f"answered by {output.escape(who)}, confidence {answer.confidence:.2f}", style="dim"
+    terminal.RESULT.print(terminal.escape(answer.text), style="bold")
+    terminal.RESULT.print(
+        f"answered by {terminal.escape(who)}, confidence {answer.confidence:.2f}", style="dim"
     )
     if answer.rewritten_query:
-        output.RESULT.print(f"read as: {output.escape(answer.rewritten_query)}", style="dim")
+        terminal.RESULT.print(f"read as: {terminal.escape(answer.rewritten_query)}", style="dim")
     if task is not None and not task.ended:
-        output.RESULT.print(f"learning it: task {task.id} (`make tasks` follows it)", style="dim")
+        terminal.RESULT.print(f"learning it: task {task.id} (`make tasks` follows it)", style="dim")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 
-from services.gateway import cluster, domain, exam, following, output, peers, questions, report
+from services.gateway import cluster, domain, exam, following, peers, questions, report
 from shared import settings as config
+from shared import terminal
 
 _SEED_VARIABLE = "SKILLMESH__TRAINER__SEED"
 _ENOUGH = 0.5
@@ -23,7 +24,7 @@ async def run(chosen: questions.Exam, seed: int | None, keep: bool, as_json: boo
         as_json: print one JSON object.
 
     Raises:
-        output.FailedError: a task failed, or too few answers are right.
+        terminal.FailedError: a task failed, or too few answers are right.
     """
     settings = config.load()
     base_dir = settings.cluster.state_dir.absolute()
@@ -43,9 +44,9 @@ async def run(chosen: questions.Exam, seed: int | None, keep: bool, as_json: boo
         async with peers.connected(local.settings) as services:
             outcome = await exam.hold(services, chosen, local.settings, base_dir / "demo-cards")
         if as_json:
-            output.print_json(report.as_json(outcome, seed))
+            terminal.print_json(report.as_json(outcome, seed))
         else:
-            report.show(outcome, output.RESULT)
+            report.show(outcome, terminal.RESULT)
         _judge(outcome)
         remove = not keep
     finally:
@@ -53,7 +54,7 @@ async def run(chosen: questions.Exam, seed: int | None, keep: bool, as_json: boo
         if remove:
             shutil.rmtree(state_dir)
         else:
-            output.NOTES.print(f"state and logs are kept in {state_dir}", markup=False)
+            terminal.NOTES.print(f"state and logs are kept in {state_dir}", markup=False)
 
 
 def _start(local: cluster.Cluster) -> None:
@@ -70,9 +71,9 @@ def _judge(outcome: exam.Outcome) -> None:
     for task in outcome.tasks:
         if task.status != domain.COMPLETED:
             reason = task.error or "no reason given"
-            raise output.FailedError(f"task {task.id} is {task.status}: {reason}")
+            raise terminal.FailedError(f"task {task.id} is {task.status}: {reason}")
     right = sum(question.right_after for question in outcome.asked)
     if right < _ENOUGH * len(outcome.asked):
-        raise output.FailedError(
+        raise terminal.FailedError(
             f"only {right} of {len(outcome.asked)} asked questions are right after learning"
         )

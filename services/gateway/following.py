@@ -12,7 +12,8 @@ from types import TracebackType
 import rich.console
 import rich.progress
 
-from services.gateway import domain, output, peers
+from services.gateway import domain, peers
+from shared import terminal
 
 _STAGES = ("PENDING", "DISTILLING", "TRAINING", "EVALUATING", "PUBLISHING", "COMPLETED")
 _LONGEST_DETAIL = 60
@@ -21,7 +22,7 @@ _LONGEST_DETAIL = 60
 class Bars:
     """Bars by name; a context manager."""
 
-    def __init__(self, console: rich.console.Console = output.NOTES) -> None:
+    def __init__(self, console: rich.console.Console = terminal.NOTES) -> None:
         """Takes where to draw."""
         self._console = console
         self._progress = rich.progress.Progress(
@@ -65,8 +66,8 @@ class Bars:
                 self._console.print(f"{name}: {stage}", markup=False, soft_wrap=True)
             return
         if name not in self._bars:
-            self._bars[name] = self._progress.add_task(output.escape(name), total=1.0, detail="")
-        text = output.escape(" · ".join(filter(None, (stage, detail[:_LONGEST_DETAIL]))))
+            self._bars[name] = self._progress.add_task(terminal.escape(name), total=1.0, detail="")
+        text = terminal.escape(" · ".join(filter(None, (stage, detail[:_LONGEST_DETAIL]))))
         self._progress.update(self._bars[name], completed=share, detail=text)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import rich.table
 
-from services.gateway import cluster, following, listing, output, peers, supervision
-from shared import errors
+from services.gateway import cluster, following, peers, supervision
+from shared import errors, terminal
 from shared import settings as config
 
 
@@ -23,10 +23,10 @@ def up() -> None:
             bars.show("starting", well / total, stage, f"waiting for {missing}" if missing else "")
 
         started = local.start(show)
-    say = output.RESULT.print
+    say = terminal.RESULT.print
     say("The cluster is up." if started else "The cluster was up already.", style="bold")
-    say(output.escape(f"state and logs: {local.state_dir}"))
-    say(output.escape(f"knowledge:      {local.settings.distiller.knowledge_dir}"))
+    say(terminal.escape(f"state and logs: {local.state_dir}"))
+    say(terminal.escape(f"knowledge:      {local.settings.distiller.knowledge_dir}"))
     for name, address in local.addresses.items():
         say(f"  {name:<16} {address}")
     say('Try: make ask q="What is a skill card?" wait=1')
@@ -36,7 +36,7 @@ def down() -> None:
     """Stops the cluster."""
     local = cluster.Cluster(config.load())
     stopped = local.stop()
-    output.RESULT.print("The cluster is down." if stopped else "No cluster was running.")
+    terminal.RESULT.print("The cluster is down." if stopped else "No cluster was running.")
 
 
 def status(as_json: bool) -> None:
@@ -44,7 +44,7 @@ def status(as_json: bool) -> None:
 
     Raises:
         errors.UnavailableError: no cluster is running.
-        output.FailedError: a service does not answer.
+        terminal.FailedError: a service does not answer.
     """
     settings = config.load()
     local = cluster.Cluster(settings)
@@ -52,7 +52,9 @@ def status(as_json: bool) -> None:
         processes = local.supervisor.processes()
     except errors.UnavailableError:
         if as_json:
-            output.print_json({"running": False, "cluster": settings.cluster.name, "processes": []})
+            terminal.print_json(
+                {"running": False, "cluster": settings.cluster.name, "processes": []}
+            )
         raise
     found: dict[str, Any] = {"running": True, "cluster": settings.cluster.name}
     found |= asyncio.run(_contents(settings))
@@ -66,11 +68,11 @@ def status(as_json: bool) -> None:
         for process in processes
     ]
     if as_json:
-        output.print_json(found)
+        terminal.print_json(found)
     else:
         _show(found)
     if silent := sorted(set(addresses) - healthy):
-        raise output.FailedError(f"no answer from {', '.join(silent)}: see `make logs`")
+        raise terminal.FailedError(f"no answer from {', '.join(silent)}: see `make logs`")
 
 
 def logs(service: str, lines: int) -> None:
@@ -81,21 +83,21 @@ def logs(service: str, lines: int) -> None:
         lines: how many of each.
 
     Raises:
-        output.UsageError: no process has that name.
+        terminal.UsageError: no process has that name.
         errors.NotFoundError: there are no logs yet.
     """
     local = cluster.Cluster(config.load())
     names = list(local.addresses)
     if service and service not in names:
-        raise output.UsageError(f"service {service!r}: choose one of {', '.join(names)}")
+        raise terminal.UsageError(f"service {service!r}: choose one of {', '.join(names)}")
     shown = False
     for name in [service] if service else names:
         path = local.supervisor.log(name)
         if path.is_file():
             shown = True
-            output.RESULT.rule(output.escape(str(path)), align="left")
+            terminal.RESULT.rule(terminal.escape(str(path)), align="left")
             # Not through rich: log lines are printed as they are.
-            output.RESULT.out(supervision.tail(path, lines))
+            terminal.RESULT.out(supervision.tail(path, lines))
     if not shown:
         raise errors.NotFoundError(f"no logs in {local.state_dir}: start it with `make up`")
 
@@ -128,17 +130,17 @@ def _show(found: dict[str, Any]) -> None:
             "yes" if process["healthy"] else "no",
             process["address"],
         )
-    output.RESULT.print(table)
+    terminal.RESULT.print(table)
     if found["revision"] is not None:
-        stored = listing.size(found["card_bytes"])
-        output.RESULT.print(
+        stored = terminal.size(found["card_bytes"])
+        terminal.RESULT.print(
             f"store: {found['cards']} cards, revision {found['revision']}, {stored}"
         )
     if found["node"] is not None:
         node = found["node"]
         served = ", ".join(card.partition("@")[0] for card in node["served"]) or "none"
-        output.RESULT.print(
-            output.escape(
+        terminal.RESULT.print(
+            terminal.escape(
                 f"inference: base {node['base_model']}, follows revision {node['revision']}, "
                 f"{len(node['resident'])} of {len(node['served'])} cards in memory: {served}"
             )

@@ -11,8 +11,8 @@ import json
 import pathlib
 from typing import Any
 
-from services.gateway import output, teaching
-from shared import errors
+from services.gateway import teaching
+from shared import errors, terminal
 
 _HERE = pathlib.Path(__file__).parent
 _DOCUMENT = _HERE / "demo" / "quillhaven.md"
@@ -55,18 +55,18 @@ def load(document: pathlib.Path | None, questions: pathlib.Path | None) -> Exam:
     """Reads the exam; without arguments the one that is shipped.
 
     Raises:
-        output.UsageError: names the file and the field that is wrong.
+        terminal.UsageError: names the file and the field that is wrong.
     """
     if (document is None) != (questions is None):
-        raise output.UsageError(
+        raise terminal.UsageError(
             "a document needs its own questions: give both, doc=PATH.md and questions=PATH.json"
         )
     path = document or _DOCUMENT
     if path.suffix.lower() not in _SUFFIXES:
-        raise output.UsageError(f"document {path}: its name must end in .md or .txt")
+        raise terminal.UsageError(f"document {path}: its name must end in .md or .txt")
     text = teaching.read_document(path)
     if not text.strip():
-        raise output.UsageError(f"document {path} is empty")
+        raise terminal.UsageError(f"document {path} is empty")
     return Exam(path, text, read_facts(questions or _QUESTIONS), known())
 
 
@@ -74,17 +74,17 @@ def read_facts(path: pathlib.Path) -> tuple[Fact, ...]:
     """Reads `{"facts": [{"ask", "unseen", "answer"}]}`.
 
     Raises:
-        output.UsageError: names the file and the field that is wrong.
+        terminal.UsageError: names the file and the field that is wrong.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise output.UsageError(f"questions {path}: {error.strerror}") from error
+        raise terminal.UsageError(f"questions {path}: {error.strerror}") from error
     except ValueError as error:
-        raise output.UsageError(f"questions {path}: not JSON in UTF-8: {error}") from error
+        raise terminal.UsageError(f"questions {path}: not JSON in UTF-8: {error}") from error
     rows = content.get("facts") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not rows:
-        raise output.UsageError(f"questions {path}: facts: expected a list of at least one fact")
+        raise terminal.UsageError(f"questions {path}: facts: expected a list of at least one fact")
     return tuple(_fact(path, number, row) for number, row in enumerate(rows))
 
 
@@ -106,12 +106,12 @@ def known() -> tuple[Known, ...]:
 
 def _fact(path: pathlib.Path, number: int, row: Any) -> Fact:
     if not isinstance(row, dict):
-        raise output.UsageError(f"questions {path}: facts[{number}]: expected an object")
+        raise terminal.UsageError(f"questions {path}: facts[{number}]: expected an object")
     values: dict[str, str] = {}
     for field in dataclasses.fields(Fact):
         value = row.get(field.name)
         if not isinstance(value, str) or not value.strip():
-            raise output.UsageError(
+            raise terminal.UsageError(
                 f"questions {path}: facts[{number}].{field.name}: expected a text"
             )
         values[field.name] = value.strip()

@@ -11,7 +11,8 @@ from typing import Any
 import rich.console
 import rich.table
 
-from services.gateway import domain, exam, listing, output
+from services.gateway import domain, exam
+from shared import terminal
 
 _STAGES = ("detect", "distil", "train", "prove", "publish", "confirm")
 
@@ -19,7 +20,7 @@ _STAGES = ("detect", "distil", "train", "prove", "publish", "confirm")
 def show(outcome: exam.Outcome, console: rich.console.Console) -> None:
     """Prints everything for people."""
     console.print(
-        f"\nQuestions about {output.escape(outcome.document)}, which the model has never seen",
+        f"\nQuestions about {terminal.escape(outcome.document)}, which the model has never seen",
         style="bold",
     )
     console.print(_facts(outcome))
@@ -29,8 +30,8 @@ def show(outcome: exam.Outcome, console: rich.console.Console) -> None:
     console.print(_times(outcome))
     for card in outcome.cards:
         console.print(
-            output.escape(
-                f"card {card.path}: {listing.size(card.size_bytes)}, rank {card.rank}, "
+            terminal.escape(
+                f"card {card.path}: {terminal.size(card.size_bytes)}, rank {card.rank}, "
                 f"{card.modules} modules"
             ),
             soft_wrap=True,
@@ -118,8 +119,8 @@ def _facts(outcome: exam.Outcome) -> rich.table.Table:
     for asked, unseen in zip(outcome.asked, outcome.unseen, strict=True):
         for label, one in (("", asked), ("unseen: ", unseen)):
             table.add_row(
-                output.escape(label + one.text),
-                output.escape(one.expected),
+                terminal.escape(label + one.text),
+                terminal.escape(one.expected),
                 _marked(one.before.text, one.right_before),
                 _marked(one.after.text, one.right_after) + _rewriting(one.after),
             )
@@ -130,8 +131,8 @@ def _known(known: Sequence[exam.Question]) -> rich.table.Table:
     table = rich.table.Table("question", "expected", "before", "after")
     for one in known:
         table.add_row(
-            output.escape(one.text),
-            output.escape(one.expected),
+            terminal.escape(one.text),
+            terminal.escape(one.expected),
             _marked(one.before.text, one.right_before),
             _marked(one.after.text, one.right_after),
         )
@@ -158,13 +159,13 @@ def _stage_seconds(outcome: exam.Outcome) -> dict[str, float]:
 
 def _marked(text: str, right: bool) -> str:
     mark = "[green]✔[/green]" if right else "[red]✘[/red]"
-    return f"{mark} {output.escape(text)}"
+    return f"{mark} {terminal.escape(text)}"
 
 
 def _rewriting(answer: domain.Answer) -> str:
     if not answer.rewritten_query:
         return ""
-    return f"\n[dim]read as: {output.escape(answer.rewritten_query)}[/dim]"
+    return f"\n[dim]read as: {terminal.escape(answer.rewritten_query)}[/dim]"
 
 
 def _question(one: exam.Question) -> dict[str, Any]:

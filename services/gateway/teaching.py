@@ -5,8 +5,9 @@ from __future__ import annotations
 import pathlib
 import uuid
 
-from services.gateway import asking, cluster, domain, following, output, peers
+from services.gateway import asking, cluster, domain, following, peers
 from shared import settings as config
+from shared import terminal
 
 
 async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
@@ -19,11 +20,11 @@ async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
         as_json: print one JSON object.
 
     Raises:
-        output.UsageError: neither or both are given, or the file can't be read.
-        output.FailedError: the learning failed.
+        terminal.UsageError: neither or both are given, or the file can't be read.
+        terminal.FailedError: the learning failed.
     """
     if bool(topic.strip()) == bool(document.strip()):
-        raise output.UsageError('give one of both: make teach topic="…" or make teach doc=PATH')
+        raise terminal.UsageError('give one of both: make teach topic="…" or make teach doc=PATH')
     path = pathlib.Path(document)
     text = read_document(path) if document.strip() else ""
     settings = config.load()
@@ -42,10 +43,10 @@ async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
         if wait:
             task = (await following.until_learned(services, [task.id]))[0]
     if as_json:
-        output.print_json(task)
+        terminal.print_json(task)
     else:
         what = f"learned as {task.card}" if task.card else task.status.lower()
-        output.RESULT.print(output.escape(f"task {task.id}: {what}"))
+        terminal.RESULT.print(terminal.escape(f"task {task.id}: {what}"))
     if wait:
         asking.check(task)
 
@@ -54,11 +55,11 @@ def read_document(path: pathlib.Path) -> str:
     """The text of a document.
 
     Raises:
-        output.UsageError: there is no such file, or it is not UTF-8 text.
+        terminal.UsageError: there is no such file, or it is not UTF-8 text.
     """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise output.UsageError(f"document {path}: {error.strerror}") from error
+        raise terminal.UsageError(f"document {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise output.UsageError(f"document {path}: its text is not UTF-8") from error
+        raise terminal.UsageError(f"document {path}: its text is not UTF-8") from error

@@ -6,14 +6,13 @@ Results go to stdout, as JSON where `--json` asks for it; a refused input is one
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import json
 import pathlib
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import rich.console
@@ -22,7 +21,7 @@ import typer
 import yaml
 
 from services.trainer import extractor, heat_plot, probe
-from shared import errors
+from shared import errors, terminal
 from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
@@ -63,7 +62,7 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Make one card of several."""
-    with _refusals():
+    with terminal.exit_codes():
         found = [formats.LoRAFormat.load(path) for path in parts]
         recipe = algebra.Recipe(
             method=method,
@@ -97,7 +96,7 @@ def extract(
     as_json: Json = False,
 ) -> None:
     """Make a card of what a model has more than its base."""
-    with _refusals():
+    with terminal.exit_codes():
         recipe = extractor.Recipe(
             kinds=tuple(kinds.split(",")),
             rank=rank,
@@ -134,7 +133,7 @@ def probe_model(
     as_json: Json = False,
 ) -> None:
     """Tell which modules of a model matter for some prompts."""
-    with _refusals():
+    with terminal.exit_codes():
         found = probe.WeightMapProbe(bases.load(base)).measure(_lines(prompts), gradient)
         targets = found.target_modules(share)
         ranks = found.ranks(mean_rank, targets)
@@ -161,7 +160,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a card as a PEFT directory."""
-    with _refusals():
+    with terminal.exit_codes():
         found = formats.LoRAFormat.load(card)
         peft_layout.export(found, folder)
         _tell({"folder": str(folder), "modules": len(found.modules)}, as_json)
@@ -177,7 +176,7 @@ def import_adapter(
     as_json: Json = False,
 ) -> None:
     """Make a card of a PEFT directory."""
-    with _refusals():
+    with terminal.exit_codes():
         adapter = peft_layout.read(folder)
         chosen = base or adapter.base_model_id
         if not chosen:
@@ -191,16 +190,6 @@ def import_adapter(
         manifest = _manifest(name, out, reference, f"Imported from {folder.name}")
         told = {"base": reference.id, "revision": reference.revision}
         _save(peft_layout.to_card(adapter, manifest), out, as_json, told)
-
-
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """Turns an error into one line and an exit code."""
-    try:
-        yield
-    except errors.SkillmeshError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise typer.Exit(1) from error
 
 
 def _warn_of_another_revision(made_for: manifests.BaseModelReference) -> None:

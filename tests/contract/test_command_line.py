@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.gateway import asking, listing, output, teaching
-from shared import errors
+from services.gateway import asking, listing, teaching
+from shared import errors, terminal
 from shared.pb import (
     distiller_pb2,
     distiller_pb2_grpc,
@@ -155,7 +155,7 @@ async def test_ask_fails_with_the_reason_when_learning_failed(
     services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     services.factory.end = types_pb2.FAILED
-    with pytest.raises(output.FailedError, match="t1 is FAILED: the teacher is ill"):
+    with pytest.raises(terminal.FailedError, match="t1 is FAILED: the teacher is ill"):
         await asking.ask("Who?", wait=True, as_json=True)
     assert json.loads(capsys.readouterr().out)["answer"] == "I do not know."
 
@@ -174,7 +174,7 @@ async def test_teach_sends_the_document_when_a_path_is_given(
 
 @pytest.mark.parametrize(("topic", "document"), [("", ""), ("Ann", "ann.md"), ("", "none.md")])
 async def test_teach_is_refused_when_it_is_unclear_what(topic: str, document: str) -> None:
-    with pytest.raises(output.UsageError):
+    with pytest.raises(terminal.UsageError):
         await teaching.teach(topic, document, wait=False, as_json=False)
 
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from services.gateway import output, questions
-from shared import grading
+from services.gateway import questions
+from shared import grading, terminal
 
 GOOD = {"ask": "Who?", "unseen": "What person?", "answer": "Ann"}
 
@@ -44,7 +44,7 @@ def test_names_file_and_field_when_questions_are_malformed(
 ) -> None:
     path = tmp_path / "questions.json"
     path.write_text(content)
-    with pytest.raises(output.UsageError, match=re.escape(told)) as caught:
+    with pytest.raises(terminal.UsageError, match=re.escape(told)) as caught:
         questions.read_facts(path)
     assert str(path) in str(caught.value)
 
@@ -52,15 +52,15 @@ def test_names_file_and_field_when_questions_are_malformed(
 def test_names_the_file_when_the_document_is_missing_or_empty(tmp_path: pathlib.Path) -> None:
     path, asked = tmp_path / "document.md", tmp_path / "questions.json"
     asked.write_text(json.dumps({"facts": [GOOD]}))
-    with pytest.raises(output.UsageError, match=r"document\.md: No such file"):
+    with pytest.raises(terminal.UsageError, match=r"document\.md: No such file"):
         questions.load(path, asked)
     path.write_text(" \n")
-    with pytest.raises(output.UsageError, match=r"document\.md is empty"):
+    with pytest.raises(terminal.UsageError, match=r"document\.md is empty"):
         questions.load(path, asked)
     path.write_text("Ann.")
     assert questions.load(path, asked).facts == (questions.Fact(**GOOD),)
 
 
 def test_wants_both_when_only_one_file_is_given(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(output.UsageError, match="give both"):
+    with pytest.raises(terminal.UsageError, match="give both"):
         questions.load(tmp_path / "document.md", None)

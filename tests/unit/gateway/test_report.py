@@ -9,7 +9,8 @@ import pathlib
 import pytest
 import rich.console
 
-from services.gateway import demo, domain, exam, output, report
+from services.gateway import demo, domain, exam, report
+from shared import terminal
 
 
 def answer(text: str, rewritten: str = "") -> domain.Answer:
@@ -70,7 +71,7 @@ def test_counts_right_answers_when_summed_up() -> None:
 def test_adds_repeated_stages_and_swaps_when_printed_as_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output.print_json(report.as_json(outcome(), seed=3))
+    terminal.print_json(report.as_json(outcome(), seed=3))
     printed = json.loads(capsys.readouterr().out)
     assert printed["times_s"]["train"] == 10.5
     assert printed["times_s"]["swap"] == pytest.approx(0.02)
@@ -111,7 +112,7 @@ def test_shows_expected_beside_given_when_printed_for_people() -> None:
 def test_fails_when_the_task_failed_or_too_little_was_learned(
     seen: exam.Outcome, told: str
 ) -> None:
-    with pytest.raises(output.FailedError, match=told):
+    with pytest.raises(terminal.FailedError, match=told):
         demo._judge(seen)
 
 

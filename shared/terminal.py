@@ -1,4 +1,4 @@
-"""How the command line speaks: results on stdout, everything else on stderr, exit codes.
+"""How command lines speak: results on stdout, everything else on stderr, exit codes.
 
 Knows nothing about the cluster.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import json
 import signal
 import sys
@@ -45,6 +46,16 @@ def print_json(value: object) -> None:
 def escape(text: str) -> str:
     """Text of users and models, which may look like markup of rich."""
     return rich.markup.escape(text)
+
+
+def size(size_bytes: int) -> str:
+    """A size for people."""
+    return f"{size_bytes / 1000:,.0f} kB"
+
+
+def moment(at_ms: int) -> str:
+    """A Unix time in local time, for people."""
+    return datetime.datetime.fromtimestamp(at_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def run(command: Callable[[], Coroutine[Any, Any, None]]) -> None:
