@@ -22,6 +22,11 @@ class Database:
         self.engine = engine
         self._writing_engine = schema.writing(engine)
 
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether stores on other machines may write to it, too."""
+        return self.engine.dialect.name != "sqlite"
+
     def close(self) -> None:
         """Closes every connection."""
         self.engine.dispose()
@@ -34,8 +39,14 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that nobody else's writing comes between."""
+        """A transaction that nobody else's writing comes between.
+
+        Otherwise two of them could end in another order than that of their revisions, and whoever
+        reads the log between would pass over the earlier one for ever.
+        """
         with _typed_errors(), self._writing_engine.begin() as connection:
+            # SQLite locks the whole database at the beginning; others lock this row.
+            connection.execute(sa.select(schema.STORE.c.store_id).with_for_update())
             yield connection
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from services.card_store import records
@@ -17,6 +18,8 @@ from shared import errors
 HEARTBEAT_S = 2.0
 QUEUE_CHANGES = 256
 """Changes kept in memory for one watcher."""
+FOLLOWED_EVERY_S = 0.25
+"""How often the log of a shared database is looked at."""
 PAGE_CHANGES = 256
 """Lines of the log read at once."""
 
@@ -45,6 +48,7 @@ class RevisionFeed:
         self._queue_changes = queue_changes
         self._watchers: set[_Watcher] = set()
         self._closed = False
+        self._told = 0
 
     @property
     def watchers(self) -> int:
@@ -53,8 +57,27 @@ class RevisionFeed:
 
     def publish(self, change: records.Change) -> None:
         """Tells every watcher; the change must be in the log already."""
+        self._told = max(self._told, change.revision)
         for watcher in self._watchers:
             watcher.push(change)
+
+    async def follow(self, read_head: Callable[[], int], every_s: float = FOLLOWED_EVERY_S) -> None:
+        """Looks for what another store writes into the same log, for ever.
+
+        Args:
+            read_head: the newest revision; called in a thread.
+            every_s: how often.
+        """
+        while True:
+            head = 0
+            # While the database is away nothing is missed: it is in the log.
+            with contextlib.suppress(errors.UnavailableError):
+                head = await asyncio.to_thread(read_head)
+            if head > self._told:
+                self._told = head
+                for watcher in self._watchers:
+                    watcher.look()
+            await asyncio.sleep(every_s)
 
     def close(self) -> None:
         """Ends every watch, so that the server can stop without waiting for them."""
@@ -136,6 +159,11 @@ class _Watcher:
         """Begins anew, just before the log is read."""
         self.behind = False
         self._queue.clear()
+
+    def look(self) -> None:
+        """Has it read the log once more."""
+        self.behind = True
+        self._wake.set()
 
     def wake(self) -> None:
         self._wake.set()

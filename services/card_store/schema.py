@@ -137,7 +137,7 @@ def open_database(url: str) -> sa.Engine:
 def open_read_only(url: str) -> sa.Engine:
     """Opens the same database for a process that must not change it; the file may come later."""
     if not url.startswith("sqlite"):
-        return open_database(url)
+        return open_database(url).execution_options(postgresql_readonly=True)
     path = pathlib.Path(str(sa.make_url(url).database)).absolute()
     return _sqlite(
         sa.URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"}), ()
@@ -171,6 +171,18 @@ def migrate(engine: sa.Engine) -> None:
             f"the card store's catalogue at {engine.url} can't be brought up to date: {error}; "
             "check card_store.database_url and cluster.state_dir"
         ) from error
+
+
+def number_revisions_from(connection: sa.Connection, revision: int) -> None:
+    """Gives the next line of the revision log a number."""
+    if connection.dialect.name == "sqlite":
+        name, last = {"name": REVISIONS.name}, {"last": revision - 1}
+        connection.execute(sa.text("DELETE FROM sqlite_sequence WHERE name = :name"), name)
+        new = sa.text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :last)")
+        connection.execute(new, name | last)
+    else:
+        restart = f"ALTER TABLE {REVISIONS.name} ALTER COLUMN revision RESTART WITH {revision:d}"
+        connection.execute(sa.text(restart))
 
 
 def _sqlite(url: sa.URL, pragmas: tuple[str, ...]) -> sa.Engine:

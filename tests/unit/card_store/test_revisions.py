@@ -108,6 +108,32 @@ async def test_log_fills_the_gap_when_another_store_wrote_to_it() -> None:
     await watch.aclose()
 
 
+async def test_change_comes_when_another_store_wrote_it_and_nothing_happens_here() -> None:
+    log = FakeLog(1)
+    feed = revisions.RevisionFeed(log.read, NEVER_S)
+    watch = feed.watch(0)
+    assert await take(watch, 2) == [1, -1]
+    away = [True]
+
+    def head() -> int:
+        if away.pop() if away else False:
+            raise errors.UnavailableError("the database is away")
+        return len(log.changes)
+
+    following = asyncio.ensure_future(feed.follow(head, every_s=0.001))
+    log.append()
+    log.append()
+    assert await take(watch, 2) == [2, 3]
+    reads = log.reads
+    feed.publish(log.append())
+    assert await take(watch, 1) == [4]
+    await asyncio.sleep(0.02)
+    # What this store told itself is not read again.
+    assert log.reads == reads
+    following.cancel()
+    await watch.aclose()
+
+
 async def test_watch_ends_typed_when_the_store_stops() -> None:
     feed = revisions.RevisionFeed(FakeLog().read, NEVER_S)
     watch = feed.watch(0)
