@@ -15,7 +15,7 @@ import pydantic
 import pydantic_settings
 import yaml
 
-from shared import errors, network_settings, sections, security_settings
+from shared import errors, network_settings, sections, security_settings, store_settings
 
 CONFIG_VARIABLE = "SKILLMESH_CONFIG"
 DEFAULT_CONFIG = pathlib.Path("config.yaml")
@@ -24,6 +24,7 @@ Address = sections.Address
 Share = sections.Share
 Positive = sections.Positive
 Count = sections.Count
+CardStore = store_settings.CardStore
 Discovery = network_settings.Discovery
 Federation = network_settings.Federation
 Mirror = network_settings.Mirror
@@ -222,19 +223,6 @@ class Trainer(sections.Section):
     (the router sends them past the card)."""
     gate_unrelated: Share = 0.85
     """Share of unrelated questions still answered as the base answers them."""
-
-
-class CardStore(sections.Section):
-    """Keeps and publishes cards."""
-
-    address: Address = "127.0.0.1:7405"
-    """Where the control plane (gRPC) listens."""
-    flight_address: Address = "127.0.0.1:7406"
-    """Where the data plane (Arrow Flight) listens."""
-    database_url: str = ""
-    """SQLAlchemy URL of the catalogue; empty for SQLite in the state folder."""
-    largest_upload_bytes: Count = 256 * 1024 * 1024
-    """Larger uploads are refused."""
 
 
 class Inference(sections.Section):

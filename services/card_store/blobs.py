@@ -8,6 +8,7 @@ nothing half written in sight. Knows nothing of cards, datasets or the catalogue
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -25,6 +26,17 @@ STAGED_FOR_S = 24 * 3600.0
 """An upload that nobody committed in this time is dropped at the next start."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY_MODE = 0o444
+_READ_BYTES = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFile:
+    """One committed file."""
+
+    digest: str
+    size_bytes: int
+    modified_s: float
+    """Unix time of its commit."""
 
 
 class BlobStore:
@@ -66,7 +78,7 @@ class BlobStore:
                 file.flush()
                 os.fchmod(file.fileno(), _READ_ONLY_MODE)
                 os.fsync(file.fileno())
-                if self.committed(digest) is None:
+                if not (self._blobs / digest).is_file():
                     os.replace(file.name, target)
                     _sync_folder(self._staging)
 
@@ -94,8 +106,11 @@ class BlobStore:
         with _disk_errors(f"commit {digest}"):
             if target.is_file():
                 staged.unlink(missing_ok=True)
+                os.utime(target)
                 return target
             try:
+                # Its age counts from here: it may have been staged long ago.
+                os.utime(staged)
                 os.replace(staged, target)
             except FileNotFoundError as error:
                 raise errors.NotFoundError(
@@ -108,6 +123,35 @@ class BlobStore:
         """Drops a staged file; committed ones stay."""
         with _disk_errors(f"discard {digest}"):
             (self._staging / _checked(digest)).unlink(missing_ok=True)
+
+    def files(self) -> Iterator[StoredFile]:
+        """Every committed file."""
+        with _disk_errors("list the committed files"), os.scandir(self._blobs) as entries:
+            for entry in entries:
+                if manifests.is_digest(entry.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat()
+                        yield StoredFile(entry.name, status.st_size, status.st_mtime)
+
+    def chunks(self, digest: str) -> Iterator[bytes]:
+        """A committed file's bytes, piece by piece and unchecked.
+
+        Raises:
+            errors.NotFoundError: it is not there.
+            errors.UnavailableError: the disk can't be read.
+        """
+        with _disk_errors(f"read {digest}"), contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context((self._blobs / _checked(digest)).open("rb"))
+            except FileNotFoundError as error:
+                raise errors.NotFoundError(f"there is no file {digest}") from error
+            while piece := file.read(_READ_BYTES):
+                yield piece
+
+    def remove(self, digest: str) -> None:
+        """Removes a committed file."""
+        with _disk_errors(f"remove {digest}"):
+            (self._blobs / _checked(digest)).unlink(missing_ok=True)
 
     def clean(self, now_s: float) -> int:
         """Removes what a crash left half written and what nobody committed for a day.

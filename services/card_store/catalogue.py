@@ -14,7 +14,16 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from services.card_store import aliases, database, listing, records, retirement, rows, schema
+from services.card_store import (
+    aliases,
+    database,
+    listing,
+    records,
+    retirement,
+    rows,
+    schema,
+    upkeep,
+)
 from shared import errors
 from shared.cards import manifest as manifests
 
@@ -36,10 +45,17 @@ class Catalogue:
         """Where aliases point."""
         self.retirement = retirement.Retirement(self._database, clock_ms)
         """What takes cards out of service."""
+        self.upkeep = upkeep.Upkeep(self._database)
+        """What may go, and what must stay."""
 
     def migrate(self) -> None:
         """Brings the tables up to date; only the control plane does this."""
         schema.migrate(self._database.engine)
+
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether other stores may write to it, too."""
+        return self._database.may_be_shared
 
     def close(self) -> None:
         """Closes every connection."""
@@ -233,6 +249,25 @@ class Catalogue:
             connection.execute(_LOG.delete().where(_LOG.c.revision <= oldest))
             connection.execute(schema.STORE.update().values(compacted_to=oldest))
             return oldest
+
+    def begin_log_anew(self, skipped: int) -> int:
+        """Empties the revision log and goes on at a number that was never given before.
+
+        For a catalogue that is older than what watchers may have seen of it: each of them is told
+        to list again.
+
+        Args:
+            skipped: more lines than can have been written since.
+
+        Returns:
+            The revision that a watch can begin from.
+        """
+        with self._database.write() as connection:
+            begins = rows.head(connection) + skipped
+            connection.execute(_LOG.delete())
+            connection.execute(schema.STORE.update().values(compacted_to=begins))
+            schema.number_revisions_from(connection, begins + 1)
+            return begins
 
     def head(self) -> int:
         """The newest revision, 0 before the first."""

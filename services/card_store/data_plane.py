@@ -264,7 +264,7 @@ async def running(settings: config.Settings) -> AsyncIterator[LoRAFlightServer]:
     Raises:
         errors.ConfigError: the port is taken, or folder or database are wrong.
     """
-    files = blobs.BlobStore(processes.folder(settings))
+    files = processes.blob_store(settings)
     cards = catalogue.Catalogue(schema.open_read_only(processes.catalogue_url(settings)))
     store = settings.card_store
     protection = protections.Protection.configured(settings)

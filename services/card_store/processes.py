@@ -10,6 +10,7 @@ import os
 import pathlib
 import resource
 
+from services.card_store import blobs, bucket
 from shared import errors
 from shared import settings as config
 
@@ -22,6 +23,19 @@ _UPLOADS_IN_MEMORY = 4
 def folder(settings: config.Settings) -> pathlib.Path:
     """Where everything that the card store keeps lies."""
     return settings.state_path("card_store").absolute()
+
+
+def blob_store(settings: config.Settings) -> blobs.BlobStore:
+    """The store's files.
+
+    Raises:
+        errors.ConfigError: the folder can't be made, or card_store.blobs_url is wrong.
+    """
+    store = settings.card_store
+    if not store.blobs_url:
+        return blobs.BlobStore(folder(settings))
+    cache_bytes = store.blob_cache_mib * 2**20
+    return bucket.BucketBlobs(folder(settings), bucket.Bucket(store.blobs_url), cache_bytes)
 
 
 def catalogue_url(settings: config.Settings) -> str:

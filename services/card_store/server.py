@@ -14,6 +14,8 @@ import zeroconf
 from services.card_store import (
     blobs,
     catalogue,
+    maintenance,
+    maintenance_service,
     mirror,
     peers,
     processes,
@@ -26,7 +28,7 @@ from services.card_store import (
 from shared import discovery
 from shared import settings as config
 from shared.cards import signature
-from shared.pb import cards_pb2, cards_pb2_grpc
+from shared.pb import cards_pb2, cards_pb2_grpc, maintenance_pb2, maintenance_pb2_grpc
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
 
@@ -47,7 +49,7 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
     """
     protection = protections.Protection.configured(settings)
     async with contextlib.AsyncExitStack() as stack:
-        files = blobs.BlobStore(processes.folder(settings))
+        files = processes.blob_store(settings)
         cards = catalogue.Catalogue(schema.open_database(processes.catalogue_url(settings)))
         stack.callback(cards.close)
         await asyncio.to_thread(cards.migrate)
@@ -67,11 +69,22 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
             card_store, residency.Residency(_clock_ms), protection.admitted, followed
         )
 
+        upkeep = maintenance.Maintenance(
+            card_store, files, cards, settings.card_store, clock_ms=_clock_ms
+        )
+        upkeep_servicer = maintenance_service.MaintenanceService(upkeep, card_store)
+
         def add(grpc_server: grpc.aio.Server) -> str:
             cards_pb2_grpc.add_CardStoreServicer_to_server(servicer, grpc_server)
             return cards_pb2.DESCRIPTOR.services_by_name["CardStore"].full_name
 
-        server = rpc_server.Server([add], settings.card_store.address, protection)
+        def add_upkeep(grpc_server: grpc.aio.Server) -> str:
+            maintenance_pb2_grpc.add_StoreMaintenanceServicer_to_server(
+                upkeep_servicer, grpc_server
+            )
+            return maintenance_pb2.DESCRIPTOR.services_by_name["StoreMaintenance"].full_name
+
+        server = rpc_server.Server([add, add_upkeep], settings.card_store.address, protection)
         await server.start()
         stack.push_async_callback(server.stop)
         # Before the server stops, or it would wait for watchers that never leave.
@@ -79,6 +92,9 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         if followed is not None:
             stack.push_async_callback(followed.stop)
             followed.start()
+        stack.callback(asyncio.create_task(upkeep.run()).cancel)
+        if cards.may_be_shared:
+            stack.callback(asyncio.create_task(feed.follow(cards.head)).cancel)
         await _announce(settings, store_id, server.port, stack)
         _log.info("control plane listens", port=server.port, store=store_id)
         yield server.port

@@ -125,14 +125,14 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         self, request: cards_pb2.DeleteCardRequest, context: Any
     ) -> cards_pb2.CardRecord:
         """Takes a card out of service."""
-        return _record(await self._view(context).delete(request.digest))
+        return _record(await self._view(context).delete(request.digest, request.reason))
 
     async def Revoke(
         self, request: cards_pb2.RevokeRequest, context: Any
     ) -> cards_pb2.RevokeResponse:
         """Declares a card or a key not to be trusted any more."""
         if request.digest:
-            retired = await self._view(context).revoke_card(request.digest)
+            retired = await self._view(context).revoke_card(request.digest, request.reason)
         else:
             retired = await self._view(context).revoke_key(request.key_id, request.reason)
         return cards_pb2.RevokeResponse(revision=retired.revision, digests=retired.digests)

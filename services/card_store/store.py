@@ -252,6 +252,10 @@ class CardStore:
         )
         return records.Status(store_id, totals, self._flight_address(), self._feed.watchers)
 
+    async def exclusively(self, work: Callable[[], T]) -> T:
+        """Runs a short piece of work, which may block, while nothing is committed or moved."""
+        return await self._write(work)
+
     def close(self) -> None:
         """Waits for the write under way; blocks."""
         self._writer.shutdown(wait=True, cancel_futures=True)

@@ -11,10 +11,14 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 
+import structlog
+
 from services.card_store import records, store
 from shared import errors
 from shared.cards import manifest as manifests
 from shared.security import callers
+
+_log = structlog.get_logger(__name__)
 
 Tenants = frozenset[str] | None
 """Whose cards besides everybody's; None: all."""
@@ -115,22 +119,27 @@ class View:
         await self._check_owns_name(name)
         return await self._store.roll_back(name, alias, idempotency_key)
 
-    async def delete(self, digest: str) -> records.CardRecord:
+    async def delete(self, digest: str, reason: str) -> records.CardRecord:
         """See `CardStore.delete`; returns the tombstone."""
         await self._check_owns_card(digest)
         await self._store.delete(digest)
+        _log.info("card deleted", digest=digest, by=self._caller.name, reason=reason)
         return await self._store.get(digest)
 
-    async def revoke_card(self, digest: str) -> records.Retired:
+    async def revoke_card(self, digest: str, reason: str) -> records.Retired:
         """See `CardStore.revoke_card`."""
         await self._check_owns_card(digest)
-        return await self._store.revoke_card(digest)
+        retired = await self._store.revoke_card(digest)
+        _log.info("card revoked", digest=digest, by=self._caller.name, reason=reason)
+        return retired
 
     async def revoke_key(self, key_id: str, reason: str) -> records.Retired:
         """See `CardStore.revoke_key`; a key signs for all tenants."""
         if self._tenants is not None:
             raise self._forbidden("revokes a key, which signs for every tenant")
-        return await self._store.revoke_key(key_id, reason)
+        retired = await self._store.revoke_key(key_id, reason)
+        _log.info("key revoked", key=key_id, by=self._caller.name, reason=reason)
+        return retired
 
     def _own(self, tenants: Sequence[str]) -> Sequence[str]:
         if self._tenants is None:

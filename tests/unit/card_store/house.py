@@ -1,0 +1,41 @@
+"""A card store's domain on real files and a real database, without processes."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+
+from services.card_store import blobs, catalogue, revisions, schema, store
+from shared.cards import format as formats
+from tests import fakes
+
+
+class House:
+    """A store on real files and a real database, and hands to stage uploads with."""
+
+    def __init__(self, root: pathlib.Path, files: blobs.BlobStore | None = None) -> None:
+        self.root = root
+        self.now_ms = 1234
+        self.files = files or blobs.BlobStore(root)
+        self.cards = catalogue.Catalogue(schema.open_database(f"sqlite:///{root / 'catalogue.db'}"))
+        self.cards.migrate()
+        self.feed = revisions.RevisionFeed(self.cards.changes_after)
+        self.store = self.store_with(self.cards)
+
+    def store_with(self, cards: catalogue.Catalogue) -> store.CardStore:
+        return store.CardStore(self.files, cards, self.feed, lambda: self.now_ms, lambda: "host:1")
+
+    def stage(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self.files.stage(digest, len(data), [data])
+        return digest
+
+    def stage_card(self, name: str = "tiny", version: str = "1.0.0", seed: int = 0) -> str:
+        return self.stage(formats.LoRAFormat.to_bytes(fakes.tiny_card(name, version, seed)))
+
+    def staged(self) -> list[str]:
+        return [path.name for path in (self.root / "staging").iterdir()]
+
+    def close(self) -> None:
+        self.store.close()
+        self.cards.close()
