@@ -236,14 +236,15 @@ def _flight_errors(call: str) -> Iterator[None]:
     try:
         yield
     except errors.SkillmeshError as error:
-        _log.info("call refused", method=call, kind=type(error).__name__, reason=str(error))
+        reason = errors.brief(str(error))
+        _log.info("call refused", method=call, kind=type(error).__name__, reason=reason)
         if isinstance(error, errors.NotFoundError):
-            raise pa.ArrowKeyError(str(error)) from error
+            raise pa.ArrowKeyError(reason) from error
         if isinstance(error, errors.InvalidInputError | errors.IntegrityError):
-            raise pa.ArrowInvalid(str(error)) from error
+            raise pa.ArrowInvalid(reason) from error
         if error.retryable:
-            raise pyarrow.flight.FlightUnavailableError(str(error)) from error
-        raise pyarrow.flight.FlightServerError(str(error)) from error
+            raise pyarrow.flight.FlightUnavailableError(reason) from error
+        raise pyarrow.flight.FlightServerError(reason) from error
 
 
 @contextlib.asynccontextmanager

@@ -15,12 +15,14 @@ import sqlalchemy as sa
 
 from services.card_store import records, rows, schema
 from shared import errors
+from shared.cards import manifest as manifests
 
 _CARDS, _ALIASES, _WORDS = rows.CARDS, rows.ALIASES, schema.WORDS
 _MOST_ON_A_PAGE = 1000
 _MOST_WORDS = 16
 _MOST_TEXT = 20_000
 """Characters of one card that are searched."""
+_LONGEST_TOKEN = 400
 
 
 def page(connection: sa.Connection, query: records.Query) -> records.Listing:
@@ -102,15 +104,24 @@ def _token(row: sa.Row[tuple[object, ...]]) -> str:
 
 def _after(token: str) -> sa.ColumnElement[bool]:
     try:
+        if len(token) > _LONGEST_TOKEN:
+            raise ValueError("too long")
         name, created_at_ms, digest = json.loads(base64.urlsafe_b64decode(token))
-        created_at_ms = int(created_at_ms)
+        # What has another type or range fails in the database, and differently in each.
+        if not (
+            re.fullmatch(manifests.NAME_PATTERN, name)
+            and manifests.is_digest(digest)
+            and isinstance(created_at_ms, int)
+            and abs(created_at_ms) < 2**63
+        ):
+            raise ValueError("not a card's key")
     except (ValueError, TypeError) as error:
         raise errors.InvalidInputError(
             f"page_token {token[:40]!r} is not one that this store gave; begin without one"
         ) from error
     older = sa.or_(
         _CARDS.c.created_at_ms < created_at_ms,
-        sa.and_(_CARDS.c.created_at_ms == created_at_ms, _CARDS.c.digest > str(digest)),
+        sa.and_(_CARDS.c.created_at_ms == created_at_ms, _CARDS.c.digest > digest),
     )
     # The first condition alone lets the index skip to the place.
-    return sa.and_(_CARDS.c.name >= str(name), sa.or_(_CARDS.c.name > str(name), older))
+    return sa.and_(_CARDS.c.name >= name, sa.or_(_CARDS.c.name > name, older))
