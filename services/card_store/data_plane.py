@@ -216,21 +216,10 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
 
 def _chunk(batch: pa.RecordBatch | None, digest: str) -> memoryview:
     """The bytes of one uploaded batch, which nobody has checked yet."""
-    if batch is None or batch.num_rows != 1:
-        raise errors.InvalidInputError(f"upload {digest}: expected one chunk in every batch")
     try:
-        # A batch with bad offsets crashes the process that trusts it.
-        batch.validate(full=True)
-    except pa.ArrowException as error:
-        raise errors.InvalidInputError(f"upload {digest}: malformed batch: {error}") from error
-    buffer = batch.column(0)[0].as_buffer()
-    if buffer is None:
-        raise errors.InvalidInputError(f"upload {digest}: a chunk is null")
-    # What was sent as it is lies in the received message, which is immutable; what had to be
-    # unpacked lies in memory of its own.
-    if batch.column(0).buffers()[2].is_mutable:
-        raise errors.InvalidInputError(f"upload {digest}: compressed uploads are refused")
-    return memoryview(buffer)
+        return memoryview(flight_client.chunk_of(batch))
+    except errors.InvalidInputError as error:
+        raise errors.InvalidInputError(f"upload {digest}: {error}") from error
 
 
 def _info(card: records.CardRecord) -> pyarrow.flight.FlightInfo:
@@ -247,14 +236,15 @@ def _flight_errors(call: str) -> Iterator[None]:
     try:
         yield
     except errors.SkillmeshError as error:
-        _log.info("call refused", method=call, kind=type(error).__name__, reason=str(error))
+        reason = errors.brief(str(error))
+        _log.info("call refused", method=call, kind=type(error).__name__, reason=reason)
         if isinstance(error, errors.NotFoundError):
-            raise pa.ArrowKeyError(str(error)) from error
+            raise pa.ArrowKeyError(reason) from error
         if isinstance(error, errors.InvalidInputError | errors.IntegrityError):
-            raise pa.ArrowInvalid(str(error)) from error
+            raise pa.ArrowInvalid(reason) from error
         if error.retryable:
-            raise pyarrow.flight.FlightUnavailableError(str(error)) from error
-        raise pyarrow.flight.FlightServerError(str(error)) from error
+            raise pyarrow.flight.FlightUnavailableError(reason) from error
+        raise pyarrow.flight.FlightServerError(reason) from error
 
 
 @contextlib.asynccontextmanager

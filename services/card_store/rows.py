@@ -14,6 +14,7 @@ from services.card_store import records, schema
 from shared import errors
 
 CARDS, ALIASES, LOG = schema.CARDS, schema.ALIASES, schema.REVISIONS
+_LONGEST_KEY = 255
 
 
 def check_version_is_free(connection: sa.Connection, name: str, version: str, digest: str) -> None:
@@ -176,6 +177,12 @@ def find_key(
     """
     if not idempotency_key:
         return None
+    if len(idempotency_key) > _LONGEST_KEY:
+        # Some databases would refuse it only where it is written, and some would keep any length.
+        raise errors.InvalidInputError(
+            f"idempotency key {idempotency_key[:40]!r} has {len(idempotency_key)} characters; at "
+            f"most {_LONGEST_KEY}"
+        )
     query = sa.select(LOG.c.revision, CARDS.c.name, LOG.c.alias, LOG.c.digest)
     query = query.join(CARDS, CARDS.c.digest == LOG.c.digest)
     row = connection.execute(query.where(LOG.c.idempotency_key == idempotency_key)).one_or_none()

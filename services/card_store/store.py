@@ -356,7 +356,7 @@ class CardStore:
             self._files.discard(digest)
             raise errors.IntegrityError(f"upload {digest}: its SHA-256 is {found}; send it again")
         with pa.memory_map(str(path)) as source:
-            datasets.from_bytes(source.read_buffer())
+            datasets.check(source.read_buffer())
         size = path.stat().st_size
         self._files.promote(digest)
         return self._cards.add_dataset(digest, size, self._clock_ms())
