@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.flight
@@ -24,14 +27,23 @@ LARGEST = 4 * 1024 * 1024
 class Process:
     """One started process; its log tells when it listens, and on which port."""
 
-    def __init__(self, module: str, config: pathlib.Path) -> None:
+    def __init__(
+        self,
+        module: str,
+        config: pathlib.Path,
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", module, "--config", str(config)],
+            [*before, sys.executable, "-m", module, "--config", str(config)],
             stderr=subprocess.PIPE,
             text=True,
+            env=environment,
         )
         self.log: list[str] = []
         self.port = 0
+        self.listening_at_s = 0.0
+        """On the monotonic clock."""
         self._listens = threading.Event()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -41,7 +53,7 @@ class Process:
         for line in self._popen.stderr:
             self.log.append(line)
             if found := re.search(r'"port": (\d+)', line):
-                self.port = int(found[1])
+                self.port, self.listening_at_s = int(found[1]), time.monotonic()
                 self._listens.set()
         self._listens.set()
 
