@@ -1,4 +1,4 @@
-"""Hosts of a network of their own: Linux network namespaces on one bridge, and nothing of it shared.
+"""Hosts of a network of their own: Linux network namespaces on one bridge.
 
 The bridge lies in a namespace, too: the machine's own interfaces, routes and addresses are not
 touched, and the same addresses do for every run.
