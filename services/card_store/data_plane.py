@@ -12,7 +12,7 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.flight
@@ -28,7 +28,7 @@ from services.card_store import (
     tickets,
     view,
 )
-from shared import errors
+from shared import discovery, errors, multicast
 from shared import settings as config
 from shared.cards import format as formats
 from shared.flight import client as flight_client
@@ -69,6 +69,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         # Calls may arrive before the base class returns.
         self._files, self._cards = files, cards
         self._largest_upload_bytes = largest_upload_bytes
+        self._host, self._protection = address.rpartition(":")[0], protection
         self._stopping = threading.Event()
         try:
             super().__init__(
@@ -137,9 +138,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
                     tenants=flight_access.caller_of(context).tenants,
                 )
                 page = self._cards.list_cards(query)
-                for card in page.cards:
-                    if not card.remote:
-                        yield _info(card)
+                yield from self._infos([card for card in page.cards if not card.remote])
                 token = page.next_page_token
                 if not token:
                     return
@@ -149,12 +148,38 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         context: pyarrow.flight.ServerCallContext,
         descriptor: pyarrow.flight.FlightDescriptor,
     ) -> pyarrow.flight.FlightInfo:
-        """One card, by the path [reference] or by the command that list_flights gave."""
+        """One card, by the path [reference] or by the command that list_flights gave.
+
+        It has one endpoint, the whole file, whose locations are this store and each peer that has
+        the same bytes: to Flight, locations of one endpoint are equivalent and a client takes any,
+        while several endpoints are parts of the data, of which a client fetches every one. A card
+        that only this store has comes without a location: fetch it from whom you asked. One that
+        is here only on record has those of the peers alone.
+        """
         with _flight_errors("get_flight_info"):
             reference = tickets.reference_of(descriptor.command, descriptor.path)
             card = self._cards.get(reference)
             view.check_visible(card, flight_access.caller_of(context).tenants, reference)
-            return _info(card)
+            return self._infos([card])[0]
+
+    def _infos(self, cards: Sequence[records.CardRecord]) -> list[pyarrow.flight.FlightInfo]:
+        replicas = self._cards.copies.replicas([card.digest for card in cards])
+        found = []
+        for card in cards:
+            peers = replicas.get(card.digest, [])
+            # Without replicas none at all: whoever asked has a way here, whatever its name is.
+            here = self._addresses() if peers and not card.remote else []
+            found.append(_info(card, [*here, *(self._location(peer) for peer in peers)]))
+        return found
+
+    def _addresses(self) -> list[str]:
+        """Where others reach this server, which may listen on every address of its machine."""
+        hosts = discovery.outer_hosts(self._host, multicast.addresses())
+        scheme = "grpc+tls" if self._protection.encrypts_serving else "grpc"
+        return [f"{scheme}://{host}:{self.port}" for host in hosts]
+
+    def _location(self, peer: str) -> str:
+        return f"{'grpc+tls' if self._protection.encrypts_calls else 'grpc'}://{peer}"
 
     def _check_visible(self, context: pyarrow.flight.ServerCallContext, digest: str) -> None:
         """Another tenant's card is not found; datasets are nobody's."""
@@ -222,11 +247,10 @@ def _chunk(batch: pa.RecordBatch | None, digest: str) -> memoryview:
         raise errors.InvalidInputError(f"upload {digest}: {error}") from error
 
 
-def _info(card: records.CardRecord) -> pyarrow.flight.FlightInfo:
+def _info(card: records.CardRecord, locations: Sequence[str]) -> pyarrow.flight.FlightInfo:
     ticket = pyarrow.flight.Ticket(tickets.table_ticket(card.digest))
     descriptor = pyarrow.flight.FlightDescriptor.for_command(tickets.listing_command(card))
-    # An endpoint without locations means: fetch it from the server that was asked.
-    endpoint = pyarrow.flight.FlightEndpoint(ticket, [])
+    endpoint = pyarrow.flight.FlightEndpoint(ticket, list(locations))
     return pyarrow.flight.FlightInfo(formats.SCHEMA, descriptor, [endpoint], -1, card.size_bytes)
 
 

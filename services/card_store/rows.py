@@ -5,7 +5,7 @@ Knows the rows; `catalogue` knows which of these belong together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -60,6 +60,13 @@ def commit_of(connection: sa.Connection, digest: str) -> records.Commit | None:
 def holds(connection: sa.Connection, table: sa.Table, digest: str) -> bool:
     """Whether a table of files has this digest."""
     return connection.scalar(sa.select(sa.true()).where(table.c.digest == digest)) is not None
+
+
+def known(connection: sa.Connection, digests: Iterable[str]) -> set[str]:
+    """Those of the digests that are on record, in any state."""
+    return set(
+        connection.scalars(sa.select(CARDS.c.digest).where(CARDS.c.digest.in_(list(digests))))
+    )
 
 
 def card(connection: sa.Connection, digest: str) -> records.CardRecord | None:

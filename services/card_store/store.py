@@ -138,8 +138,12 @@ class CardStore:
                 "federation.mirror.signers"
             )
 
-    async def add_mirrored(self, record: records.CardRecord) -> records.Commit:
+    async def add_mirrored(self, record: records.CardRecord, giver: str) -> records.Commit:
         """Takes over a peer's card, whose file is staged unless it is `remote`.
+
+        Args:
+            record: with its origin.
+            giver: id of that peer.
 
         Raises:
             errors.SkillmeshError: as `commit`.
@@ -152,7 +156,8 @@ class CardStore:
             commit = self._cards.add_mirrored(
                 dataclasses.replace(
                     record, signer=self._verify(record), created_at_ms=self._clock_ms()
-                )
+                ),
+                giver,
             )
             if commit.created:
                 kind = records.ChangeKind.CARD_PUBLISHED

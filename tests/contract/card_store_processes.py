@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.flight
@@ -30,15 +32,33 @@ LARGEST = 4 * 1024 * 1024
 class Process:
     """One started process; its log tells when it listens, and on which port."""
 
-    def __init__(self, module: str, config: pathlib.Path, runner: Sequence[str] = ()) -> None:
-        """Starts it; the runner is a module, with arguments, that runs the process's module."""
+    def __init__(
+        self,
+        module: str,
+        config: pathlib.Path,
+        runner: Sequence[str] = (),
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Starts it.
+
+        Args:
+            module: of the service.
+            config: its config.yaml.
+            runner: a module, with arguments, that runs the process's module.
+            before: a command, with arguments, that runs all of it.
+            environment: of the process.
+        """
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", *runner, module, "--config", str(config)],
+            [*before, sys.executable, "-m", *runner, module, "--config", str(config)],
             stderr=subprocess.PIPE,
             text=True,
+            env=environment,
         )
         self.log: list[str] = []
         self.port = 0
+        self.listening_at_s = 0.0
+        """On the monotonic clock."""
         self._listens = threading.Event()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -59,7 +79,7 @@ class Process:
         for line in self._popen.stderr:
             self.log.append(line)
             if found := re.search(r'"port": (\d+)', line):
-                self.port = int(found[1])
+                self.port, self.listening_at_s = int(found[1]), time.monotonic()
                 self._listens.set()
         self._listens.set()
 
