@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import grpc
 import numpy as np
 import pyarrow as pa
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
+from shared.cards import signature
 from shared.flight import client as flight_client
 from shared.pb import cards_pb2, cards_pb2_grpc, types_pb2
 
+SIGNER = signature.Signer(ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)))
+"""Whom the stores and nodes of the benchmark trust."""
 _FEATURES, _RANK = 4096, 16
 _MODULE_BYTES = 2 * _FEATURES * _RANK * 2
 
@@ -53,18 +58,37 @@ def manifest(name: str, fingerprint: str, kinds: tuple[str, ...]) -> manifests.M
     )
 
 
-async def commit(channel: grpc.aio.Channel, digest: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Uploaded:
+    """A card that waits to be committed."""
+
+    digest: str
+    signature_json: str
+
+
+def upload(flight_address: str, files: list[bytes]) -> list[Uploaded]:
+    """Uploads files of cards, one after another, and signs them."""
+    client = flight_client.LoRAFlightClient(flight_address)
+    try:
+        digests = [client.put("card", data) for data in files]
+    finally:
+        client.close()
+    return [
+        Uploaded(digest, _signed(digest, data)) for digest, data in zip(digests, files, strict=True)
+    ]
+
+
+async def commit(channel: grpc.aio.Channel, card: Uploaded) -> None:
     """Publishes an uploaded card."""
     request = cards_pb2.CommitRequest(
-        idempotency_key=digest, ticket=types_pb2.Ticket(kind="card", digest=digest)
+        idempotency_key=card.digest,
+        ticket=types_pb2.Ticket(kind="card", digest=card.digest),
+        signature_json=card.signature_json,
     )
     await cards_pb2_grpc.CardStoreStub(channel).Commit(request, timeout=30)
 
 
-def upload(flight_address: str, files: list[bytes]) -> list[str]:
-    """Uploads files and returns their digests."""
-    client = flight_client.LoRAFlightClient(flight_address)
-    try:
-        return [client.put("card", data) for data in files]
-    finally:
-        client.close()
+def _signed(digest: str, data: bytes) -> str:
+    manifest = formats.LoRAFormat.from_bytes(data).manifest
+    fingerprint = manifest.base_model.fingerprint
+    return SIGNER.sign(signature.Statement(manifest.name, manifest.version, digest, fingerprint))

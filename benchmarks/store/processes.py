@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.store import cards
+
 _START_S = 120.0
 
 
@@ -132,6 +134,7 @@ def nodes(folder: pathlib.Path, count: int, store_address: str) -> Iterator[list
 def write_config(folder: pathlib.Path, name: str, **sections: dict[str, Any]) -> pathlib.Path:
     """A config.yaml on free ports without multicast; JSON is YAML."""
     folder.mkdir(parents=True, exist_ok=True)
+    cards.SIGNER.publish(folder / "keyring")
     anywhere = "127.0.0.1:0"
     content: dict[str, Any] = {
         "cluster": {"state_dir": str(folder)},

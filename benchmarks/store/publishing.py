@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import multiprocessing
 import pathlib
 import statistics
@@ -52,7 +53,7 @@ def served() -> list[results.Row]:
 async def _until_served(
     store: processes.Store, nodes: list[str], files: list[bytes]
 ) -> list[float]:
-    digests = await asyncio.to_thread(cards.upload, store.flight_address, files)
+    uploaded = await asyncio.to_thread(cards.upload, store.flight_address, files)
     taken: dict[str, float] = {}
     async with contextlib.AsyncExitStack() as stack:
         control = await stack.enter_async_context(client.channel(store.address))
@@ -63,12 +64,12 @@ async def _until_served(
             for address in nodes
         ]
         await _all(stubs, lambda status: status.store_connected)
-        for digest in digests:
+        for card in uploaded:
             began_ms = time.time() * 1000
-            await cards.commit(control, digest)
+            await cards.commit(control, card)
             await asyncio.sleep(_PAUSE_S)
-            swapped = await _all(stubs, lambda status, digest=digest: _swapped_at(status, digest))
-            taken[digest] = max(swapped) - began_ms
+            found = functools.partial(_swapped_at, digest=card.digest)
+            taken[card.digest] = max(await _all(stubs, found)) - began_ms
     return list(taken.values())
 
 
@@ -125,14 +126,14 @@ def _until_notified(
     store: processes.Store, files: list[bytes], count: int
 ) -> tuple[list[float], list[float]]:
     """Milliseconds since the log had each card, and since its commit was called."""
-    digests = cards.upload(store.flight_address, files)
+    uploaded = cards.upload(store.flight_address, files)
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     watching = context.Process(target=_watch, args=(store.address, count, len(files), theirs))
     watching.start()
     try:
         mine.recv()  # All of them have been greeted.
-        began = asyncio.run(_publish(store.address, digests))
+        began = asyncio.run(_publish(store.address, uploaded))
         heard: list[tuple[str, float, float]] = mine.recv()
     finally:
         watching.join()
@@ -142,12 +143,12 @@ def _until_notified(
     )
 
 
-async def _publish(address: str, digests: list[str]) -> dict[str, float]:
+async def _publish(address: str, uploaded: list[cards.Uploaded]) -> dict[str, float]:
     began = {}
     async with client.channel(address) as channel:
-        for digest in digests:
-            began[digest] = time.time()
-            await cards.commit(channel, digest)
+        for card in uploaded:
+            began[card.digest] = time.time()
+            await cards.commit(channel, card)
             await asyncio.sleep(_PAUSE_S)
     return began
 
@@ -188,21 +189,23 @@ def commits() -> list[results.Row]:
     with tempfile.TemporaryDirectory() as name, processes.store(pathlib.Path(name)) as store:
         files = [cards.of_size(f"card-{number}", 0) for number in range(100)]
         began = time.perf_counter()
-        digests = cards.upload(store.flight_address, files)
-        uploaded = time.perf_counter()
-        asyncio.run(_commit_all(store.address, digests))
-        committed = time.perf_counter()
+        uploaded = cards.upload(store.flight_address, files)
+        then = time.perf_counter()
+        asyncio.run(_commit_all(store.address, uploaded))
+        ended = time.perf_counter()
     note = f"{len(files)} cards of {len(files[0]):,} bytes, one after another, each on disk"
     return [
-        results.Row("uploads_per_s", len(files) / (uploaded - began), "cards/s", note=note),
-        results.Row("commits_per_s", len(files) / (committed - uploaded), "cards/s", note=note),
+        results.Row("uploads_per_s", len(files) / (then - began), "cards/s", note=note),
+        results.Row(
+            "commits_per_s", len(files) / (ended - then), "cards/s", note=note
+        ),
     ]
 
 
-async def _commit_all(address: str, digests: list[str]) -> None:
+async def _commit_all(address: str, uploaded: list[cards.Uploaded]) -> None:
     async with client.channel(address) as channel:
-        for digest in digests:
-            await cards.commit(channel, digest)
+        for card in uploaded:
+            await cards.commit(channel, card)
 
 
 def _row(name: str, value: float, most: float | None, note: str) -> results.Row:

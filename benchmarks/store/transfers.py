@@ -46,18 +46,18 @@ def _one_size(store: processes.Store, folder: pathlib.Path, size_mb: int) -> lis
     data = cards.of_size(f"big-{size_mb}", size_mb * 10**6)
     path = folder / f"{size_mb}.bytes"
     path.write_bytes(data)
-    [digest] = cards.upload(store.flight_address, [data])
-    asyncio.run(_committed(store.address, digest))
+    [card] = cards.upload(store.flight_address, [data])
+    asyncio.run(_committed(store.address, card))
     connection = flight_client.LoRAFlightClient(store.flight_address)
     plain = pyarrow.flight.FlightClient(f"grpc://{store.flight_address}")
-    ticket = pyarrow.flight.Ticket(json.dumps({"digest": digest, "raw": True}))
+    ticket = pyarrow.flight.Ticket(json.dumps({"digest": card.digest, "raw": True}))
     puts = iter(_variants(data, _ROUNDS[size_mb] + 1))
     with _Server(_serve_tcp, path) as tcp, _Server(_serve_http, path) as web:
         target = bytearray(len(data))
         taken = timing.in_turn(
             _ROUNDS[size_mb],
             lambda: _received(plain, ticket),
-            lambda: connection.get(digest),
+            lambda: connection.get(card.digest),
             lambda: _copy(tcp.port, target),
             lambda: hashlib.sha256(_copy(tcp.port, target)),
             lambda: _download(web.port),
@@ -118,9 +118,9 @@ def _variants(data: bytes, count: int) -> list[bytes]:
     return [data[:-8] + number.to_bytes(8, "big") for number in range(count)]
 
 
-async def _committed(address: str, digest: str) -> None:
+async def _committed(address: str, card: cards.Uploaded) -> None:
     async with client.channel(address) as channel:
-        await cards.commit(channel, digest)
+        await cards.commit(channel, card)
 
 
 def _received(connection: pyarrow.flight.FlightClient, ticket: pyarrow.flight.Ticket) -> int:
