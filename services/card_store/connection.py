@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import grpc
 import typer
 
-from shared import discovery
+from shared import discovery, errors
 from shared import settings as config
 from shared.pb import cards_pb2, cards_pb2_grpc, maintenance_pb2_grpc
 from shared.rpc import client
@@ -69,10 +69,17 @@ async def opened(address: str = "") -> AsyncIterator[Calls]:
 
     Raises:
         errors.ConfigError: the configuration is wrong.
+        errors.UnavailableError: no store answers there.
     """
     settings = config.load()
     if not address:
         address = (await discovery.find_stores(settings))[0].control
     protection = protections.Protection.configured(settings)
     async with client.channel(address, protection=protection) as channel:
-        yield Calls(channel)
+        try:
+            yield Calls(channel)
+        except errors.UnavailableError as error:
+            raise errors.UnavailableError(
+                f"the card store at {address} does not answer: {error}; start it (make up), or "
+                "name another with --store"
+            ) from error
