@@ -148,7 +148,7 @@ async def test_alias_stays_when_the_idempotency_key_is_too_long(store: Store) ->
             (stub.SetAlias, set_(name="good", alias="x", digest=DIGEST, idempotency_key=key)),
             (stub.RollBackAlias, back(name="good", alias="latest", idempotency_key=key)),
         ):
-            with pytest.raises(errors.InvalidInputError, match="idempotency key .* at most 255"):
+            with pytest.raises(errors.InvalidInputError, match=r"idempotency key .* at most 255"):
                 await rpc_client.call(method, request)
 
 

@@ -1,50 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import pathlib
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from services.card_store import blobs, catalogue, records, revisions, schema, store
+from services.card_store import catalogue, records, schema
 from shared import errors
-from shared.cards import format as formats
 from shared.flight import datasets
 from tests import fakes
+from tests.unit.card_store.house import House
 
 PAIR = datasets.QAPair("q?", "a", ("q, then?",), "notes.md", "documents", 1.0)
-
-
-class House:
-    """A store on real files and a real database, and hands to stage uploads with."""
-
-    def __init__(self, root: pathlib.Path) -> None:
-        self.root = root
-        self.files = blobs.BlobStore(root)
-        self.cards = catalogue.Catalogue(schema.open_database(f"sqlite:///{root / 'c.db'}"))
-        self.cards.migrate()
-        self.feed = revisions.RevisionFeed(self.cards.changes_after)
-        self.store = self.store_with(self.cards)
-
-    def store_with(self, cards: catalogue.Catalogue) -> store.CardStore:
-        return store.CardStore(self.files, cards, self.feed, lambda: 1234, lambda: "host:1")
-
-    def stage(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        self.files.stage(digest, len(data), [data])
-        return digest
-
-    def stage_card(self, name: str = "tiny", version: str = "1.0.0", seed: int = 0) -> str:
-        return self.stage(formats.LoRAFormat.to_bytes(fakes.tiny_card(name, version, seed)))
-
-    def staged(self) -> list[str]:
-        return [path.name for path in (self.root / "staging").iterdir()]
-
-    def close(self) -> None:
-        self.store.close()
-        self.cards.close()
 
 
 @pytest.fixture

@@ -1,0 +1,42 @@
+"""A card store without its servers: real files, a real database, and hands to stage uploads with."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+from services.card_store import blobs, catalogue, revisions, schema, store
+from shared.cards import format as formats
+from tests import fakes
+
+
+class House:
+    """A store on real files and a real database, and hands to stage uploads with."""
+
+    def __init__(self, root: pathlib.Path, clock_ms: Callable[[], int] = lambda: 1234) -> None:
+        self.root, self._clock_ms = root, clock_ms
+        self.files = blobs.BlobStore(root)
+        engine = schema.open_database(f"sqlite:///{root / 'c.db'}")
+        self.cards = catalogue.Catalogue(engine, clock_ms)
+        self.cards.migrate()
+        self.feed = revisions.RevisionFeed(self.cards.changes_after)
+        self.store = self.store_with(self.cards)
+
+    def store_with(self, cards: catalogue.Catalogue) -> store.CardStore:
+        return store.CardStore(self.files, cards, self.feed, self._clock_ms, lambda: "host:1")
+
+    def stage(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self.files.stage(digest, len(data), [data])
+        return digest
+
+    def stage_card(self, name: str = "tiny", version: str = "1.0.0", seed: int = 0) -> str:
+        return self.stage(formats.LoRAFormat.to_bytes(fakes.tiny_card(name, version, seed)))
+
+    def staged(self) -> list[str]:
+        return [path.name for path in (self.root / "staging").iterdir()]
+
+    def close(self) -> None:
+        self.store.close()
+        self.cards.close()
