@@ -196,9 +196,7 @@ def commits() -> list[results.Row]:
     note = f"{len(files)} cards of {len(files[0]):,} bytes, one after another, each on disk"
     return [
         results.Row("uploads_per_s", len(files) / (then - began), "cards/s", note=note),
-        results.Row(
-            "commits_per_s", len(files) / (ended - then), "cards/s", note=note
-        ),
+        results.Row("commits_per_s", len(files) / (ended - then), "cards/s", note=note),
     ]
 
 

@@ -111,16 +111,17 @@ class Catalogue:
             raise errors.NotFoundError(f"the card store knows no card with digest {digest}")
         return record
 
-    def check_acceptable(self, name: str, version: str, digest: str) -> None:
-        """Raises what `add_card` would, before any work is done for a card.
+    def check_acceptable(self, card: records.CardRecord) -> None:
+        """Raises what `add_card` would, before the card's file is where committed ones are.
 
         Raises:
             errors.AlreadyExistsError: the name has that version with another digest.
             errors.PreconditionError: this card was deleted or revoked before.
+            errors.UntrustedError: the key that signed it is revoked.
         """
         with self._database.read() as connection:
-            rows.check_active(rows.card(connection, digest))
-            rows.check_version_is_free(connection, name, version, digest)
+            rows.check_active(rows.card(connection, card.digest))
+            _check_new(connection, card)
 
     def _add(self, card: records.CardRecord, latest: bool, giver: str = "") -> records.Commit:
         with self._database.write() as connection:
@@ -128,12 +129,7 @@ class Catalogue:
             if known is not None:
                 rows.check_active(known.record)
                 return known
-            rows.check_version_is_free(connection, card.name, card.version, card.digest)
-            if card.signer and retirement.is_revoked(connection, card.signer):
-                raise errors.UntrustedError(
-                    f"card {card.name}: the key {card.signer} that signed it is revoked; sign it "
-                    "with another key"
-                )
+            _check_new(connection, card)
             connection.execute(_CARDS.insert().values(rows.of_record(card)))
             listing.remember_words(connection, card)
             if giver:
@@ -302,3 +298,12 @@ class Catalogue:
         """Those of the digests that are on record, in any state."""
         with self._database.read() as connection:
             return rows.known(connection, digests)
+
+
+def _check_new(connection: sa.Connection, card: records.CardRecord) -> None:
+    rows.check_version_is_free(connection, card.name, card.version, card.digest)
+    if card.signer and retirement.is_revoked(connection, card.signer):
+        raise errors.UntrustedError(
+            f"card {card.name}: the key {card.signer} that signed it is revoked; sign it with "
+            "another key"
+        )

@@ -6,12 +6,13 @@ Kept in memory alone: a node reports again within seconds, and one that is silen
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 from services.card_store import records
 from shared import errors
 
-FORGOTTEN_AFTER_MS = 30_000
+FORGOTTEN_AFTER_S = 30.0
 _MOST_NODES = 10_000
 _LONGEST_ID = 200
 
@@ -19,10 +20,14 @@ _LONGEST_ID = 200
 class Residency:
     """The latest report of every node."""
 
-    def __init__(self, clock_ms: Callable[[], int]) -> None:
-        """Takes Unix time in milliseconds."""
-        self._clock_ms = clock_ms
+    def __init__(
+        self, clock_ms: Callable[[], int], monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Takes Unix time in milliseconds, which is told, and seconds that never jump."""
+        self._clock_ms, self._monotonic_s = clock_ms, monotonic_s
         self._nodes: dict[str, records.NodeResidency] = {}
+        self._heard_s: dict[str, float] = {}
+        """When each node reported last: Unix time may be set back, and nobody would fall silent."""
 
     def report(self, node: records.NodeResidency) -> None:
         """Takes a node's report in place of the one before.
@@ -40,6 +45,7 @@ class Residency:
         if node.node_id not in self._nodes and len(self._nodes) >= _MOST_NODES:
             raise errors.OverloadedError(f"{_MOST_NODES} nodes report already; no more are kept")
         self._nodes[node.node_id] = dataclasses.replace(node, reported_at_ms=self._clock_ms())
+        self._heard_s[node.node_id] = self._monotonic_s()
 
     def nodes(self, digest: str = "") -> list[records.NodeResidency]:
         """All nodes that are not silent, or those that hold a card, by their ids."""
@@ -48,6 +54,6 @@ class Residency:
         return [node for node in found if not digest or digest in node.digests]
 
     def _forget_silent(self) -> None:
-        since_ms = self._clock_ms() - FORGOTTEN_AFTER_MS
-        for node in [n for n in self._nodes.values() if n.reported_at_ms < since_ms]:
-            del self._nodes[node.node_id]
+        since_s = self._monotonic_s() - FORGOTTEN_AFTER_S
+        for node_id in [n for n, heard_s in self._heard_s.items() if heard_s < since_s]:
+            del self._nodes[node_id], self._heard_s[node_id]

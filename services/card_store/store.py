@@ -151,14 +151,17 @@ class CardStore:
         loop = asyncio.get_running_loop()
 
         def work() -> records.Commit:
+            try:
+                card = dataclasses.replace(
+                    record, signer=self._verify(record), created_at_ms=self._clock_ms()
+                )
+                self._cards.check_acceptable(card)
+            except _HOPELESS:
+                self._files.discard(record.digest)
+                raise
             if not record.remote:
                 self._promote_mirrored(record)
-            commit = self._cards.add_mirrored(
-                dataclasses.replace(
-                    record, signer=self._verify(record), created_at_ms=self._clock_ms()
-                ),
-                giver,
-            )
+            commit = self._cards.add_mirrored(card, giver)
             if commit.created:
                 kind = records.ChangeKind.CARD_PUBLISHED
                 self._tell(loop, records.Change(kind, commit.revision, commit.record))
@@ -315,8 +318,8 @@ class CardStore:
             if accept is not None:
                 versions = records.Query(all_versions=True, name=manifest.name)
                 accept(self._cards.list_cards(versions).cards)
-            self._cards.check_acceptable(manifest.name, manifest.version, digest)
             record = self._record(path, digest, manifest, *trust)
+            self._cards.check_acceptable(record)
         except _HOPELESS:
             self._files.discard(digest)
             raise

@@ -141,6 +141,14 @@ def bad_card_offsets() -> bytes:
     return data[:at] + np.array([0, 10**12, 2 * 10**12], np.int64).tobytes() + data[at + 24 :]
 
 
+def card_that_says(field: str, value: str, said: str) -> bytes:
+    """A card whose manifest has another text of the same length."""
+    good = card_bytes(value) if field == "name" else card_bytes("plain", version=value)
+    before, after = f'"{field}":"{value}"'.encode(), f'"{field}":"{said}"'.encode()
+    assert len(before) == len(after) and before in good
+    return good.replace(before, after)
+
+
 def packed(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -170,6 +178,34 @@ def dataset_bomb() -> bytes:
         pytest.param("card", card_bomb, "compressed cards are refused", id="packed-card"),
         pytest.param("dataset", dataset_bomb, "compressed datasets are refused", id="packed-set"),
         pytest.param("card", lambda: card_bytes("cut")[:-50], "not a readable", id="cut-card"),
+        pytest.param(
+            "card",
+            lambda: card_that_says("name", "abcdefghi", "../../etc"),
+            "manifest field name",
+            id="name-path",
+        ),
+        pytest.param(
+            "card",
+            lambda: card_that_says("name", "abcdefghi", r"abc\u0000"),
+            "manifest field name",
+            id="name-nul",
+        ),
+        pytest.param(
+            "card",
+            lambda: card_that_says("name", "abcdefghi", r"abcdefg\n"),
+            "manifest field name",
+            id="name-newline",
+        ),
+        pytest.param(
+            "card",
+            lambda: card_that_says(
+                "version",
+                "1.22.333",
+                "../../..",
+            ),
+            "manifest field version",
+            id="version-path",
+        ),
         pytest.param("dataset", lambda: b"PK\x03\x04" * 100, "not a readable", id="zip"),
     ],
 )

@@ -23,6 +23,7 @@ from shared.flight import store as flight_store
 from shared.pb import cards_pb2
 from tests.contract import killed_at
 from tests.contract.card_store_processes import (
+    CONTROL,
     LARGEST,
     Process,
     Store,
@@ -190,3 +191,17 @@ async def test_download_fails_typed_then_succeeds_when_the_data_plane_is_killed_
     store.disarm()
     await asyncio.to_thread(store.restart_data)
     assert await download == data
+
+
+async def test_store_opens_when_it_was_killed_in_its_very_first_start(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The tables are made in one transaction, or the next start would find half of them."""
+    armed = tmp_path / "armed"
+    armed.write_text("before-alembic_version-committed")
+    dying = Process(CONTROL, write_config(tmp_path), (killed_at.MODULE, str(armed)))
+    assert dying.wait() == -signal.SIGKILL
+    assert (tmp_path / "card_store" / "catalogue.db").exists()
+    store = Store(tmp_path)
+    assert await store.publish(KEPT)
+    store.stop()

@@ -1,9 +1,10 @@
-"""A card store's domain on real files and a real database, without processes."""
+"""A card store without its servers: real files, a real database, hands to stage uploads with."""
 
 from __future__ import annotations
 
 import hashlib
 import pathlib
+from collections.abc import Callable
 
 from services.card_store import blobs, catalogue, revisions, schema, store
 from shared.cards import format as formats
@@ -13,11 +14,18 @@ from tests import fakes
 class House:
     """A store on real files and a real database, and hands to stage uploads with."""
 
-    def __init__(self, root: pathlib.Path, files: blobs.BlobStore | None = None) -> None:
+    def __init__(
+        self,
+        root: pathlib.Path,
+        files: blobs.BlobStore | None = None,
+        clock_ms: Callable[[], int] | None = None,
+    ) -> None:
         self.root = root
         self.now_ms = 1234
+        self._clock_ms = clock_ms or (lambda: self.now_ms)
         self.files = files or blobs.BlobStore(root)
-        self.cards = catalogue.Catalogue(schema.open_database(f"sqlite:///{root / 'catalogue.db'}"))
+        engine = schema.open_database(f"sqlite:///{root / 'catalogue.db'}")
+        self.cards = catalogue.Catalogue(engine, self._clock_ms)
         self.cards.migrate()
         self.feed = revisions.RevisionFeed(self.cards.changes_after)
         self.store = self.store_with(self.cards)
@@ -26,7 +34,7 @@ class House:
         self, cards: catalogue.Catalogue, verify: store.Verify | None = None
     ) -> store.CardStore:
         return store.CardStore(
-            self.files, cards, self.feed, lambda: self.now_ms, lambda: "host:1", verify
+            self.files, cards, self.feed, self._clock_ms, lambda: "host:1", verify
         )
 
     def stage(self, data: bytes) -> str:

@@ -82,7 +82,7 @@ def test_version_is_refused_and_nothing_changes_when_it_has_another_digest(
     cards.add_card(card(1, version="1.0.0"))
     for attempt in (
         lambda: cards.add_card(card(2, version="1.0.0")),
-        lambda: cards.check_acceptable("sql", "1.0.0", digest_of(9)),
+        lambda: cards.check_acceptable(card(9, version="1.0.0")),
     ):
         with pytest.raises(errors.AlreadyExistsError, match="higher version"):
             attempt()

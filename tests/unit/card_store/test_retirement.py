@@ -42,7 +42,7 @@ def test_digest_and_version_stay_taken_when_a_card_was_deleted(cards: catalogue.
     for attempt in (
         lambda: cards.add_card(card(1)),
         lambda: cards.find_card_commit(digest_of(1)),
-        lambda: cards.check_acceptable("sql", "1.0.0", digest_of(1)),
+        lambda: cards.check_acceptable(card(1)),
     ):
         with pytest.raises(errors.PreconditionError, match="deleted"):
             attempt()

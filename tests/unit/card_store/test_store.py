@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 
 import pytest
@@ -86,6 +87,28 @@ async def test_version_is_refused_and_dropped_when_it_has_another_digest(house: 
     with pytest.raises(errors.AlreadyExistsError):
         await house.store.commit("card", other)
     assert house.files.find(other) is None
+
+
+async def test_upload_is_dropped_when_the_key_that_signed_it_is_revoked(house: House) -> None:
+    signed = house.store_with(house.cards, verify=lambda record: "key")
+    assert (await signed.commit("card", house.stage_card("before"))).created
+    await signed.revoke_key("key", "stolen")
+    digest = house.stage_card("after")
+    with pytest.raises(errors.UntrustedError, match=r"key key .* is revoked"):
+        await signed.commit("card", digest)
+    # Among the blobs it would stay for ever.
+    assert house.files.find(digest) is None
+    signed.close()
+
+
+async def test_peers_card_is_dropped_when_its_version_is_taken(house: House) -> None:
+    own = (await house.store.commit("card", house.stage_card(seed=1))).record
+    assert own is not None
+    digest = house.stage_card(seed=2)
+    theirs = dataclasses.replace(own, digest=digest, origin="peer", aliases=())
+    with pytest.raises(errors.AlreadyExistsError):
+        await house.store.add_mirrored(theirs, "peer")
+    assert house.files.find(digest) is None
 
 
 @pytest.mark.parametrize(
