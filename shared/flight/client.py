@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
@@ -44,8 +45,8 @@ class LoRAFlightClient:
             f"{scheme}://{address}", **protection.flight_client_options()
         )
         token = protection.token
-        headers = [(b"authorization", callers.header(token).encode())] if token else []
-        self._options = pyarrow.flight.FlightCallOptions(timeout=_TIMEOUT_S, headers=headers)
+        self._headers = [(b"authorization", callers.header(token).encode())] if token else []
+        self._options = self._options_for(_TIMEOUT_S)
 
     def put(self, kind: Kind, data: bytes) -> str:
         """Uploads a file's bytes; nothing is listed until they are committed.
@@ -113,13 +114,44 @@ class LoRAFlightClient:
         """Closes the connection."""
         self._client.close()
 
-    def chunks(self, digest: str) -> Iterator[pa.Buffer]:
-        """A file's bytes piece by piece, not checked yet: whoever keeps them checks the digest."""
+    def chunks(
+        self, digest: str, timeout_s: float = _TIMEOUT_S, silence_s: float = _TIMEOUT_S
+    ) -> Iterator[pa.Buffer]:
+        """A file's bytes piece by piece, not checked yet: whoever keeps them checks the digest.
+
+        Args:
+            digest: of the file.
+            timeout_s: for all of it, the time that the pieces are not asked for included.
+            silence_s: how long a piece may be waited for.
+        """
         ticket = pyarrow.flight.Ticket(json.dumps({"digest": digest, "raw": True}))
         with _typed(self._address):
-            for chunk in self._client.do_get(ticket, self._options):
-                for value in chunk.data.column(0):
+            reader = self._client.do_get(ticket, self._options_for(timeout_s))
+            while (batch := self._next(reader, silence_s)) is not None:
+                for value in batch.column(0):
                     yield value.as_buffer()
+
+    def _next(
+        self, reader: pyarrow.flight.FlightStreamReader, silence_s: float
+    ) -> pa.RecordBatch | None:
+        """The next batch; None at the end."""
+        # Pings would not do: Flight servers take those of a client that waits for an attack.
+        watchdog = threading.Timer(silence_s, reader.cancel)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return reader.read_chunk().data
+        except StopIteration:
+            return None
+        except pyarrow.flight.FlightCancelledError as error:
+            raise errors.UnavailableError(
+                f"the card store's data plane at {self._address} was silent for {silence_s:g} s"
+            ) from error
+        finally:
+            watchdog.cancel()
+
+    def _options_for(self, timeout_s: float) -> pyarrow.flight.FlightCallOptions:
+        return pyarrow.flight.FlightCallOptions(timeout=timeout_s, headers=self._headers)
 
 
 class _Hashing:

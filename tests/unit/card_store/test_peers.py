@@ -72,6 +72,9 @@ class FakeMirror:
         self.applied.append(change.revision)
         return True
 
+    def close(self) -> None:
+        pass
+
     async def until_applied(self, revision: int) -> None:
         while revision not in self.applied:
             await asyncio.sleep(0.01)
