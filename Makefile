@@ -8,7 +8,7 @@ CLI := @$(PYTHON) -m services.gateway
 
 # What people type reaches the commands through the environment, unexpanded by make and unseen by
 # any shell: quotes, `$` and `;` in a question are just characters.
-ARGUMENTS := q topic doc questions json wait area seed keep service force
+ARGUMENTS := q topic doc questions json wait area seed keep service force names
 unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
@@ -23,7 +23,7 @@ setup: $(READY) ## install everything into .venv
 $(READY): requirements.lock scripts/setup.sh
 	@bash scripts/setup.sh $(VENV) requirements.lock && touch $@
 
-certs: $(READY) ## a development authority, certificates and tokens: force=1 replaces them
+certs: $(READY) ## a development authority, certificates and tokens: names="HOST ADDRESS" force=1
 	@$(PYTHON) -m shared.security.certs
 
 demo: $(READY) ## fail on ten hard questions, learn them, answer them: doc=PATH.md questions=PATH.json seed=N keep=1 json=1

@@ -12,6 +12,7 @@ import fnmatch
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 
 import structlog
 
@@ -23,6 +24,11 @@ from shared.flight import client as flight_client
 from shared.rpc import watch
 from shared.security import protection as protections
 
+_FETCHES_AT_ONCE = 4
+_SILENCE_S = 8.0
+"""A peer that sends nothing of a card for so long is taken for lost."""
+_LONGEST_FETCH_S = 600.0
+"""At the full rate."""
 _log = structlog.get_logger(__name__)
 
 
@@ -33,23 +39,39 @@ class Bandwidth:
         self,
         bytes_per_s: float,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
-        """Takes the rate; 0 for none."""
-        self._bytes_per_s, self._clock, self._sleep = bytes_per_s, clock, sleep
+        """Takes the rate, 0 for none; sleeps until `stop` by default."""
+        self._stopped = threading.Event()
+        self._bytes_per_s, self._clock = bytes_per_s, clock
+        self._sleep = sleep or self._stopped.wait
         self._free_at_s = clock()
         self._lock = threading.Lock()
 
+    def stop(self) -> None:
+        """Ends what is under way."""
+        self._stopped.set()
+
+    def least_s(self, size_bytes: int) -> float:
+        """How long so many bytes take at best."""
+        return size_bytes / self._bytes_per_s if self._bytes_per_s > 0 else 0.0
+
     def limited(self, chunks: Iterable[memoryview]) -> Iterator[memoryview]:
-        """The chunks, each once the rate allows it."""
+        """The chunks, each once the rate allows it.
+
+        Raises:
+            errors.UnavailableError: it was stopped.
+        """
         for chunk in chunks:
             if self._bytes_per_s > 0:
                 with self._lock:
                     now_s = self._clock()
                     self._free_at_s = max(self._free_at_s, now_s)
-                    self._free_at_s += len(chunk) / self._bytes_per_s
+                    self._free_at_s += self.least_s(len(chunk))
                     wait_s = self._free_at_s - now_s
                 self._sleep(wait_s)
+            if self._stopped.is_set():
+                raise errors.UnavailableError("this store stops; what it fetched comes again")
             yield chunk
 
 
@@ -82,6 +104,14 @@ class Mirror:
         self._copies = known
         self._policy, self._bandwidth = policy, bandwidth
         self._fetching: dict[str, asyncio.Lock] = {}
+        # Threads of its own: a limited rate is waited for in them, and everything else of this
+        # process must not wait as well.
+        self._fetchers = futures.ThreadPoolExecutor(_FETCHES_AT_ONCE, "mirror")
+
+    def close(self) -> None:
+        """Ends what is being fetched; blocks."""
+        self._bandwidth.stop()
+        self._fetchers.shutdown(cancel_futures=True)
 
     async def take(self, change: watch.Change, peer_id: str, flight: str) -> bool:
         """Applies one line of a peer's log.
@@ -114,7 +144,7 @@ class Mirror:
         async with self._fetching.setdefault(digest, asyncio.Lock()):
             record = await self._store.get(digest)
             if record.remote:
-                await asyncio.to_thread(self._fetch, digest, record.size_bytes, flight)
+                await self._fetch(digest, record.size_bytes, flight)
                 await self._store.arrived(record)
 
     async def _publish(self, card: watch.CardRecord, peer_id: str, flight: str) -> bool:
@@ -128,7 +158,7 @@ class Mirror:
             try:
                 self._store.check_mirrored(record, self._policy.signers)
                 if not record.remote:
-                    await asyncio.to_thread(self._fetch, card.digest, card.size_bytes, flight)
+                    await self._fetch(card.digest, card.size_bytes, flight)
                 await self._store.add_mirrored(record, peer_id)
             except (
                 errors.InvalidInputError,
@@ -172,11 +202,18 @@ class Mirror:
         )
         return domains and bases
 
-    def _fetch(self, digest: str, size_bytes: int, flight: str) -> None:
+    async def _fetch(self, digest: str, size_bytes: int, flight: str) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._fetchers, self._fetched, digest, size_bytes, flight)
+
+    def _fetched(self, digest: str, size_bytes: int, flight: str) -> None:
+        # The others that are fetched meanwhile take their share of the rate.
+        timeout_s = _LONGEST_FETCH_S + _FETCHES_AT_ONCE * self._bandwidth.least_s(size_bytes)
         connection = flight_client.LoRAFlightClient(flight, self._protection)
         try:
-            chunks = (memoryview(chunk) for chunk in connection.chunks(digest))
-            self._files.stage(digest, size_bytes, self._bandwidth.limited(chunks))
+            chunks = connection.chunks(digest, timeout_s, _SILENCE_S)
+            limited = self._bandwidth.limited(memoryview(chunk) for chunk in chunks)
+            self._files.stage(digest, size_bytes, limited)
         finally:
             connection.close()
 

@@ -106,6 +106,7 @@ class Peers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._mirror.close)
 
     def lines(self) -> list[Line]:
         """The peers that were reached, by address."""

@@ -14,6 +14,7 @@ import os
 import pathlib
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
@@ -46,8 +47,8 @@ class LoRAFlightClient:
             f"{scheme}://{address}", **protection.flight_client_options()
         )
         token = protection.token
-        headers = [(b"authorization", callers.header(token).encode())] if token else []
-        self._options = pyarrow.flight.FlightCallOptions(timeout=_TIMEOUT_S, headers=headers)
+        self._headers = [(b"authorization", callers.header(token).encode())] if token else []
+        self._options = self._options_for(_TIMEOUT_S)
 
     def put(self, kind: Kind, data: bytes) -> str:
         """Uploads a file's bytes; nothing is listed until they are committed.
@@ -115,15 +116,45 @@ class LoRAFlightClient:
         """Closes the connection."""
         self._client.close()
 
-    def chunks(self, digest: str) -> Iterator[pa.Buffer]:
-        """A file's bytes piece by piece, not checked yet: whoever keeps them checks the digest."""
+    def chunks(
+        self, digest: str, timeout_s: float = _TIMEOUT_S, silence_s: float = _TIMEOUT_S
+    ) -> Iterator[pa.Buffer]:
+        """A file's bytes piece by piece, not checked yet: whoever keeps them checks the digest.
+
+        Args:
+            digest: of the file.
+            timeout_s: for all of it, the time that the pieces are not asked for included.
+            silence_s: how long a piece may be waited for.
+        """
         ticket = pyarrow.flight.Ticket(json.dumps({"digest": digest, "raw": True}))
         with _typed(self._address):
-            reader = self._client.do_get(ticket, self._options)
+            reader = self._client.do_get(ticket, self._options_for(timeout_s))
             if not reader.schema.equals(RAW_SCHEMA):
                 raise errors.InvalidInputError(f"{self._address} sent something else than a file")
-            for batch in reader:
-                yield chunk_of(batch.data)
+            while (message := self._next(reader, silence_s)) is not None:
+                yield chunk_of(message.data)
+
+    def _next(
+        self, reader: pyarrow.flight.FlightStreamReader, silence_s: float
+    ) -> pyarrow.flight.FlightStreamChunk | None:
+        """The next message; None at the end."""
+        # Pings would not do: Flight servers take those of a client that waits for an attack.
+        watchdog = threading.Timer(silence_s, reader.cancel)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return reader.read_chunk()
+        except StopIteration:
+            return None
+        except pyarrow.flight.FlightCancelledError as error:
+            raise errors.UnavailableError(
+                f"the card store's data plane at {self._address} was silent for {silence_s:g} s"
+            ) from error
+        finally:
+            watchdog.cancel()
+
+    def _options_for(self, timeout_s: float) -> pyarrow.flight.FlightCallOptions:
+        return pyarrow.flight.FlightCallOptions(timeout=timeout_s, headers=self._headers)
 
 
 def chunk_of(batch: pa.RecordBatch | None) -> pa.Buffer:

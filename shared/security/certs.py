@@ -1,7 +1,8 @@
 """`make certs`: a development authority, a certificate of it, and tokens for every role.
 
 For trying TLS and roles out on machines of one's own; an organisation has an authority already.
-Everything lies in `certs` of the state folder; tokens are shown once and kept as hashes alone.
+Everything lies in `certs` of the state folder, which is copied to the machines that were named.
+Tokens are shown once and kept as hashes alone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from shared.security import callers
 
 VALID_DAYS = 365
 _FORCE_VARIABLE = "SKILLMESH_ARG_force"
+_NAMES_VARIABLE = "SKILLMESH_ARG_names"
 _AUTHORITY_NAME = "skillmesh development authority"
 
 
@@ -128,7 +130,7 @@ def main() -> None:
     """Makes them in the state folder of config.yaml and says how they are used."""
     parser = argparse.ArgumentParser(prog="make certs")
     parser.add_argument("names", nargs="*", help="further host names and addresses")
-    names = parser.parse_args().names
+    names = [*parser.parse_args().names, *os.environ.get(_NAMES_VARIABLE, "").split()]
     folder = config.load().state_path("certs").absolute()
     try:
         tokens = make(folder, names, force=bool(os.environ.get(_FORCE_VARIABLE)))

@@ -57,7 +57,7 @@ class Process:
         )
         self.log: list[str] = []
         self.port = 0
-        self.listening_at_s = 0.0
+        self.started_at_s, self.listening_at_s = time.monotonic(), 0.0
         """On the monotonic clock."""
         self._listens = threading.Event()
         self._reader = threading.Thread(target=self._read)

@@ -6,7 +6,8 @@ import asyncio
 import json
 import pathlib
 import socket
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from shared import errors
 from shared.cards import card as cards
@@ -17,11 +18,23 @@ from shared.rpc import client
 from tests import fakes
 from tests.contract import card_store_processes as processes
 
+T = TypeVar("T")
+HANGING_S = 60.0
+"""Nothing here waits for long: a test that hangs fails."""
+
 
 def free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def until(condition: Callable[[], Awaitable[T]]) -> T:
+    """What a condition gives once that is something."""
+    async with asyncio.timeout(HANGING_S):
+        while not (found := await condition()):
+            await asyncio.sleep(0.02)
+    return found
 
 
 class MeshStore(processes.Store):
@@ -71,13 +84,14 @@ class MeshStore(processes.Store):
         return await self.call("GetCard", cards_pb2.GetCardRequest(reference=digest))
 
     async def until_known(self, digest: str, state: Any = cards_pb2.ACTIVE) -> cards_pb2.CardRecord:
-        while True:
+        async def known() -> cards_pb2.CardRecord | None:
             try:
-                if (record := await self.get(digest)).state == state:
-                    return record
+                record = await self.get(digest)
             except (errors.NotFoundError, errors.UnavailableError):
-                pass
-            await asyncio.sleep(0.02)
+                return None
+            return record if record.state == state else None
+
+        return await until(known)
 
     async def peers(self) -> list[str]:
         """Addresses of the peers that it follows."""

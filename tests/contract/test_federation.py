@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.flight
@@ -19,14 +21,6 @@ from shared.cards import format as formats
 from shared.pb import cards_pb2
 from tests import fakes, tiny_model
 from tests.contract import mesh_stores
-
-_HANGING_S = 90.0
-
-
-@pytest.fixture(autouse=True)
-async def limit() -> AsyncIterator[None]:
-    async with asyncio.timeout(_HANGING_S):
-        yield
 
 
 async def test_cards_and_revocations_go_both_ways_without_loops_when_stores_mirror(tmp_path):
@@ -75,6 +69,19 @@ async def test_bytes_come_on_first_use_when_the_policy_says_so(tmp_path):
     assert (peer.control, peer.connected, peer.cards) == (one, True, 1)
     a.stop()
     b.stop()
+
+
+async def _endpoint(
+    asked: pyarrow.flight.FlightClient, name: str, is_right: Callable[[list[Any]], bool]
+) -> pyarrow.flight.FlightEndpoint:
+    """The only endpoint of a card's FlightInfo, once its locations are right."""
+    descriptor = pyarrow.flight.FlightDescriptor.for_path(name)
+
+    async def found() -> pyarrow.flight.FlightEndpoint | None:
+        [endpoint] = asked.get_flight_info(descriptor).endpoints
+        return endpoint if is_right(endpoint.locations) else None
+
+    return await mesh_stores.until(found)
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +154,9 @@ async def test_any_flight_client_gets_the_card_from_each_replica_when_peers_have
     await c.until_known(card)
     here, there = (f"grpc://{store.flight_address}" for store in (a, c))
     asked = pyarrow.flight.FlightClient(here)
-    descriptor = pyarrow.flight.FlightDescriptor.for_path("replicated")
-    while True:  # The first store reads of it in the last one's log.
-        [endpoint] = asked.get_flight_info(descriptor).endpoints
-        locations = [location.uri.decode() for location in endpoint.locations]
-        if len(locations) > 1:
-            break
-        await asyncio.sleep(0.02)
-    assert locations == [here, there]
+    # The first store reads of it in the last one's log.
+    endpoint = await _endpoint(asked, "replicated", bool)
+    assert [location.uri.decode() for location in endpoint.locations] == [here, there]
     listed = [
         info.endpoints[0].locations
         for info in asked.list_flights()
@@ -175,8 +177,7 @@ async def test_any_flight_client_gets_the_card_from_each_replica_when_peers_have
         assert hashlib.sha256(sent).hexdigest() == card
     # A peer that withdrew it is named no longer.
     await c.call("DeleteCard", cards_pb2.DeleteCardRequest(digest=card))
-    while asked.get_flight_info(descriptor).endpoints[0].locations:
-        await asyncio.sleep(0.02)
+    await _endpoint(asked, "replicated", operator.not_)
     asked.close()
 
 
@@ -200,9 +201,7 @@ async def test_policy_decides_and_zeroconf_finds_when_no_peer_is_listed(tmp_path
         await c.get(card)
     # A plain Flight client is sent on to who has the bytes.
     asked = pyarrow.flight.FlightClient(f"grpc://{b.flight_address}")
-    descriptor = pyarrow.flight.FlightDescriptor.for_path("lazy")
-    while not (found := asked.get_flight_info(descriptor).endpoints[0].locations):
-        await asyncio.sleep(0.02)
+    found = (await _endpoint(asked, "lazy", bool)).locations
     assert [location.uri.decode() for location in found] == [f"grpc://{a.flight_address}"]
     asked.close()
     # The record of a card that nobody has any more is of no use.
@@ -213,10 +212,13 @@ async def test_policy_decides_and_zeroconf_finds_when_no_peer_is_listed(tmp_path
     # One that says goodbye is given up.
     a.stop()
     for store in (b, c):
-        while a.address in await store.peers():
-            await asyncio.sleep(0.02)
-    b.stop()
-    c.stop()
+
+        async def is_given_up(store: mesh_stores.MeshStore = store) -> bool:
+            return a.address not in await store.peers()
+
+        await mesh_stores.until(is_given_up)
+    with futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(mesh_stores.MeshStore.stop, (b, c)))
 
 
 async def test_engine_serves_a_stores_cards_when_it_is_federated_from_plain_python(ring, tmp_path):

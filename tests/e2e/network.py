@@ -55,13 +55,6 @@ class Network:
     def mend(self, host: str) -> None:
         self._on(self._switch, "link", "set", "dev", host, "up")
 
-    def readdress(self, host: str, address: str) -> None:
-        """Gives a host another address instead of the one that it has."""
-        eth = ("dev", "eth")
-        self._on(self._namespace(host), "address", "add", f"{address}/24", *eth)
-        self._on(self._namespace(host), "address", "delete", f"{self.addresses[host]}/24", *eth)
-        self.addresses[host] = address
-
     def on(self, host: str) -> tuple[str, ...]:
         """What to put before a command so that it runs on a host."""
         return (self._ip, "netns", "exec", self._namespace(host))

@@ -13,7 +13,10 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -26,7 +29,6 @@ from shared import settings as config
 from shared.cards import format as formats
 from shared.flight import datasets
 from shared.models import base as bases
-from shared.security import certs
 from shared.security import protection as protections
 from tests import fakes, tiny_model
 from tests.contract import card_store_processes as processes
@@ -126,6 +128,19 @@ class _Host:
             await asyncio.sleep(0.02)
 
 
+def _certified(root: pathlib.Path, addresses: Iterable[str]) -> dict[str, str]:
+    """Does what `make certs` does for some machines; role to its token."""
+    given = {
+        "SKILLMESH_ARG_names": " ".join(addresses),
+        "SKILLMESH__CLUSTER__STATE_DIR": str(root),
+    }
+    command = [sys.executable, "-m", "shared.security.certs"]
+    done = subprocess.run(
+        command, env=os.environ | given, capture_output=True, text=True, check=True
+    )
+    return dict(re.findall(r"^  (\w+) +(\S+)$", done.stdout, re.MULTILINE))
+
+
 @contextlib.asynccontextmanager
 async def _running(
     lan: network.Network, root: pathlib.Path, tokens: dict[str, str]
@@ -172,14 +187,16 @@ async def test_mesh_finds_itself_shares_answers_and_heals_when_hosts_know_only_i
         _log.info("measured", what=what, seconds=round(seconds, 2))
 
     with network.opened(*HOSTS) as lan:
-        tokens = certs.make(tmp_path / "certs", list(lan.addresses.values()))
+        tokens = _certified(tmp_path, lan.addresses.values())
         async with asyncio.timeout(_HANGING_S), _running(lan, tmp_path, tokens) as hosts:
             a, b, c = hosts.values()
             stores = (a, b, c)
+            started_at_s = max(host.control.started_at_s for host in stores)
             listening_at_s = max(host.control.listening_at_s for host in stores)
-            known_at_s = await asyncio.gather(*(host.until_connected(2) for host in stores))
-            measured("discovery_s", max(known_at_s) - listening_at_s)
-            assert max(known_at_s) - listening_at_s < _DISCOVERY_S
+            known_at_s = max(await asyncio.gather(*(host.until_connected(2) for host in stores)))
+            measured("discovery_s", known_at_s - listening_at_s)
+            measured("discovery_and_start_s", known_at_s - started_at_s)
+            assert known_at_s - listening_at_s < _DISCOVERY_S
             learned = await _check_card_answers(a, c, tokens, tmp_path)
             await _check_heals(lan, stores, tokens, learned, measured)
 

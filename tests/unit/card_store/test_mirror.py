@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from services.card_store import mirror, records
+from services.card_store import data_plane, mirror, records
 from shared import errors
 from shared import settings as config
 from shared.cards import format as formats
@@ -41,16 +42,13 @@ def house(tmp_path: pathlib.Path) -> Iterator[House]:
     opened.close()
 
 
-def mirror_of(house: House, **policy: Any) -> mirror.Mirror:
-    """Takes records alone, so that no data plane is needed."""
-    return mirror.Mirror(
-        house.store,
-        house.files,
-        house.cards.copies,
-        ME,
-        config.Mirror(fetch="on_use", **policy),
-        mirror.Bandwidth(0),
-    )
+def mirror_of(
+    house: House, bandwidth: mirror.Bandwidth | None = None, **policy: Any
+) -> mirror.Mirror:
+    """Takes records alone where it is not told otherwise: no data plane is needed."""
+    chosen = config.Mirror(**({"fetch": "on_use"} | policy))
+    limit = bandwidth or mirror.Bandwidth(0)
+    return mirror.Mirror(house.store, house.files, house.cards.copies, ME, chosen, limit)
 
 
 def card(name: str = "tiny", version: str = "1.0.0", seed: int = 0) -> watch.CardRecord:
@@ -107,6 +105,47 @@ def test_nothing_waits_when_there_is_no_limit() -> None:
     chunks = [memoryview(bytes(10**6))]
     assert list(mirror.Bandwidth(0, clock, clock.sleep).limited(chunks)) == chunks
     assert clock.now_s == 100.0
+
+
+@pytest.fixture
+async def origin(tmp_path: pathlib.Path) -> AsyncIterator[str]:
+    """The data plane of a store with the card; its address."""
+    (tmp_path / "origin").mkdir()
+    there = House(tmp_path / "origin")
+    await there.store.commit("card", there.stage_card())
+    plane = data_plane.LoRAFlightServer("127.0.0.1:0", there.files, there.cards, 2**20)
+    yield f"127.0.0.1:{plane.port}"
+    plane.stop()
+    there.close()
+
+
+async def test_card_arrives_when_the_rate_alone_takes_longer_than_a_fetch_may(
+    house: House, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_LONGEST_FETCH_S", 0.1)
+    mirroring = mirror_of(house, mirror.Bandwidth(card().size_bytes / 0.5), fetch="at_once")
+    assert await mirroring.take(watch.Change(PUBLISHED, 1, card()), ORIGIN, origin)
+    assert house.cards.holds(card().digest)
+    mirroring.close()
+
+
+async def test_fetch_ends_at_once_when_the_store_stops(house: House, origin: str) -> None:
+    asleep = asyncio.Event()
+    loop, bandwidth = asyncio.get_running_loop(), mirror.Bandwidth(0.001)
+    wait = bandwidth._sleep
+
+    def sleep(seconds: float) -> object:
+        loop.call_soon_threadsafe(asleep.set)
+        return wait(seconds)
+
+    bandwidth._sleep = sleep
+    mirroring = mirror_of(house, bandwidth, fetch="at_once")
+    taking = asyncio.create_task(mirroring.take(watch.Change(PUBLISHED, 1, card()), ORIGIN, origin))
+    await asleep.wait()
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(mirroring.close)
+        with pytest.raises(errors.UnavailableError, match="stops"):
+            await taking
 
 
 @pytest.mark.parametrize(

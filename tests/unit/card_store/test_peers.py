@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -18,6 +18,12 @@ from shared.rpc import server as rpc_server
 from shared.rpc import watch
 
 PEER = "peer"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 class FakePeer(cards_pb2_grpc.CardStoreServicer):
@@ -72,9 +78,11 @@ class FakeMirror:
         self.applied.append(change.revision)
         return True
 
+    def close(self) -> None:
+        pass
+
     async def until_applied(self, revision: int) -> None:
-        while revision not in self.applied:
-            await asyncio.sleep(0.01)
+        await until(lambda: revision in self.applied)
 
 
 class CountingCopies(copies.Copies):
@@ -150,10 +158,8 @@ class House:
 
     async def until_lines(self, *addresses: str) -> None:
         """Until exactly these are followed, and alive."""
-        while [(one.control, one.connected) for one in self.peers.lines()] != [
-            (address, True) for address in addresses
-        ]:
-            await asyncio.sleep(0.01)
+        alive = [(address, True) for address in addresses]
+        await until(lambda: [(o.control, o.connected) for o in self.peers.lines()] == alive)
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -161,12 +167,9 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: pathlib.Path) -> AsyncIterator[House]:
-    async with asyncio.timeout(30):
-        opened = House(tmp_path / "c.db")
-        try:
-            yield opened
-        finally:
-            await opened.close()
+    opened = House(tmp_path / "c.db")
+    yield opened
+    await opened.close()
 
 
 async def test_cursor_is_written_twice_a_second_and_at_the_end_when_much_comes(
@@ -175,8 +178,7 @@ async def test_cursor_is_written_twice_a_second_and_at_the_end_when_much_comes(
     peer = FakePeer(revision=300)
     await house.serve(peer)
     house.start(peer.address)
-    while not house.copies.written or house.copies.written[-1].revision != 300:
-        await asyncio.sleep(0.01)
+    await until(lambda: 300 in [cursor.revision for cursor in house.copies.written])
     assert house.mirror.applied == list(range(1, 301))
     # At the beginning, six times in three seconds, and when nothing more came.
     revisions = [cursor.revision for cursor in house.copies.written]
@@ -196,8 +198,7 @@ async def test_peer_is_followed_where_it_is_now_when_its_address_changes(house: 
     house.browser.tell(before, after)
     await house.until_lines(after.address)
     await house.mirror.until_applied(7)
-    while before.watching:
-        await asyncio.sleep(0.01)
+    await until(lambda: not before.watching)
     assert (before.watched_from, after.watched_from) == ([0], [5])
     assert house.mirror.applied == list(range(1, 8))
 
@@ -208,11 +209,9 @@ async def test_peer_is_followed_once_when_it_is_listed_and_heard_elsewhere(house
     house.start(listed.address)
     await house.mirror.until_applied(2)
     house.browser.tell(heard)
-    while not heard.asked:
-        await asyncio.sleep(0.01)
+    await until(lambda: heard.asked)
     beats = listed.beats
-    while listed.beats < beats + 10:  # It would have begun to watch by then.
-        await asyncio.sleep(0.01)
+    await until(lambda: listed.beats >= beats + 10)  # It would have begun to watch by then.
     assert heard.watched_from == []
     await house.until_lines(listed.address)
     await listed.stop()
@@ -247,11 +246,9 @@ async def test_peer_is_given_up_when_it_is_gone_before_it_answers(house: House) 
     await silent.stop()
     house.start()
     house.browser.tell(silent)
-    while not house.peers._tasks:
-        await asyncio.sleep(0.01)
+    await until(lambda: house.peers._tasks)
     house.browser.tell()
-    while house.peers._tasks:
-        await asyncio.sleep(0.01)
+    await until(lambda: not house.peers._tasks)
     assert house.peers.lines() == []
 
 
