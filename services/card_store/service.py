@@ -85,6 +85,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
             cards=[_record(card) for card in listing.cards],
             revision=listing.revision,
             next_page_token=listing.next_page_token,
+            revoked_keys=listing.revoked_keys,
         )
 
     async def SetAlias(
