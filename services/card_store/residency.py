@@ -41,11 +41,10 @@ class Residency:
             raise errors.OverloadedError(f"{_MOST_NODES} nodes report already; no more are kept")
         self._nodes[node.node_id] = dataclasses.replace(node, reported_at_ms=self._clock_ms())
 
-    def nodes(self, digest: str = "") -> list[records.NodeResidency]:
-        """All nodes that are not silent, or those that hold a card, by their ids."""
+    def nodes(self) -> list[records.NodeResidency]:
+        """All nodes that are not silent, by their ids."""
         self._forget_silent()
-        found = (self._nodes[node_id] for node_id in sorted(self._nodes))
-        return [node for node in found if not digest or digest in node.digests]
+        return [self._nodes[node_id] for node_id in sorted(self._nodes)]
 
     def _forget_silent(self) -> None:
         since_ms = self._clock_ms() - FORGOTTEN_AFTER_MS

@@ -174,6 +174,10 @@ class Trust:
         statement = Statement(card.name, card.version, card.digest, card.base_fingerprint)
         return verify(card.signature_json, statement, self.keyring)
 
+    def revoke(self, keys: Iterable[str]) -> None:
+        """Trusts some keys no more; see `Keyring.revoke`."""
+        self.keyring.revoke(keys)
+
     def distrusted(self, cards: Iterable[C]) -> list[C]:
         """Those of some cards in use whose signature does not hold any more."""
         return [card for card in cards if not self._holds(card)]
