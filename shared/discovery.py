@@ -256,6 +256,19 @@ def reachable(announced: str, control: str) -> str:
     return f"{control.rpartition(':')[0]}:{port}" if _is_everywhere(host) else announced
 
 
+def outer_hosts(host: str, own: frozenset[multicast.Address]) -> Sequence[str]:
+    """The names under which others reach a server.
+
+    Args:
+        host: where it listens.
+        own: this machine's addresses, for one that listens on all of them.
+    """
+    if not _is_everywhere(host):
+        return [host]
+    outer = sorted(address.ip for address in own if not address.is_loopback)
+    return outer or ["127.0.0.1"]
+
+
 async def _first_heard(settings: config.Settings, wait_s: float) -> list[StoreAddress]:
     try:
         # Another cluster's store would give this one's nodes cards of strangers.
@@ -286,10 +299,7 @@ def _store(
 
 def _announced(host: str, own: frozenset[multicast.Address]) -> Sequence[str]:
     """The addresses under which others reach a server that listens on a host."""
-    if not _is_everywhere(host):
-        return [socket.gethostbyname(host)]
-    outer = sorted(address.ip for address in own if not address.is_loopback)
-    return outer or ["127.0.0.1"]
+    return [socket.gethostbyname(name) for name in outer_hosts(host, own)]
 
 
 def _is_everywhere(host: str) -> bool:

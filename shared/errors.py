@@ -30,6 +30,9 @@ from typing import ClassVar
 
 import grpc
 
+_MOST_DETAILS_BYTES = 2000
+"""Each may take three in a trailer."""
+
 
 class SkillmeshError(Exception):
     """Root of all errors raised on purpose by this project."""
@@ -161,6 +164,19 @@ def from_status(code: grpc.StatusCode, message: str, kind: str = "") -> Skillmes
         if cls.status is code:
             return cls(message)
     return InternalError(f"{code.name}: {message}")
+
+
+def brief(message: str) -> str:
+    """A message that fits into the trailers of a call, which end at 8 KB.
+
+    Of one that quotes something long its beginning and its end are kept: what was wrong, and what
+    to do about it.
+    """
+    data = message.encode(errors="replace")
+    if len(data) <= _MOST_DETAILS_BYTES:
+        return message
+    kept = _MOST_DETAILS_BYTES // 2
+    return f"{data[:kept].decode(errors='ignore')} … {data[-kept:].decode(errors='ignore')}"
 
 
 def _all_subclasses(cls: type[SkillmeshError]) -> list[type[SkillmeshError]]:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from services.card_store import (
     aliases,
+    copies,
     database,
     listing,
     records,
@@ -45,6 +46,8 @@ class Catalogue:
         """Where aliases point."""
         self.retirement = retirement.Retirement(self._database, clock_ms)
         """What takes cards out of service."""
+        self.copies = copies.Copies(self._database)
+        """What is known of the peers."""
         self.upkeep = upkeep.Upkeep(self._database)
         """What may go, and what must stay."""
 
@@ -83,16 +86,17 @@ class Catalogue:
         """
         return self._add(card, latest=True)
 
-    def add_mirrored(self, card: records.CardRecord) -> records.Commit:
+    def add_mirrored(self, card: records.CardRecord, giver: str) -> records.Commit:
         """Puts a peer's card on record; `latest` moves only to a higher semantic version.
 
         Args:
             card: with its origin; `remote` where its bytes are not here.
+            giver: id of the peer that it is taken from.
 
         Raises:
             errors.SkillmeshError: as `add_card`.
         """
-        return self._add(card, latest=False)
+        return self._add(card, latest=False, giver=giver)
 
     def arrived(self, digest: str) -> records.CardRecord:
         """Notes that the bytes of a remote card are here now.
@@ -119,7 +123,7 @@ class Catalogue:
             rows.check_active(rows.card(connection, digest))
             rows.check_version_is_free(connection, name, version, digest)
 
-    def _add(self, card: records.CardRecord, latest: bool) -> records.Commit:
+    def _add(self, card: records.CardRecord, latest: bool, giver: str = "") -> records.Commit:
         with self._database.write() as connection:
             known = rows.commit_of(connection, card.digest)
             if known is not None:
@@ -133,6 +137,8 @@ class Catalogue:
                 )
             connection.execute(_CARDS.insert().values(rows.of_record(card)))
             listing.remember_words(connection, card)
+            if giver:
+                copies.note_given(connection, card.digest, giver)
             now_ms = self._clock_ms()
             kind = records.ChangeKind.CARD_PUBLISHED
             revision = rows.log(connection, kind, card.digest, at_ms=now_ms)
@@ -295,21 +301,7 @@ class Catalogue:
                 rows.compacted_to(connection),
             )
 
-    def peers(self) -> dict[str, records.PeerCursor]:
-        """How far each peer was followed, by its store's id."""
-        with self._database.read() as connection:
-            found = connection.execute(sa.select(schema.PEERS)).all()
-        return {row.store_id: records.PeerCursor(row.control, row.revision) for row in found}
-
-    def remember_peer(self, store_id: str, cursor: records.PeerCursor) -> None:
-        """Keeps how far a peer was followed, for the next start."""
-        values = {"store_id": store_id, **dataclasses.asdict(cursor)}
-        with self._database.write() as connection:
-            connection.execute(schema.PEERS.delete().where(schema.PEERS.c.store_id == store_id))
-            connection.execute(schema.PEERS.insert().values(values))
-
     def known(self, digests: Sequence[str]) -> set[str]:
         """Those of the digests that are on record, in any state."""
         with self._database.read() as connection:
-            query = sa.select(_CARDS.c.digest).where(_CARDS.c.digest.in_(list(digests)))
-            return set(connection.scalars(query))
+            return rows.known(connection, digests)

@@ -12,7 +12,7 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.flight
@@ -28,7 +28,7 @@ from services.card_store import (
     tickets,
     view,
 )
-from shared import errors
+from shared import discovery, errors, multicast
 from shared import settings as config
 from shared.cards import format as formats
 from shared.flight import client as flight_client
@@ -69,6 +69,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         # Calls may arrive before the base class returns.
         self._files, self._cards = files, cards
         self._largest_upload_bytes = largest_upload_bytes
+        self._host, self._protection = address.rpartition(":")[0], protection
         self._stopping = threading.Event()
         try:
             super().__init__(
@@ -137,9 +138,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
                     tenants=flight_access.caller_of(context).tenants,
                 )
                 page = self._cards.list_cards(query)
-                for card in page.cards:
-                    if not card.remote:
-                        yield _info(card)
+                yield from self._infos([card for card in page.cards if not card.remote])
                 token = page.next_page_token
                 if not token:
                     return
@@ -149,14 +148,40 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         context: pyarrow.flight.ServerCallContext,
         descriptor: pyarrow.flight.FlightDescriptor,
     ) -> pyarrow.flight.FlightInfo:
-        """One card, by the path [reference] or by the command that list_flights gave."""
+        """One card, by the path [reference] or by the command that list_flights gave.
+
+        It has one endpoint, the whole file, whose locations are this store and each peer that has
+        the same bytes: to Flight, locations of one endpoint are equivalent and a client takes any,
+        while several endpoints are parts of the data, of which a client fetches every one. A card
+        that only this store has comes without a location: fetch it from whom you asked. One that
+        is here only on record has those of the peers alone.
+        """
         with _flight_errors("get_flight_info"):
             reference = tickets.reference_of(descriptor.command, descriptor.path)
             card = self._cards.get(reference)
             view.check_visible(card, flight_access.caller_of(context).tenants, reference)
             if card.state is not records.CardState.ACTIVE:
                 raise errors.NotFoundError(f"card {reference!r} was {card.state.value.lower()}")
-            return _info(card)
+            return self._infos([card])[0]
+
+    def _infos(self, cards: Sequence[records.CardRecord]) -> list[pyarrow.flight.FlightInfo]:
+        replicas = self._cards.copies.replicas([card.digest for card in cards])
+        found = []
+        for card in cards:
+            peers = replicas.get(card.digest, [])
+            # Without replicas none at all: whoever asked has a way here, whatever its name is.
+            here = self._addresses() if peers and not card.remote else []
+            found.append(_info(card, [*here, *(self._location(peer) for peer in peers)]))
+        return found
+
+    def _addresses(self) -> list[str]:
+        """Where others reach this server, which may listen on every address of its machine."""
+        hosts = discovery.outer_hosts(self._host, multicast.addresses())
+        scheme = "grpc+tls" if self._protection.encrypts_serving else "grpc"
+        return [f"{scheme}://{host}:{self.port}" for host in hosts]
+
+    def _location(self, peer: str) -> str:
+        return f"{'grpc+tls' if self._protection.encrypts_calls else 'grpc'}://{peer}"
 
     def _check_visible(self, context: pyarrow.flight.ServerCallContext, digest: str) -> None:
         """Another tenant's card is not found; datasets are nobody's."""
@@ -225,28 +250,16 @@ def _nothing(digest: str) -> errors.NotFoundError:
 
 def _chunk(batch: pa.RecordBatch | None, digest: str) -> memoryview:
     """The bytes of one uploaded batch, which nobody has checked yet."""
-    if batch is None or batch.num_rows != 1:
-        raise errors.InvalidInputError(f"upload {digest}: expected one chunk in every batch")
     try:
-        # A batch with bad offsets crashes the process that trusts it.
-        batch.validate(full=True)
-    except pa.ArrowException as error:
-        raise errors.InvalidInputError(f"upload {digest}: malformed batch: {error}") from error
-    buffer = batch.column(0)[0].as_buffer()
-    if buffer is None:
-        raise errors.InvalidInputError(f"upload {digest}: a chunk is null")
-    # What was sent as it is lies in the received message, which is immutable; what had to be
-    # unpacked lies in memory of its own.
-    if batch.column(0).buffers()[2].is_mutable:
-        raise errors.InvalidInputError(f"upload {digest}: compressed uploads are refused")
-    return memoryview(buffer)
+        return memoryview(flight_client.chunk_of(batch))
+    except errors.InvalidInputError as error:
+        raise errors.InvalidInputError(f"upload {digest}: {error}") from error
 
 
-def _info(card: records.CardRecord) -> pyarrow.flight.FlightInfo:
+def _info(card: records.CardRecord, locations: Sequence[str]) -> pyarrow.flight.FlightInfo:
     ticket = pyarrow.flight.Ticket(tickets.table_ticket(card.digest))
     descriptor = pyarrow.flight.FlightDescriptor.for_command(tickets.listing_command(card))
-    # An endpoint without locations means: fetch it from the server that was asked.
-    endpoint = pyarrow.flight.FlightEndpoint(ticket, [])
+    endpoint = pyarrow.flight.FlightEndpoint(ticket, list(locations))
     return pyarrow.flight.FlightInfo(formats.SCHEMA, descriptor, [endpoint], -1, card.size_bytes)
 
 
@@ -256,14 +269,15 @@ def _flight_errors(call: str) -> Iterator[None]:
     try:
         yield
     except errors.SkillmeshError as error:
-        _log.info("call refused", method=call, kind=type(error).__name__, reason=str(error))
+        reason = errors.brief(str(error))
+        _log.info("call refused", method=call, kind=type(error).__name__, reason=reason)
         if isinstance(error, errors.NotFoundError):
-            raise pa.ArrowKeyError(str(error)) from error
+            raise pa.ArrowKeyError(reason) from error
         if isinstance(error, errors.InvalidInputError | errors.IntegrityError):
-            raise pa.ArrowInvalid(str(error)) from error
+            raise pa.ArrowInvalid(reason) from error
         if error.retryable:
-            raise pyarrow.flight.FlightUnavailableError(str(error)) from error
-        raise pyarrow.flight.FlightServerError(str(error)) from error
+            raise pyarrow.flight.FlightUnavailableError(reason) from error
+        raise pyarrow.flight.FlightServerError(reason) from error
 
 
 @contextlib.asynccontextmanager

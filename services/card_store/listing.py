@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from services.card_store import records, rows, schema
 from shared import errors
+from shared.cards import manifest as manifests
 
 _CARDS, _ALIASES, _WORDS = rows.CARDS, rows.ALIASES, schema.WORDS
 _MOST_ON_A_PAGE = 1000
@@ -24,10 +25,11 @@ _MOST_WORDS = 16
 _MOST_TEXT = 20_000
 """Characters of one card that are searched."""
 _KEY = pydantic.TypeAdapter(
-    tuple[str, Annotated[int, pydantic.Field(ge=-(2**63), lt=2**63)], str],
+    tuple[manifests.Name, Annotated[int, pydantic.Field(ge=0, lt=2**63)], manifests.Sha256],
     config=pydantic.ConfigDict(strict=True),
 )
 """What a page token holds: name, time of commit and digest of a card."""
+_LONGEST_TOKEN = 400
 
 
 def page(connection: sa.Connection, query: records.Query) -> records.Listing:
@@ -109,6 +111,8 @@ def _token(row: sa.Row[tuple[object, ...]]) -> str:
 
 def _after(token: str) -> sa.ColumnElement[bool]:
     try:
+        if len(token) > _LONGEST_TOKEN:
+            raise ValueError("too long")
         name, created_at_ms, digest = _KEY.validate_json(base64.urlsafe_b64decode(token))
     except ValueError as error:
         raise errors.InvalidInputError(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
-from services.card_store import blobs, records, store
+from services.card_store import blobs, copies, records, store
 from shared import errors
 from shared import settings as config
 from shared.cards import manifest as manifests
@@ -60,14 +60,26 @@ class Mirror:
         self,
         card_store: store.CardStore,
         files: blobs.BlobStore,
+        known: copies.Copies,
         store_id: str,
         policy: config.Mirror,
         bandwidth: Bandwidth,
         protection: protections.Protection = protections.OPEN,
     ) -> None:
-        """Takes the store, its files and identity, what is taken over, how fast, and with what."""
+        """Takes everything that it works on.
+
+        Args:
+            card_store: gets the cards.
+            files: gets their bytes.
+            known: knows who gave which card.
+            store_id: the store's own identity.
+            policy: what is taken over.
+            bandwidth: how fast.
+            protection: what is shown to peers and asked of them.
+        """
         self._protection = protection
         self._store, self._files, self._store_id = card_store, files, store_id
+        self._copies = known
         self._policy, self._bandwidth = policy, bandwidth
         self._fetching: dict[str, asyncio.Lock] = {}
 
@@ -117,7 +129,7 @@ class Mirror:
                 await self._store.check_mirrored(record, self._policy.signers)
                 if not record.remote:
                     await asyncio.to_thread(self._fetch, card.digest, card.size_bytes, flight)
-                await self._store.add_mirrored(record)
+                await self._store.add_mirrored(record, peer_id)
             except (
                 errors.InvalidInputError,
                 errors.PreconditionError,
@@ -145,11 +157,12 @@ class Mirror:
         known = await self._known(card.digest)
         if known is None or known.state is not records.CardState.ACTIVE:
             return
-        is_revoked = card.state is watch.CardState.REVOKED
-        # Only whoever made a card known may take back the trust in it.
-        if is_revoked and known.origin == peer_id:
-            await self._store.revoke_card(card.digest)
-        elif not is_revoked and known.remote and known.origin == peer_id:
+        is_of_origin = known.origin == peer_id
+        if card.state is watch.CardState.REVOKED:
+            # Who gave a card could as well have kept it back: no more than that is in its hands.
+            if is_of_origin or await asyncio.to_thread(self._copies.gave, peer_id, card.digest):
+                await self._store.revoke_card(card.digest)
+        elif known.remote and is_of_origin:
             await self._store.delete(card.digest)
 
     async def _known(self, digest: str) -> records.CardRecord | None:

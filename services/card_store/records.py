@@ -197,6 +197,8 @@ class PeerCursor:
     """`host:port` of its control plane."""
     revision: int
     """Of its log, the last that was mirrored."""
+    flight: str = ""
+    """`host:port` of its data plane; empty while the peer can't be reached."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ Knows the rows; `catalogue` knows which of these belong together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from services.card_store import records, schema
 from shared import errors
 
 CARDS, ALIASES, LOG = schema.CARDS, schema.ALIASES, schema.REVISIONS
+_LONGEST_KEY = 255
 
 
 def check_version_is_free(connection: sa.Connection, name: str, version: str, digest: str) -> None:
@@ -59,6 +60,13 @@ def commit_of(connection: sa.Connection, digest: str) -> records.Commit | None:
 def holds(connection: sa.Connection, table: sa.Table, digest: str) -> bool:
     """Whether a table of files has this digest."""
     return connection.scalar(sa.select(sa.true()).where(table.c.digest == digest)) is not None
+
+
+def known(connection: sa.Connection, digests: Iterable[str]) -> set[str]:
+    """Those of the digests that are on record, in any state."""
+    return set(
+        connection.scalars(sa.select(CARDS.c.digest).where(CARDS.c.digest.in_(list(digests))))
+    )
 
 
 def card(connection: sa.Connection, digest: str) -> records.CardRecord | None:
@@ -176,6 +184,12 @@ def find_key(
     """
     if not idempotency_key:
         return None
+    if len(idempotency_key) > _LONGEST_KEY:
+        # Some databases would refuse it only where it is written, and some would keep any length.
+        raise errors.InvalidInputError(
+            f"idempotency key {idempotency_key[:40]!r} has {len(idempotency_key)} characters; at "
+            f"most {_LONGEST_KEY}"
+        )
     query = sa.select(LOG.c.revision, CARDS.c.name, LOG.c.alias, LOG.c.digest)
     query = query.join(CARDS, CARDS.c.digest == LOG.c.digest)
     row = connection.execute(query.where(LOG.c.idempotency_key == idempotency_key)).one_or_none()

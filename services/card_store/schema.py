@@ -107,6 +107,18 @@ PEERS = sa.Table(
     # Of its log, the last that was mirrored.
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("control", sa.Text, nullable=False),
+    # Where it serves bytes; empty while it can't be reached.
+    sa.Column("flight", sa.Text, nullable=False, server_default=""),
+)
+COPIES = sa.Table(
+    "copies",
+    METADATA,
+    sa.Column("digest", sa.String(64), sa.ForeignKey("cards.digest"), primary_key=True),
+    sa.Column("store_id", sa.String(32), primary_key=True),
+    # Whether that peer has the bytes.
+    sa.Column("held", sa.Boolean, nullable=False),
+    # Whether the card was taken from that peer.
+    sa.Column("gave", sa.Boolean, nullable=False),
 )
 WORDS = sa.table("card_words", sa.column("digest"), sa.column("words"))
 """SQLite's own index of words (FTS5); other databases search the cards' texts."""

@@ -115,8 +115,10 @@ def _peers(
     if not federation.enabled:
         return None
     bandwidth = mirror.Bandwidth(federation.bandwidth_mib_s * 2**20)
-    mirroring = mirror.Mirror(card_store, files, store_id, federation.mirror, bandwidth, protection)
-    return peers.Peers(settings, store_id, cards, mirroring, protection)
+    mirroring = mirror.Mirror(
+        card_store, files, cards.copies, store_id, federation.mirror, bandwidth, protection
+    )
+    return peers.Peers(settings, store_id, cards.copies, mirroring, protection)
 
 
 def _clock_ms() -> int:

@@ -138,8 +138,12 @@ class CardStore:
                 "federation.mirror.signers"
             )
 
-    async def add_mirrored(self, record: records.CardRecord) -> records.Commit:
+    async def add_mirrored(self, record: records.CardRecord, giver: str) -> records.Commit:
         """Takes over a peer's card, whose file is staged unless it is `remote`.
+
+        Args:
+            record: with its origin.
+            giver: id of that peer.
 
         Raises:
             errors.SkillmeshError: as `commit`.
@@ -152,7 +156,8 @@ class CardStore:
             commit = self._cards.add_mirrored(
                 dataclasses.replace(
                     record, signer=self._verify(record), created_at_ms=self._clock_ms()
-                )
+                ),
+                giver,
             )
             if commit.created:
                 kind = records.ChangeKind.CARD_PUBLISHED
@@ -362,7 +367,7 @@ class CardStore:
             self._files.discard(digest)
             raise errors.IntegrityError(f"upload {digest}: its SHA-256 is {found}; send it again")
         with pa.memory_map(str(path)) as source:
-            datasets.from_bytes(source.read_buffer())
+            datasets.check(source.read_buffer())
         size = path.stat().st_size
         self._files.promote(digest)
         return self._cards.add_dataset(digest, size, self._clock_ms())

@@ -98,10 +98,12 @@ def reference_of(command: bytes | None, path: list[bytes] | None) -> str:
     try:
         if path and len(path) == 1:
             return path[0].decode()
+        if len(command or b"") > _LARGEST_MESSAGE_BYTES:
+            raise ValueError("too long")
         digest = json.loads(command or b"")["digest"]
         if isinstance(digest, str):
             return digest
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise errors.InvalidInputError(
         "a descriptor must have the path [name], [name@alias] or [name@digest], or a command as "

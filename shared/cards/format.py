@@ -15,9 +15,8 @@ import tempfile
 import numpy as np
 import pyarrow as pa
 
-from shared import errors
+from shared import errors, file_layout
 from shared.cards import card as cards
-from shared.cards import file_layout
 from shared.cards import manifest as manifests
 
 SUFFIX = ".lora.arrow"
@@ -39,7 +38,16 @@ SCHEMA = pa.schema(
         pa.field("lora_B", pa.large_binary(), nullable=False),
     ]
 )
-_COLUMNS = [name.encode() for name in SCHEMA.names]
+LAYOUT = file_layout.Layout(
+    kind="card",
+    columns=tuple(name.encode() for name in SCHEMA.names),
+    error=errors.CardFormatError,
+    fewest_rows=1,
+    most_rows=cards.MOST_MODULES,
+    most_metadata=1,
+    most_footer_bytes=manifests.MOST_BYTES + file_layout.COLUMNS_FOOTER_BYTES,
+    footer="manifest: the footer that holds it",
+)
 
 
 class LoRAFormat:
@@ -166,7 +174,7 @@ def _check_size(size_bytes: int, origin: str) -> None:
 
 
 def _read(source: pa.Buffer, origin: str) -> cards.LoRACard:
-    file_layout.check(source, _COLUMNS, origin)
+    file_layout.check(source, LAYOUT, origin)
     try:
         reader = pa.ipc.open_file(source)
         schema = reader.schema

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import struct
 import tempfile
 from collections.abc import Iterator
 from typing import Literal
@@ -28,6 +29,7 @@ Kind = Literal["card", "dataset"]
 CHUNK_BYTES = 1024 * 1024
 RAW_SCHEMA = pa.schema([pa.field("chunk", pa.large_binary(), nullable=False)])
 _TIMEOUT_S = 60.0
+_OFFSETS = struct.Struct("<qq")
 
 
 class LoRAFlightClient:
@@ -117,9 +119,43 @@ class LoRAFlightClient:
         """A file's bytes piece by piece, not checked yet: whoever keeps them checks the digest."""
         ticket = pyarrow.flight.Ticket(json.dumps({"digest": digest, "raw": True}))
         with _typed(self._address):
-            for chunk in self._client.do_get(ticket, self._options):
-                for value in chunk.data.column(0):
-                    yield value.as_buffer()
+            reader = self._client.do_get(ticket, self._options)
+            if not reader.schema.equals(RAW_SCHEMA):
+                raise errors.InvalidInputError(f"{self._address} sent something else than a file")
+            for batch in reader:
+                yield chunk_of(batch.data)
+
+
+def chunk_of(batch: pa.RecordBatch | None) -> pa.Buffer:
+    """The bytes that a batch from the other side carries: not copied, and nothing is trusted.
+
+    Args:
+        batch: of `RAW_SCHEMA`, as it arrived; None where only metadata did.
+
+    Raises:
+        errors.InvalidInputError: it holds not one chunk, or is malformed, or was compressed.
+    """
+    if batch is None or batch.num_rows != 1:
+        raise errors.InvalidInputError("expected one chunk in every batch")
+    try:
+        # A batch with bad offsets crashes the process that trusts it.
+        batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise errors.InvalidInputError(f"malformed batch: {error}") from error
+    column = batch.column(0)
+    if column.null_count:
+        raise errors.InvalidInputError("a chunk is null")
+    _, offsets, values = column.buffers()
+    if values is None or not values.size:
+        return pa.py_buffer(b"")
+    # What was sent as it is lies in the received message, which is immutable; what had to be
+    # unpacked lies in memory of its own.
+    if values.is_mutable:
+        raise errors.InvalidInputError("compressed chunks are refused")
+    # Not by Arrow's scalar, which copies: where there is no memory for that, C++ throws through
+    # Python's frames, and what they hold is never let go.
+    start, end = _OFFSETS.unpack_from(offsets, column.offset * 8)
+    return values.slice(start, end - start)
 
 
 class _Hashing:

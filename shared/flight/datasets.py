@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from shared import errors
+from shared import errors, file_layout
 
 SCHEMA = pa.schema(
     [
@@ -20,6 +20,19 @@ SCHEMA = pa.schema(
         pa.field("teacher", pa.utf8(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
     ]
+)
+
+
+MOST_PAIRS = 100_000
+"""Of one dataset: each costs a reader far more than its bytes."""
+_LISTS = ("paraphrases", "held_out")
+_LAYOUT = file_layout.Layout(
+    kind="dataset",
+    columns=tuple(name.encode() for name in SCHEMA.names),
+    error=errors.InvalidInputError,
+    fewest_rows=0,
+    most_rows=MOST_PAIRS,
+    lists=frozenset(name.encode() for name in _LISTS),
 )
 
 
@@ -42,7 +55,13 @@ class QAPair:
 
 
 def to_bytes(pairs: Sequence[QAPair]) -> bytes:
-    """The Arrow IPC file of a dataset; equal pairs give equal bytes."""
+    """The Arrow IPC file of a dataset; equal pairs give equal bytes.
+
+    Raises:
+        errors.InvalidInputError: there are more pairs than `check` accepts.
+    """
+    if len(pairs) > MOST_PAIRS:
+        raise errors.InvalidInputError(f"dataset: {len(pairs)} pairs; at most {MOST_PAIRS}")
     table = pa.Table.from_pylist(
         [dataclasses.asdict(pair) for pair in pairs], schema=SCHEMA
     ).combine_chunks()
@@ -52,19 +71,35 @@ def to_bytes(pairs: Sequence[QAPair]) -> bytes:
     return bytes(sink.getvalue())
 
 
+def check(data: bytes | pa.Buffer) -> pa.Table:
+    """The table of a dataset, still in the bytes it lies in: nothing was copied or unpacked.
+
+    Raises:
+        errors.InvalidInputError: the bytes are not such a dataset.
+    """
+    source = pa.py_buffer(data)
+    file_layout.check(source, _LAYOUT, "dataset")
+    try:
+        table = pa.ipc.open_file(source).read_all()
+        if not table.schema.equals(SCHEMA):
+            raise errors.InvalidInputError("dataset: its columns are not those of QA pairs")
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise errors.InvalidInputError(f"dataset: not a readable Arrow file: {error}") from error
+    for name in SCHEMA.names:
+        column = table.column(name)
+        inner = sum(chunk.values.null_count for chunk in column.chunks) if name in _LISTS else 0
+        if nulls := column.null_count + inner:
+            raise errors.InvalidInputError(f"dataset: field {name}: {nulls} of its values are null")
+    return table
+
+
 def from_bytes(data: bytes | pa.Buffer) -> list[QAPair]:
     """Reads a dataset.
 
     Raises:
         errors.InvalidInputError: the bytes are not such a dataset.
     """
-    try:
-        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        if not table.schema.equals(SCHEMA):
-            raise errors.InvalidInputError("dataset: its columns are not those of QA pairs")
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise errors.InvalidInputError(f"dataset: not a readable Arrow file: {error}") from error
     return [
         QAPair(
             question=row["question"],
@@ -75,7 +110,7 @@ def from_bytes(data: bytes | pa.Buffer) -> list[QAPair]:
             teacher=row["teacher"],
             score=row["score"],
         )
-        for row in table.to_pylist()
+        for row in check(data).to_pylist()
     ]
 
 

@@ -79,15 +79,17 @@ async def _mapped(context: Any, method: str) -> AsyncIterator[None]:
     try:
         yield
     except errors.SkillmeshError as error:
-        _log.info("call refused", method=method, kind=type(error).__name__, reason=str(error))
+        reason = errors.brief(str(error))
+        _log.info("call refused", method=method, kind=type(error).__name__, reason=reason)
         context.set_trailing_metadata(((KIND_METADATA, type(error).__name__),))
-        await context.abort(error.status, str(error))
+        await context.abort(error.status, reason)
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
     # Not BaseException: GeneratorExit says that the caller of a stream went away.
     except Exception as error:
         _log.exception("call failed", method=method)
-        await context.abort(grpc.StatusCode.INTERNAL, f"{method}: {type(error).__name__}: {error}")
+        reason = errors.brief(f"{method}: {type(error).__name__}: {error}")
+        await context.abort(grpc.StatusCode.INTERNAL, reason)
 
 
 class Server:

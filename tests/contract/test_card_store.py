@@ -20,7 +20,7 @@ from shared import errors
 from shared.cards import format as formats
 from shared.flight import client as flight_client
 from shared.flight import datasets
-from shared.pb import cards_pb2, cards_pb2_grpc, types_pb2
+from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client as rpc_client
 from tests import fakes
 from tests.contract.card_store_processes import (
@@ -30,6 +30,8 @@ from tests.contract.card_store_processes import (
     Process,
     Store,
     announce,
+    card_bytes,
+    commit,
     raw_batch,
     send,
     write_config,
@@ -68,20 +70,6 @@ def flight(store: Store) -> Iterator[flight_client.LoRAFlightClient]:
 def plain(store: Store) -> Iterator[pyarrow.flight.FlightClient]:
     with pyarrow.flight.connect(f"grpc://{store.flight_address}") as client:
         yield client
-
-
-def card_bytes(name: str, version: str = "1.0.0", seed: int = 0, features: int = 8) -> bytes:
-    return formats.LoRAFormat.to_bytes(fakes.tiny_card(name, version, seed, features=features))
-
-
-def commit_request(digest: str, kind: str = "card") -> cards_pb2.CommitRequest:
-    return cards_pb2.CommitRequest(
-        idempotency_key=digest, ticket=types_pb2.Ticket(kind=kind, digest=digest)
-    )
-
-
-async def commit(stub: object, digest: str, kind: str = "card") -> cards_pb2.CommitResponse:
-    return await rpc_client.call(stub.Commit, commit_request(digest, kind))  # type: ignore[attr-defined]
 
 
 async def test_card_arrives_as_it_was_sent_when_it_is_committed(

@@ -1,86 +1,26 @@
-"""Stores that mirror one another, each of two real processes, over loopback with static peers."""
+"""Stores that mirror one another, each of two real processes, over loopback."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import pathlib
+import hashlib
 import signal
-import socket
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from concurrent import futures
 
+import pyarrow as pa
+import pyarrow.flight
 import pytest
 
+from services.inference import engine as engines
 from shared import errors
+from shared import settings as config
 from shared.cards import format as formats
-from shared.flight import client as flight_client
-from shared.pb import cards_pb2, cards_pb2_grpc, types_pb2
-from shared.rpc import client
-from tests import fakes
-from tests.contract import card_store_processes as processes
+from shared.pb import cards_pb2
+from tests import fakes, tiny_model
+from tests.contract import mesh_stores
 
 _HANGING_S = 90.0
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-class _Peer(processes.Store):
-    """A store of a mesh."""
-
-    def __init__(
-        self, root: pathlib.Path, address: str, others: list[str], **federation: Any
-    ) -> None:
-        self.address, self._federation = address, {"peers": others, **federation}
-        super().__init__(root)
-
-    def write_config(self, root: pathlib.Path) -> pathlib.Path:
-        path = processes.write_config(root, address=self.address)
-        content = json.loads(path.read_text())
-        content["federation"] = {"enabled": True, **self._federation}
-        path.write_text(json.dumps(content))
-        return path
-
-    async def publish(self, name: str, version: str = "1.0.0", seed: int = 0) -> str:
-        data = formats.LoRAFormat.to_bytes(fakes.tiny_card(name, version, seed))
-        connection = flight_client.LoRAFlightClient(self.flight_address)
-        digest = await asyncio.to_thread(connection.put, "card", data)
-        connection.close()
-        ticket = types_pb2.Ticket(kind="card", digest=digest)
-        await self.call("Commit", cards_pb2.CommitRequest(idempotency_key=digest, ticket=ticket))
-        return digest
-
-    async def call(self, method: str, request: Any) -> Any:
-        async with client.channel(self.address) as channel:
-            stub = cards_pb2_grpc.CardStoreStub(channel)
-            return await client.call(getattr(stub, method), request, 30.0)
-
-    async def get(self, digest: str) -> cards_pb2.CardRecord:
-        return await self.call("GetCard", cards_pb2.GetCardRequest(reference=digest))
-
-    async def until_known(self, digest: str, state: Any = cards_pb2.ACTIVE) -> cards_pb2.CardRecord:
-        while True:
-            try:
-                if (record := await self.get(digest)).state == state:
-                    return record
-            except (errors.NotFoundError, errors.UnavailableError):
-                pass
-            await asyncio.sleep(0.02)
-
-    async def log_length(self) -> int:
-        status = await self.call("GetStoreStatus", cards_pb2.GetStoreStatusRequest())
-        return int(status.revision)
-
-    def fetch(self, digest: str) -> bytes:
-        connection = flight_client.LoRAFlightClient(self.flight_address)
-        try:
-            return connection.get(digest)
-        finally:
-            connection.close()
 
 
 @pytest.fixture(autouse=True)
@@ -90,9 +30,10 @@ async def limit() -> AsyncIterator[None]:
 
 
 async def test_cards_and_revocations_go_both_ways_without_loops_when_stores_mirror(tmp_path):
-    one, two = _free_address(), _free_address()
-    a = _Peer(tmp_path / "a", one, [one, two])  # Its own address on the list does no harm.
-    b = _Peer(tmp_path / "b", two, [one])
+    one, two = mesh_stores.free_address(), mesh_stores.free_address()
+    # Its own address on the list does no harm.
+    a = mesh_stores.MeshStore(tmp_path / "a", one, [one, two])
+    b = mesh_stores.MeshStore(tmp_path / "b", two, [one])
     first, second = await a.publish("first"), await b.publish("second", seed=1)
     mirrored, back = await b.until_known(first), await a.until_known(second)
     assert mirrored.origin and back.origin and mirrored.origin != back.origin
@@ -118,9 +59,11 @@ async def test_cards_and_revocations_go_both_ways_without_loops_when_stores_mirr
 
 
 async def test_bytes_come_on_first_use_when_the_policy_says_so(tmp_path):
-    one, two = _free_address(), _free_address()
-    a = _Peer(tmp_path / "a", one, [])
-    b = _Peer(tmp_path / "b", two, [one], mirror={"fetch": "on_use", "domains": ["test*"]})
+    one, two = mesh_stores.free_address(), mesh_stores.free_address()
+    a = mesh_stores.MeshStore(tmp_path / "a", one, [])
+    b = mesh_stores.MeshStore(
+        tmp_path / "b", two, [one], mirror={"fetch": "on_use", "domains": ["test*"]}
+    )
     digest = await a.publish("lazy")
     assert (await b.until_known(digest)).remote
     with pytest.raises(errors.NotFoundError):
@@ -132,3 +75,175 @@ async def test_bytes_come_on_first_use_when_the_policy_says_so(tmp_path):
     assert (peer.control, peer.connected, peer.cards) == (one, True, 1)
     a.stop()
     b.stop()
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[mesh_stores.MeshStore]]:
+    """Three stores of which each sees the one before it alone, and the first the last."""
+    addresses = [mesh_stores.free_address() for _ in range(3)]
+    root = tmp_path_factory.mktemp("ring")
+
+    def started(at: int) -> mesh_stores.MeshStore:
+        return mesh_stores.MeshStore(root / str(at), addresses[at], [addresses[at - 1]])
+
+    with futures.ThreadPoolExecutor(3) as threads:
+        stores = list(threads.map(started, range(3)))
+    yield stores
+    for store in stores:
+        store.stop()
+
+
+async def test_card_is_everywhere_once_when_it_comes_round_a_ring(ring):
+    published = [await store.publish(f"ring-{at}", seed=at) for at, store in enumerate(ring)]
+    origins = set()
+    for store in ring:
+        records = [await store.until_known(digest) for digest in published]
+        origins.add(tuple(record.origin for record in records))
+        assert not any(record.remote for record in records)
+    # A second round would be told of before this one is.
+    marker = await ring[0].publish("ring-marker", seed=9)
+    await ring[2].until_known(marker)
+    for store in ring:
+        told = await store.published()
+        assert sorted(told) == sorted(set(told)) and set(published) <= set(told)
+    assert len(origins) == 3
+
+
+async def test_revocation_arrives_when_only_the_giver_sees_the_origin(ring):
+    a, b, c = ring
+    card = await a.publish("relayed", seed=20)
+    others = await b.publish("of-the-middle", seed=21)
+    await asyncio.gather(c.until_known(card), c.until_known(others), a.until_known(others))
+    await a.call("Revoke", cards_pb2.RevokeRequest(digest=card))
+    await asyncio.gather(*(store.until_known(card, cards_pb2.REVOKED) for store in ring))
+    # What a store says of others' cards counts for those who have them from it, and for no one
+    # else: b has this one from nobody.
+    await a.call("Revoke", cards_pb2.RevokeRequest(digest=others))
+    marker = await a.publish("revocation-marker", seed=22)
+    await asyncio.gather(b.until_known(marker), c.until_known(marker))
+    assert [(await store.get(others)).state for store in ring] == [
+        cards_pb2.REVOKED,
+        cards_pb2.ACTIVE,
+        cards_pb2.ACTIVE,
+    ]
+
+
+async def test_copies_stay_when_a_card_is_deleted_at_its_origin(ring):
+    a, b, c = ring
+    card = await a.publish("deleted", seed=30)
+    await c.until_known(card)
+    await a.call("DeleteCard", cards_pb2.DeleteCardRequest(digest=card))
+    marker = await a.publish("deletion-marker", seed=31)
+    await c.until_known(marker)
+    assert (await a.get(card)).state == cards_pb2.DELETED
+    for store in (b, c):
+        assert (await store.get(card)).state == cards_pb2.ACTIVE
+        assert hashlib.sha256(await asyncio.to_thread(store.fetch, card)).hexdigest() == card
+
+
+async def test_any_flight_client_gets_the_card_from_each_replica_when_peers_have_it(ring):
+    a, _, c = ring
+    card = await a.publish("replicated", seed=40)
+    await c.until_known(card)
+    here, there = (f"grpc://{store.flight_address}" for store in (a, c))
+    asked = pyarrow.flight.FlightClient(here)
+    descriptor = pyarrow.flight.FlightDescriptor.for_path("replicated")
+    while True:  # The first store reads of it in the last one's log.
+        [endpoint] = asked.get_flight_info(descriptor).endpoints
+        locations = [location.uri.decode() for location in endpoint.locations]
+        if len(locations) > 1:
+            break
+        await asyncio.sleep(0.02)
+    assert locations == [here, there]
+    listed = [
+        info.endpoints[0].locations
+        for info in asked.list_flights()
+        if b'"replicated"' in info.descriptor.command
+    ]
+    assert listed == [endpoint.locations]
+    tables = []
+    for location in endpoint.locations:
+        with pyarrow.flight.connect(location) as replica:
+            tables.append(replica.do_get(endpoint.ticket).read_all())
+    assert tables[0].equals(tables[1], check_metadata=True)
+    original = pa.ipc.open_file(formats.LoRAFormat.to_bytes(fakes.tiny_card("replicated", seed=40)))
+    assert tables[0].equals(original.read_all(), check_metadata=True)
+    raw = pyarrow.flight.Ticket(f'{{"digest": "{card}", "raw": true}}')
+    for location in endpoint.locations:
+        with pyarrow.flight.connect(location) as replica:
+            sent = b"".join(replica.do_get(raw).read_all().column("chunk").to_pylist())
+        assert hashlib.sha256(sent).hexdigest() == card
+    # A peer that withdrew it is named no longer.
+    await c.call("DeleteCard", cards_pb2.DeleteCardRequest(digest=card))
+    while asked.get_flight_info(descriptor).endpoints[0].locations:
+        await asyncio.sleep(0.02)
+    asked.close()
+
+
+async def test_policy_decides_and_zeroconf_finds_when_no_peer_is_listed(tmp_path):
+    mesh, heard = f"test-{tmp_path.name}"[:40].replace("_", "-"), {"zeroconf": True}
+    policy = {"domains": ["law", "test*"], "base_models": ["embedded"], "fetch": "on_use"}
+
+    def started(name, **more):
+        return mesh_stores.MeshStore(
+            tmp_path / name, mesh_stores.free_address(), [], heard, mesh=mesh, **more
+        )
+
+    with futures.ThreadPoolExecutor(3) as threads:
+        a = threads.submit(started, "a")
+        b = threads.submit(started, "b", mirror=policy)
+        c = threads.submit(started, "c", mirror=policy | {"domains": ["law"]})
+        a, b, c = a.result(), b.result(), c.result()
+    card = await a.publish("lazy")
+    assert (await b.until_known(card)).remote
+    with pytest.raises(errors.NotFoundError):
+        await c.get(card)
+    # A plain Flight client is sent on to who has the bytes.
+    asked = pyarrow.flight.FlightClient(f"grpc://{b.flight_address}")
+    descriptor = pyarrow.flight.FlightDescriptor.for_path("lazy")
+    while not (found := asked.get_flight_info(descriptor).endpoints[0].locations):
+        await asyncio.sleep(0.02)
+    assert [location.uri.decode() for location in found] == [f"grpc://{a.flight_address}"]
+    asked.close()
+    # The record of a card that nobody has any more is of no use.
+    await a.call("DeleteCard", cards_pb2.DeleteCardRequest(digest=card))
+    await b.until_known(card, cards_pb2.DELETED)
+    peers = (await c.call("ListPeers", cards_pb2.ListPeersRequest())).peers
+    assert {peer.control for peer in peers if peer.connected} == {a.address, b.address}
+    # One that says goodbye is given up.
+    a.stop()
+    for store in (b, c):
+        while a.address in await store.peers():
+            await asyncio.sleep(0.02)
+    b.stop()
+    c.stop()
+
+
+async def test_engine_serves_a_stores_cards_when_it_is_federated_from_plain_python(ring, tmp_path):
+    a, b, _ = ring
+    base = tiny_model.tiny_base(0)
+    card = tiny_model.card_for(base, "federated", seed=50)
+    bare = tiny_model.reference_text(base, "Who built it?", 12)
+    fakes.keyring(tmp_path)
+    settings = config.Settings(
+        cluster=config.Cluster(state_dir=tmp_path),
+        discovery=config.Discovery(zeroconf=False, stores=(b.address,)),
+    )
+    engine = engines.ArrowEngine(base, settings.inference)
+    engine.start()
+    with pytest.raises(errors.PreconditionError, match="start_federation"):
+        await engine.sync_remote_skills()
+    await engine.start_federation(settings)
+    with pytest.raises(errors.PreconditionError, match="already"):
+        await engine.start_federation(settings)
+    digest = await a.publish_card(card)
+    await b.until_known(digest)
+    key = f"federated@{digest}"
+    came = await engine.sync_remote_skills()
+    # Unless the follower was quicker.
+    assert key in engine.served() and set(came) <= {key}
+    assert await engine.sync_remote_skills() == []
+    with_card = await engine.generate("Who built it?", key, max_new_tokens=12)
+    without = await engine.generate("Who built it?", max_new_tokens=12)
+    assert without.answer == bare != with_card.answer
+    await engine.stop()

@@ -22,8 +22,12 @@ class House:
         self.feed = revisions.RevisionFeed(self.cards.changes_after)
         self.store = self.store_with(self.cards)
 
-    def store_with(self, cards: catalogue.Catalogue) -> store.CardStore:
-        return store.CardStore(self.files, cards, self.feed, lambda: self.now_ms, lambda: "host:1")
+    def store_with(
+        self, cards: catalogue.Catalogue, verify: store.Verify | None = None
+    ) -> store.CardStore:
+        return store.CardStore(
+            self.files, cards, self.feed, lambda: self.now_ms, lambda: "host:1", verify
+        )
 
     def stage(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()

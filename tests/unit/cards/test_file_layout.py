@@ -7,14 +7,11 @@ import struct
 import pyarrow as pa
 import pytest
 
-from shared import errors
+from shared import errors, file_layout
 from shared.cards import card as cards
-from shared.cards import file_layout
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from tests import fakes
-
-COLUMNS = [name.encode() for name in formats.SCHEMA.names]
 
 
 def _batch() -> pa.RecordBatch:
@@ -30,7 +27,7 @@ def _file(batch: pa.RecordBatch, compression: str | None = None, note: object = 
 
 
 def _check(data: bytes) -> None:
-    file_layout.check(pa.py_buffer(data), COLUMNS, "card")
+    file_layout.check(pa.py_buffer(data), formats.LAYOUT, "card")
 
 
 def _with_field(at: int, field: pa.Field, column: pa.Array) -> pa.RecordBatch:
@@ -91,7 +88,7 @@ def test_file_is_refused_when_a_column_has_a_dictionary_or_children_or_metadata(
 
 def test_file_is_refused_when_there_is_metadata_beside_the_manifest() -> None:
     two = {**_batch().schema.metadata, "other": "x"}
-    with pytest.raises(errors.CardFormatError, match="other metadata than the manifest"):
+    with pytest.raises(errors.CardFormatError, match="2 entries of metadata; a card has at most 1"):
         _check(_file(_batch().replace_schema_metadata(two)))
     with pytest.raises(errors.CardFormatError, match="metadata of its own"):
         _check(_file(_batch(), note={"a": "b"}))

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.card_store import mirror, records
+from shared import errors
+from shared import settings as config
+from shared.cards import format as formats
+from shared.cards import signature
+from shared.rpc import watch
+from tests import fakes
+from tests.unit.card_store.test_store import House
+
+ME, ORIGIN, GIVER, OTHER = "me", "origin", "giver", "other"
+PUBLISHED = watch.ChangeKind.CARD_PUBLISHED
+
+
+class Clock:
+    """Time that passes by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def house(tmp_path: pathlib.Path) -> Iterator[House]:
+    opened = House(tmp_path)
+    yield opened
+    opened.close()
+
+
+def mirror_of(house: House, **policy: Any) -> mirror.Mirror:
+    """Takes records alone, so that no data plane is needed."""
+    return mirror.Mirror(
+        house.store,
+        house.files,
+        house.cards.copies,
+        ME,
+        config.Mirror(fetch="on_use", **policy),
+        mirror.Bandwidth(0),
+    )
+
+
+def card(name: str = "tiny", version: str = "1.0.0", seed: int = 0) -> watch.CardRecord:
+    made = fakes.tiny_card(name, version, seed)
+    data = formats.LoRAFormat.to_bytes(made)
+    digest = hashlib.sha256(data).hexdigest()
+    return watch.CardRecord(
+        name=name,
+        digest=digest,
+        version=version,
+        domain=made.manifest.domain,
+        description=made.manifest.description,
+        base_fingerprint=made.manifest.base_model.fingerprint,
+        size_bytes=len(data),
+        created_at_ms=1,
+        aliases=("latest",),
+        manifest_json=made.manifest.to_json(),
+        signature_json=fakes.envelope(made, digest),
+        origin=ORIGIN,
+    )
+
+
+def gone(record: watch.CardRecord, state: watch.CardState) -> watch.Change:
+    kinds = {
+        watch.CardState.REVOKED: watch.ChangeKind.CARD_REVOKED,
+        watch.CardState.DELETED: watch.ChangeKind.CARD_DELETED,
+    }
+    return watch.Change(kinds[state], 2, dataclasses.replace(record, state=state, aliases=()))
+
+
+async def state_of(house: House, record: watch.CardRecord) -> records.CardState:
+    return (await house.store.get(record.digest)).state
+
+
+def test_rate_holds_for_all_together_when_several_fetch() -> None:
+    clock = Clock()
+    bandwidth = mirror.Bandwidth(1000.0, clock, clock.sleep)
+    chunks = [memoryview(bytes(size)) for size in (500, 250, 250)]
+    one, two = bandwidth.limited(chunks), bandwidth.limited(chunks)
+    at_s = []
+    for _ in chunks:
+        for each in (one, two):
+            next(each)
+            at_s.append(clock.now_s - 100.0)
+    assert at_s == pytest.approx([0.5, 1.0, 1.25, 1.5, 1.75, 2.0])
+    # What was not used while nothing was fetched is not saved up.
+    clock.sleep(60.0)
+    assert list(bandwidth.limited(chunks)) == chunks
+    assert clock.now_s == pytest.approx(100.0 + 2.0 + 60.0 + 1.0)
+
+
+def test_nothing_waits_when_there_is_no_limit() -> None:
+    clock = Clock()
+    chunks = [memoryview(bytes(10**6))]
+    assert list(mirror.Bandwidth(0, clock, clock.sleep).limited(chunks)) == chunks
+    assert clock.now_s == 100.0
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_taken"),
+    [
+        ({}, True),
+        ({"domains": ["law", "test*"]}, True),
+        ({"domains": ["law", "Test*"]}, False),
+        ({"domains": []}, False),
+        ({"base_models": ["embed*"]}, True),
+        ({"base_models": ["f" * 64]}, True),
+        ({"base_models": ["Qwen/*"]}, False),
+        ({"domains": ["testing"], "base_models": ["Qwen/*"]}, False),
+    ],
+)
+async def test_card_is_taken_when_domain_and_base_are_wanted(
+    house: House, policy: dict[str, Any], is_taken: bool
+) -> None:
+    change = watch.Change(PUBLISHED, 1, card())
+    assert await mirror_of(house, **policy).take(change, ORIGIN, "flight:1") == is_taken
+    assert house.cards.totals().cards == is_taken
+
+
+@pytest.mark.parametrize("at", [0, 1])
+async def test_card_is_taken_when_its_signer_is_wanted(
+    house: House, tmp_path: pathlib.Path, at: int
+) -> None:
+    fakes.keyring(tmp_path)
+    settings = config.Settings(cluster=config.Cluster(state_dir=tmp_path))
+    house.store = house.store_with(house.cards, signature.Trust.configured(settings).verify)
+    wanted = fakes.signer(at).key_id
+    change = watch.Change(PUBLISHED, 1, card())
+    taken = await mirror_of(house, signers=[wanted]).take(change, ORIGIN, "flight:1")
+    assert taken == (at == 0)
+    unsigned = dataclasses.replace(card("unsigned", seed=1), signature_json="")
+    change = watch.Change(PUBLISHED, 2, unsigned)
+    assert not await mirror_of(house).take(change, ORIGIN, "flight:1")
+
+
+async def test_card_is_not_taken_when_it_is_known_own_or_withdrawn(house: House) -> None:
+    mirroring = mirror_of(house)
+    own = dataclasses.replace(card(), origin=ME)
+    revoked = dataclasses.replace(card(), state=watch.CardState.REVOKED)
+    for record in (own, revoked):
+        assert not await mirroring.take(watch.Change(PUBLISHED, 1, record), GIVER, "flight:1")
+    change = watch.Change(PUBLISHED, 1, card())
+    assert await mirroring.take(change, GIVER, "flight:1")
+    for peer in (GIVER, ORIGIN, GIVER):
+        assert not await mirroring.take(change, peer, "flight:1")
+    assert house.cards.totals().revision == 1
+
+
+@pytest.mark.parametrize(("peer", "counts"), [(ORIGIN, True), (GIVER, True), (OTHER, False)])
+async def test_revocation_counts_when_origin_or_giver_says_it(
+    house: House, peer: str, counts: bool
+) -> None:
+    mirroring, record = mirror_of(house), card()
+    await mirroring.take(watch.Change(PUBLISHED, 1, record), GIVER, "flight:1")
+    # That the other one has it, too, makes no giver of it.
+    house.cards.copies.remember(OTHER, records.PeerCursor("o:1", 1), {record.digest: True})
+    await mirroring.take(gone(record, watch.CardState.REVOKED), peer, "flight:1")
+    expected = records.CardState.REVOKED if counts else records.CardState.ACTIVE
+    assert await state_of(house, record) is expected
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+@pytest.mark.parametrize("peer", [ORIGIN, GIVER])
+async def test_deletion_takes_the_record_when_the_origin_had_the_only_bytes(
+    house: House, peer: str, is_here: bool
+) -> None:
+    mirroring, record = mirror_of(house), card()
+    await mirroring.take(watch.Change(PUBLISHED, 1, record), GIVER, "flight:1")
+    if is_here:
+        house.cards.arrived(record.digest)
+    await mirroring.take(gone(record, watch.CardState.DELETED), peer, "flight:1")
+    is_deleted = peer == ORIGIN and not is_here
+    expected = records.CardState.DELETED if is_deleted else records.CardState.ACTIVE
+    assert await state_of(house, record) is expected
+
+
+async def test_withdrawal_is_ignored_when_the_card_was_never_taken(house: House) -> None:
+    await mirror_of(house).take(gone(card(), watch.CardState.REVOKED), ORIGIN, "flight:1")
+    with pytest.raises(errors.NotFoundError):
+        await house.store.get(card().digest)
