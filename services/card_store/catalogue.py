@@ -8,6 +8,7 @@ what leaves is `retirement`'s.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -207,7 +208,9 @@ class Catalogue:
             errors.InvalidInputError: the page token is not one of this store.
         """
         with self._database.read() as connection:
-            return listing.page(connection, query)
+            page = listing.page(connection, query)
+            keys = () if query.page_token else tuple(sorted(retirement.revoked_keys(connection)))
+        return dataclasses.replace(page, revoked_keys=keys)
 
     def changes_after(self, revision: int, limit: int) -> list[records.Change]:
         """The next lines of the revision log, oldest first.

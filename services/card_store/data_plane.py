@@ -160,6 +160,8 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
             reference = tickets.reference_of(descriptor.command, descriptor.path)
             card = self._cards.get(reference)
             view.check_visible(card, flight_access.caller_of(context).tenants, reference)
+            if card.state is not records.CardState.ACTIVE:
+                raise errors.NotFoundError(f"card {reference!r} was {card.state.value.lower()}")
             return self._infos([card])[0]
 
     def _infos(self, cards: Sequence[records.CardRecord]) -> list[pyarrow.flight.FlightInfo]:
@@ -184,14 +186,16 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
     def _check_visible(self, context: pyarrow.flight.ServerCallContext, digest: str) -> None:
         """Another tenant's card is not found; datasets are nobody's."""
         tenants = flight_access.caller_of(context).tenants
-        if tenants is not None and self._cards.known([digest]):
-            view.check_visible(self._cards.get(digest), tenants, digest)
+        if tenants is None or not self._cards.known([digest]):
+            return
+        if not view.is_visible(self._cards.get(digest), tenants):
+            raise _nothing(digest)
 
     def _committed(self, digest: str) -> pathlib.Path:
         # A file may lie among the blobs without being committed: a crash came between.
         path = self._files.committed(digest) if self._cards.holds(digest) else None
         if path is None:
-            raise errors.NotFoundError(f"nothing is committed with digest {digest}")
+            raise _nothing(digest)
         return path
 
     def _received(
@@ -237,6 +241,11 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
     def _check_running(self) -> None:
         if self._stopping.is_set():
             raise errors.UnavailableError("the card store's data plane stops; try again")
+
+
+def _nothing(digest: str) -> errors.NotFoundError:
+    """The same words for what is not there and for what the caller may not know of."""
+    return errors.NotFoundError(f"nothing is committed with digest {digest}")
 
 
 def _chunk(batch: pa.RecordBatch | None, digest: str) -> memoryview:

@@ -128,7 +128,7 @@ class Mirror:
             errors.SkillmeshError: it could not be applied now; the same line is to come again.
         """
         if change.kind is watch.ChangeKind.KEY_REVOKED:
-            await self._store.revoke_key(change.key_id, f"revoked by peer {peer_id}")
+            await self._distrust(change.key_id, peer_id)
         elif (gone := change.retires) is not None:
             await self._withdraw(gone, peer_id)
         elif change.kind is watch.ChangeKind.CARD_PUBLISHED and change.card is not None:
@@ -156,7 +156,7 @@ class Mirror:
                 return False
             record = _record(card, origin, remote=self._policy.fetch == "on_use" or card.remote)
             try:
-                self._store.check_mirrored(record, self._policy.signers)
+                await self._store.check_mirrored(record, self._policy.signers)
                 if not record.remote:
                     await self._fetch(card.digest, card.size_bytes, flight)
                 await self._store.add_mirrored(record, peer_id)
@@ -170,6 +170,18 @@ class Mirror:
                 return False
             _log.info("card mirrored", card=card.name, digest=card.digest, remote=record.remote)
             return True
+
+    async def _distrust(self, key_id: str, peer_id: str) -> None:
+        """Revokes a key on a peer's word, if it is the peer's to revoke."""
+        origins = await self._store.key_origins(key_id)
+        # Whom this store trusts is decided here. A peer speaks for keys under which it published
+        # cards that are here, and never for one under which this store published its own.
+        if peer_id in origins and "" not in origins:
+            await self._store.revoke_key(key_id, f"revoked by peer {peer_id}")
+        else:
+            _log.warning(
+                "peer's revocation of a key left to the operator", key=key_id, peer=peer_id
+            )
 
     async def _withdraw(self, card: watch.CardRecord, peer_id: str) -> None:
         known = await self._known(card.digest)

@@ -158,6 +158,8 @@ class Listing:
     """Watching from here misses nothing and repeats nothing."""
     next_page_token: str = ""
     """Empty: this was the last page."""
+    revoked_keys: tuple[str, ...] = ()
+    """Ids of the signers' keys that are not to be trusted, sorted; on the first page alone."""
 
 
 @dataclasses.dataclass(frozen=True)

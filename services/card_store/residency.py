@@ -47,11 +47,10 @@ class Residency:
         self._nodes[node.node_id] = dataclasses.replace(node, reported_at_ms=self._clock_ms())
         self._heard_s[node.node_id] = self._monotonic_s()
 
-    def nodes(self, digest: str = "") -> list[records.NodeResidency]:
-        """All nodes that are not silent, or those that hold a card, by their ids."""
+    def nodes(self) -> list[records.NodeResidency]:
+        """All nodes that are not silent, by their ids."""
         self._forget_silent()
-        found = (self._nodes[node_id] for node_id in sorted(self._nodes))
-        return [node for node in found if not digest or digest in node.digests]
+        return [self._nodes[node_id] for node_id in sorted(self._nodes)]
 
     def _forget_silent(self) -> None:
         since_s = self._monotonic_s() - FORGOTTEN_AFTER_S

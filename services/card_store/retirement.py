@@ -70,7 +70,13 @@ class Retirement:
     def revoked_keys(self) -> dict[str, str]:
         """Key id to the reason."""
         with self._database.read() as connection:
-            return {row.key_id: row.reason for row in connection.execute(sa.select(_KEYS))}
+            return revoked_keys(connection)
+
+    def origins(self, key_id: str) -> set[str]:
+        """Ids of the stores where cards of a key were committed first; empty: here."""
+        query = sa.select(_CARDS.c.origin).where(_CARDS.c.signer == key_id).distinct()
+        with self._database.read() as connection:
+            return set(connection.scalars(query))
 
     def _known(self, connection: sa.Connection, digest: str) -> None:
         if rows.card(connection, digest) is None:
@@ -108,6 +114,11 @@ class Retirement:
         revision = rows.log(connection, kind, record.digest, alias, at_ms=now_ms)
         rows.point(connection, name, alias, record.digest, revision, now_ms, stands_for or revision)
         return records.Change(kind, revision, rows.card(connection, record.digest), alias)
+
+
+def revoked_keys(connection: sa.Connection) -> dict[str, str]:
+    """Key id to the reason."""
+    return {row.key_id: row.reason for row in connection.execute(sa.select(_KEYS))}
 
 
 def is_revoked(connection: sa.Connection, key_id: str) -> bool:

@@ -24,6 +24,7 @@ from services.card_store import (
     schema,
     service,
     store,
+    trust,
 )
 from shared import discovery
 from shared import settings as config
@@ -60,7 +61,7 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
             feed,
             clock_ms=_clock_ms,
             flight_address=lambda: processes.flight_address(settings),
-            verify=signature.Trust.configured(settings).verify,
+            verify=trust.Trust(signature.Trust.configured(settings), cards.retirement).verify,
         )
         stack.push_async_callback(asyncio.to_thread, card_store.close)
         store_id = await asyncio.to_thread(cards.store_id)
@@ -72,7 +73,9 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         upkeep = maintenance.Maintenance(
             card_store, files, cards, settings.card_store, clock_ms=_clock_ms
         )
-        upkeep_servicer = maintenance_service.MaintenanceService(upkeep, card_store)
+        upkeep_servicer = maintenance_service.MaintenanceService(
+            upkeep, card_store, protection.admitted
+        )
 
         def add(grpc_server: grpc.aio.Server) -> str:
             cards_pb2_grpc.add_CardStoreServicer_to_server(servicer, grpc_server)

@@ -85,6 +85,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
             cards=[_record(card) for card in listing.cards],
             revision=listing.revision,
             next_page_token=listing.next_page_token,
+            revoked_keys=listing.revoked_keys,
         )
 
     async def SetAlias(
@@ -141,7 +142,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         self, request: cards_pb2.BringCardRequest, context: Any
     ) -> cards_pb2.CardRecord:
         """Returns a card whose bytes are here."""
-        record = await self._view(context).get(request.digest)
+        record = await self._view(context).get_active(request.digest)
         if record.remote and self._peers is not None:
             await self._peers.bring(record)
             record = await self._store.get(request.digest)
@@ -170,6 +171,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         self, request: cards_pb2.ListResidencyRequest, context: Any
     ) -> cards_pb2.ListResidencyResponse:
         """Tells what nodes hold."""
+        nodes = await self._view(context).residency(self._nodes.nodes(), request.digest)
         return cards_pb2.ListResidencyResponse(
             nodes=[
                 cards_pb2.NodeResidency(
@@ -179,7 +181,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
                     digests=node.digests,
                     reported_at_ms=node.reported_at_ms,
                 )
-                for node in self._nodes.nodes(request.digest)
+                for node in nodes
             ]
         )
 

@@ -129,9 +129,9 @@ class CardStore:
         trust = (signature_json, tuple(sorted(set(tenants))))
         return await self._write(lambda: self._commit_card(digest, size_bytes, trust, accept, loop))
 
-    def check_mirrored(self, record: records.CardRecord, signers: Sequence[str]) -> None:
+    async def check_mirrored(self, record: records.CardRecord, signers: Sequence[str]) -> None:
         """Raises UntrustedError for a peer's card whose signer is not among those to be taken."""
-        signer = self._verify(record)
+        signer = await asyncio.to_thread(self._verify, record)
         if signers and signer not in signers:
             raise errors.UntrustedError(
                 f"card {record.name}: its signer {signer or 'nobody'} is not in "
@@ -218,6 +218,12 @@ class CardStore:
     async def revoke_key(self, key_id: str, reason: str) -> records.Retired:
         """Declares all cards of a key not to be trusted; see `Retirement.revoke_key`."""
         return await self._retire(lambda: self._cards.retirement.revoke_key(key_id, reason))
+
+    async def key_origins(self, key_id: str) -> set[str]:
+        """Where cards of a key were committed first; see `Retirement.origins`."""
+        if not key_id:  # Unsigned cards are nobody's.
+            return set()
+        return await asyncio.to_thread(self._cards.retirement.origins, key_id)
 
     async def compact(self, keep_lines: int) -> int:
         """Drops all but the newest lines of the log; see `Catalogue.compact`."""

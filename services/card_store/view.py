@@ -15,6 +15,7 @@ import structlog
 
 from services.card_store import records, store
 from shared import errors
+from shared.cards import keyring
 from shared.cards import manifest as manifests
 from shared.security import callers
 
@@ -76,6 +77,19 @@ class View:
         check_visible(record, self._tenants, reference)
         return record
 
+    async def get_active(self, reference: str) -> records.CardRecord:
+        """The same for a card that may still be used.
+
+        Raises:
+            errors.PreconditionError: it was deleted or revoked.
+        """
+        record = await self.get(reference)
+        if record.state is not records.CardState.ACTIVE:
+            raise errors.PreconditionError(
+                f"card {record.name}@{record.digest} was {record.state.value.lower()}"
+            )
+        return record
+
     async def list_cards(self, query: records.Query) -> records.Listing:
         """See `CardStore.list_cards`."""
         return await self._store.list_cards(dataclasses.replace(query, tenants=self._tenants))
@@ -87,10 +101,7 @@ class View:
             return moves
         cards = [await self._store.get(move.digest) for move in moves]
         pairs = zip(moves, cards, strict=True)
-        visible = [move for move, card in pairs if is_visible(card, self._tenants)]
-        if moves and not visible:
-            raise errors.NotFoundError(f"the card store knows no card {name}@{alias}")
-        return visible
+        return [move for move, card in pairs if is_visible(card, self._tenants)]
 
     async def watch(self, from_revision: int) -> AsyncGenerator[records.Change, None]:
         """See `CardStore.watch`."""
@@ -98,6 +109,24 @@ class View:
             async for change in changes:
                 if change.card is None or is_visible(change.card, self._tenants):
                     yield change
+
+    async def residency(
+        self, nodes: Sequence[records.NodeResidency], digest: str
+    ) -> list[records.NodeResidency]:
+        """What nodes hold, as far as the caller may know of it.
+
+        Args:
+            nodes: with everything.
+            digest: only nodes that hold this one; empty: all.
+        """
+        if self._tenants is not None:
+            told = {digest for node in nodes for digest in node.digests}
+            visible = {digest for digest in told if await self._is_known(digest)}
+            nodes = [
+                dataclasses.replace(node, digests=tuple(d for d in node.digests if d in visible))
+                for node in nodes
+            ]
+        return [node for node in nodes if not digest or digest in node.digests]
 
     async def set_alias(
         self, name: str, alias: str, digest: str, idempotency_key: str
@@ -135,11 +164,24 @@ class View:
 
     async def revoke_key(self, key_id: str, reason: str) -> records.Retired:
         """See `CardStore.revoke_key`; a key signs for all tenants."""
-        if self._tenants is not None:
-            raise self._forbidden("revokes a key, which signs for every tenant")
+        self.check_sees_all("revokes a key, which signs for every tenant")
+        if not keyring.is_key_id(key_id):
+            # A misspelt key would be revoked for ever, and the one that was meant would not be.
+            raise errors.InvalidInputError(
+                f"key_id {key_id[:80]!r} is not the id of a key: 32 hex digits in lower case"
+            )
         retired = await self._store.revoke_key(key_id, reason)
         _log.info("key revoked", key=key_id, by=self._caller.name, reason=reason)
         return retired
+
+    def check_sees_all(self, call: str) -> None:
+        """Checks for a call that concerns the cards of every tenant.
+
+        Raises:
+            errors.ForbiddenError: the caller is there for some tenants alone.
+        """
+        if self._tenants is not None:
+            raise self._forbidden(call)
 
     def _own(self, tenants: Sequence[str]) -> Sequence[str]:
         if self._tenants is None:
@@ -164,6 +206,17 @@ class View:
             raise errors.NotFoundError(f"the card store knows no card {name!r}")
         if not all(self._owns(card) for card in listing.cards):
             raise self._forbidden(f"moves an alias of {name!r}, which others use too")
+
+    async def _is_known(self, digest: str) -> bool:
+        """Whether there is such a card, as far as the caller may know."""
+        # A node may report anything.
+        if not manifests.is_digest(digest):
+            return False
+        try:
+            await self.get(digest)
+        except errors.NotFoundError:
+            return False
+        return True
 
     async def _check_owns_card(self, digest: str) -> None:
         if not manifests.is_digest(digest):

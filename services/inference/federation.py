@@ -80,7 +80,7 @@ async def joined(
     follower = watch.StoreFollower(find, silence_s, settings.discovery.list_every_s, protection)
     files = card_files.CardFiles(settings.state_path("inference", "cards"), protection=protection)
     trust = signature.Trust.configured(settings)
-    cards = subscriber.CardSubscriber(engine, follower, files, trust.verify, stores.bring)
+    cards = subscriber.CardSubscriber(engine, follower, files, trust, stores.bring)
     node_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     reporter = reporting.ResidencyReporter(node_id, engine, cards, stores.report)
     async with contextlib.AsyncExitStack() as stack:

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -23,6 +23,7 @@ from services.inference.residency import Source
 from shared import errors
 from shared.cards import card as cards
 from shared.cards import manifest as manifests
+from shared.cards import signature
 from shared.rpc import watch
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
@@ -58,10 +59,6 @@ class Engine(Protocol):
         ...
 
 
-Verify = Callable[[watch.CardRecord], object]
-"""Raises errors.UntrustedError for a card that must not be served."""
-
-
 class Files(Protocol):
     """Where cards come from; `card_files.CardFiles` is one."""
 
@@ -95,7 +92,7 @@ class CardSubscriber:
         engine: Engine,
         follower: watch.StoreFollower,
         files: Files,
-        verify: Verify,
+        trust: signature.Trust,
         bring: Bring,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -105,14 +102,15 @@ class CardSubscriber:
             engine: gets the cards.
             follower: tells what the store has.
             files: fetches cards.
-            verify: looks at a card's signature whenever it is about to be loaded.
+            trust: looks at a card's signature whenever it is about to be loaded, and at those of
+                served cards whenever a key was revoked or the cards were listed.
             bring: has the store fetch what it has only on record.
             clock_ms: Unix time in milliseconds.
         """
         self._engine = engine
         self._follower = follower
         self._files = files
-        self._verify = verify
+        self._trust = trust
         self._bring_to_store = bring
         self._clock_ms = clock_ms
         self._flight_address = ""
@@ -123,6 +121,8 @@ class CardSubscriber:
         self._wanted: dict[str, watch.CardRecord] = {}
         self._published: set[str] = set()
         """Names whose wanted version came as news: somebody waits for it, others make room."""
+        self._came: dict[str, watch.CardRecord] = {}
+        """By key: the records, with their signatures, by which the served cards came."""
         self._pursuits: dict[str, _Pursuit] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         """Wait until cards have left behind their requests."""
@@ -181,10 +181,13 @@ class CardSubscriber:
                     self._want(card)
                 elif (gone := news.retires) is not None:
                     self._retired(gone)
+                elif news.kind is watch.ChangeKind.KEY_REVOKED:
+                    self._distrust([news.key_id])
 
     def _want_exactly(self, listing: watch.Listing) -> None:
         self._flight_address, self.control = listing.flight, listing.control
         self.changed.set()
+        self._distrust(listing.revoked_keys)
         served = {key.partition("@")[0] for key in self._engine.served()}
         for name in (served | set(self._wanted)) - {record.name for record in listing.cards}:
             self._wanted.pop(name, None)
@@ -216,6 +219,18 @@ class CardSubscriber:
         # Not by the name's task, which may be busy with the next version.
         if _key(record) in self._engine.served():
             self._retire(_key(record))
+
+    def _distrust(self, keys: Iterable[str]) -> None:
+        """Takes note of revoked keys; what the keyring no longer vouches for goes now."""
+        self._trust.revoke(keys)
+        served = set(self._engine.served())
+        self._came = {key: record for key, record in self._came.items() if key in served}
+        self._drop_distrusted(self._came.values())
+
+    def _drop_distrusted(self, records: Iterable[watch.CardRecord]) -> None:
+        for record in self._trust.distrusted(records):
+            _log.error("card is not trusted any more", card=_key(record))
+            self._retired(record)
 
     def _pursue(self, name: str) -> None:
         """Has the task of a name look at what is wanted now."""
@@ -280,8 +295,9 @@ class CardSubscriber:
 
     def _serve_unfetched(self, record: watch.CardRecord) -> None:
         """Lets requests choose a card that even the store has only on record."""
-        self._verify(record)
+        self._trust.verify(record)
         self._engine.serve_lora(_key(record), functools.partial(self._get, record))
+        self._came[_key(record)] = record
         self.changed.set()
         _log.info("card served, and fetched when it is first asked", card=_key(record))
 
@@ -294,6 +310,8 @@ class CardSubscriber:
         evict = record.name in self._published
         await self._engine.load_lora(card, _key(record), get, evict)
         self._published.discard(record.name)
+        self._came[_key(record)] = record
+        self._drop_distrusted([record])  # Its key may have been revoked while it came.
         self.changed.set()
         swapped = time.perf_counter()
         swap = SwapRecord(
@@ -309,7 +327,7 @@ class CardSubscriber:
         """The card, from where the store is now: it may be long before it is needed again."""
         # The store has looked at it too; a node believes no store. The file's own digest is
         # checked when it is read, so that the signature holds for what is loaded.
-        self._verify(record)
+        self._trust.verify(record)
         try:
             return self._files.card(record.digest, self._flight_address)
         except errors.NotFoundError:

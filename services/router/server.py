@@ -76,9 +76,8 @@ async def running(
             settings.discovery.list_every_s,
             protection,
         )
-        cards = subscriber.CardSubscriber(
-            lora_router, follower, signature.Trust.configured(settings).verify
-        )
+        trust = signature.Trust.configured(settings)
+        cards = subscriber.CardSubscriber(lora_router, follower, trust)
         servicer = service.RouterService(
             lora_router, embedder, embedders.EMBEDDER_ID, dissonance.Detector(), bus, cards
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -16,13 +16,12 @@ from services.router import profile
 from services.router import router as routers
 from shared import errors
 from shared.cards import manifest as manifests
+from shared.cards import signature
 from shared.rpc import watch
 
 _PAUSE_S = 0.5
 _ATTEMPTS = 5
 """One card that can't be embedded must not keep the later ones away for ever."""
-Verify = Callable[[watch.CardRecord], object]
-"""Raises errors.UntrustedError for a card that must not be routed to."""
 _log = structlog.get_logger(__name__)
 
 
@@ -30,11 +29,13 @@ class CardSubscriber:
     """Applies every listing and change until stopped."""
 
     def __init__(
-        self, router: routers.LoRARouter, follower: watch.StoreFollower, verify: Verify
+        self, router: routers.LoRARouter, follower: watch.StoreFollower, trust: signature.Trust
     ) -> None:
         """Takes the router to feed, the follower it feeds from, and who looks at signatures."""
         self._router = router
-        self._verify = verify
+        self._trust = trust
+        self._came: dict[str, watch.CardRecord] = {}
+        """By identity: the records, with their signatures, by which routable cards came."""
         self._follower = follower
         self._task: asyncio.Task[None] | None = None
         self.revision = 0
@@ -64,7 +65,10 @@ class CardSubscriber:
         """Whether a piece of news was applied; otherwise it is worth another attempt."""
         try:
             if isinstance(news, watch.Listing):
+                await self._distrust(news.revoked_keys)
                 await self._replace_all(news.cards)
+            elif news.kind is watch.ChangeKind.KEY_REVOKED:
+                await self._distrust([news.key_id])
             elif (gone := news.retires) is not None:
                 # What `latest` points to instead is news of its own.
                 await self._router.unregister_version(gone.name, gone.digest)
@@ -101,12 +105,22 @@ class CardSubscriber:
         found = []
         for record in records:
             try:
-                self._verify(record)
+                self._trust.verify(record)
             except errors.UntrustedError as error:
                 _log.error("card not routable", card=record.name, reason=str(error))
             else:
                 found.append(record)
+                self._came[manifests.card_identity(record.name, record.digest)] = record
         return found
+
+    async def _distrust(self, keys: Iterable[str]) -> None:
+        """Takes note of revoked keys; what the keyring no longer vouches for is forgotten."""
+        self._trust.revoke(keys)
+        active = set(self._router.cards)
+        self._came = {key: record for key, record in self._came.items() if key in active}
+        for record in self._trust.distrusted(self._came.values()):
+            _log.error("card is not trusted any more", card=record.name, digest=record.digest)
+            await self._router.unregister_version(record.name, record.digest)
 
 
 def _readable(records: Iterable[watch.CardRecord]) -> list[profile.Card]:

@@ -5,9 +5,13 @@ Knows nothing about envelopes and cards; `signature` does.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import os
 import pathlib
+import re
+from collections.abc import Iterable
 
 import structlog
 from cryptography import exceptions as crypto_exceptions
@@ -17,6 +21,15 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 _KEY_ID_CHARACTERS = 32
 _REVOKED = ".revoked"
 _log = structlog.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Content:
+    """What was found in the folder."""
+
+    files: list[tuple[str, int, int, int]] = dataclasses.field(default_factory=list)
+    keys: dict[str, ed25519.Ed25519PublicKey] = dataclasses.field(default_factory=dict)
+    revoked: frozenset[str] = frozenset()
 
 
 class Keyring:
@@ -29,9 +42,7 @@ class Keyring:
     def __init__(self, folder: pathlib.Path) -> None:
         """Takes the folder, which may come later."""
         self._folder = folder
-        self._seen: object = None
-        self._keys: dict[str, ed25519.Ed25519PublicKey] = {}
-        self._revoked_files: set[str] = set()
+        self._content = _Content()
         self._revoked: set[str] = set()
 
     @property
@@ -39,41 +50,48 @@ class Keyring:
         """Where the keys lie."""
         return self._folder
 
-    def revoke(self, key: str) -> None:
-        """Trusts a key no more, as long as this process runs."""
-        self._revoked.add(key)
+    def revoke(self, keys: Iterable[str]) -> None:
+        """Trusts some keys no more, as long as this process runs."""
+        self._revoked.update(keys)
 
     def find(self, key: str) -> ed25519.Ed25519PublicKey | None:
         """The trusted key of an id."""
-        self._refresh()
-        return None if self.is_revoked(key) else self._keys.get(key)
+        content = self._refreshed()
+        is_revoked = key in self._revoked or key in content.revoked
+        return None if is_revoked else content.keys.get(key)
 
     def is_revoked(self, key: str) -> bool:
         """Whether a key was revoked here."""
-        return key in self._revoked or key in self._revoked_files
+        return key in self._revoked or key in self._refreshed().revoked
 
-    def _refresh(self) -> None:
+    def _refreshed(self) -> _Content:
+        files = self._files()
+        if self._content.files != files:
+            names = [name for name, *_ in files]
+            keys = dict(filter(None, map(self._key, names)))
+            revoked = {name.removesuffix(_REVOKED) for name in names if name.endswith(_REVOKED)}
+            # At one stroke: cards are looked at in several threads.
+            self._content = _Content(files, keys, frozenset(revoked))
+        return self._content
+
+    def _files(self) -> list[tuple[str, int, int, int]]:
+        """Name, time, size and number of each file, in order."""
         found = []
         try:
             for entry in os.scandir(self._folder):
-                status = entry.stat()
-                found.append((entry.name, status.st_mtime_ns, status.st_size, status.st_ino))
+                # One that goes meanwhile, as temporary files do, takes no other with it.
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat()
+                    found.append((entry.name, status.st_mtime_ns, status.st_size, status.st_ino))
         except FileNotFoundError:
-            found = []
+            return []
         except OSError as error:
             # Closed, not as it was: a key may have been taken out.
             _log.error("keyring can't be read; no card is trusted", reason=str(error))
-            found = []
-        if self._seen == sorted(found):
-            return
-        names = [name for name, *_ in found]
-        self._keys = dict(filter(None, map(self._read, sorted(names))))
-        self._revoked_files = {
-            name.removesuffix(_REVOKED) for name in names if name.endswith(_REVOKED)
-        }
-        self._seen = sorted(found)
+            return []
+        return sorted(found)
 
-    def _read(self, name: str) -> tuple[str, ed25519.Ed25519PublicKey] | None:
+    def _key(self, name: str) -> tuple[str, ed25519.Ed25519PublicKey] | None:
         if not name.endswith(".pem") or name.startswith("."):
             return None
         try:
@@ -85,6 +103,11 @@ class Keyring:
             _log.warning("file of the keyring passed over", file=name, reason="not Ed25519")
             return None
         return key_id(key), key
+
+
+def is_key_id(text: str) -> bool:
+    """Whether a text has the form of a key's id."""
+    return re.fullmatch(rf"[0-9a-f]{{{_KEY_ID_CHARACTERS}}}", text) is not None
 
 
 def key_id(key: ed25519.Ed25519PublicKey) -> str:

@@ -14,7 +14,8 @@ import binascii
 import dataclasses
 import json
 import pathlib
-from typing import Annotated, Any, Protocol
+from collections.abc import Iterable
+from typing import Annotated, Any, Protocol, TypeVar
 
 import pydantic
 from cryptography import exceptions as crypto_exceptions
@@ -69,6 +70,9 @@ class SignedCard(Protocol):
     @property
     def signature_json(self) -> str:
         """Its DSSE envelope; empty where it is not signed."""
+
+
+C = TypeVar("C", bound=SignedCard)
 
 
 class Signer:
@@ -169,6 +173,21 @@ class Trust:
             return ""
         statement = Statement(card.name, card.version, card.digest, card.base_fingerprint)
         return verify(card.signature_json, statement, self.keyring)
+
+    def revoke(self, keys: Iterable[str]) -> None:
+        """Trusts some keys no more; see `Keyring.revoke`."""
+        self.keyring.revoke(keys)
+
+    def distrusted(self, cards: Iterable[C]) -> list[C]:
+        """Those of some cards in use whose signature does not hold any more."""
+        return [card for card in cards if not self._holds(card)]
+
+    def _holds(self, card: SignedCard) -> bool:
+        try:
+            self.verify(card)
+        except errors.UntrustedError:
+            return False
+        return True
 
 
 def verify(envelope_json: str, expected: Statement, keyring: keyrings.Keyring) -> str:

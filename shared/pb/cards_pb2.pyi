@@ -263,21 +263,27 @@ class ListCardsResponse(_message.Message):
     CARDS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REVOKED_KEYS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     next_page_token: _builtins.str
     """empty: the last page"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardRecord]: ...
+    @_builtins.property
+    def revoked_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of signers not to be trusted; on the first page"""
+
     def __init__(
         self,
         *,
         cards: _abc.Iterable[Global___CardRecord] | None = ...,
         revision: _builtins.int = ...,
         next_page_token: _builtins.str = ...,
+        revoked_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "next_page_token", b"next_page_token", "revision", b"revision", "revoked_keys", b"revoked_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

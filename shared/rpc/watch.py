@@ -109,6 +109,8 @@ class Listing:
     """`host:port` of its data plane."""
     store_id: str = ""
     """Its identity."""
+    revoked_keys: tuple[str, ...] = ()
+    """Ids of the signers' keys that are not to be trusted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,9 +248,9 @@ async def listing(stub: cards_pb2_grpc.CardStoreStub, control: str) -> Listing:
     status = await client.call(
         stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), _LISTING_DEADLINE_S
     )
-    cards, revision = await list_cards(stub)
+    cards, revision, revoked_keys = await _all_pages(stub, all_versions=False)
     flight = discovery.reachable(status.flight_address, control)
-    return Listing(cards, revision, control, flight, status.store_id)
+    return Listing(cards, revision, control, flight, status.store_id, revoked_keys)
 
 
 async def list_cards(
@@ -263,16 +265,24 @@ async def list_cards(
     Raises:
         errors.SkillmeshError: the store can't be reached, or what it answered.
     """
+    cards, revision, _ = await _all_pages(stub, all_versions)
+    return cards, revision
+
+
+async def _all_pages(
+    stub: cards_pb2_grpc.CardStoreStub, all_versions: bool
+) -> tuple[tuple[CardRecord, ...], int, tuple[str, ...]]:
+    """The cards, the revision to watch from, and the revoked keys."""
     found: list[CardRecord] = []
     request = cards_pb2.ListCardsRequest(all_versions=all_versions, page_size=_PAGE_CARDS)
-    revision: int | None = None
+    first: cards_pb2.ListCardsResponse | None = None
     while True:
         response = await client.call(stub.ListCards, request, _LISTING_DEADLINE_S)
         # What changes while the pages come is watched from the first one on.
-        revision = response.revision if revision is None else revision
+        first = first or response
         found += (card_record(card) for card in response.cards)
         if not response.next_page_token:
-            return tuple(found), revision
+            return tuple(found), first.revision, tuple(first.revoked_keys)
         request.page_token = response.next_page_token
 
 

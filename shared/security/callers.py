@@ -66,6 +66,7 @@ _ALLOWED = {
     "Trainer/Train": _MAKERS,
     "Trainer/Prove": _MAKERS,
     "Inference/Generate": _OURS,
+    "Inference/GenerateStream": _OURS,
     "Inference/GetNodeStatus": _OURS,
 }
 """Who may call what. What does not stand here, operators may: a new call is closed until somebody

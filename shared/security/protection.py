@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ from shared import settings as config
 from shared.security import callers
 
 TOKEN_VARIABLE = "SKILLMESH_TOKEN"
+_TOKEN = re.compile(r"[\x21-\x7e]*")
+"""What a header of a call can carry; empty for none."""
+_OTHERS = 0o077
 _log = structlog.get_logger(__name__)
 
 
@@ -54,11 +58,11 @@ class Protection:
         security = settings.security
         protection = cls(
             certificate=_read(security.tls.certificate, "tls.certificate"),
-            key=_read(security.tls.key, "tls.key"),
+            key=_read_secret(security.tls.key, "tls.key"),
             authority=_read(security.tls.authority, "tls.authority"),
             client_certificates=security.tls.client_certificates,
             token=environment.get(TOKEN_VARIABLE, "").strip()
-            or _read(security.token_file, "token_file").decode(errors="replace").strip(),
+            or _read_secret(security.token_file, "token_file").decode(errors="replace").strip(),
             admitted=callers.Callers(security.tokens),
         )
         protection.check()
@@ -113,11 +117,16 @@ class Protection:
         return options
 
     def check(self) -> None:
-        """Looks at the certificates: what gRPC says about bad ones helps nobody.
+        """Looks at token and certificates: what gRPC says about bad ones helps nobody.
 
         Raises:
             errors.ConfigError: they can't be read, or the key belongs to another.
         """
+        if not _TOKEN.fullmatch(self.token):
+            raise errors.ConfigError(
+                f"security.token_file (or {TOKEN_VARIABLE}) holds no token: expected one line of "
+                "letters, digits and signs, such as `make certs` prints"
+            )
         if self.authority:
             _certificate(self.authority, "tls.authority")
         if not self.certificate:
@@ -168,3 +177,11 @@ def _read(path: pathlib.Path | None, key: str) -> bytes:
             f"security.{key}: {path} can't be read: {error}; `make certs` makes a set for "
             "development"
         ) from error
+
+
+def _read_secret(path: pathlib.Path | None, key: str) -> bytes:
+    content = _read(path, key)
+    if path is not None and path.stat().st_mode & _OTHERS:
+        # No error: mounted secrets often can't have another mode.
+        _log.warning("other users can open a secret", key=f"security.{key}", file=str(path))
+    return content

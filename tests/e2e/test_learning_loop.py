@@ -1,4 +1,4 @@
-"""The whole loop in a real cluster: every service a process, nothing faked.
+"""The whole loop in a real cluster: every service a process, nothing faked, all calls protected.
 
 One cluster serves all tests of this module, in order: starting it and learning take most of the
 time. The commands run as processes too, the way a user's shell runs them.
@@ -20,6 +20,7 @@ import pytest
 from services.gateway import cluster, domain, peers, questions
 from shared import grading
 from shared import settings as config
+from shared.security import certs
 
 COMMAND_LIMIT_S = 400
 TAUGHT = """# Brindlemoor
@@ -38,10 +39,28 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]
     (state_dir / "knowledge").mkdir()
     (state_dir / "knowledge" / exam.document.name).write_text(exam.text)
     settings = config.load(cluster.ROOT / "config.yaml").model_copy(
-        update={"evolution": config.Evolution(provider_type="documents")}
+        update={
+            "evolution": config.Evolution(provider_type="documents"),
+            "security": secured(state_dir / "certs"),
+        }
     )
     with cluster.Cluster.private(state_dir, settings) as running:
         yield running
+
+
+def secured(folder: pathlib.Path) -> config.Security:
+    """What `make certs` makes, mutual TLS, and an operator's token in every process."""
+    tokens = certs.make(folder, [])
+    own = folder / "operator.token"
+    own.touch(mode=0o600)
+    own.write_text(tokens["operator"])
+    tls = config.Tls(
+        certificate=folder / "service.pem",
+        key=folder / "service.key",
+        authority=folder / "authority.pem",
+        client_certificates=True,
+    )
+    return config.Security(tls=tls, tokens=folder / "tokens.json", token_file=own)
 
 
 def command(local: cluster.Cluster, name: str, **arguments: str) -> Any:

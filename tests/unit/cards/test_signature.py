@@ -163,7 +163,7 @@ def test_refuses_when_the_key_is_revoked(
 ) -> None:
     envelope = signer.sign(STATEMENT)
     assert signature.verify(envelope, STATEMENT, keyring)
-    keyring.revoke(signer.key_id)
+    keyring.revoke([signer.key_id])
     with pytest.raises(errors.UntrustedError, match="is revoked"):
         signature.verify(envelope, STATEMENT, keyring)
     another_process = keyrings.Keyring(tmp_path / "keyring")
