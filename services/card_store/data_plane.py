@@ -166,12 +166,12 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
 
     def _infos(self, cards: Sequence[records.CardRecord]) -> list[pyarrow.flight.FlightInfo]:
         replicas = self._cards.copies.replicas([card.digest for card in cards])
+        here = self._addresses() if replicas else []
         found = []
         for card in cards:
-            peers = replicas.get(card.digest, [])
+            there = [self._location(peer) for peer in replicas.get(card.digest, [])]
             # Without replicas none at all: whoever asked has a way here, whatever its name is.
-            here = self._addresses() if peers and not card.remote else []
-            found.append(_info(card, [*here, *(self._location(peer) for peer in peers)]))
+            found.append(_info(card, [*here, *there] if there and not card.remote else there))
         return found
 
     def _addresses(self) -> list[str]:

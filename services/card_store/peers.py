@@ -170,10 +170,12 @@ class Peers:
                 await self._end(store_id)
 
     async def _end(self, key: str) -> None:
-        self._lines.pop(key, None)
-        if (task := self._tasks.pop(key, None)) is not None:
+        if (task := self._tasks.get(key)) is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        # Only now: whoever stops all of them waits for this one, too.
+        self._lines.pop(key, None)
+        self._tasks.pop(key, None)
 
     def _follow(self, key: str, control: str) -> None:
         line = self._lines[key] = Line(control)
