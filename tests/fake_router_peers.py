@@ -55,7 +55,9 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def card_record(name: str, thing: str, version: str = "1.0.0") -> cards_pb2.CardRecord:
+def card_record(
+    name: str, thing: str, version: str = "1.0.0", by: signature.Signer | None = None
+) -> cards_pb2.CardRecord:
     """A store's record of a card about one thing."""
     manifest = manifests.Manifest(
         name=name,
@@ -76,7 +78,9 @@ def card_record(name: str, thing: str, version: str = "1.0.0") -> cards_pb2.Card
         digest=digest,
         version=version,
         base_fingerprint=fingerprint,
-        signature_json=fakes.signer().sign(signature.Statement(name, version, digest, fingerprint)),
+        signature_json=(by or fakes.signer()).sign(
+            signature.Statement(name, version, digest, fingerprint)
+        ),
         description=manifest.description,
         aliases=["latest"],
         manifest_json=manifest.to_json(),
@@ -118,6 +122,7 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
         self.store_id = store_id
         self.log: list[cards_pb2.Change] = []
         self.latest: dict[str, cards_pb2.CardRecord] = {}
+        self.revoked_keys: list[str] = []
         self.watched_from: list[int] = []
         self.listings = 0
         self.silent = False
@@ -141,6 +146,16 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
         revision = await self._append(cards_pb2.CARD_REVOKED, gone, "")
         return revision if instead is None else await self.move_latest(instead)
 
+    async def revoke_key(self, key_id: str) -> int:
+        """Revokes a key; the cards stay listed, as in a store that lies."""
+        self.revoked_keys.append(key_id)
+        async with self._news:
+            revision = len(self.log) + 1
+            kind = cards_pb2.KEY_REVOKED
+            self.log.append(cards_pb2.Change(kind=kind, revision=revision, key_id=key_id))
+            self._news.notify_all()
+        return revision
+
     async def drop(self) -> None:
         async with self._news:
             self._line += 1
@@ -152,7 +167,9 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
 
     async def ListCards(self, request: Any, context: Any) -> cards_pb2.ListCardsResponse:
         self.listings += 1
-        return cards_pb2.ListCardsResponse(cards=self.latest.values(), revision=len(self.log))
+        return cards_pb2.ListCardsResponse(
+            cards=self.latest.values(), revision=len(self.log), revoked_keys=self.revoked_keys
+        )
 
     async def GetStoreStatus(self, request: Any, context: Any) -> cards_pb2.StoreStatus:
         return cards_pb2.StoreStatus(store_id=self.store_id, revision=len(self.log))

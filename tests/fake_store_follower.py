@@ -22,8 +22,11 @@ class FakeFollower(watch.StoreFollower):
     async def _nowhere(self) -> list[object]:  # type: ignore[override]
         return []
 
-    def list(self, *records: watch.CardRecord) -> None:
-        self._news.put_nowait(watch.Listing(records, self._next(), "control:1", "flight:1"))
+    def list(self, *records: watch.CardRecord, revoked_keys: tuple[str, ...] = ()) -> None:
+        found = watch.Listing(
+            records, self._next(), "control:1", "flight:1", revoked_keys=revoked_keys
+        )
+        self._news.put_nowait(found)
 
     def publish(self, record: watch.CardRecord) -> None:
         kind = watch.ChangeKind.CARD_PUBLISHED
@@ -38,6 +41,10 @@ class FakeFollower(watch.StoreFollower):
         kind = watch.ChangeKind.CARD_REVOKED if revoked else watch.ChangeKind.CARD_DELETED
         gone = dataclasses.replace(record, state=state, aliases=())
         self._news.put_nowait(watch.Change(kind, self._next(), gone))
+
+    def revoke_key(self, key_id: str) -> None:
+        kind = watch.ChangeKind.KEY_REVOKED
+        self._news.put_nowait(watch.Change(kind, self._next(), None, key_id=key_id))
 
     async def follow(self) -> AsyncGenerator[watch.Listing | watch.Change, None]:
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import pathlib
 
 import numpy as np
@@ -32,11 +34,72 @@ def envelope(card: cards.LoRACard, digest: str, by: signature.Signer | None = No
     return (by or signer()).sign(statement)
 
 
-def keyring(state_dir: pathlib.Path) -> pathlib.Path:
-    """Makes a state folder trust `signer()`."""
+def keyring(state_dir: pathlib.Path, *more: signature.Signer) -> pathlib.Path:
+    """Makes a state folder trust `signer()`, and some others."""
     folder = state_dir / "keyring"
-    signer().publish(folder)
+    for trusted in (signer(), *more):
+        trusted.publish(folder)
     return folder
+
+
+FORGERIES = (
+    "unsigned",
+    "a bit of the signature",
+    "a digit of the payload",
+    "unknown signer",
+    "stranger under a trusted id",
+    "another card",
+    "another name",
+    "another base",
+    "another payload type",
+)
+"""What may be wrong with a card's signature; see `forged`."""
+
+
+def forged(wrong: str, envelope_json: str, stranger: signature.Signer) -> str:
+    """What must not pass for a signature of a card.
+
+    Args:
+        wrong: one of `FORGERIES`.
+        envelope_json: the right signature, by `signer()`.
+        stranger: a signer whom nobody trusts.
+    """
+    envelope = json.loads(envelope_json)
+    payload = base64.b64decode(envelope["payload"])
+    [proof] = envelope["signatures"]
+
+    def of(by: signature.Signer, **changed: str) -> str:
+        return by.sign(signature.Statement(**(json.loads(payload) | changed)))
+
+    def with_proof(sig: str) -> str:
+        return json.dumps(envelope | {"signatures": [proof | {"sig": sig}]})
+
+    match wrong:
+        case "unsigned":
+            return ""
+        case "a bit of the signature":
+            return with_proof(_one_bit_changed(proof["sig"]))
+        case "a digit of the payload":
+            changed = payload.replace(b'"version":"1', b'"version":"2')
+            return json.dumps(envelope | {"payload": base64.b64encode(changed).decode()})
+        case "unknown signer":
+            return of(stranger)
+        case "stranger under a trusted id":
+            return with_proof(json.loads(of(stranger))["signatures"][0]["sig"])
+        case "another card":
+            return of(signer(), digest="0" * 64)
+        case "another name":
+            return of(signer(), name="another")
+        case "another base":
+            return of(signer(), base_fingerprint="0" * 64)
+        case "another payload type":
+            return json.dumps(envelope | {"payloadType": "application/json"})
+    raise ValueError(wrong)
+
+
+def _one_bit_changed(text: str) -> str:
+    found = base64.b64decode(text)
+    return base64.b64encode(bytes([found[0] ^ 1]) + found[1:]).decode()
 
 
 def tiny_card(

@@ -319,6 +319,30 @@ async def test_card_is_not_routed_to_when_nobody_trusted_signed_it(cluster):
         assert [c.split("@")[0] for c in status.cards] == ["skarn"]
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_cards_of_a_key_are_not_routed_to_when_it_is_revoked(cluster, restarts):
+    store, theirs = peers.FakeStore(), fakes.signer(1)
+    fakes.keyring(cluster.state_dir, theirs)
+    ours = peers.card_record("skarn", SKARN)
+    await store.publish(ours)
+    await store.publish(peers.card_record("tarn", TARN, by=theirs))
+    async with peers.store_server(store, cluster.store_address):
+        async with cluster.router() as stub:
+            await _until(stub, lambda s: len(s.cards) == 2)
+            if not restarts:
+                revision = await store.revoke_key(theirs.key_id)
+                status = await _until(stub, lambda s: s.revision == revision)
+                assert list(status.cards) == [f"skarn@{ours.digest}"]
+                revision = await store.publish(peers.card_record("tarn", TARN, "1.1.0", theirs))
+                status = await _until(stub, lambda s: s.revision == revision)
+                assert list(status.cards) == [f"skarn@{ours.digest}"]
+                return
+        await store.revoke_key(theirs.key_id)
+        async with cluster.router() as stub:
+            status = await _until(stub, lambda s: s.revision == 3)
+            assert list(status.cards) == [f"skarn@{ours.digest}"]
+
+
 async def test_vectors_come_back_whole_when_texts_are_embedded(cluster):
     texts = ["one text", "another much longer text", ""]
     async with cluster.router() as stub:

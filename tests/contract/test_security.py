@@ -14,20 +14,23 @@ import pytest
 from shared import errors
 from shared.cards import format as formats
 from shared.flight import client as flight_client
-from shared.pb import cards_pb2, cards_pb2_grpc, types_pb2
+from shared.pb import cards_pb2, cards_pb2_grpc, maintenance_pb2, maintenance_pb2_grpc, types_pb2
 from shared.rpc import client as rpc_client
 from shared.security import callers, certs
 from shared.security import protection as protections
 from tests import fakes
 from tests.contract import card_store_processes
 
-TENANTS = {"north": ["north"], "south": ["south"]}
+TENANTS = {"north": ["north"], "south": ["south"], "boss-of-south": ["south"]}
+
+
+UPKEEP = maintenance_pb2_grpc.StoreMaintenanceStub
 
 
 class House:
     """A store with TLS and tokens, and whatever a client needs to reach it."""
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: pathlib.Path, client_certificates: bool = False) -> None:
         self.certs = root / "certs"
         self.tokens = certs.make(self.certs, [])
         path = self.certs / "tokens.json"
@@ -35,7 +38,8 @@ class House:
         for name, tenants in TENANTS.items():
             self.tokens[name] = f"token-of-{name}"
             found = callers.hash_of(self.tokens[name])
-            entries.append({"name": name, "sha256": found, "role": "node", "tenants": tenants})
+            role = "operator" if name == "boss-of-south" else "node"
+            entries.append({"name": name, "sha256": found, "role": role, "tenants": tenants})
         path.write_text(json.dumps(entries))
         self.store = card_store_processes.Store(
             root / "store",
@@ -45,6 +49,7 @@ class House:
                     "certificate": str(self.certs / "service.pem"),
                     "key": str(self.certs / "service.key"),
                     "authority": str(self.certs / "authority.pem"),
+                    "client_certificates": client_certificates,
                 },
                 "tokens": str(path),
             },
@@ -57,13 +62,17 @@ class House:
         )
 
     async def call(
-        self, method: str, request: object, who: str = "", authority: bytes = b""
+        self,
+        method: str,
+        request: object,
+        who: str = "",
+        authority: bytes = b"",
+        kind: Any = cards_pb2_grpc.CardStoreStub,
     ) -> Any:
         address = f"localhost:{self.store.control.port}"
         protection = self.protection(who, authority)
         async with rpc_client.channel(address, protection=protection) as channel:
-            stub = cards_pb2_grpc.CardStoreStub(channel)
-            return await rpc_client.call(getattr(stub, method), request, 10)
+            return await rpc_client.call(getattr(kind(channel), method), request, 10)
 
     def flight(self, who: str) -> flight_client.LoRAFlightClient:
         address = f"localhost:{self.store.data.port}"
@@ -124,7 +133,7 @@ async def test_anothers_card_does_not_exist_when_a_tenant_looks_for_it(house: Ho
         client.close()
         seen[who] = ({card.name for card in listed.cards}, flights)
     assert all("of-the-north" in names for names in seen["north"])
-    assert not any("of-the-north" in names for names in seen["south"])
+    assert not any("of-the-north" in names for names in (*seen["south"], *seen["boss-of-south"]))
 
     request = cards_pb2.GetCardRequest(reference=digest)
     assert (await house.call("GetCard", request, "north")).digest == digest
@@ -132,10 +141,118 @@ async def test_anothers_card_does_not_exist_when_a_tenant_looks_for_it(house: Ho
         await house.call("GetCard", request, "south")
     theirs, others = house.flight("north"), house.flight("south")
     assert hashlib.sha256(theirs.get(digest)).hexdigest() == digest
-    with pytest.raises(errors.NotFoundError):
-        others.get(digest)
+    # In the very words that are said of what is not there at all.
+    for missing in (digest, "0" * 64):
+        with pytest.raises(errors.NotFoundError, match=f"nothing is committed .*{missing}"):
+            others.get(missing)
+        with pytest.raises(errors.NotFoundError, match=f"knows no card .*{missing}"):
+            await house.call("GetCard", cards_pb2.GetCardRequest(reference=missing), "south")
     theirs.close()
     others.close()
+
+
+async def test_another_tenant_leaves_no_trace_in_aliases_nodes_and_upkeep(house: House) -> None:
+    theirs = await house.publish("secret-of-the-north", ("north",))
+    shared = await house.publish("known-to-all")
+    for name in ("secret-of-the-north", "never-there"):
+        request = cards_pb2.ListAliasMovesRequest(name=name, alias="latest")
+        assert not (await house.call("ListAliasMoves", request, "south")).moves
+    assert (await house.call("ListAliasMoves", request, "operator")) is not None
+    request = cards_pb2.ListAliasMovesRequest(name="secret-of-the-north", alias="latest")
+    assert [m.digest for m in (await house.call("ListAliasMoves", request, "north")).moves] == [
+        theirs
+    ]
+    report = cards_pb2.ReportResidencyRequest(node_id="node-1", digests=[theirs, shared, "odd"])
+    await house.call("ReportResidency", report, "node")
+
+    async def held(who: str, digest: str = "") -> list[list[str]]:
+        request = cards_pb2.ListResidencyRequest(digest=digest)
+        found = await house.call("ListResidency", request, who)
+        return [list(node.digests) for node in found.nodes]
+
+    assert await held("operator") == [[theirs, shared, "odd"]]
+    assert await held("operator", theirs) == [[theirs, shared, "odd"]]
+    assert await held("boss-of-south") == [[shared]]
+    assert await held("boss-of-south", theirs) == []
+    for method, wanted in (
+        ("BringCard", cards_pb2.BringCardRequest(digest=theirs)),
+        ("DeleteCard", cards_pb2.DeleteCardRequest(digest=theirs)),
+        ("Revoke", cards_pb2.RevokeRequest(digest=theirs)),
+    ):
+        with pytest.raises(errors.NotFoundError):
+            await house.call(method, wanted, "boss-of-south")
+    # What everybody uses, and what concerns everybody, is not one tenant's to change.
+    for method, wanted in (
+        ("DeleteCard", cards_pb2.DeleteCardRequest(digest=shared)),
+        ("Revoke", cards_pb2.RevokeRequest(key_id="0" * 32)),
+    ):
+        with pytest.raises(errors.ForbiddenError, match="south"):
+            await house.call(method, wanted, "boss-of-south")
+    for method, wanted in (
+        ("CompactLog", maintenance_pb2.CompactLogRequest(keep_lines=1000)),
+        ("ApplyRetention", maintenance_pb2.ApplyRetentionRequest(dry_run=True)),
+        ("CollectGarbage", maintenance_pb2.CollectGarbageRequest(dry_run=True)),
+    ):
+        with pytest.raises(errors.ForbiddenError, match="every tenant"):
+            await house.call(method, wanted, "boss-of-south", kind=UPKEEP)
+        await house.call(method, wanted, "operator", kind=UPKEEP)
+
+
+async def test_key_is_not_revoked_when_its_id_is_misspelt(house: House) -> None:
+    for wrong in ("", "0" * 31, "A" * 32, "0" * 64):
+        with pytest.raises(errors.InvalidInputError, match="key_id"):
+            await house.call("Revoke", cards_pb2.RevokeRequest(key_id=wrong), "operator")
+
+
+CARD = cards_pb2.SetAliasRequest(name="nobody", alias="production", digest="0" * 64)
+MAY = {
+    "ListCards": (cards_pb2.ListCardsRequest(), "node trainer operator peer"),
+    "GetStoreStatus": (cards_pb2.GetStoreStatusRequest(), "node trainer operator peer"),
+    "GetCard": (cards_pb2.GetCardRequest(reference="nobody"), "node trainer operator peer"),
+    "BringCard": (cards_pb2.BringCardRequest(digest="0" * 64), "node trainer operator peer"),
+    "ReportResidency": (
+        cards_pb2.ReportResidencyRequest(node_id="matrix"), "node trainer operator",
+    ),
+    "Commit": (
+        cards_pb2.CommitRequest(ticket=types_pb2.Ticket(kind="card", digest="0" * 64)),
+        "trainer operator",
+    ),
+    "SetAlias": (CARD, "operator"),
+    "RollBackAlias": (cards_pb2.RollBackAliasRequest(name="nobody", alias="latest"), "operator"),
+    "DeleteCard": (cards_pb2.DeleteCardRequest(digest="0" * 64), "operator"),
+    "Revoke": (cards_pb2.RevokeRequest(digest="0" * 64), "operator"),
+    "ListResidency": (cards_pb2.ListResidencyRequest(), "operator"),
+    "ListPeers": (cards_pb2.ListPeersRequest(), "operator"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", MAY)
+async def test_call_is_let_in_when_the_role_may_and_refused_when_not(
+    house: House, method: str
+) -> None:
+    wanted, roles = MAY[method]
+    for role in ("node", "trainer", "operator", "peer"):
+        refused = False
+        try:
+            await house.call(method, wanted, role)
+        except errors.ForbiddenError:
+            refused = True
+        except (errors.NotFoundError, errors.PreconditionError):
+            pass  # It was let in, and there is no such card.
+        assert refused is (role not in roles), role
+
+
+@pytest.mark.parametrize("role", ["node", "trainer", "operator", "peer"])
+def test_upload_is_let_in_when_the_role_may_make_cards(house: House, role: str) -> None:
+    data = formats.LoRAFormat.to_bytes(fakes.tiny_card(f"by-{role}"))
+    client = house.flight(role)
+    if role in ("trainer", "operator"):
+        assert client.put("card", data) in house.store.staged()
+    else:
+        with pytest.raises(errors.ForbiddenError, match="operator or trainer"):
+            client.put("card", data)
+    assert client.list_remote_skills() is not None
+    client.close()
 
 
 async def test_watch_passes_over_anothers_card_when_a_tenant_watches(house: House) -> None:

@@ -226,3 +226,47 @@ def test_lets_unsigned_cards_pass_when_signatures_are_not_required(
         trust.verify(Card(signature_json=stranger.sign(STATEMENT)))
     with pytest.raises(errors.UntrustedError, match="is not signed"):
         signature.Trust(keyring).verify(Card())
+
+
+def test_refuses_when_any_bit_of_payload_or_signature_is_another(
+    signer: signature.Signer, keyring: keyrings.Keyring
+) -> None:
+    right = json.loads(signer.sign(STATEMENT))
+    payload = base64.b64decode(right["payload"])
+    proof = base64.b64decode(right["signatures"][0]["sig"])
+
+    def flipped(data: bytes, bit: int) -> str:
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        return base64.b64encode(bytes(changed)).decode()
+
+    for bit in range(len(payload) * 8):
+        with pytest.raises(errors.UntrustedError):
+            signature.verify(
+                json.dumps(right | {"payload": flipped(payload, bit)}), STATEMENT, keyring
+            )
+    for bit in range(len(proof) * 8):
+        changed = right["signatures"][0] | {"sig": flipped(proof, bit)}
+        with pytest.raises(errors.UntrustedError):
+            signature.verify(json.dumps(right | {"signatures": [changed]}), STATEMENT, keyring)
+
+
+def test_refuses_when_the_key_signed_the_same_bytes_as_another_type(
+    signer: signature.Signer, keyring: keyrings.Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(signature, "PAYLOAD_TYPE", "application/vnd.other+json")
+        envelope = signer.sign(STATEMENT)
+    with pytest.raises(errors.UntrustedError, match="payloadType is"):
+        signature.verify(envelope, STATEMENT, keyring)
+    relabelled = json.dumps(json.loads(envelope) | {"payloadType": signature.PAYLOAD_TYPE})
+    with pytest.raises(errors.UntrustedError, match="does not match"):
+        signature.verify(relabelled, STATEMENT, keyring)
+
+
+def test_other_keys_are_trusted_when_a_file_goes_while_the_folder_is_read(
+    tmp_path: pathlib.Path, signer: signature.Signer, keyring: keyrings.Keyring
+) -> None:
+    # What a temporary file looks like that was renamed after the folder was listed.
+    (tmp_path / "keyring" / "gone.pem").symlink_to(tmp_path / "nowhere")
+    assert signature.verify(signer.sign(STATEMENT), STATEMENT, keyring) == signer.key_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import pathlib
 
 import pytest
 
@@ -11,29 +12,41 @@ from services.inference import engine as engines
 from services.inference import reporting, subscriber
 from shared import errors
 from shared import settings as config
+from shared.cards import keyring as keyrings
+from shared.cards import signature
 from shared.rpc import watch
 from tests import fake_store_follower as fakes
 from tests import tiny_model
 
 
+class _Trust(signature.Trust):
+    """Takes unsigned cards, but for those that a test names."""
+
+    def __init__(self) -> None:
+        super().__init__(keyrings.Keyring(pathlib.Path("nowhere")), required=False)
+        self.untrusted: set[str] = set()
+
+    def verify(self, card) -> str:
+        if card.digest in self.untrusted:
+            raise errors.UntrustedError(f"card {card.name} is not signed")
+        return super().verify(card)
+
+
 class _Node:
     def __init__(self, base) -> None:
         self.base = base
-        self.untrusted: set[str] = set()
+        self.trust = _Trust()
+        self.untrusted = self.trust.untrusted
         self.files = fakes.FakeFiles()
         self.follower = fakes.FakeFollower()
         self.engine = engines.ArrowEngine(base, config.Inference(max_new_tokens=4))
         self.cards = subscriber.CardSubscriber(
-            self.engine, self.follower, self.files, self.verify, self.bring, clock_ms=lambda: 42
+            self.engine, self.follower, self.files, self.trust, self.bring, clock_ms=lambda: 42
         )
         self.brought: list[tuple[str, str]] = []
 
     async def bring(self, control: str, digest: str) -> None:
         self.brought.append((control, digest))
-
-    def verify(self, record) -> None:
-        if record.digest in self.untrusted:
-            raise errors.UntrustedError(f"card {record.name} is not signed")
 
     def record(self, name: str, seed: int = 1, **more):
         return self.files.add(tiny_model.card_for(self.base, name, seed=seed, **more))

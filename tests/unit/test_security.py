@@ -1,0 +1,127 @@
+"""Tokens, roles and secrets, without any service."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+import structlog
+
+from shared import errors
+from shared import settings as config
+from shared.pb import (
+    cards_pb2,
+    distiller_pb2,
+    factory_pb2,
+    inference_pb2,
+    maintenance_pb2,
+    router_pb2,
+    trainer_pb2,
+)
+from shared.security import callers, certs
+from shared.security import protection as protections
+
+OPERATORS_ONLY = {
+    "CardStore/SetAlias", "CardStore/RollBackAlias", "CardStore/DeleteCard", "CardStore/Revoke",
+    "CardStore/ListResidency", "CardStore/ListPeers", "StoreMaintenance/ApplyRetention",
+    "StoreMaintenance/CollectGarbage", "StoreMaintenance/CompactLog", "StoreMaintenance/Verify",
+    "Distiller/AddDocument", "Factory/Teach", "Factory/CancelTask", "Factory/RetryTask",
+}  # fmt: skip
+
+
+def test_every_call_has_its_roles_when_a_service_offers_it() -> None:
+    files = (
+        cards_pb2, distiller_pb2, factory_pb2, inference_pb2, maintenance_pb2, router_pb2,
+        trainer_pb2,
+    )  # fmt: skip
+    offered = {
+        f"{service.name}/{method.name}"
+        for file in files
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    node = callers.Caller("node", callers.Role.NODE, None)
+    trainer = callers.Caller("trainer", callers.Role.TRAINER, None)
+    closed = set()
+    for method in offered:
+        try:
+            trainer.check_may(method)
+        except errors.ForbiddenError:
+            closed.add(method)
+            with pytest.raises(errors.ForbiddenError):
+                node.check_may(method)
+        callers.Caller("operator", callers.Role.OPERATOR, None).check_may(method)
+    assert closed == OPERATORS_ONLY
+
+
+GOOD = {"name": "one", "sha256": callers.hash_of("secret"), "role": "node"}
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("", "its beginning"),
+        ("{}", "its beginning"),
+        (json.dumps([GOOD | {"role": "king"}]), "0.role"),
+        (json.dumps([GOOD | {"sha256": "secret"}]), "0.sha256"),
+        (json.dumps([GOOD | {"token": "secret"}]), "0.token"),
+        (json.dumps([GOOD, {"name": "two"}]), "1.sha256"),
+    ],
+)
+def test_file_of_tokens_is_refused_with_the_place_when_it_is_wrong(
+    tmp_path: pathlib.Path, content: str, place: str
+) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(content)
+    with pytest.raises(errors.ConfigError, match=f"tokens.json is wrong at {place}"):
+        callers.Callers(path)
+    with pytest.raises(errors.ConfigError, match=r"tokens: .*nowhere"):
+        callers.Callers(tmp_path / "nowhere.json")
+
+
+def test_nobody_is_let_in_while_the_file_of_tokens_is_spoilt(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps([GOOD]))
+    admitted = callers.Callers(path)
+    assert admitted.identify("Bearer secret").role is callers.Role.NODE
+    path.write_text("[")
+    with pytest.raises(errors.UnauthenticatedError, match="see its log"):
+        admitted.identify("Bearer secret")
+    path.write_text(json.dumps([GOOD]))
+    assert admitted.identify("bearer  secret ").name == "one"
+    for wrong in ("", "secret", "Basic secret", "Bearer ", "Bearer secrets"):
+        with pytest.raises(errors.UnauthenticatedError):
+            admitted.identify(wrong)
+
+
+def settings(folder: pathlib.Path, **security: object) -> config.Settings:
+    return config.Settings(
+        cluster=config.Cluster(state_dir=folder), security=config.Security(**security)
+    )
+
+
+@pytest.mark.parametrize("text", ["two words", "two\nlines", "\u00e4", '[{"name": "x"}]'])
+def test_token_is_refused_when_no_call_could_carry_it(tmp_path: pathlib.Path, text: str) -> None:
+    path = tmp_path / "own.token"
+    path.write_text(text)
+    with pytest.raises(errors.ConfigError, match="token_file"):
+        protections.Protection.configured(settings(tmp_path, token_file=path), {})
+    path.write_text(" fine-token\n")
+    assert protections.Protection.configured(settings(tmp_path, token_file=path), {}).token == (
+        "fine-token"
+    )
+
+
+def test_secret_is_warned_of_when_others_can_open_it(tmp_path: pathlib.Path) -> None:
+    certs.make(tmp_path, [])
+    token = tmp_path / "own.token"
+    token.write_text("token")
+    tls = config.Tls(certificate=tmp_path / "service.pem", key=tmp_path / "service.key")
+    for mode, warned in ((0o600, 0), (0o644, 2)):
+        token.chmod(mode)
+        (tmp_path / "service.key").chmod(mode)
+        with structlog.testing.capture_logs() as lines:
+            protections.Protection.configured(settings(tmp_path, token_file=token, tls=tls), {})
+        assert len([line for line in lines if "secret" in line["event"]]) == warned
+        assert not any(line.get("token") == "token" for line in lines)
