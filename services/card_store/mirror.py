@@ -86,6 +86,7 @@ class Mirror:
         store_id: str,
         policy: config.Mirror,
         bandwidth: Bandwidth,
+        largest_bytes: int,
         protection: protections.Protection = protections.OPEN,
     ) -> None:
         """Takes everything that it works on.
@@ -97,12 +98,14 @@ class Mirror:
             store_id: the store's own identity.
             policy: what is taken over.
             bandwidth: how fast.
+            largest_bytes: of a card; larger ones are refused.
             protection: what is shown to peers and asked of them.
         """
         self._protection = protection
         self._store, self._files, self._store_id = card_store, files, store_id
         self._copies = known
         self._policy, self._bandwidth = policy, bandwidth
+        self._largest_bytes = largest_bytes
         self._fetching: dict[str, asyncio.Lock] = {}
         # Threads of its own: a limited rate is waited for in them, and everything else of this
         # process must not wait as well.
@@ -156,6 +159,7 @@ class Mirror:
                 return False
             record = _record(card, origin, remote=self._policy.fetch == "on_use" or card.remote)
             try:
+                self._check_size(card)
                 await self._store.check_mirrored(record, self._policy.signers)
                 if not record.remote:
                     await self._fetch(card.digest, card.size_bytes, flight)
@@ -170,6 +174,13 @@ class Mirror:
                 return False
             _log.info("card mirrored", card=card.name, digest=card.digest, remote=record.remote)
             return True
+
+    def _check_size(self, card: watch.CardRecord) -> None:
+        if card.size_bytes > self._largest_bytes:
+            raise errors.InvalidInputError(
+                f"{card.size_bytes} bytes are more than the {self._largest_bytes} that "
+                "card_store.largest_upload_bytes allows"
+            )
 
     async def _distrust(self, key_id: str, peer_id: str) -> None:
         """Revokes a key on a peer's word, if it is the peer's to revoke."""

@@ -238,9 +238,11 @@ class Peers:
         self, line: Line, stub: cards_pb2_grpc.CardStoreStub, oldest_revision: int
     ) -> None:
         if line.revision < oldest_revision:
-            known, revision = await watch.list_cards(stub, all_versions=True)
-            for card in known:
-                await self._apply(line, watch.Change(watch.ChangeKind.CARD_PUBLISHED, 0, card))
+            cards, revision, keys = await watch.list_cards(stub, all_versions=True)
+            published, revoked = watch.ChangeKind.CARD_PUBLISHED, watch.ChangeKind.KEY_REVOKED
+            told = [watch.Change(published, 0, card) for card in cards]
+            for known in told + [watch.Change(revoked, 0, None, key_id=key) for key in keys]:
+                await self._apply(line, known)
                 await self._write_if_due(line)
             line.revision = revision
         await self._write(line, line.flight)

@@ -116,7 +116,14 @@ def _peers(
         return None
     bandwidth = mirror.Bandwidth(federation.bandwidth_mib_s * 2**20)
     mirroring = mirror.Mirror(
-        card_store, files, cards.copies, store_id, federation.mirror, bandwidth, protection
+        card_store,
+        files,
+        cards.copies,
+        store_id,
+        federation.mirror,
+        bandwidth,
+        settings.card_store.largest_upload_bytes,
+        protection,
     )
     return peers.Peers(settings, store_id, cards.copies, mirroring, protection)
 

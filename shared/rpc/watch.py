@@ -248,15 +248,15 @@ async def listing(stub: cards_pb2_grpc.CardStoreStub, control: str) -> Listing:
     status = await client.call(
         stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest(), _LISTING_DEADLINE_S
     )
-    cards, revision, revoked_keys = await _all_pages(stub, all_versions=False)
+    cards, revision, revoked_keys = await list_cards(stub)
     flight = discovery.reachable(status.flight_address, control)
     return Listing(cards, revision, control, flight, status.store_id, revoked_keys)
 
 
 async def list_cards(
     stub: cards_pb2_grpc.CardStoreStub, all_versions: bool = False
-) -> tuple[tuple[CardRecord, ...], int]:
-    """The cards of a store, and the revision to watch it from.
+) -> tuple[tuple[CardRecord, ...], int, tuple[str, ...]]:
+    """The cards of a store, the revision to watch it from, and the keys that it has revoked.
 
     Args:
         stub: of the store.
@@ -265,14 +265,6 @@ async def list_cards(
     Raises:
         errors.SkillmeshError: the store can't be reached, or what it answered.
     """
-    cards, revision, _ = await _all_pages(stub, all_versions)
-    return cards, revision
-
-
-async def _all_pages(
-    stub: cards_pb2_grpc.CardStoreStub, all_versions: bool
-) -> tuple[tuple[CardRecord, ...], int, tuple[str, ...]]:
-    """The cards, the revision to watch from, and the revoked keys."""
     found: list[CardRecord] = []
     request = cards_pb2.ListCardsRequest(all_versions=all_versions, page_size=_PAGE_CARDS)
     first: cards_pb2.ListCardsResponse | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from shared import errors
 from shared.cards import format as formats
 from shared.cards import signature
-from shared.pb import cards_pb2, types_pb2
+from shared.pb import cards_pb2, maintenance_pb2, maintenance_pb2_grpc, types_pb2
 from shared.rpc import client
 from tests import fakes
 from tests.contract.card_store_processes import Store
@@ -71,5 +72,25 @@ async def test_peer_revokes_its_own_keys_and_no_others_when_it_says_so(
     assert [card.digest for card in listed.cards] == [mine]
     await publish(ours, "more", OURS)
     await publish(ours, "unused", UNUSED)
+    with pytest.raises(errors.UntrustedError, match="revoked"):
+        await publish(ours, "stolen", THEIRS)
+
+
+async def test_revoked_key_is_learned_when_the_peers_log_was_compacted_meanwhile(
+    stores: tuple[Store, Store],
+) -> None:
+    ours, peer = stores
+    async with asyncio.timeout(60):
+        theirs = await publish(peer, "theirs", THEIRS)
+        while theirs not in await ours.listed():
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(ours.control.end, signal.SIGKILL)
+        await call(peer, "Revoke", cards_pb2.RevokeRequest(key_id=THEIRS.key_id))
+        async with client.channel(peer.control_address) as channel:
+            stub = maintenance_pb2_grpc.StoreMaintenanceStub(channel)
+            await client.call(stub.CompactLog, maintenance_pb2.CompactLogRequest(keep_lines=0))
+        await asyncio.to_thread(ours.restart_control)
+        while theirs in await ours.listed():
+            await asyncio.sleep(0.02)
     with pytest.raises(errors.UntrustedError, match="revoked"):
         await publish(ours, "stolen", THEIRS)

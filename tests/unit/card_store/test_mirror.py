@@ -19,6 +19,7 @@ from tests import fakes
 from tests.unit.card_store.test_store import House
 
 ME, ORIGIN, GIVER, OTHER = "me", "origin", "giver", "other"
+LARGEST = 1_000_000
 PUBLISHED = watch.ChangeKind.CARD_PUBLISHED
 
 
@@ -48,7 +49,9 @@ def mirror_of(
     """Takes records alone where it is not told otherwise: no data plane is needed."""
     chosen = config.Mirror(**({"fetch": "on_use"} | policy))
     limit = bandwidth or mirror.Bandwidth(0)
-    return mirror.Mirror(house.store, house.files, house.cards.copies, ME, chosen, limit)
+    return mirror.Mirror(
+        house.store, house.files, house.cards.copies, ME, chosen, limit, largest_bytes=LARGEST
+    )
 
 
 def card(name: str = "tiny", version: str = "1.0.0", seed: int = 0) -> watch.CardRecord:
@@ -183,6 +186,14 @@ async def test_card_is_taken_when_its_signer_is_wanted(
     unsigned = dataclasses.replace(card("unsigned", seed=1), signature_json="")
     change = watch.Change(PUBLISHED, 2, unsigned)
     assert not await mirror_of(house).take(change, ORIGIN, "flight:1")
+
+
+@pytest.mark.parametrize(("size_bytes", "taken"), [(LARGEST, True), (LARGEST + 1, False)])
+async def test_card_is_passed_over_when_it_says_that_it_is_too_large(
+    house: House, size_bytes: int, taken: bool
+) -> None:
+    change = watch.Change(PUBLISHED, 1, dataclasses.replace(card(), size_bytes=size_bytes))
+    assert await mirror_of(house).take(change, ORIGIN, "flight:1") is taken
 
 
 async def test_card_is_not_taken_when_it_is_known_own_or_withdrawn(house: House) -> None:
