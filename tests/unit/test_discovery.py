@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from shared import discovery, multicast
 from shared import settings as config
 
-_HANGING_S = 30.0
 LOOPBACK = multicast.Address("127.0.0.1", 8)
 
 
@@ -30,12 +28,6 @@ def _settings(cluster: str, mesh: str = "", **more: Any) -> config.Settings:
 def name() -> str:
     """Of a cluster and mesh that no other test on this machine has."""
     return f"test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture(autouse=True)
-async def limit() -> AsyncIterator[None]:
-    async with asyncio.timeout(_HANGING_S):
-        yield
 
 
 async def test_store_of_the_own_cluster_is_found_when_another_one_is_announced_too(name):

@@ -22,8 +22,7 @@ TOKENS = 24
 async def engine(base):
     made = engines.ArrowEngine(base, config.Inference(max_new_tokens=TOKENS))
     made.start()
-    async with asyncio.timeout(60):
-        yield made
+    yield made
     await made.stop()
 
 

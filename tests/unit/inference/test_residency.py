@@ -65,8 +65,7 @@ class Node:
 
 @pytest.fixture
 async def node():
-    async with asyncio.timeout(10):
-        yield Node(budget=100)
+    yield Node(budget=100)
 
 
 async def _settle() -> None:

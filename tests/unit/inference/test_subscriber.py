@@ -62,8 +62,7 @@ async def node(base):
     made = _Node(base)
     made.engine.start()
     made.cards.start()
-    async with asyncio.timeout(60):
-        yield made
+    yield made
     await made.cards.stop()
     await made.engine.stop()
 
