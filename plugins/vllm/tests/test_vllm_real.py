@@ -14,6 +14,7 @@ import openai
 import pytest
 import skillmesh_vllm
 import stores
+import test_vllm_peft_folder
 import vllm_server
 from skillmesh_vllm import resolver
 
@@ -27,6 +28,9 @@ from tests.contract.card_store_processes import Store
 
 QUESTION = "What is the capital of France?"
 TOKENS, LONG = 12, 200
+EVERY_KIND = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+)  # fmt: skip
 ESCAPING = ("../secret", "skill@../../x", "/etc/passwd", "first-skill@latest/../..")
 
 
@@ -102,6 +106,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     asyncio.run(
         made.publish(tiny_model.card_for(base, "foreign-skill", seed=3, fingerprint="e" * 64))
     )
+    mixed = stores.card("bfloat16", base, name="mixed-skill", seed=4, kinds=EVERY_KIND)
+    asyncio.run(made.publish(test_vllm_peft_folder.with_ranks(mixed, alpha=1.0)))
     yield made
     store.stop()
 
@@ -199,13 +205,15 @@ async def test_vllm_answers_as_the_engine_does_when_it_serves_cards(
     plain = published.expected()
     assert await answer(server, vllm_server.MODEL) == (vllm_server.MODEL, plain)
     answers = [plain]
-    for card in ("first-skill", "second-skill"):
+    for card in ("first-skill", "second-skill", "mixed-skill"):
         identity = published.identity(card)
         expected = published.expected(identity)
         for name in (card, f"{card}@production", identity):
             assert await answer(server, name) == (identity, expected)
         answers.append(expected)
-    assert len({tuple(ids) for ids in answers}) == 3  # Each card says something of its own.
+    assert len({tuple(ids) for ids in answers}) == len(
+        answers
+    )  # Each card says something of its own.
     assert await answer(server, vllm_server.MODEL) == (vllm_server.MODEL, plain)
 
 
@@ -261,11 +269,11 @@ async def test_the_new_version_answers_and_what_is_under_way_keeps_the_old_when_
         return tiny_model.card_for(published.base, "moving-skill", version, seed)
 
     name = "moving-skill@production"
-    first = await published.publish(card("1.0.0", seed=4))
+    first = await published.publish(card("1.0.0", seed=5))
     assert await answer(server, name) == (first, published.expected(first))
     long = asyncio.create_task(answer(server, name, LONG, ignore_eos=True))
     await asyncio.to_thread(server.until_running, 1)
-    second = await published.publish(card("1.1.0", seed=5))
+    second = await published.publish(card("1.1.0", seed=6))
     await asyncio.to_thread(server.until, f"Removed LoRA adapter: name '{name}'")
     assert not long.done()
     assert await answer(server, name) == (second, published.expected(second))
