@@ -50,6 +50,7 @@ def card_for(
     seed: int = 1,
     kinds: tuple[str, ...] = ("q_proj", "v_proj", "down_proj"),
     fingerprint: str = "",
+    rank: int = 2,
 ) -> cards.LoRACard:
     """A card with random weights, strong enough to change the model's answers."""
     generator = torch.Generator().manual_seed(seed)
@@ -58,11 +59,11 @@ def card_for(
         path = found.removesuffix(".base")  # Where another card has wrapped it already.
         if isinstance(layer, torch.nn.Linear) and path.rpartition(".")[2] in kinds:
             adapter = linear.Adapter(
-                torch.randn(layer.in_features, 2, generator=generator),
-                torch.randn(2, layer.out_features, generator=generator),
+                torch.randn(layer.in_features, rank, generator=generator),
+                torch.randn(rank, layer.out_features, generator=generator),
                 scale=1.0,
             )
-            weights[path] = tensors.weights_of(adapter, alpha=2.0, dtype="float32")
+            weights[path] = tensors.weights_of(adapter, alpha=float(rank), dtype="float32")
     manifest = manifests.Manifest(
         name=name,
         version=version,

@@ -1,7 +1,9 @@
 """Adapter folders on disk, one a digest, made once, within a budget.
 
 Several threads and several processes may share it: who wants a folder that another is making
-waits for it. Knows neither cards nor the store.
+waits for it. A folder goes in two steps, since vLLM's engine dies of one that it finds missing:
+first nobody is pointed to it any more, and when those who were have had their time it is removed.
+Knows neither cards nor the store.
 """
 
 from __future__ import annotations
@@ -16,11 +18,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+from skillmesh_vllm import leases
+
 _log = logging.getLogger("vllm.plugins.skillmesh")
 _PART = ".part-"
-_LOCKS = ".locks"
+_LOCKS, _LEASES = ".locks", "leases"
 _SETTLING_S = 60.0
-"""A folder is not removed sooner than this after it was handed out: vLLM is reading it."""
+"""A folder that was handed out is not given up sooner: vLLM is reading it."""
+_DRAINING_S = 600.0
+"""One that was given up is not removed sooner: a request that waits for its turn may need it. By
+default OpenAI's clients wait as long for an answer."""
 _ABANDONED_S = 3600.0
 
 
@@ -40,8 +47,11 @@ class FolderCache:
         self._root = root.absolute()
         self._most_bytes = most_bytes
         self._clock_s = clock_s
-        self.before_removal: Callable[[str], None] = lambda digest: None
-        """Told of each digest whose folder is about to go."""
+        self._leases = leases.Leases(self._root / _LOCKS / _LEASES)
+        """Of the folders that were handed out; taken and ended where the digest is locked."""
+        self._given_up_at_s: dict[str, float] = {}
+        self.give_up: Callable[[str], bool] = lambda digest: True
+        """Has nobody pointed to a digest's folder any more; whether that is so."""
 
     def folder(self, digest: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
         """The folder of a digest; it is whole, or it is not there.
@@ -65,6 +75,7 @@ class FolderCache:
                 except BaseException:
                     shutil.rmtree(part, ignore_errors=True)
                     raise
+            self._leases.take(digest)
             self._touch(path)
         self._remove_oldest()
         return path
@@ -97,16 +108,30 @@ class FolderCache:
         for used_at, size, path in sorted(found):
             if held <= self._most_bytes or now - used_at < _SETTLING_S:
                 return
-            self._remove(path, used_at)
-            held -= size
+            if self._is_going(path, used_at, now):
+                held -= size
 
-    def _remove(self, path: pathlib.Path, used_at: float) -> None:
-        self.before_removal(path.name)
-        with self._locked(path.name), contextlib.suppress(FileNotFoundError):
+    def _is_going(self, path: pathlib.Path, used_at: float, now: float) -> bool:
+        """Takes the next step with a folder that is too much; whether it goes or is gone."""
+        digest = path.name
+        given_up_at = self._given_up_at_s.get(digest, -1.0)
+        if given_up_at < used_at:  # Not yet, or handed out again since.
+            if not self.give_up(digest):
+                return False
+            self._given_up_at_s[digest] = now
+            return True
+        if now - given_up_at < _DRAINING_S:
+            return True
+        with self._locked(digest), contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime > used_at:
-                return  # Handed out again meanwhile.
+                return False
+            self._leases.end(digest)
+            if self._leases.is_taken(digest):
+                return False
             # Out of sight in one step: half a folder must never be found by its digest.
             gone = pathlib.Path(tempfile.mkdtemp(prefix=_PART, dir=self._root))
-            os.rename(path, gone / path.name)
+            os.rename(path, gone / digest)
             shutil.rmtree(gone, ignore_errors=True)
-            _log.info("adapter %s left the cache", path.name[:12])
+            _log.info("adapter %s left the cache", digest[:12])
+        self._given_up_at_s.pop(digest, None)
+        return True

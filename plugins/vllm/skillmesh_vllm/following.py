@@ -106,12 +106,14 @@ class NameFollower:
             if now != digest:
                 self._forget(name, digest)
 
-    def forget_digest(self, digest: str) -> None:
-        """Has every name forgotten that means this digest, because its folder goes."""
+    def forget_digest(self, digest: str) -> bool:
+        """Has every name forgotten that means this digest; whether none is left that does."""
         with self._lock:
             names = [name for name, meant in self._digests.items() if meant == digest]
         for name in names:
             self._forget(name, digest)
+        with self._lock:
+            return digest not in self._digests.values()
 
     def _forget(self, name: str, digest: str) -> None:
         try:

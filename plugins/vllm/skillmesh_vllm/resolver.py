@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import logging
 import pathlib
 from collections.abc import Callable
@@ -44,9 +45,10 @@ class CardResolver:
         self._cards, self._folders, self._follower = cards, folders, follower
         self._base_fingerprint = base_fingerprint
         self._make_request = make_request
+        self._answers = itertools.count(1)
         # Of its own: vLLM's threads must not wait for downloads.
         self._threads = concurrent.futures.ThreadPoolExecutor(_AT_ONCE, "skillmesh")
-        folders.before_removal = follower.forget_digest
+        folders.give_up = follower.forget_digest
 
     async def resolve_lora(
         self, base_model_name: str, lora_name: str, *_more: object, **_named: object
@@ -55,7 +57,9 @@ class CardResolver:
 
         The store is asked each time, and the request carries the card's identity: another
         version has another name, another number and another path, so that neither an adapter nor
-        a prefix cache of one can stand for the other.
+        a prefix cache of one can stand for the other. No two requests have one name: vLLM gives
+        each a number of its own, holds those of equal name for the same, and its engine dies of
+        an adapter whose number it can't find.
 
         Args:
             base_model_name: ignored; names are spelt in many ways, fingerprints are not.
@@ -75,7 +79,9 @@ class CardResolver:
             return None
         self._follower.follow(lora_name, card.digest)
         return self._make_request(
-            lora_name=card.identity, lora_int_id=adapter_id(card.digest), lora_path=str(path)
+            lora_name=f"{card.identity}#{next(self._answers)}",
+            lora_int_id=adapter_id(card.digest),
+            lora_path=str(path),
         )
 
     def _materialised(self, reference: str) -> tuple[store.Card, pathlib.Path]:

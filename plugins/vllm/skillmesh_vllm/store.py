@@ -21,7 +21,9 @@ from skillmesh_vllm import errors, settings
 LARGEST_CARD_BYTES = 256 * 1024 * 1024
 _NAME = "[a-z0-9][a-z0-9-]{0,62}"
 _DIGEST = "[0-9a-f]{64}"
-_REFERENCE = re.compile(rf"({_NAME})(?:@({_DIGEST}|{_NAME}))?")
+# What follows `#` is no part of the card's name: vLLM lists adapters by the names that the resolver
+# gave them, and those may be asked for too.
+_REFERENCE = re.compile(rf"({_NAME})(?:@({_DIGEST})(?:#[0-9]+)?|@{_NAME})?")
 _FIND_S, _FETCH_S = 10.0, 120.0
 
 
@@ -43,7 +45,7 @@ class Card:
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text has the form `name`, `name@alias` or `name@digest`."""
+    """Whether a text has the form `name`, `name@alias`, `name@digest` or `name@digest#number`."""
     return _REFERENCE.fullmatch(text) is not None
 
 
@@ -67,14 +69,13 @@ class CardStore:
         asked = _REFERENCE.fullmatch(reference)
         if asked is None:
             raise errors.NotFoundError(f"{reference!r} is not name, name@alias or name@digest")
-        descriptor = pyarrow.flight.FlightDescriptor.for_path(reference)
+        descriptor = pyarrow.flight.FlightDescriptor.for_path(reference.partition("#")[0])
         with self._typed(reference):
             info = self._client().get_flight_info(descriptor, self._options(_FIND_S))
         card = _listed(info.descriptor.command)
         # The digest becomes a folder's name and the name a part of what vLLM shows: neither is
         # believed, however much the store is.
-        is_pinned = re.fullmatch(_DIGEST, asked[2] or "") is not None
-        if card is None or card.name != asked[1] or (is_pinned and card.digest != asked[2]):
+        if card is None or card.name != asked[1] or asked[2] not in (None, card.digest):
             raise errors.DamagedError(
                 f"{self._where.location}: asked for {reference!r}, it answered "
                 f"{info.descriptor.command!r:.200}"

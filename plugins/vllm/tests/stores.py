@@ -15,14 +15,15 @@ from skillmesh_vllm import errors, store
 from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.lora import tensors
+from shared.models import base as bases
 from tests import tiny_model
 
 BASE = tiny_model.tiny_base()
 RAW_SCHEMA = pa.schema([pa.field("chunk", pa.large_binary(), nullable=False)])
 
 
-def card(dtype: str = "float32", **chosen: Any) -> cards.LoRACard:
-    found = tiny_model.card_for(BASE, **chosen)
+def card(dtype: str = "float32", base: bases.BaseModel = BASE, **chosen: Any) -> cards.LoRACard:
+    found = tiny_model.card_for(base, **chosen)
     modules = {
         path: tensors.weights_of(tensors.adapter_of(weights, torch.float32), weights.alpha, dtype)
         for path, weights in found
@@ -59,6 +60,7 @@ class FakeStore(store.CardStore):
 
     def find(self, reference: str) -> store.Card:
         self.asked.append(reference)
+        reference = reference.partition("#")[0]
         if self.away:
             raise errors.UnavailableError("the store is away")
         if reference not in self.meant:

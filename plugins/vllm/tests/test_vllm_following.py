@@ -116,7 +116,10 @@ def test_all_names_of_a_digest_are_forgotten_when_its_folder_goes() -> None:
     names.follow("tiny-skill", card.digest)
     names.follow(card.identity, card.digest)
     names.follow("other", "b" * 64)
-    names.forget_digest(card.digest)
+    server.away = True
+    assert not names.forget_digest(card.digest)
+    server.away = False
+    assert names.forget_digest(card.digest)
     names.stop()
     assert sorted(server.forgotten) == ["tiny-skill", card.identity]
 

@@ -69,7 +69,7 @@ async def test_the_folder_of_the_card_is_named_when_the_store_knows_the_name(
     card = parts.cards.publish(stores.card(), "production")
     name = "tiny-skill" + selector.replace("digest", card.digest)
     request = await parts.resolver.resolve_lora("any/spelling", name)
-    assert request.lora_name == card.identity
+    assert request.lora_name == f"{card.identity}#1"
     assert request.lora_path == str(parts.root / card.digest)
     assert 0 < request.lora_int_id < 2**63
     assert parts.followed == {name: card.digest}
@@ -85,7 +85,16 @@ async def test_name_number_and_path_are_others_when_the_alias_moved(parts: Parts
     parts.cards.publish(stores.card(seed=2, version="1.0.1"))
     second = await parts.resolver.resolve_lora("base", "tiny-skill")
     assert all(one != other for one, other in zip(first, second, strict=True))
-    assert first == await parts.resolver.resolve_lora("base", first.lora_name)
+    again = await parts.resolver.resolve_lora("base", first.lora_name)
+    assert again.lora_path == first.lora_path
+
+
+async def test_no_two_requests_have_one_name_when_they_mean_one_card(parts: Parts) -> None:
+    card = parts.cards.publish(stores.card(), "production")
+    asked = ["tiny-skill", "tiny-skill@production", card.identity, "tiny-skill"]
+    found = [await parts.resolver.resolve_lora("base", name) for name in asked]
+    assert len({request.lora_name for request in found}) == len(asked)
+    assert {request.lora_name.partition("#")[0] for request in found} == {card.identity}
 
 
 async def test_one_download_serves_all_when_many_ask_at_once(parts: Parts) -> None:
@@ -106,6 +115,7 @@ async def test_one_download_serves_all_when_many_ask_at_once(parts: Parts) -> No
 @pytest.mark.parametrize(
     "name",
     ["", "..", "../secret", "a/b", "skill@../../x", "Skill", "skill@", "@latest", "skill@a@b",
+     "skill#1", "skill@latest#1", f"skill@{'a' * 64}#", f"skill@{'a' * 64}#../x",
      "/etc/passwd", "meta-llama/Llama-3", "skill\n", "a" * 64],
 )  # fmt: skip
 async def test_the_store_is_not_asked_when_the_name_can_not_be_a_card(

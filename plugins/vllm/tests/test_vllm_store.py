@@ -34,6 +34,13 @@ def test_card_and_bytes_arrive_when_the_store_has_them(flight: stores.FlightStor
     assert client(flight).fetch(found).to_pybytes() == b"first second"
 
 
+def test_the_store_is_asked_for_the_card_alone_when_the_name_is_one_that_vllm_lists(
+    flight: stores.FlightStore,
+) -> None:
+    flight.listed[CARD.identity] = LISTED
+    assert client(flight).find(f"{CARD.identity}#12") == CARD
+
+
 def test_the_token_is_shown_when_there_is_one(flight: stores.FlightStore) -> None:
     flight.listed["skill"] = LISTED
     client(flight, token="secret").find("skill")
