@@ -117,7 +117,8 @@ def _plot(area: str, rows: Sequence[Row]) -> None:
     )
     for at, (row, share) in enumerate(shown):
         digits = 0 if row.ratio and row.ratio >= 10 else 2
-        peer = "" if row.ratio is None else f", {row.ratio:,.{digits}f} x {row.peer}"
+        is_share = row.ratio in (None, row.value)  # Its unit says of what.
+        peer = "" if is_share else f", {row.ratio:,.{digits}f} x {row.peer}"
         axes.text(share, at, f" {row.value:,.4g} {row.unit}{peer}", va="center", fontsize=8)
     axes.axvline(1.0, color="#444444", linewidth=0.8)
     axes.invert_yaxis()
