@@ -29,7 +29,7 @@ app = typer.Typer(
 _DIGEST_SHOWN = 12
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Reference = Annotated[str, typer.Argument(help="name, name@alias, name@digest or digest.")]
+Reference = Annotated[str, typer.Argument(help="name, name@alias, or a digest's beginning.")]
 Name = Annotated[str, typer.Argument(help="Of a card.")]
 Alias = Annotated[str, typer.Argument(help="Such as production.")]
 Reason = Annotated[str, typer.Option(help="For the records.")]
@@ -241,7 +241,9 @@ def _print(
     if as_json:
         terminal.print_json(told)
         return
-    table = rich.table.Table(*header)
+    table = rich.table.Table()
+    for column in header:
+        table.add_column(column, no_wrap=column in ("name", "digest"))
     for row in rows:
         table.add_row(*map(terminal.escape, row))
     terminal.RESULT.print(table if rows else "nothing")

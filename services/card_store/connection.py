@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from shared.security import protection as protections
 Address = Annotated[str, typer.Option("--store", help="host:port; by default it is looked for.")]
 _DEADLINE_S = 60.0
 _PAGE_CARDS = 500
+_SHORT_DIGEST = "[0-9a-f]{6,63}"
 
 
 class Calls:
@@ -38,14 +40,27 @@ class Calls:
         return await client.call(getattr(self._store, method), request, _DEADLINE_S)
 
     async def card(self, reference: str) -> cards_pb2.CardRecord:
-        """One card, in any state.
+        """One card, in any state, also by the beginning of its digest.
 
         Raises:
+            errors.InvalidInputError: several digests begin so.
             errors.SkillmeshError: what the store answered.
         """
+        name, _, start = reference.rpartition("@")
+        if re.fullmatch(_SHORT_DIGEST, start):
+            reference = await self._whole(name, start) or reference
         request = cards_pb2.GetCardRequest(reference=reference)
         card: cards_pb2.CardRecord = await self.store("GetCard", request)
         return card
+
+    async def _whole(self, name: str, start: str) -> str:
+        """The digest that begins so, of an active card; empty where there is none."""
+        request = cards_pb2.ListCardsRequest(all_versions=True, name=name)
+        found = [card.digest for card in await self.cards(request)]
+        found = [digest for digest in found if digest.startswith(start)]
+        if len(found) > 1:
+            raise errors.InvalidInputError(f"{len(found)} digests begin with {start}; give more")
+        return "".join(found)
 
     async def cards(self, request: cards_pb2.ListCardsRequest) -> list[cards_pb2.CardRecord]:
         """All pages of a listing.

@@ -68,6 +68,9 @@ def test_cards_are_listed_found_and_shown_when_asked(store: Store, run: Run) -> 
     shown = json.loads(run("show", f"listed@{old}", "--json"))
     assert shown["manifest"]["version"] == "1.0.0" and shown["signature"] is None
     assert '"version": "1.1.0"' in run("show", "listed")
+    for short in (old[:8], f"listed@{old[:12]}"):
+        assert json.loads(run("show", short, "--json"))["digest"] == old
+    assert "knows no card" in run("show", f"other@{old[:12]}", fails=1)
 
 
 def test_alias_goes_forth_and_back_when_told_to(store: Store, run: Run) -> None:
