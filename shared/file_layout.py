@@ -14,8 +14,10 @@ memory is in https://flatbuffers.dev/internals.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import struct
 
+import numpy as np
 import pyarrow as pa
 
 from shared import errors
@@ -85,6 +87,44 @@ def check(source: pa.Buffer, layout: Layout, origin: str) -> None:
         raise layout.error(f"{origin}: not a readable Arrow file: {error}") from error
     except _OtherLayout as error:
         raise layout.error(f"{origin}: {error}") from None
+
+
+def read(data: bytes | pa.Buffer, layout: Layout, schema: pa.Schema) -> pa.Table:
+    """The table of a file that passes `check`, still in the bytes it lies in.
+
+    Args:
+        data: the whole file.
+        layout: of its kind.
+        schema: its columns, none of which may have nulls.
+
+    Raises:
+        errors.InvalidInputError: of the layout's class; names what is malformed.
+    """
+    kind, source = layout.kind, pa.py_buffer(data)
+    check(source, layout, kind)
+    try:
+        table = pa.ipc.open_file(source).read_all()
+        if not table.schema.equals(schema):
+            raise layout.error(f"{kind}: its columns have other types than those of a {kind}")
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise layout.error(f"{kind}: not a readable Arrow file: {error}") from error
+    for name in schema.names:
+        nulls = table.column(name).null_count
+        if name.encode() in layout.lists:
+            nulls += sum(chunk.values.null_count for chunk in table.column(name).chunks)
+        if nulls:
+            raise layout.error(f"{kind}: field {name}: {nulls} of its values are null")
+    return table
+
+
+def values(column: pa.LargeBinaryArray) -> list[pa.Buffer]:
+    """Views of the values of a validated column."""
+    _, offsets, body = column.buffers()
+    if body is None:  # Only where every value is empty.
+        return [pa.py_buffer(b"")] * len(column)
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return [body.slice(start, end - start) for start, end in itertools.pairwise(ends.tolist())]
 
 
 def _check(data: memoryview, layout: Layout) -> None:

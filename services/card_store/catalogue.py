@@ -142,13 +142,15 @@ class Catalogue:
                 rows.point(connection, card.name, records.LATEST, card.digest, revision, now_ms)
             return records.Commit(revision, True, rows.card(connection, card.digest))
 
-    def add_dataset(self, digest: str, size_bytes: int, created_at_ms: int) -> records.Commit:
-        """Puts a dataset on record."""
+    def add_table(
+        self, kind: str, digest: str, size_bytes: int, created_at_ms: int
+    ) -> records.Commit:
+        """Puts a dataset or a snapshot on record."""
         with self._database.write() as connection:
             known = rows.holds(connection, schema.DATASETS, digest)
             if not known:
                 row = {"digest": digest, "size_bytes": size_bytes, "created_at_ms": created_at_ms}
-                connection.execute(schema.DATASETS.insert().values(row))
+                connection.execute(schema.DATASETS.insert().values(row | {"kind": kind}))
             return records.Commit(rows.head(connection), not known)
 
     def find_card_commit(self, digest: str) -> records.Commit | None:
@@ -163,15 +165,15 @@ class Catalogue:
             rows.check_active(found.record)
         return found
 
-    def find_dataset_commit(self, digest: str) -> records.Commit | None:
-        """The commit of a dataset, if there was one."""
+    def find_table_commit(self, digest: str) -> records.Commit | None:
+        """The commit of a dataset or a snapshot, if there was one."""
         with self._database.read() as connection:
             if not rows.holds(connection, schema.DATASETS, digest):
                 return None
             return records.Commit(rows.head(connection), False)
 
     def holds(self, digest: str) -> bool:
-        """Whether an active card or a dataset with this digest is committed and here."""
+        """Whether an active card, a dataset or a snapshot with this digest is here."""
         with self._database.read() as connection:
             # Asked before every transfer: no more is read than is needed.
             query = sa.select(_CARDS.c.state, _CARDS.c.remote).where(_CARDS.c.digest == digest)

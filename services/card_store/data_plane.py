@@ -44,7 +44,7 @@ _SENT_BYTES = 4 * 1024 * 1024
 
 
 class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
-    """Cards and datasets over Arrow Flight; listens once constructed."""
+    """Cards, datasets and snapshots over Arrow Flight; listens once constructed."""
 
     def __init__(
         self,

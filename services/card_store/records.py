@@ -94,7 +94,7 @@ class Commit:
     created: bool
     """False when the digest was committed before."""
     record: CardRecord | None = None
-    """The card; None for a dataset."""
+    """The card; None for a dataset or a snapshot."""
 
 
 @dataclasses.dataclass(frozen=True)

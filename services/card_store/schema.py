@@ -54,6 +54,8 @@ DATASETS = sa.Table(
     sa.Column("digest", sa.String(64), primary_key=True),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    # dataset or snapshot.
+    sa.Column("kind", sa.String(16), nullable=False, server_default="dataset"),
 )
 ALIASES = sa.Table(
     "aliases",

@@ -15,7 +15,7 @@ import pathlib
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -23,7 +23,7 @@ from services.card_store import blobs, catalogue, records, revisions
 from shared import errors
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
-from shared.flight import datasets
+from shared.flight import datasets, snapshots
 
 T = TypeVar("T")
 
@@ -39,8 +39,12 @@ Accept = Callable[[Sequence[records.CardRecord]], None]
 Raises:
     errors.ForbiddenError: this caller may not publish it.
 """
-Kind = Literal["card", "dataset"]
-KINDS: tuple[Kind, ...] = ("card", "dataset")
+_CHECKS: dict[str, Callable[[pa.Buffer], object]] = {
+    "dataset": datasets.check,
+    "snapshot": snapshots.check,
+}
+"""What each kind of table must pass before it is committed."""
+KINDS = ("card", *_CHECKS)
 _HOPELESS = (
     errors.CardFormatError,
     errors.AlreadyExistsError,
@@ -95,7 +99,7 @@ class CardStore:
         The digest is the idempotency key: a second commit returns the first.
 
         Args:
-            kind: `card` or `dataset`.
+            kind: `card`, `dataset` or `snapshot`.
             digest: SHA-256 of the uploaded file in lower-case hex.
             size_bytes: its size, checked where it is not 0.
             signature_json: DSSE envelope over a card's digest.
@@ -118,8 +122,8 @@ class CardStore:
             raise errors.InvalidInputError(
                 f"ticket digest {digest[:80]!r} is not a SHA-256 in lower-case hex"
             )
-        if kind == "dataset":
-            return await self._write(lambda: self._commit_dataset(digest, size_bytes))
+        if kind in _CHECKS:
+            return await self._write(lambda: self._commit_table(kind, digest, size_bytes))
         for tenant in tenants:
             if not re.fullmatch(manifests.NAME_PATTERN, tenant):
                 raise errors.InvalidInputError(
@@ -360,8 +364,8 @@ class CardStore:
         )
         return dataclasses.replace(record, signer=self._verify(record))
 
-    def _commit_dataset(self, digest: str, size_bytes: int) -> records.Commit:
-        known = self._cards.find_dataset_commit(digest)
+    def _commit_table(self, kind: str, digest: str, size_bytes: int) -> records.Commit:
+        known = self._cards.find_table_commit(digest)
         if known is not None:
             self._files.discard(digest)
             return known
@@ -370,10 +374,10 @@ class CardStore:
             self._files.discard(digest)
             raise errors.IntegrityError(f"upload {digest}: its SHA-256 is {found}; send it again")
         with pa.memory_map(str(path)) as source:
-            datasets.check(source.read_buffer())
+            _CHECKS[kind](source.read_buffer())
         size = path.stat().st_size
         self._files.promote(digest)
-        return self._cards.add_dataset(digest, size, self._clock_ms())
+        return self._cards.add_table(kind, digest, size, self._clock_ms())
 
     def _uploaded(self, digest: str, size_bytes: int) -> pathlib.Path:
         path = self._files.find(digest)

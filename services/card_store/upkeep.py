@@ -63,7 +63,9 @@ class Upkeep:
     def unused_datasets(self, before_ms: int) -> list[str]:
         """Digests of datasets committed before a Unix time that no card in service was made of."""
         manifests = sa.select(_CARDS.c.manifest_json).where(_IN_SERVICE)
-        old = sa.select(_DATASETS.c.digest).where(_DATASETS.c.created_at_ms < before_ms)
+        old = sa.select(_DATASETS.c.digest).where(
+            _DATASETS.c.created_at_ms < before_ms, _DATASETS.c.kind == "dataset"
+        )
         with self._database.read() as connection:
             used = set(map(_dataset, connection.scalars(manifests)))
             return [digest for digest in connection.scalars(old) if digest not in used]

@@ -7,12 +7,10 @@ digest of a card is the SHA-256 of its file.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import pathlib
 import tempfile
 
-import numpy as np
 import pyarrow as pa
 
 from shared import errors, file_layout
@@ -209,7 +207,7 @@ def _modules(batch: pa.RecordBatch, origin: str) -> dict[str, cards.ModuleWeight
         columns[name].to_numpy().tolist()
         for name in ("rank", "in_features", "out_features", "alpha")
     )
-    sides_a, sides_b = _values(columns["lora_A"]), _values(columns["lora_B"])
+    sides_a, sides_b = file_layout.values(columns["lora_A"]), file_layout.values(columns["lora_B"])
     rows = zip(ranks, ins, outs, alphas, dtypes, sides_a, sides_b, strict=True)
     return dict(zip(paths, map(cards.ModuleWeights._make, rows), strict=True))
 
@@ -221,12 +219,3 @@ def _check_texts(columns: dict[str, pa.Array], origin: str) -> None:
             raise errors.CardFormatError(
                 f"{origin}: field {name}: its values have {values.size} bytes; at most {most}"
             )
-
-
-def _values(column: pa.LargeBinaryArray) -> list[pa.Buffer]:
-    """Views of the values of a validated column."""
-    _, offsets, values = column.buffers()
-    if values is None:  # Only where every value is empty.
-        return [pa.py_buffer(b"")] * len(column)
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return [values.slice(start, end - start) for start, end in itertools.pairwise(ends.tolist())]

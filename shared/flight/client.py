@@ -1,4 +1,4 @@
-"""`LoRAFlightClient`: puts and gets cards and datasets by ticket over Arrow Flight.
+"""`LoRAFlightClient`: puts and gets cards, datasets and snapshots by ticket over Arrow Flight.
 
 Files travel as they are, in chunks, so that what arrives has the very digest that was asked for,
 whatever version of Arrow either side runs. Whoever wants a table instead (any Flight client can)
@@ -25,7 +25,7 @@ from shared import errors
 from shared.security import callers
 from shared.security import protection as protections
 
-Kind = Literal["card", "dataset"]
+Kind = Literal["card", "dataset", "snapshot"]
 
 CHUNK_BYTES = 1024 * 1024
 RAW_SCHEMA = pa.schema([pa.field("chunk", pa.large_binary(), nullable=False)])

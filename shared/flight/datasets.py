@@ -25,14 +25,13 @@ SCHEMA = pa.schema(
 
 MOST_PAIRS = 100_000
 """Of one dataset: each costs a reader far more than its bytes."""
-_LISTS = ("paraphrases", "held_out")
 _LAYOUT = file_layout.Layout(
     kind="dataset",
     columns=tuple(name.encode() for name in SCHEMA.names),
     error=errors.InvalidInputError,
     fewest_rows=0,
     most_rows=MOST_PAIRS,
-    lists=frozenset(name.encode() for name in _LISTS),
+    lists=frozenset({b"paraphrases", b"held_out"}),
 )
 
 
@@ -77,21 +76,7 @@ def check(data: bytes | pa.Buffer) -> pa.Table:
     Raises:
         errors.InvalidInputError: the bytes are not such a dataset.
     """
-    source = pa.py_buffer(data)
-    file_layout.check(source, _LAYOUT, "dataset")
-    try:
-        table = pa.ipc.open_file(source).read_all()
-        if not table.schema.equals(SCHEMA):
-            raise errors.InvalidInputError("dataset: its columns are not those of QA pairs")
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise errors.InvalidInputError(f"dataset: not a readable Arrow file: {error}") from error
-    for name in SCHEMA.names:
-        column = table.column(name)
-        inner = sum(chunk.values.null_count for chunk in column.chunks) if name in _LISTS else 0
-        if nulls := column.null_count + inner:
-            raise errors.InvalidInputError(f"dataset: field {name}: {nulls} of its values are null")
-    return table
+    return file_layout.read(data, _LAYOUT, SCHEMA)
 
 
 def from_bytes(data: bytes | pa.Buffer) -> list[QAPair]:

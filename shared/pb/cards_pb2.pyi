@@ -110,7 +110,7 @@ class CommitResponse(_message.Message):
     created: _builtins.bool
     @_builtins.property
     def record(self) -> Global___CardRecord:
-        """for cards; datasets have only ticket and revision"""
+        """for cards; all else has only ticket and revision"""
 
     def __init__(
         self,

@@ -73,7 +73,9 @@ def test_dataset_is_refused_without_unpacking_when_it_is_compressed(compression:
             id="nested-lists",
         ),
         pytest.param(
-            file(table().set_column(0, "question", pa.array([1]))), "those of QA pairs", id="type"
+            file(table().set_column(0, "question", pa.array([1]))),
+            "other types than those of a dataset",
+            id="type",
         ),
         pytest.param(file(table(question=[None])), "field question: 1 .* null", id="null"),
         pytest.param(file(table(held_out=[["h?", None]])), "field held_out: 1 .* null", id="nulls"),

@@ -197,10 +197,10 @@ def test_log_gives_the_changes_in_order_when_read_in_pages(cards: catalogue.Cata
 
 
 def test_dataset_is_held_when_added_twice(cards: catalogue.Catalogue) -> None:
-    assert cards.add_dataset(digest_of(5), 7, 1) == records.Commit(0, True)
-    assert cards.add_dataset(digest_of(5), 7, 2) == records.Commit(0, False)
+    assert cards.add_table("dataset", digest_of(5), 7, 1) == records.Commit(0, True)
+    assert cards.add_table("dataset", digest_of(5), 7, 2) == records.Commit(0, False)
     assert cards.holds(digest_of(5))
-    assert cards.find_dataset_commit(digest_of(6)) is None
+    assert cards.find_table_commit(digest_of(6)) is None
     assert cards.totals().datasets == 1
 
 

@@ -4,11 +4,12 @@ import asyncio
 import dataclasses
 import threading
 
+import pyarrow as pa
 import pytest
 
 from services.card_store import catalogue, records, schema
 from shared import errors
-from shared.flight import datasets
+from shared.flight import datasets, snapshots
 from tests import fakes
 from tests.unit.card_store.house import House
 
@@ -46,6 +47,19 @@ async def test_dataset_is_committed_once_when_asked_twice(house: House) -> None:
     house.stage(datasets.to_bytes([PAIR]))
     assert not (await house.store.commit("dataset", digest)).created
     assert house.staged() == []
+
+
+async def test_snapshot_is_kept_when_it_is_committed(house: House) -> None:
+    tensor = snapshots.Tensor("habits", "a", "float32", (2, 3), pa.py_buffer(bytes(24)))
+    digest = house.stage(snapshots.to_bytes([tensor]))
+    with pytest.raises(errors.InvalidInputError, match="columns"):
+        await house.store.commit("dataset", digest)
+    assert (await house.store.commit("snapshot", digest)).created
+    assert not (await house.store.commit("snapshot", digest)).created
+    assert house.cards.holds(digest)
+    # It is no dataset that no card was made of.
+    assert house.cards.upkeep.unused_datasets(before_ms=2**62) == []
+    assert digest in house.cards.upkeep.files()
 
 
 async def test_upload_is_dropped_and_unseen_when_it_is_no_card(house: House) -> None:
