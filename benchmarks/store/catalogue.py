@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks import results
 from benchmarks.store import cards, filling, processes
-from services.card_store import catalogue, records, schema
+from services.card_store import records
+from services.card_store.catalogue import catalogue, schema
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from services.card_store import catalogue, listing, records, rows, schema
+from services.card_store import records
+from services.card_store.catalogue import catalogue, listing, rows, schema
 
 _AT_ONCE = 2_000
 

@@ -18,16 +18,8 @@ import pyarrow as pa
 import pyarrow.flight
 import structlog
 
-from services.card_store import (
-    blobs,
-    catalogue,
-    flight_access,
-    processes,
-    records,
-    schema,
-    tickets,
-    view,
-)
+from services.card_store import blobs, flight_access, processes, records, tickets, view
+from services.card_store.catalogue import catalogue, schema
 from shared import discovery, errors, multicast
 from shared import settings as config
 from shared.cards import format as formats

@@ -14,7 +14,8 @@ from collections.abc import AsyncGenerator, Callable
 
 import structlog
 
-from services.card_store import blobs, catalogue, store
+from services.card_store import blobs, store
+from services.card_store.catalogue import catalogue
 from shared import errors, store_settings
 
 _log = structlog.get_logger(__name__)

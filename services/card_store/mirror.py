@@ -16,7 +16,8 @@ from concurrent import futures
 
 import structlog
 
-from services.card_store import blobs, copies, records, store
+from services.card_store import blobs, records, store
+from services.card_store.catalogue import copies
 from shared import errors
 from shared import settings as config
 from shared.cards import manifest as manifests

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import structlog
 import zeroconf
 
-from services.card_store import copies, mirror, records
+from services.card_store import mirror, records
+from services.card_store.catalogue import copies
 from shared import discovery, errors
 from shared import settings as config
 from shared.pb import cards_pb2, cards_pb2_grpc

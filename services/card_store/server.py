@@ -13,7 +13,6 @@ import zeroconf
 
 from services.card_store import (
     blobs,
-    catalogue,
     maintenance,
     maintenance_service,
     mirror,
@@ -21,11 +20,11 @@ from services.card_store import (
     processes,
     residency,
     revisions,
-    schema,
     service,
     store,
     trust,
 )
+from services.card_store.catalogue import catalogue, schema
 from shared import discovery
 from shared import settings as config
 from shared.cards import signature

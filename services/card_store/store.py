@@ -19,7 +19,8 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from services.card_store import blobs, catalogue, records, revisions
+from services.card_store import blobs, records, revisions
+from services.card_store.catalogue import catalogue
 from shared import errors
 from shared.cards import format as formats
 from shared.cards import manifest as manifests

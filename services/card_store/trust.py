@@ -6,7 +6,8 @@ share it. Calls block: use a thread.
 
 from __future__ import annotations
 
-from services.card_store import records, retirement
+from services.card_store import records
+from services.card_store.catalogue import retirement
 from shared.cards import signature
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.card_store import catalogue, records, schema
+from services.card_store import records
+from services.card_store.catalogue import catalogue, schema
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import client as rpc_client
 from tests.contract.card_store_processes import Store, write_config

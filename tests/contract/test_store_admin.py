@@ -11,7 +11,7 @@ import grpc
 import pytest
 import typer.testing
 
-from services.card_store import admin
+from services.card_store.admin import cards
 from shared.cards import format as formats
 from shared.flight import client as flight_client
 from shared.pb import cards_pb2, cards_pb2_grpc, types_pb2
@@ -37,7 +37,7 @@ def run(store: Store, monkeypatch: pytest.MonkeyPatch) -> Run:
     def command(*arguments: str, fails: int = 0) -> str:
         is_local = arguments[0] in ("backup", "restore")
         address = () if is_local else ("--store", f"127.0.0.1:{store.control.port}")
-        result = typer.testing.CliRunner().invoke(admin.app, [*arguments, *address])
+        result = typer.testing.CliRunner().invoke(cards.app, [*arguments, *address])
         assert result.exit_code == fails, (result.output, result.exception)
         return result.output
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.card_store import catalogue, schema
+from services.card_store.catalogue import catalogue, schema
 from shared import errors
 from shared.cards import card as cards
 from shared.cards import format as formats

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from services.card_store import catalogue, schema
+from services.card_store.catalogue import catalogue, schema
 from tests import postgres
 from tests.unit.card_store.house import House
 

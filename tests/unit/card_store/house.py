@@ -6,7 +6,8 @@ import hashlib
 import pathlib
 from collections.abc import Callable
 
-from services.card_store import blobs, catalogue, revisions, schema, store
+from services.card_store import blobs, revisions, store
+from services.card_store.catalogue import catalogue, schema
 from shared.cards import format as formats
 from tests import fakes
 

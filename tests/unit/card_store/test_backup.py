@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from services.card_store import backup, blobs, processes, records
+from services.card_store import blobs, processes, records
+from services.card_store.admin import backup
 from shared import errors
 from shared import settings as config
 from shared.flight import datasets

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.card_store import backup, bucket, maintenance, processes
+from services.card_store import bucket, maintenance, processes
+from services.card_store.admin import backup
 from shared import errors, store_settings
 from shared import settings as config
 from tests import s3_server

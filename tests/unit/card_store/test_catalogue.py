@@ -8,7 +8,8 @@ import alembic.migration
 import pytest
 import sqlalchemy as sa
 
-from services.card_store import catalogue, records, schema
+from services.card_store import records
+from services.card_store.catalogue import catalogue, schema
 from shared import errors
 from tests.unit.card_store.catalogue_cards import card, digest_of
 

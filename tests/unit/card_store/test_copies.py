@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.card_store import catalogue, records, schema
+from services.card_store import records
+from services.card_store.catalogue import catalogue, schema
 from tests.unit.card_store.test_catalogue import card, digest_of
 
 ONE, TWO, THREE = digest_of(1), digest_of(2), digest_of(3)

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from services.card_store import catalogue, records
+from services.card_store import records
+from services.card_store.catalogue import catalogue
 from shared import errors
 from tests.unit.card_store.catalogue_cards import card, digest_of
 

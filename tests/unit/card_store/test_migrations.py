@@ -10,7 +10,8 @@ import alembic.config
 import pytest
 import sqlalchemy as sa
 
-from services.card_store import catalogue, records, schema
+from services.card_store import records
+from services.card_store.catalogue import catalogue, schema
 from tests.unit.card_store.catalogue_cards import digest_of
 
 _SCRIPTS = pathlib.Path(schema.__file__).parent / "migrations"

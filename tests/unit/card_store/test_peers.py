@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from services.card_store import catalogue, copies, peers, records, schema
+from services.card_store import peers, records
+from services.card_store.catalogue import catalogue, copies, schema
 from shared import discovery, errors
 from shared import settings as config
 from shared.pb import cards_pb2, cards_pb2_grpc

@@ -7,7 +7,8 @@ import threading
 import pyarrow as pa
 import pytest
 
-from services.card_store import catalogue, records, schema
+from services.card_store import records
+from services.card_store.catalogue import catalogue, schema
 from shared import errors
 from shared.flight import datasets, snapshots
 from tests import fakes

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from services.card_store import (
+from services.card_store import records
+from services.card_store.catalogue import (
     aliases,
     copies,
     database,
     listing,
-    records,
     retirement,
     rows,
     schema,

@@ -15,7 +15,7 @@ import google.protobuf.json_format
 import rich.table
 import typer
 
-from services.card_store import admin_upkeep, connection
+from services.card_store.admin import connection, upkeep
 from shared import terminal
 from shared.pb import cards_pb2
 
@@ -262,7 +262,4 @@ def _told(message: Any, brief: bool = False) -> dict[str, Any]:
     return told
 
 
-admin_upkeep.register(app)
-
-if __name__ == "__main__":
-    app()
+upkeep.register(app)

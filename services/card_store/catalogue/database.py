@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from services.card_store import schema
+from services.card_store.catalogue import schema
 from shared import errors
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from services.card_store import aliases, database, records, rows, schema
+from services.card_store import records
+from services.card_store.catalogue import aliases, database, rows, schema
 from shared import errors
 
 _CARDS, _ALIASES, _KEYS = rows.CARDS, rows.ALIASES, schema.REVOKED_KEYS

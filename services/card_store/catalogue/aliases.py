@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from services.card_store import database, records, rows, schema
+from services.card_store import records
+from services.card_store.catalogue import database, rows, schema
 from shared import errors
 from shared.cards import manifest as manifests
 

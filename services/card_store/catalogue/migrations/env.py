@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import alembic.context
 
-from services.card_store import schema
+from services.card_store.catalogue import schema
 
 alembic.context.configure(
     connection=alembic.context.config.attributes["connection"],

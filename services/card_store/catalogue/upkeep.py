@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from services.card_store import database, records, rows, schema
+from services.card_store import records
+from services.card_store.catalogue import database, rows, schema
 
 _CARDS, _DATASETS = rows.CARDS, schema.DATASETS
 _AT_ONCE = 500

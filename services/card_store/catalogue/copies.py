@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
-from services.card_store import database, records, rows, schema
+from services.card_store import records
+from services.card_store.catalogue import database, rows, schema
 
 _COPIES, _PEERS = schema.COPIES, schema.PEERS
 _DIGESTS_AT_ONCE = 500

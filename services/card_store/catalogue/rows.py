@@ -10,7 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.card_store import records, schema
+from services.card_store import records
+from services.card_store.catalogue import schema
 from shared import errors
 
 CARDS, ALIASES, LOG = schema.CARDS, schema.ALIASES, schema.REVISIONS

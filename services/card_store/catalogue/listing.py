@@ -15,7 +15,8 @@ from typing import Annotated
 import pydantic
 import sqlalchemy as sa
 
-from services.card_store import records, rows, schema
+from services.card_store import records
+from services.card_store.catalogue import rows, schema
 from shared import errors
 from shared.cards import manifest as manifests
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 
 import sqlalchemy as sa
 
-from services.card_store import blobs, catalogue, processes, schema
+from services.card_store import blobs, processes
+from services.card_store.catalogue import catalogue, schema
 from shared import errors
 from shared import settings as config
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.card_store import backup, connection
+from services.card_store.admin import backup, connection
 from shared import errors, terminal
 from shared import settings as config
 from shared.pb import maintenance_pb2
