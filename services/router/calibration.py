@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from services.router import index as indexes
 from services.router import profile as profiles
+from services.router import space as spaces
 
 Matrix = npt.NDArray[np.float64]
 _Row = tuple[Matrix, float, float]
 """Features, label and weight."""
 FEATURES = (
-    "nearest", "nearest_three", "centroid", "remoteness", "said", "anchor", "shared", "foreign",
-    "misnamed", "unexplained",
+    "nearest", "nearest_three", "centroid", "remoteness", "likelihood", "kin", "lexical", "said",
+    "anchor", "shared", "foreign", "misnamed", "unexplained",
 )  # fmt: skip
 """Fields of `Evidence`; the square of the anchor comes as one feature more, because half a name
 (the Tarn Holm for the Skarn Holm Lighthouse) is worth far less than half of the whole name."""
@@ -36,7 +37,9 @@ new wording of a fact that the card has, vectors and words hardly tell it apart.
 _NAMELESS_WEIGHT = 0.5
 """Most questions name what they are about."""
 _ROWS_OF_ONE_CARD = 12
-_ROWS_OF_ALL_CARDS = 240
+_ROWS_OF_ALL_CARDS = 900
+_PRACTICE_ROWS = 300.0
+"""The active cards count as much as all practice once they have so many rows."""
 _SAME_SUBJECT_ANCHOR = 0.6
 _SAME_QUESTION_COSINE = 0.9
 
@@ -97,6 +100,12 @@ def fit(parts: Sequence[Rows]) -> Model:
     return Model(weights, float(beta[-1] - centre @ weights))
 
 
+def together(practice: Rows, observed: Rows) -> list[Rows]:
+    """Practice beside what was observed, the less of it the more there is of that."""
+    weight = 1.0 / (1.0 + observed.weights_N.sum() / _PRACTICE_ROWS)
+    return [dataclasses.replace(practice, weights_N=practice.weights_N * weight), observed]
+
+
 @dataclasses.dataclass(frozen=True)
 class Askers:
     """Questions put to one made-up card."""
@@ -115,6 +124,7 @@ def practise(
     cards: Sequence[profiles.Profile],
     askers: Sequence[Askers],
     unrelated: Sequence[profiles.Question],
+    space: spaces.Space | None = None,
 ) -> Rows:
     """Rows from made-up cards: each one's held-out questions, and the hardest strangers.
 
@@ -122,8 +132,9 @@ def practise(
         cards: practice cards.
         askers: of each card, questions that are not among its examples.
         unrelated: questions that belong to none.
+        space: of the practice cards.
     """
-    index = indexes.Index(cards)
+    index = indexes.Index(cards, space)
     place = {profile.identity: at for at, profile in enumerate(index.profiles)}
     found: list[_Row] = []
     for card, asked in zip(cards, askers, strict=True):
@@ -160,7 +171,8 @@ def observe(index: indexes.Index, unrelated: Sequence[profiles.Question]) -> Row
             question = card.examples[number]
             rest = [*card.examples[:number], *card.examples[number + 1 :]]
             if rest:
-                alone = indexes.Index([profiles.build(card.card, rest, card.statements)])
+                left = profiles.build(card.card, rest, card.statements)
+                alone = indexes.Index([left], index.space)
                 found.append((features(alone.search(question))[0], 1.0, 1.0))
             evidence = index.search(question)
             stranger = (evidence.anchor < _SAME_SUBJECT_ANCHOR) & (

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from services.router import lexicon, words
 from services.router import profile as profiles
-from services.router import words
+from services.router import space as spaces
 from shared import questions
 
 Column = npt.NDArray[np.float64]
@@ -35,6 +36,12 @@ class Evidence:
     """Cosine to the centroid."""
     remoteness: Column
     """Distance from the centroid over the distance usual for the card's own examples."""
+    likelihood: Column
+    """Log likelihood ratio of the card in the space of all cards; 0 without a space."""
+    kin: Column
+    """Mean cosine to the three nearest examples in that space; 0 without one."""
+    lexical: Column
+    """Cosine of the words with those of the examples, rare ones first."""
     said: Column
     """Cosine to the nearest statement; to the nearest example where no statement is known."""
     anchor: Column
@@ -56,8 +63,16 @@ class Evidence:
 class Index:
     """All active cards in numpy matrices."""
 
-    def __init__(self, found: Iterable[profiles.Profile] = ()) -> None:
-        """Lays out the profiles of some cards, each identity once."""
+    def __init__(
+        self, found: Iterable[profiles.Profile] = (), space: spaces.Space | None = None
+    ) -> None:
+        """Lays out the profiles of some cards, each identity once.
+
+        Args:
+            found: the profiles.
+            space: in which questions are compared besides.
+        """
+        self.space = space
         by_identity = {profile.identity: profile for profile in found}
         self.profiles = tuple(by_identity[key] for key in sorted(by_identity))
         if not self.profiles:
@@ -81,6 +96,12 @@ class Index:
         said = [(at, s.vector) for at, p in enumerate(self.profiles) for s in p.statements]
         self._speaker = np.array([at for at, _ in said], dtype=np.int64)
         self._statements_S_D = np.stack([v for _, v in said]) if said else np.zeros((0, 0))
+        self._lexicon = lexicon.Lexicon([[e.text for e in p.examples] for p in self.profiles])
+        if space is not None:
+            points_R_D = space.project(self._examples_R_D)
+            means_C_D = np.add.reduceat(points_R_D, self._starts) / self._counts[:, None]
+            self._likelihoods = spaces.Likelihoods(space, means_C_D, self._counts)
+            self._directions_R_D = space.directions(points_R_D).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.profiles)
@@ -88,7 +109,7 @@ class Index:
     def changed(self, add: Iterable[profiles.Profile] = (), remove: Iterable[str] = ()) -> Index:
         """Another index with some cards more and some identities less."""
         gone = set(remove)
-        return Index([*(p for p in self.profiles if p.identity not in gone), *add])
+        return Index([*(p for p in self.profiles if p.identity not in gone), *add], self.space)
 
     def search(self, question: profiles.Question) -> Evidence:
         """Compares a question with every card; an empty index gives empty arrays."""
@@ -97,12 +118,13 @@ class Index:
             nothing: dict[str, Any] = {c.name: none for c in dataclasses.fields(Evidence)}
             return Evidence(**nothing | {"nearest_example": np.zeros(0, dtype=np.int64)})
         similarity_R = (self._examples_R_D @ question.vector).astype(np.float64)
-        # Within each card the most similar example comes first, ties in the card's own order.
-        order = np.lexsort((-similarity_R, self._owner))
-        depth = np.arange(_NEAREST)
-        inside = depth < self._counts[:, None]
-        places_C_3 = self._starts[:, None] + np.minimum(depth, self._counts[:, None] - 1)
-        best_C_3 = np.where(inside, similarity_R[order][places_C_3], 0.0)
+        nearest_three, nearest, nearest_example = self._nearest(similarity_R)
+        likelihood = kin = np.zeros(len(self.profiles))
+        if self.space is not None:
+            point_D = self.space.project(question.vector)
+            likelihood = self._likelihoods.of(point_D)
+            direction_D = self.space.directions(point_D).astype(np.float32)
+            kin, _, _ = self._nearest((self._directions_R_D @ direction_D).astype(np.float64))
         centroid = (self._centroids_C_D @ question.vector).astype(np.float64)
         distance = np.sqrt(np.maximum(2.0 - 2.0 * centroid, 0.0))
         anchor, shared, foreign, unexplained = self._compare_words(question)
@@ -110,18 +132,36 @@ class Index:
         verbatim[list(self._askers.get(questions.fold(question.text), ()))] = 1.0
         return Evidence(
             verbatim=verbatim,
-            nearest=best_C_3[:, 0],
-            nearest_three=best_C_3.sum(axis=1) / inside.sum(axis=1),
+            nearest=nearest,
+            nearest_three=nearest_three,
+            likelihood=likelihood,
+            kin=kin,
+            lexical=self._lexicon.cosines(question.text),
             centroid=centroid,
             remoteness=distance / np.maximum(self._spreads, 0.5),
-            said=self._nearest_statement(question, best_C_3[:, 0]),
+            said=self._nearest_statement(question, nearest),
             anchor=anchor,
             shared=shared,
             foreign=foreign,
             misnamed=(foreign >= words.NAME_WEIGHT).astype(np.float64),
             unexplained=unexplained,
-            nearest_example=order[self._starts] - self._starts,
+            nearest_example=nearest_example,
         )
+
+    def _nearest(self, similarity_R: Column) -> tuple[Column, Column, npt.NDArray[np.int64]]:
+        """Each card's mean of the three most similar examples, the most similar, and its place."""
+        left, total = similarity_R.copy(), np.zeros(len(self.profiles))
+        nearest, places = similarity_R[:0], self._starts
+        for depth in range(_NEAREST):
+            best_C = np.maximum.reduceat(left, self._starts)
+            # The first of those that are as similar, in the card's own order.
+            hits = np.flatnonzero(left == best_C[self._owner])
+            first = hits[np.unique(self._owner[hits], return_index=True)[1]]
+            if depth == 0:
+                nearest, places = best_C, first
+            total += np.where(self._counts > depth, best_C, 0.0)
+            left[first] = -np.inf
+        return total / np.minimum(self._counts, _NEAREST), nearest, places - self._starts
 
     def _nearest_statement(self, question: profiles.Question, otherwise: Column) -> Column:
         nearest = np.full(len(self.profiles), -np.inf)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from services.router import background, calibration, profile, words
+from services.router import background, calibration, profile, space, words
 
 Embed = Callable[[Sequence[str]], Awaitable[profile.Vectors]]
 """Texts to vectors of shape (texts, dimension)."""
@@ -29,6 +29,8 @@ class Practice:
     rows: calibration.Rows
     unrelated: tuple[profile.Question, ...]
     """Questions that belong to no card."""
+    sums: space.Sums
+    """Of the practice cards: what a space is made of while there are few others."""
 
 
 async def prepare(
@@ -61,7 +63,9 @@ async def prepare(
         made_up = profile.Card(f"practice-{number:03}", "", "", "", card.examples)
         practised.append(profile.build(made_up, examples, statements))
         askers.append(calibration.Askers(*asked))
-    return Practice(calibration.practise(practised, askers, unrelated), tuple(unrelated))
+    sums = space.sums(np.stack([e.vector for e in p.examples]) for p in practised)
+    rows = calibration.practise(practised, askers, unrelated, space.fit(sums))
+    return Practice(rows, tuple(unrelated), sums)
 
 
 async def _vectors(

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import numpy as np
 import structlog
 
-from services.router import calibration, practice, profile, words
+from services.router import calibration, practice, profile, space, words
 from services.router import index as indexes
 from shared import errors
 from shared.cards import manifest as manifests
@@ -80,7 +80,7 @@ class LoRARouter:
         self._words = weigher
         self._ground = ground
         self._threshold = threshold
-        self._index = indexes.Index()
+        self._index = indexes.Index(space=space.fit(ground.sums))
         self._model = calibration.fit([ground.rows])
         self._virtual: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
@@ -244,17 +244,27 @@ class LoRARouter:
             while self._calibrated is not self._index:
                 index = self._index
                 try:
-                    self._model = await asyncio.to_thread(self._fit, index)
+                    fitted, model = await asyncio.to_thread(self._fit, index)
                 except (np.linalg.LinAlgError, FloatingPointError, ValueError):
                     # The former calibration still holds; the next change tries again.
                     _log.exception("calibration failed", cards=len(index))
-                self._calibrated = index
+                    self._calibrated = index
+                    continue
+                while self._index is not index:
+                    # Cards came or went meanwhile: what was learned holds for these, too.
+                    index = self._index
+                    fitted = await asyncio.to_thread(indexes.Index, index.profiles, fitted.space)
+                self._index, self._model, self._calibrated = fitted, model, fitted
         finally:
             self._calibrating = None
 
-    def _fit(self, index: indexes.Index) -> calibration.Model:
-        observed = calibration.observe(index, self._ground.unrelated)
-        return calibration.fit([self._ground.rows, observed])
+    def _fit(self, index: indexes.Index) -> tuple[indexes.Index, calibration.Model]:
+        """The same cards in a space of their own, and the calibration there."""
+        groups = [np.stack([e.vector for e in p.examples]) for p in index.profiles]
+        own = space.sums(groups) if groups else None
+        fitted = indexes.Index(index.profiles, space.fit(self._ground.sums, own))
+        observed = calibration.observe(fitted, self._ground.unrelated)
+        return fitted, calibration.fit(calibration.together(self._ground.rows, observed))
 
 
 def _check(query: str, top_k: int, threshold: float) -> None:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from services.router import index, profile, words
+from services.router import index, profile, space, words
 
 
 def _question(vector, **weights: float) -> profile.Question:
@@ -142,3 +142,24 @@ def test_words_of_statements_are_the_card_s_own_when_examples_lack_them():
 def test_word_is_a_name_when_it_has_a_capital_within_a_sentence(text: str, names: set[str]):
     found = words.Words(["the"]).of(text)
     assert {word for word, weight in found.items() if weight >= words.NAME_WEIGHT} == names
+
+
+def test_space_is_searched_as_by_a_plain_loop_when_there_is_one():
+    rng = np.random.default_rng(4)
+    groups = [rng.normal(size=(rng.integers(1, 7), 8)) + 3 * rng.normal(size=8) for _ in range(25)]
+    groups = [np.stack([profile.unit(vector) for vector in group]) for group in groups]
+    cards = [_profile(f"{n:02}", *map(_question, group)) for n, group in enumerate(groups)]
+    fitted = space.fit(space.sums(groups))
+    query = _question(profile.unit(rng.normal(size=8)))
+    evidence = index.Index(cards, fitted).search(query)
+    point = fitted.project(query.vector)
+    for at, group in enumerate(groups):
+        points = fitted.project(group)
+        cosines = sorted(fitted.directions(points) @ fitted.directions(point), reverse=True)
+        assert evidence.kin[at] == pytest.approx(np.mean(cosines[:3]), abs=1e-5)
+        one = space.Likelihoods(fitted, points.mean(axis=0, keepdims=True), [len(group)])
+        assert evidence.likelihood[at] == pytest.approx(one.of(point)[0])
+    # What comes later lies in the same space.
+    more = index.Index(cards[:-1], fitted).changed(add=cards[-1:])
+    assert list(more.search(query).kin) == pytest.approx(list(evidence.kin))
+    assert list(index.Index(cards).search(query).kin) == [0.0] * 25

@@ -1,0 +1,73 @@
+"""How alike the words of a question are to those of a card's examples, rare ones first.
+
+Cosine of tf-idf vectors over words and pairs of neighbouring words (Salton & Buckley, 1988); a
+card's vector is the sum of those of its examples. Embedders blur what words keep apart: `transfer`
+and `transaction`, an unusual verb. Knows nothing about vectors of embedders.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?", re.UNICODE)
+_MOST_WORDS = 200
+"""Of a question; those behind are not looked at."""
+
+
+def terms(text: str) -> list[str]:
+    """Words in lower case, and pairs of neighbours."""
+    words = [match[0].lower() for match in _WORD.finditer(text)][:_MOST_WORDS]
+    return words + [f"{a} {b}" for a, b in itertools.pairwise(words)]
+
+
+class Lexicon:
+    """The words of some cards."""
+
+    def __init__(self, examples: Sequence[Sequence[str]]) -> None:
+        """Takes the example questions of each card."""
+        told = [[collections.Counter(terms(text)) for text in texts] for texts in examples]
+        frequency = collections.Counter(term for texts in told for one in texts for term in one)
+        count = sum(frequency_of for frequency_of in map(len, told))
+        self._rarity = {term: math.log((count + 1) / (n + 1)) + 1 for term, n in frequency.items()}
+        self._unseen = math.log(count + 1) + 1
+        self._cards = len(told)
+        postings: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
+        for at, texts in enumerate(told):
+            total: dict[str, float] = collections.defaultdict(float)
+            for counts in texts:
+                for term, weight in self._weights(counts).items():
+                    total[term] += weight
+            length = _length(total.values())
+            for term, weight in total.items():
+                postings[term].append((at, weight / length))
+        self._postings = {
+            term: (np.array([at for at, _ in found]), np.array([weight for _, weight in found]))
+            for term, found in postings.items()
+        }
+
+    def cosines(self, text: str) -> npt.NDArray[np.float64]:
+        """Of one question with every card, shape (cards,)."""
+        found = np.zeros(self._cards)
+        for term, weight in self._weights(collections.Counter(terms(text))).items():
+            if (posting := self._postings.get(term)) is not None:
+                found[posting[0]] += weight * posting[1]
+        return found
+
+    def _weights(self, counts: Mapping[str, int]) -> dict[str, float]:
+        weights = {
+            term: (1 + math.log(n)) * self._rarity.get(term, self._unseen)
+            for term, n in counts.items()
+        }
+        length = _length(weights.values())
+        return {term: weight / length for term, weight in weights.items()}
+
+
+def _length(weights: Iterable[float]) -> float:
+    return math.sqrt(sum(weight * weight for weight in weights)) or 1.0

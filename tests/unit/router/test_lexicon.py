@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from services.router import lexicon
+
+
+def test_words_and_neighbours_are_terms_whatever_stands_between():
+    assert lexicon.terms("Can't I, Größe?") == ["can't", "i", "größe", "can't i", "i größe"]
+    assert lexicon.terms("?!") == [] and len(lexicon.terms("a " * 10_000)) == 399
+
+
+def test_cosine_is_exact_when_computed_by_hand():
+    found = lexicon.Lexicon([["red"], ["blue", "red"]])
+    # Three examples; red is in two of them, blue in one.
+    red, blue = math.log(4 / 3) + 1, math.log(4 / 2) + 1
+    assert found.cosines("red") == pytest.approx([1.0, 1 / math.sqrt(2)])
+    length = math.hypot(red, blue, math.log(4) + 1)  # The pair of both was never seen.
+    both = [red / length, (red + blue) / math.sqrt(2) / length]
+    assert found.cosines("blue red") == pytest.approx(both)
+
+
+def test_unknown_words_make_a_question_stranger_when_the_rest_is_the_same():
+    found = lexicon.Lexicon([["transfer money to my account"], ["what is the weather"]])
+    near, far = found.cosines("transfer money")[0], found.cosines("transfer money zorblax")[0]
+    assert 0 < far < near < 1
+    assert list(found.cosines("zorblax")) == [0.0, 0.0]
+
+
+def test_rare_words_count_more_when_cards_share_the_others():
+    cards = [["what is my balance"], ["what is my limit"], ["what is my name"]]
+    best = lexicon.Lexicon(cards).cosines("what is the limit")
+    assert best.argmax() == 1 and best[1] > 1.5 * best[0]
