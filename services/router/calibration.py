@@ -28,6 +28,11 @@ FEATURES = (
 )  # fmt: skip
 """Fields of `Evidence`; the square of the anchor comes as one feature more, because half a name
 (the Tarn Holm for the Skarn Holm Lighthouse) is worth far less than half of the whole name."""
+SIGNS = tuple(
+    -1.0 if name in ("remoteness", "foreign", "misnamed", "unexplained") else 1.0
+    for name in (*FEATURES, "anchor squared")
+)
+"""Whether a card fits better or worse the more there is of a feature."""
 _RIDGE = 1.0
 _VERBATIM_LOGIT = 4.0
 _NEWTON_STEPS = 12
@@ -76,12 +81,30 @@ def features(evidence: indexes.Evidence) -> Matrix:
     return np.stack([*columns, evidence.anchor**2], axis=1)
 
 
-def fit(parts: Sequence[Rows]) -> Model:
+def fit(parts: Sequence[Rows], signs_F: Sequence[float] = ()) -> Model:
     """Fits the model; positives and negatives weigh the same in total.
 
     Args:
         parts: rows with at least one positive and one negative among them.
+        signs_F: of each feature's weight, 1 or -1; one that would come out the other way is left
+            out, the worst first. A question that is more alike is never less likely then, however
+            much two features tell the same. By default any weight may have any sign.
     """
+    kept = np.ones(parts[0].features_N_F.shape[1], dtype=bool)
+    while True:
+        model = _fit([dataclasses.replace(p, features_N_F=p.features_N_F[:, kept]) for p in parts])
+        weights = np.zeros(len(kept))
+        weights[kept] = model.weights_F
+        spread = np.concatenate([part.features_N_F for part in parts]).std(axis=0)
+        wrong = (
+            np.minimum(weights * spread * np.asarray(signs_F), 0) if len(signs_F) else weights * 0
+        )
+        if not wrong.any():
+            return Model(weights, model.bias)
+        kept[int(wrong.argmin())] = False
+
+
+def _fit(parts: Sequence[Rows]) -> Model:
     x_N_F = np.concatenate([part.features_N_F for part in parts])
     y_N = np.concatenate([part.labels_N for part in parts])
     weight_N = np.concatenate([part.weights_N for part in parts])
@@ -172,7 +195,7 @@ def observe(index: indexes.Index, unrelated: Sequence[profiles.Question]) -> Row
             rest = [*card.examples[:number], *card.examples[number + 1 :]]
             if rest:
                 left = profiles.build(card.card, rest, card.statements)
-                alone = indexes.Index([left], index.space)
+                alone = indexes.Index([left], index.space, among=index)
                 found.append((features(alone.search(question))[0], 1.0, 1.0))
             evidence = index.search(question)
             stranger = (evidence.anchor < _SAME_SUBJECT_ANCHOR) & (
@@ -192,9 +215,15 @@ def sigmoid(x: Matrix) -> Matrix:
 
 
 def _hardest(rows_C_F: Matrix) -> Matrix:
-    """The row that looks most like a match, near and about the same words; none of none."""
-    likeness = rows_C_F[:, FEATURES.index("nearest")] + rows_C_F[:, FEATURES.index("anchor")]
-    return rows_C_F[np.argsort(-likeness, kind="stable")[:1]]
+    """The rows that look most like a match by one kind of likeness or another.
+
+    Shape (0 to 3, features). Those of one kind alone would make that kind look misleading.
+    """
+    if not len(rows_C_F):
+        return rows_C_F
+    column = dict(zip(FEATURES, rows_C_F.T, strict=False))
+    kinds = (column["nearest"] + column["anchor"], column["likelihood"], column["kin"])
+    return rows_C_F[sorted({int(likeness.argmax()) for likeness in kinds})]
 
 
 def _rows(found: Sequence[_Row]) -> Rows:

@@ -64,15 +64,20 @@ class Index:
     """All active cards in numpy matrices."""
 
     def __init__(
-        self, found: Iterable[profiles.Profile] = (), space: spaces.Space | None = None
+        self,
+        found: Iterable[profiles.Profile] = (),
+        space: spaces.Space | None = None,
+        among: Index | None = None,
     ) -> None:
         """Lays out the profiles of some cards, each identity once.
 
         Args:
             found: the profiles.
             space: in which questions are compared besides.
+            among: the cards that say how rare a word is; by default these.
         """
         self.space = space
+        self._lexicon: lexicon.Lexicon
         by_identity = {profile.identity: profile for profile in found}
         self.profiles = tuple(by_identity[key] for key in sorted(by_identity))
         if not self.profiles:
@@ -96,7 +101,10 @@ class Index:
         said = [(at, s.vector) for at, p in enumerate(self.profiles) for s in p.statements]
         self._speaker = np.array([at for at, _ in said], dtype=np.int64)
         self._statements_S_D = np.stack([v for _, v in said]) if said else np.zeros((0, 0))
-        self._lexicon = lexicon.Lexicon([[e.text for e in p.examples] for p in self.profiles])
+        self._lexicon = lexicon.Lexicon(
+            [[e.text for e in p.examples] for p in self.profiles],
+            None if among is None else among._lexicon,
+        )
         if space is not None:
             points_R_D = space.project(self._examples_R_D)
             means_C_D = np.add.reduceat(points_R_D, self._starts) / self._counts[:, None]

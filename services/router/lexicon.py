@@ -30,13 +30,23 @@ def terms(text: str) -> list[str]:
 class Lexicon:
     """The words of some cards."""
 
-    def __init__(self, examples: Sequence[Sequence[str]]) -> None:
-        """Takes the example questions of each card."""
+    def __init__(
+        self, examples: Sequence[Sequence[str]], rarities_of: Lexicon | None = None
+    ) -> None:
+        """Takes the example questions of each card.
+
+        Args:
+            examples: of each card.
+            rarities_of: says how rare words are; by default these cards themselves.
+        """
         told = [[collections.Counter(terms(text)) for text in texts] for texts in examples]
-        frequency = collections.Counter(term for texts in told for one in texts for term in one)
-        count = sum(frequency_of for frequency_of in map(len, told))
-        self._rarity = {term: math.log((count + 1) / (n + 1)) + 1 for term, n in frequency.items()}
-        self._unseen = math.log(count + 1) + 1
+        if rarities_of is None:
+            frequency = collections.Counter(t for texts in told for one in texts for t in one)
+            count = sum(map(len, told))
+            self._rarity = {t: math.log((count + 1) / (n + 1)) + 1 for t, n in frequency.items()}
+            self._unseen = math.log(count + 1) + 1
+        else:
+            self._rarity, self._unseen = rarities_of._rarity, rarities_of._unseen
         self._cards = len(told)
         postings: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
         for at, texts in enumerate(told):

@@ -81,7 +81,7 @@ class LoRARouter:
         self._ground = ground
         self._threshold = threshold
         self._index = indexes.Index(space=space.fit(ground.sums))
-        self._model = calibration.fit([ground.rows])
+        self._model = calibration.fit([ground.rows], calibration.SIGNS)
         self._virtual: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
         self._calibrated = self._index
@@ -264,7 +264,8 @@ class LoRARouter:
         own = space.sums(groups) if groups else None
         fitted = indexes.Index(index.profiles, space.fit(self._ground.sums, own))
         observed = calibration.observe(fitted, self._ground.unrelated)
-        return fitted, calibration.fit(calibration.together(self._ground.rows, observed))
+        parts = calibration.together(self._ground.rows, observed)
+        return fitted, calibration.fit(parts, calibration.SIGNS)
 
 
 def _check(query: str, top_k: int, threshold: float) -> None:

@@ -33,3 +33,11 @@ def test_rare_words_count_more_when_cards_share_the_others():
     cards = [["what is my balance"], ["what is my limit"], ["what is my name"]]
     best = lexicon.Lexicon(cards).cosines("what is the limit")
     assert best.argmax() == 1 and best[1] > 1.5 * best[0]
+
+
+def test_one_card_alone_is_weighed_as_among_the_others_when_told_so():
+    cards = [["what is my balance"], ["what is my limit", "what is it"], ["a limit is what"]]
+    found = lexicon.Lexicon(cards)
+    for at, card in enumerate(cards):
+        alone = lexicon.Lexicon([card], rarities_of=found)
+        assert alone.cosines("what is the limit")[0] == found.cosines("what is the limit")[at]
