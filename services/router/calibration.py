@@ -58,14 +58,25 @@ class Rows:
     """1 where the question belongs to the card, else 0."""
     weights_N: Matrix
     """How much each row counts."""
+    contrasts: Rows | None = None
+    """What the right card has more than a wrong one for the same question, labelled 1, and the
+    reverse, labelled 0."""
+
+    def scaled(self, factor: float) -> Rows:
+        """The same rows, each counting so many times as much."""
+        contrasts = None if self.contrasts is None else self.contrasts.scaled(factor)
+        weights = self.weights_N * factor
+        return dataclasses.replace(self, weights_N=weights, contrasts=contrasts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A fitted logistic model."""
+    """Two logistic models: whether a card fits, and which one of those that do."""
 
     weights_F: Matrix
     bias: float
+    ranking_F: Matrix
+    """What makes one card fit better than another (conditional logit; McFadden, 1974)."""
 
     def logits(self, evidence: indexes.Evidence) -> Matrix:
         """Log odds that each card fits, shape (cards,)."""
@@ -73,6 +84,12 @@ class Model:
         # Practice leaves every question out of the examples it is compared with, and so says
         # nothing about the very questions that a card was made for.
         return np.where(evidence.verbatim > 0, np.maximum(fitted, _VERBATIM_LOGIT), fitted)
+
+    def ranks(self, evidence: indexes.Evidence) -> Matrix:
+        """Log odds of each card against each other one, up to a common constant, (cards,)."""
+        ranks: Matrix = features(evidence) @ self.ranking_F
+        # A card that was made for this very question comes before all that were not.
+        return ranks + (np.ptp(ranks) + _VERBATIM_LOGIT) * evidence.verbatim
 
 
 def features(evidence: indexes.Evidence) -> Matrix:
@@ -82,7 +99,7 @@ def features(evidence: indexes.Evidence) -> Matrix:
 
 
 def fit(parts: Sequence[Rows], signs_F: Sequence[float] = ()) -> Model:
-    """Fits the model; positives and negatives weigh the same in total.
+    """Fits the models; positives and negatives weigh the same in total.
 
     Args:
         parts: rows with at least one positive and one negative among them.
@@ -90,21 +107,27 @@ def fit(parts: Sequence[Rows], signs_F: Sequence[float] = ()) -> Model:
             out, the worst first. A question that is more alike is never less likely then, however
             much two features tell the same. By default any weight may have any sign.
     """
-    kept = np.ones(parts[0].features_N_F.shape[1], dtype=bool)
+    weights_F, bias = _signed(parts, signs_F)
+    contrasts = [part.contrasts for part in parts if part.contrasts is not None]
+    ranking_F = _signed(contrasts, signs_F)[0] if contrasts else weights_F
+    return Model(weights_F, bias, ranking_F)
+
+
+def _signed(parts: Sequence[Rows], signs_F: Sequence[float]) -> tuple[Matrix, float]:
+    """Weights and bias whose signs are as they should be."""
+    spread = np.concatenate([part.features_N_F for part in parts]).std(axis=0)
+    kept = np.ones(len(spread), dtype=bool)
     while True:
-        model = _fit([dataclasses.replace(p, features_N_F=p.features_N_F[:, kept]) for p in parts])
-        weights = np.zeros(len(kept))
-        weights[kept] = model.weights_F
-        spread = np.concatenate([part.features_N_F for part in parts]).std(axis=0)
-        wrong = (
-            np.minimum(weights * spread * np.asarray(signs_F), 0) if len(signs_F) else weights * 0
-        )
-        if not wrong.any():
-            return Model(weights, model.bias)
-        kept[int(wrong.argmin())] = False
+        some = [dataclasses.replace(p, features_N_F=p.features_N_F[:, kept]) for p in parts]
+        weights_F = np.zeros(len(spread))
+        weights_F[kept], bias = _fit(some)
+        effects = weights_F * spread * np.asarray(signs_F) if len(signs_F) else spread
+        if effects.min() >= 0:
+            return weights_F, bias
+        kept[int(effects.argmin())] = False
 
 
-def _fit(parts: Sequence[Rows]) -> Model:
+def _fit(parts: Sequence[Rows]) -> tuple[Matrix, float]:
     x_N_F = np.concatenate([part.features_N_F for part in parts])
     y_N = np.concatenate([part.labels_N for part in parts])
     weight_N = np.concatenate([part.weights_N for part in parts])
@@ -120,13 +143,13 @@ def _fit(parts: Sequence[Rows]) -> Model:
         curvature = (z * (weight_N * np.maximum(p * (1 - p), 1e-6))[:, None]).T @ z + penalty
         beta = beta + np.linalg.solve(curvature, gradient)
     weights = beta[:-1] / scale
-    return Model(weights, float(beta[-1] - centre @ weights))
+    return weights, float(beta[-1] - centre @ weights)
 
 
 def together(practice: Rows, observed: Rows) -> list[Rows]:
     """Practice beside what was observed, the less of it the more there is of that."""
     weight = 1.0 / (1.0 + observed.weights_N.sum() / _PRACTICE_ROWS)
-    return [dataclasses.replace(practice, weights_N=practice.weights_N * weight), observed]
+    return [practice.scaled(weight), observed]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,21 +183,24 @@ def practise(
     index = indexes.Index(cards, space)
     place = {profile.identity: at for at, profile in enumerate(index.profiles)}
     found: list[_Row] = []
+    contrasts: list[Matrix] = []
     for card, asked in zip(cards, askers, strict=True):
         own = place[card.identity]
         for question in asked.nameless:
             found.append((features(index.search(question))[own], 1.0, _NAMELESS_WEIGHT))
         for question in asked.belonging:
             rows = features(index.search(question))
+            strangers = _hardest(np.delete(rows, own, axis=0))
             found.append((rows[own], 1.0, 1.0))
-            found += [(row, 0.0, 1.0) for row in _hardest(np.delete(rows, own, axis=0))]
+            found += [(row, 0.0, 1.0) for row in strangers]
+            contrasts += [rows[own] - row for row in strangers]
         for question in asked.namesakes:
             found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))]
         for question in asked.untold:
             found.append((features(index.search(question))[own], 0.0, _UNTOLD_WEIGHT))
     for question in unrelated:
         found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))]
-    return _rows(found)
+    return _rows(found, contrasts)
 
 
 def observe(index: indexes.Index, unrelated: Sequence[profiles.Question]) -> Rows:
@@ -185,6 +211,7 @@ def observe(index: indexes.Index, unrelated: Sequence[profiles.Question]) -> Row
     teach the model to doubt itself.
     """
     found: list[_Row] = []
+    contrasts: list[Matrix] = []
     cards = len(index)
     each = max(1, min(_ROWS_OF_ONE_CARD, _ROWS_OF_ALL_CARDS // max(cards, 1)))
     chosen = range(0, cards, max(1, cards // _ROWS_OF_ALL_CARDS))
@@ -192,21 +219,24 @@ def observe(index: indexes.Index, unrelated: Sequence[profiles.Question]) -> Row
         card = index.profiles[at]
         for number in range(0, len(card.examples), max(1, len(card.examples) // each)):
             question = card.examples[number]
-            rest = [*card.examples[:number], *card.examples[number + 1 :]]
-            if rest:
-                left = profiles.build(card.card, rest, card.statements)
-                alone = indexes.Index([left], index.space, among=index)
-                found.append((features(alone.search(question))[0], 1.0, 1.0))
             evidence = index.search(question)
             stranger = (evidence.anchor < _SAME_SUBJECT_ANCHOR) & (
                 evidence.nearest < _SAME_QUESTION_COSINE
             )
             stranger[at] = False
-            found += [(row, 0.0, 1.0) for row in _hardest(features(evidence)[stranger])]
+            strangers = _hardest(features(evidence)[stranger])
+            found += [(row, 0.0, 1.0) for row in strangers]
+            rest = [*card.examples[:number], *card.examples[number + 1 :]]
+            if rest:
+                left = profiles.build(card.card, rest, card.statements)
+                alone = indexes.Index([left], index.space, among=index)
+                row_F = features(alone.search(question))[0]
+                found.append((row_F, 1.0, 1.0))
+                contrasts += [row_F - row for row in strangers]
     if cards:
         for question in unrelated[:: max(1, len(unrelated) // _ROWS_OF_ALL_CARDS)]:
             found += [(row, 0.0, 1.0) for row in _hardest(features(index.search(question)))]
-    return _rows(found)
+    return _rows(found, contrasts)
 
 
 def sigmoid(x: Matrix) -> Matrix:
@@ -226,12 +256,13 @@ def _hardest(rows_C_F: Matrix) -> Matrix:
     return rows_C_F[sorted({int(likeness.argmax()) for likeness in kinds})]
 
 
-def _rows(found: Sequence[_Row]) -> Rows:
+def _rows(found: Sequence[_Row], contrasts: Sequence[Matrix]) -> Rows:
     if not found:
         return Rows(np.zeros((0, len(FEATURES) + 1)), np.zeros(0), np.zeros(0))
-    features_N_F = np.stack([row for row, _, _ in found])
+    both = [(row, 1.0, 1.0) for row in contrasts] + [(-row, 0.0, 1.0) for row in contrasts]
     return Rows(
-        features_N_F,
+        np.stack([row for row, _, _ in found]),
         np.array([label for _, label, _ in found]),
         np.array([weight for _, _, weight in found]),
+        _rows(both, ()) if both else None,
     )

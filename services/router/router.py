@@ -176,7 +176,7 @@ class LoRARouter:
         index, model = self._index, self._model
         question = profile.Question(query, vector, self._words.of(query))
         evidence = index.search(question)
-        candidates, confidence = _share(index, evidence, model.logits(evidence), top_k)
+        candidates, confidence = _share(index, evidence, model, top_k)
         if not question.words:  # "?!" asks for nothing that a card could say.
             candidates, confidence = (), 0.0
         return Decision(
@@ -283,15 +283,16 @@ def _check(query: str, top_k: int, threshold: float) -> None:
 
 
 def _share(
-    index: indexes.Index, evidence: indexes.Evidence, logits_C: calibration.Matrix, top_k: int
+    index: indexes.Index, evidence: indexes.Evidence, model: calibration.Model, top_k: int
 ) -> tuple[tuple[Candidate, ...], float]:
     """The best candidates and the confidence that their probabilities share."""
     if not len(index):
         return (), 0.0
-    confidence = float(calibration.sigmoid(logits_C.max()))
-    shares_C = np.exp(logits_C - logits_C.max())
+    ranks_C = model.ranks(evidence)
+    shares_C = np.exp(ranks_C - ranks_C.max())
+    best = np.argsort(-ranks_C, kind="stable")[:top_k]
+    confidence = float(calibration.sigmoid(model.logits(evidence)[best[0]]))
     probabilities_C = confidence * shares_C / shares_C.sum()
-    best = np.argsort(-logits_C, kind="stable")[:top_k]
     candidates = []
     for at in best:
         found = index.profiles[at]
