@@ -38,7 +38,7 @@ class Outcome:
     @property
     def auroc(self) -> float:
         """Probability that a question with a card scores above one without; ties count half."""
-        values, places, counts = np.unique(self.score_N, return_inverse=True, return_counts=True)
+        _, places, counts = np.unique(self.score_N, return_inverse=True, return_counts=True)
         ranks = np.cumsum(counts) - (counts - 1) / 2
         inside, outside = int(self.inside_N.sum()), int((~self.inside_N).sum())
         total = float(ranks[places][self.inside_N].sum())

@@ -23,6 +23,8 @@ from shared.models import embedder as embedders
 EMBEDDER_ID = f"{embedders.EMBEDDER_ID}-{embedders.WEIGHTS_SHA256[:12]}"
 Nearest = Callable[[vectors.Matrix, int], npt.NDArray[Any]]
 """Numbers of the nearest of the indexed vectors to one, nearest first."""
+MakeIndex = Callable[[vectors.Matrix], Nearest]
+"""From the vectors of cards, shape (cards, dimension)."""
 
 
 class CountingEmbedder:
@@ -109,6 +111,6 @@ async def answers(router: routers.LoRARouter, trial: intents.Trial) -> outcomes.
     return outcomes.routed(trial, first, score, probability, refused)
 
 
-def index(vectors_N_D: vectors.Matrix) -> Nearest | None:
-    """The index that the router uses beyond some thousands of cards; None while it has none."""
+def index() -> MakeIndex | None:
+    """Makes the index that the router uses for many cards; None while it searches every card."""
     return None

@@ -35,10 +35,12 @@ class Vectors:
         self._path = path
         self._embed = embed
         self._known: dict[bytes, Matrix] = {}
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            with np.load(path, allow_pickle=False) as kept:
-                rows = zip(kept["digests"], kept["vectors"], strict=True)
-                self._known = {digest.tobytes(): vector for digest, vector in rows}
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+            np.load(path, allow_pickle=False) as kept,
+        ):
+            rows = zip(kept["digests"], kept["vectors"], strict=True)
+            self._known = {digest.tobytes(): vector for digest, vector in rows}
 
     async def check(self, texts: Sequence[str]) -> None:
         """Forgets everything where the embedder gives some of these texts other vectors today."""
@@ -55,6 +57,10 @@ class Vectors:
             made = await self._embed(new)
             self._known |= dict(zip(map(_digest, new), made, strict=True))
             self._save()
+        return self.of(texts)
+
+    def of(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of texts that were embedded before; KeyError where one was not."""
         return np.stack([self._known[_digest(text)] for text in texts])
 
     async def query(self, text: str) -> Matrix:
