@@ -26,7 +26,7 @@ def reliability(path: pathlib.Path, tried: Sequence[figures.Tried]) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 6), layout="constrained")
     axes.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, label="honest")
     for examples in intents.EXAMPLES:
-        own = [one.routed for one in _full(tried, examples)]
+        own = [one.routed for one in figures.of_kind(tried, examples, near=False)]
         bins = _together_routed(own).bins()
         ece = float(np.mean([one.ece for one in own]))
         axes.plot(
@@ -44,7 +44,7 @@ def reliability(path: pathlib.Path, tried: Sequence[figures.Tried]) -> None:
         f"CLINC150, test and out-of-scope test together, {outcomes.BINS} bins of equal mass",
         fontsize=10,
     )
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
@@ -56,10 +56,10 @@ def roc(path: pathlib.Path, tried: Sequence[figures.Tried]) -> None:
 
     figure, panels = pyplot.subplots(1, 3, figsize=(13, 4.8), layout="constrained", sharey=True)
     for axes, examples in zip(panels, intents.EXAMPLES, strict=True):
-        full = _full(tried, examples)
+        full = figures.of_kind(tried, examples, near=False)
         curves: list[tuple[str, str, list[outcomes.Outcome]]] = [
             ("this router", "-", [one.routed for one in full]),
-            ("semantic-router", "--", [one.peer for one in full]),
+            ("semantic-router's rule", "--", [one.peer for one in full]),
             ("plain centroid", ":", [one.centroid for one in full]),
         ]
         for name, style, own in curves:
@@ -80,10 +80,6 @@ def roc(path: pathlib.Path, tried: Sequence[figures.Tried]) -> None:
     figure.suptitle("CLINC150: in scope against out of scope (corner of the ROC curve)")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def _full(tried: Sequence[figures.Tried], examples: int) -> list[figures.Tried]:
-    return [one for one in tried if one.trial.examples == examples and not one.trial.near]
 
 
 def _together(own: Sequence[outcomes.Outcome]) -> outcomes.Outcome:

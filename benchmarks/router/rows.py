@@ -34,12 +34,17 @@ def of(tried: Sequence[Tried], peer: str, skipped: str = "") -> list[results.Row
     """
     found = []
     for examples in intents.EXAMPLES:
-        full = [one for one in tried if one.trial.examples == examples and not one.trial.near]
-        near = [one for one in tried if one.trial.examples == examples and one.trial.near]
+        full = of_kind(tried, examples, near=False)
+        near = of_kind(tried, examples, near=True)
         found += _against_peers(full, examples, peer, skipped)
         found += _own(full, examples, skipped)
         found += _near(near, examples, peer, skipped)
     return found
+
+
+def of_kind(tried: Sequence[Tried], examples: int, near: bool) -> list[Tried]:
+    """The samples of one kind of trial."""
+    return [one for one in tried if one.trial.examples == examples and one.trial.near is near]
 
 
 def _against_peers(
@@ -56,7 +61,9 @@ def _against_peers(
     for name, unit, figure, least, most in figures:
         value = _mean([figure(one.routed) for one in full])
         theirs = _mean([figure(one.peer) for one in full])
-        row = results.Row(f"{name}_{examples}", value, unit, least, most, note=skipped)
+        row = results.Row(
+            f"{name}_{examples}", value, unit, least, most, note=skipped or _samples(full)
+        )
         found.append(_beside(row, peer, theirs, lower_is_better=most is not None))
         found.append(
             results.Row(
@@ -70,8 +77,7 @@ def _against_peers(
 
 
 def _own(full: Sequence[Tried], examples: int, skipped: str) -> list[results.Row]:
-    samples = "all examples" if len(full) == 1 else f"mean of {len(full)} samples of examples"
-    note = skipped or samples
+    note = skipped or _samples(full)
     return [
         results.Row(
             f"ece_{examples}",
@@ -95,6 +101,10 @@ def _own(full: Sequence[Tried], examples: int, skipped: str) -> list[results.Row
             note=note,
         ),
     ]
+
+
+def _samples(full: Sequence[Tried]) -> str:
+    return "all examples" if len(full) == 1 else f"mean of {len(full)} samples of examples"
 
 
 def _near(near: Sequence[Tried], examples: int, peer: str, skipped: str) -> list[results.Row]:
