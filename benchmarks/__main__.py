@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks import engine, loop, results, store
+from benchmarks import engine, loop, results, router, store
 from shared import settings as config
 from shared import telemetry
 
-AREAS = {"loop": loop.measure, "engine": engine.measure, "store": store.measure}
+AREAS = {
+    "loop": loop.measure,
+    "engine": engine.measure,
+    "store": store.measure,
+    "router": router.measure,
+}
 _VARIABLE = "SKILLMESH_ARG_area"
 
 

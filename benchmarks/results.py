@@ -16,6 +16,8 @@ import rich.console
 import rich.table
 
 FOLDER = pathlib.Path(__file__).parent / "results"
+KEPT = pathlib.Path(__file__).parents[1] / ".bench"
+"""What a benchmark keeps from one run to the next; not under version control."""
 _WIDTH = 160
 """Of the table in characters, where it does not go to a terminal."""
 
@@ -65,7 +67,7 @@ def report(area: str, rows: Sequence[Row]) -> None:
             {
                 key: value
                 for key, value in dataclasses.asdict(row).items()
-                if value not in (None, "")
+                if key == "value" or value not in (None, "")
             }
             for row in rows
         ],

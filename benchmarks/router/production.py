@@ -1,0 +1,116 @@
+"""The router as its process has it: the one place of this area that builds one.
+
+`router` wires what `services.router.server` wires, with the settings' defaults. What the area
+measures beside it lies in the other modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from benchmarks import results
+from benchmarks.router import intents, outcomes, vectors
+from services.router import embedding, practice, profile, words
+from services.router import router as routers
+from shared import settings as config
+from shared.models import embedder as embedders
+
+EMBEDDER_ID = f"{embedders.EMBEDDER_ID}-{embedders.WEIGHTS_SHA256[:12]}"
+Nearest = Callable[[vectors.Matrix, int], npt.NDArray[Any]]
+"""Numbers of the nearest of the indexed vectors to one, nearest first."""
+MakeIndex = Callable[[vectors.Matrix], Nearest]
+"""From the vectors of cards, shape (cards, dimension)."""
+
+
+class CountingEmbedder:
+    """The embedder, which counts what it embeds."""
+
+    def __init__(self) -> None:
+        """Loads the weights."""
+        self._embedder = embedders.Embedder()
+        self.embedded = 0
+
+    def embed(self, texts: Sequence[str]) -> vectors.Matrix:
+        """Unit vectors of shape (texts, dimension)."""
+        self.embedded += len(texts)
+        return self._embedder.embed(texts)
+
+    def vocabulary(self) -> list[str]:
+        """Its words, most frequent first."""
+        return self._embedder.vocabulary()
+
+
+@contextlib.asynccontextmanager
+async def embedder(
+    load: Callable[[], embedding.TextModel] = embedders.Embedder,
+) -> AsyncIterator[embedding.Embedding]:
+    """The embedder in its thread."""
+    started = embedding.Embedding(load)
+    try:
+        await started.start()
+        yield started
+    finally:
+        await started.stop()
+
+
+@contextlib.asynccontextmanager
+async def router(
+    embedder: embedding.Embedding,
+    cards: Mapping[str, Sequence[str]],
+    embed: practice.Embed,
+    embed_query: routers.EmbedQuery,
+) -> AsyncIterator[routers.LoRARouter]:
+    """A router with cards, once it is calibrated.
+
+    Args:
+        embedder: whose practice ground and vocabulary the router has.
+        cards: examples by name.
+        embed: the vectors of examples: the embedder's, perhaps from an earlier run.
+        embed_query: the vector of a question, likewise.
+    """
+    vocabulary = embedder.vocabulary()
+    built = routers.LoRARouter(
+        embed_query=embed_query,
+        embed=embed,
+        weigher=words.Words(vocabulary),
+        ground=await practice.prepare(embedder.embed, vocabulary, results.KEPT / "router"),
+        threshold=config.Router().dissonance_threshold,
+    )
+    try:
+        await built.register_cards(
+            profile.Card(
+                name=name,
+                digest=hashlib.sha256(name.encode()).hexdigest(),
+                domain="",
+                description="",
+                examples=tuple(examples),
+            )
+            for name, examples in cards.items()
+        )
+        await built.settled()
+        yield built
+    finally:
+        await built.close()
+
+
+async def answers(router: routers.LoRARouter, trial: intents.Trial) -> outcomes.Routed:
+    """What it says to the questions of a trial whose cards it has."""
+    first, score, probability, refused = [], [], [], []
+    for text in trial.asked:
+        decision = await router.select(text)
+        best = decision.candidates[0] if decision.candidates else None
+        first.append(best.card.partition("@")[0] if best is not None else "")
+        probability.append(best.probability if best is not None else 0.0)
+        score.append(decision.confidence)
+        refused.append(decision.dissonance)
+    return outcomes.routed(trial, first, score, probability, refused)
+
+
+def index() -> MakeIndex | None:
+    """Makes the index that the router uses for many cards; None while it searches every card."""
+    return None
