@@ -45,7 +45,9 @@ def add(
     """
     logprobs_B_V = logits_B_V.float().log_softmax(-1)
     entropies_B = -(logprobs_B_V.exp() * logprobs_B_V).nansum(-1)
-    chosen_B = logprobs_B_V.gather(-1, torch.tensor(tokens, device=logits_B_V.device)[:, None])[:, 0]
+    chosen_B = logprobs_B_V.gather(-1, torch.tensor(tokens, device=logits_B_V.device)[:, None])[
+        :, 0
+    ]
     found = zip(certainties, chosen_B.tolist(), entropies_B.tolist(), strict=True)
     for certainty, logprob, entropy in found:
         if certainty is not None:

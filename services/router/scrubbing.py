@@ -31,7 +31,8 @@ _LEAST_ENTROPY_BITS = 3.3
 _LEAST_HEX_ENTROPY_BITS = 2.8
 
 _PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|\Z)",
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?"
+    r"(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|\Z)",
     re.DOTALL,
 )
 _URL_PASSWORD = re.compile(r"(?<=://)[^\s/:@]{1,100}:[^\s/@]{1,200}(?=@)")
@@ -43,7 +44,7 @@ _KNOWN_KEYS = re.compile(
 )
 _BEARER = re.compile(r"(?i)(?<=\bbearer )[\w.~+/=-]{8,}|(?<=\bbasic )[A-Za-z0-9+/]{12,}={0,2}")
 _SECRET_NAMES = (
-    r"pass\s?(?:word|wd|phrase|code)|pwd|secret(?:[ _-]?key)?|(?:api|access|private|secret)[ _-]?key"
+    r"pass\s?(?:word|wd|phrase|code)|pwd|secret(?:[ _-]?key)?|(?:api|access|private)[ _-]?key"
     r"|(?:access|auth|api|session|bearer|refresh|security)?[ _-]?token|credentials?|pin"
     r"|client[ _-]secret|passwort|kennwort"
 )
@@ -97,8 +98,7 @@ def _patterns_of_secrets() -> tuple[re.Pattern[str], ...]:
     return tuple(
         re.compile(pattern.pattern, pattern.flags)
         for found in plugins.get_mapping_from_secret_type_to_class().values()
-        if found.__name__ not in passed_over
-        and issubclass(found, plugin_base.RegexBasedDetector)
+        if found.__name__ not in passed_over and issubclass(found, plugin_base.RegexBasedDetector)
         for pattern in found.denylist
     )
 

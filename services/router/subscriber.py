@@ -55,7 +55,7 @@ class CardSubscriber:
     def domain(self, card: str) -> str:
         """The domain of a routable card, by its identity; empty where it is not known."""
         record = self._came.get(card)
-        return "" if record is None else next((c.domain for c in _readable([record])), "")
+        return "" if record is None else record.domain
 
     async def _run(self) -> None:
         async with contextlib.aclosing(self._follower.follow()) as news_stream:

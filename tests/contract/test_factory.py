@@ -40,6 +40,7 @@ class FactoryProcess:
         content = {
             "cluster": {"state_dir": str(folder / "state")},
             "factory": {"address": self.address, "gather_s": 0.1, **options},
+            "router": {"address": f"127.0.0.1:{free_port()}"},
             "distiller": {"address": others.address("distiller")},
             "trainer": {"address": others.address("trainer")},
             "inference": {"address": others.address("inference")},

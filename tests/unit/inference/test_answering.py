@@ -17,7 +17,9 @@ class FakeRouter:
         self.error: errors.SkillmeshError | None = None
         self.asked: list[tuple[str, bool, float]] = []
 
-    async def route(self, query: str, no_learning: bool, deadline_s: float) -> answering.Routing:
+    async def route(
+        self, query: str, no_learning: bool, deadline_s: float, tenant: str = ""
+    ) -> answering.Routing:
         self.asked.append((query, no_learning, deadline_s))
         if self.error is not None:
             raise self.error

@@ -17,7 +17,10 @@ _AWS = "AKI" + "AIOSFODNN7EXAMPLE"
 _STRIPE = "sk_" + "live_4eC39HqLyjWDarjtT1zdp7dc"
 _SLACK = "xox" + "b-263594206564-2343594206574-FGqddMF8t08v8N7Oq4i57vs1"
 _JWT = "ey" + "JhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P"
-_PEM = "-----BEGIN " + "RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq\nX9sL0==\n-----END RSA PRIVATE KEY-----"
+_PEM = (
+    "-----BEGIN "
+    + "RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq\nX9sL0==\n-----END RSA PRIVATE KEY-----"
+)
 PLANTED = [
     ("Write to jane.doe@example.com about it", "jane.doe@example.com"),
     ("Is o'neil+tag@mail.example.co.uk still valid?", "tag@mail.example.co.uk"),
@@ -123,9 +126,7 @@ def test_nothing_more_is_replaced_when_it_was_scrubbed_before(text, secret):
 
 def test_placeholder_says_what_stood_there():
     text = "Mail a@b.org or call +49 30 901820, then pay to DE89370400440532013000."
-    assert scrubbing.scrub(text) == (
-        "Mail <e-mail> or call <phone number>, then pay to <IBAN>."
-    )
+    assert scrubbing.scrub(text) == ("Mail <e-mail> or call <phone number>, then pay to <IBAN>.")
 
 
 def test_questions_of_the_recipe_are_whole():
