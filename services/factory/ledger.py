@@ -306,7 +306,7 @@ def _spending(connection: sa.Connection, now_ms: int) -> budget.Spending:
     ended = [status.value for status in tasks.TaskStatus if status.final]
     started = connection.execute(
         sa.select(rows.c.tenant, rows.c.admitted_at_ms).where(
-            rows.c.admitted_at_ms > now_ms - budget.WINDOW_MS
+            rows.c.admitted_at_ms > max(0, now_ms - budget.WINDOW_MS)
         )
     )
     under_way = connection.scalar(

@@ -14,11 +14,9 @@ from tests import fake_router_peers
 from tests.unit.factory import fakes
 
 S = tasks.TaskStatus
-LEADS = [
-    f"{a}{b}" for a in ("", "so ", "now ", "oh ") for b in ("", "say ", "tell ", "well ", "and ")
-]
-ENDS = [f"{a} {b}" for a in ("", "please", "sir", "now", "then") for b in "abcdefghij"]
-GAPS = ["Who founded Zorblax?", "When was Quillhaven sold?", "Where does Tarnock lie?"]
+LEADS = ["", "so", "now", "oh", "say", "tell", "well", "and", "hm", "please"]
+ENDS = list("abcdefghij")
+GAPS = ["Who founded Zorblax?", "When was Quillhaven sold?", "Name every river near Tarnock."]
 
 
 @pytest.fixture
@@ -174,19 +172,19 @@ async def test_nothing_is_learned_when_it_is_small_talk(
     assert "locate" not in others.calls
 
 
-async def test_one_urgent_task_is_made_when_a_gap_is_asked_a_thousand_times_in_other_words(
+async def test_one_urgent_task_is_made_when_a_gap_is_asked_again_and_again_in_other_words(
     tasks_board: board.TaskBoard, waiting: fakes.Queue, others: fakes.Others
 ) -> None:
     factory = sensible(tasks_board, waiting, others, tasks_per_hour=5)
     asked = [f"{lead} {fakes.QUESTION} {end}" for lead in LEADS for end in ENDS]
-    assert len({questions.fold(text) for text in asked}) == 1_000
+    assert len({questions.fold(text) for text in asked}) == 100
     seen = {
         (await factory.report_dissonance(fakes.event(f"e{at}", text)))[0].id
         for at, text in enumerate(asked)
     }
     [task] = await factory.list([], 0)
     assert seen == {task.id}
-    assert (task.demand, task.priority) == (1_000, 5)
+    assert (task.demand, task.priority) == (100, 5)
     assert len(task.queries) == tasks.MOST_QUERIES
     assert len(waiting.entries) == 1
 
@@ -236,10 +234,8 @@ async def test_most_wanted_task_starts_first_when_the_budget_has_room_again(
         await factory.report_dissonance(fakes.event(f"e{at}", gap))
     for at in range(10):
         await factory.report_dissonance(fakes.event(f"more{at}", GAPS[2]))
-    for task in await factory.list([], 0):
-        if task.trigger_query == GAPS[0]:
-            continue
-        assert task.priority == (4 if task.trigger_query == GAPS[2] else 3)
+    priorities = {task.trigger_query: task.priority for task in await factory.list([], 0)}
+    assert priorities == {GAPS[0]: 3, GAPS[1]: 3, GAPS[2]: 4}
     roomy = sensible(tasks_board, waiting, others)
     await roomy.recover()
     handed_in = [entry[0] for entry in waiting.entries][-2:]
