@@ -165,7 +165,8 @@ async def test_ask_says_why_when_there_is_nothing_to_learn(
     await asking.ask("Who?", wait=True, as_json=False)
     assert services.factory.reason in " ".join(capsys.readouterr().out.split())
     await asking.ask("Who?", wait=True, as_json=True)
-    answer = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    answer = json.loads(printed[printed.index("{\n") :])  # The services log there, too.
     assert (answer["task_id"], answer["not_learned"]) == (None, services.factory.reason)
 
 
