@@ -37,8 +37,9 @@ class Generation:
     """Tokens of the answer, without the one that ends it."""
     finish: Literal["stop", "length"]
     """`length`: more was to come, but as many tokens as were allowed are there."""
-    certainty: certainties.Certainty | None = None
-    """How sure the bare base model is of it; None where a card answered."""
+    certainty: certainties.Certainty | None = dataclasses.field(default=None, compare=False)
+    """How sure the bare base model is of it; None where a card answered. The last bits depend on
+    who else is in the batch, so that it does not count when answers are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
