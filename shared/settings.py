@@ -15,7 +15,14 @@ import pydantic
 import pydantic_settings
 import yaml
 
-from shared import errors, network_settings, sections, security_settings, store_settings
+from shared import (
+    errors,
+    learning_settings,
+    network_settings,
+    sections,
+    security_settings,
+    store_settings,
+)
 
 CONFIG_VARIABLE = "SKILLMESH_CONFIG"
 DEFAULT_CONFIG = pathlib.Path("config.yaml")
@@ -137,6 +144,12 @@ class Router(sections.Section):
     """Below this confidence a CognitiveDissonance event leaves."""
     event_queue: Count = 1024
     """Events held in memory while the factory is away; more are dropped and counted."""
+    answer_wait_s: Positive = 30.0
+    """How long an event waits to be told how sure the base model was of its answer."""
+    learn_from_questions: bool = True
+    """Whether questions start learning; `make teach` works either way."""
+    no_learning_tenants: tuple[str, ...] = ()
+    """Tenants whose questions never do."""
 
 
 class Factory(sections.Section):
@@ -151,6 +164,10 @@ class Factory(sections.Section):
     it goes on waiting, five times as long at most."""
     concurrency: Count = 1
     """Tasks that run at the same time."""
+    judgement: learning_settings.Judgement = learning_settings.Judgement()
+    """Which questions start a task."""
+    budget: learning_settings.Budget = learning_settings.Budget()
+    """How many tasks may start."""
     step_timeout_s: Positive = 900.0
     """Longest time for one step, restarts of the service that does it included."""
 

@@ -81,6 +81,7 @@ def card_record(
         signature_json=(by or fakes.signer()).sign(
             signature.Statement(name, version, digest, fingerprint)
         ),
+        domain=manifest.domain,
         description=manifest.description,
         aliases=["latest"],
         manifest_json=manifest.to_json(),

@@ -83,7 +83,9 @@ async def _swap_under_load(base: bases.BaseModel) -> tuple[int, int, int]:
     return failed, wrong, len(used)
 
 
-async def _no_route(query: str, no_learning: bool, deadline_s: float) -> answering.Routing:
+async def _no_route(
+    query: str, no_learning: bool, deadline_s: float, tenant: str
+) -> answering.Routing:
     raise AssertionError("every request names its card")
 
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from services.factory import ledger, tasks
+from services.factory import budget, ledger, tasks
 from shared import errors
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ class TaskBoard:
         self._order = asyncio.Lock()
         self._watchers: defaultdict[str, set[asyncio.Queue[tasks.TrainingTask]]] = defaultdict(set)
         self._awaited: defaultdict[str, set[asyncio.Future[str]]] = defaultdict(set)
+        self.ended = asyncio.Event()
+        """Set whenever a task has ended; whoever waits for it clears it."""
 
     async def close(self) -> None:
         """Waits for what is being written, then closes the ledger."""
@@ -43,16 +45,37 @@ class TaskBoard:
         self._thread.shutdown()
 
     async def record(
-        self, event: tasks.CognitiveDissonance, fresh: tasks.TrainingTask
+        self, event: tasks.CognitiveDissonance, fresh: tasks.TrainingTask, alike: str = ""
     ) -> tuple[tasks.TrainingTask, bool]:
         """Counts an event; see `ledger.Ledger.record`."""
         async with self._order:
-            task, created = await self._off_loop(lambda: self._ledger.record(event, fresh))
+            task, created = await self._off_loop(lambda: self._ledger.record(event, fresh, alike))
             self._tell(task)
             for future in self._awaited.pop(event.event_id, set()):
                 if not future.done():
                     future.set_result(task.id)
             return task, created
+
+    async def dismiss(self, event: tasks.CognitiveDissonance, reason: str) -> None:
+        """Counts an event from which nothing is learned."""
+        async with self._order:
+            now_ms = self.now_ms()
+            await self._off_loop(lambda: self._ledger.dismiss(event, reason, now_ms))
+            for future in self._awaited.pop(event.event_id, set()):
+                if not future.done():
+                    future.set_exception(errors.PreconditionError(reason))
+
+    async def admit(
+        self,
+        decide: Callable[[Sequence[tasks.TrainingTask], budget.Spending], list[str]],
+    ) -> list[tasks.TrainingTask]:
+        """Lets waiting tasks start; see `ledger.Ledger.admit`."""
+        async with self._order:
+            now_ms = self.now_ms()
+            started, told = await self._off_loop(lambda: self._ledger.admit(now_ms, decide))
+            for task in (*started, *told):
+                self._tell(task)
+            return started
 
     async def add(
         self, fresh: tasks.TrainingTask, idempotency_key: str
@@ -125,12 +148,15 @@ class TaskBoard:
 
         Raises:
             errors.NotFoundError: it has not arrived.
+            errors.PreconditionError: nothing is learned from it; says why.
         """
         arrival: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         async with self._order:
-            task = await self._off_loop(lambda: self._ledger.of_event(event_id))
-            if task is not None:
-                return task
+            found = await self._off_loop(lambda: self._ledger.of_event(event_id))
+            if isinstance(found, str):
+                raise errors.PreconditionError(found)
+            if found is not None:
+                return found
             self._awaited[event_id].add(arrival)
         try:
             return await self.get(await asyncio.wait_for(arrival, wait_s))
@@ -145,7 +171,13 @@ class TaskBoard:
             if not waiting:
                 self._awaited.pop(event_id, None)
 
+    async def outcome(self, event_id: str) -> tasks.TrainingTask | str | None:
+        """The task that an event led to, or why to none; None where it is not known."""
+        return await self._off_loop(lambda: self._ledger.of_event(event_id))
+
     def _tell(self, task: tasks.TrainingTask) -> None:
+        if task.status.final:
+            self.ended.set()
         for changes in self._watchers.get(task.id, ()):
             changes.put_nowait(task)
 

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 
 from services.factory import partners
 from shared import discovery, errors
@@ -22,6 +24,8 @@ from shared.pb import (
     distiller_pb2_grpc,
     inference_pb2,
     inference_pb2_grpc,
+    router_pb2,
+    router_pb2_grpc,
     trainer_pb2,
     trainer_pb2_grpc,
     types_pb2,
@@ -32,6 +36,8 @@ from shared.security import protection as protections
 _LOCATE_S = 20.0
 """A question that takes longer to locate is taken without its place."""
 _GENERATE_S = 60.0
+_EMBED_S = 5.0
+"""A question that takes longer to embed is compared with no other."""
 _LATEST = "latest"
 """The alias that nodes and router follow."""
 
@@ -242,9 +248,11 @@ class Connections:
             settings.distiller.address,
             settings.trainer.address,
             settings.inference.address,
+            settings.router.address,
         )
         self._channels = [client.channel(address, protection=protection) for address in addresses]
-        distiller, trainer, inference = self._channels
+        distiller, trainer, inference, router = self._channels
+        self._router: Any = router_pb2_grpc.RouterStub(router)
         self._store = StoreClient(lambda: discovery.find_stores(settings), protection)
         self.partners = partners.Partners(
             distiller=DistillerClient(distiller, step_timeout_s),
@@ -252,6 +260,13 @@ class Connections:
             store=self._store,
             inference=InferenceClient(inference),
         )
+
+    async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vectors of texts, (texts, dimension), as the router makes them."""
+        request = router_pb2.EmbedRequest(texts=texts)
+        response = await client.call(self._router.Embed, request, _EMBED_S)
+        vectors = np.frombuffer(response.vectors, dtype="<f4")
+        return vectors.reshape(len(texts), response.dimension).astype(np.float32)
 
     async def close(self) -> None:
         """Closes them."""

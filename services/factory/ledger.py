@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from services.factory import tables, tasks
+from services.factory import budget, tables, tasks
 from shared import errors
 
 T = TypeVar("T")
 
 _ATTEMPTS = 3
+_MOST_CONSIDERED = 1_000
+"""Waiting tasks that are looked at together."""
 
 
 class Ledger:
@@ -37,7 +39,7 @@ class Ledger:
         self._engine.dispose()
 
     def record(
-        self, event: tasks.CognitiveDissonance, fresh: tasks.TrainingTask
+        self, event: tasks.CognitiveDissonance, fresh: tasks.TrainingTask, alike: str = ""
     ) -> tuple[tasks.TrainingTask, bool]:
         """Counts an event and finds the task for it.
 
@@ -45,30 +47,79 @@ class Ledger:
             event: what the router reported; a known event_id changes nothing.
             fresh: the task to open where no open one covers the gap. An open one that has not
                 begun distilling takes the question in as a further one.
+            alike: the id of a task whose questions say much the same; it covers the gap where no
+                other does, if it is still open.
 
         Returns:
             The task, and whether it is the fresh one.
+
+        Raises:
+            errors.PreconditionError: the event was dismissed; says why.
         """
 
         def write(connection: sa.Connection) -> tuple[tasks.TrainingTask, bool]:
-            events = tables.dissonance_events
-            known = connection.scalar(
-                sa.select(events.c.task_id).where(events.c.event_id == event.event_id)
-            )
+            known = _outcome(connection, event.event_id)
+            if isinstance(known, str):
+                raise errors.PreconditionError(known)
             if known is not None:
-                return _load(connection, known), False
-            task, created = _cover(connection, fresh, None)
-            connection.execute(
-                events.insert().values(
-                    event_id=event.event_id,
-                    task_id=task.id,
-                    query=event.query,
-                    confidence=event.confidence,
-                    detected_at_ms=event.detected_at_ms,
-                    received_at_ms=fresh.created_at_ms,
-                )
-            )
+                return known, False
+            task, created = _cover(connection, fresh, None, alike)
+            _count(connection, event, fresh.created_at_ms, task.id, "")
             return task, created
+
+        return self._write(write)
+
+    def dismiss(self, event: tasks.CognitiveDissonance, reason: str, now_ms: int) -> None:
+        """Counts an event from which nothing is learned; a known event_id changes nothing."""
+
+        def write(connection: sa.Connection) -> None:
+            if _outcome(connection, event.event_id) is None:
+                _count(connection, event, now_ms, None, reason)
+
+        self._write(write)
+
+    def admit(
+        self,
+        now_ms: int,
+        decide: Callable[[Sequence[tasks.TrainingTask], budget.Spending], list[str]],
+    ) -> tuple[list[tasks.TrainingTask], list[tasks.TrainingTask]]:
+        """Lets tasks that wait start, as far as a budget goes.
+
+        Args:
+            now_ms: Unix time.
+            decide: says of each task that waits, the most urgent first, why it must go on
+                waiting; nothing where it may start.
+
+        Returns:
+            The tasks that start, and those whose reason to wait has changed.
+        """
+
+        def write(
+            connection: sa.Connection,
+        ) -> tuple[list[tasks.TrainingTask], list[tasks.TrainingTask]]:
+            rows = tables.training_tasks
+            waiting = [
+                _task(row)
+                for row in connection.execute(
+                    sa.select(rows)
+                    .where(rows.c.status == tasks.TaskStatus.PENDING.value)
+                    .where(rows.c.admitted_at_ms == 0)
+                    .order_by(rows.c.priority.desc(), rows.c.created_at_ms, rows.c.id)
+                    .limit(_MOST_CONSIDERED)
+                ).mappings()
+            ]
+            if not waiting:
+                return [], []
+            started: list[tasks.TrainingTask] = []
+            told: list[tasks.TrainingTask] = []
+            for task, reason in zip(
+                waiting, decide(waiting, _spending(connection, now_ms)), strict=True
+            ):
+                after = task.waiting(reason, now_ms) if reason else task.admitted(now_ms)
+                if after != task:
+                    _save(connection, after, is_news=not reason)
+                    (told if reason else started).append(after)
+            return started, told
 
         return self._write(write)
 
@@ -136,14 +187,10 @@ class Ledger:
         with self._read() as connection:
             return _covering(connection, [gap_key]) is not None
 
-    def of_event(self, event_id: str) -> tasks.TrainingTask | None:
-        """The task that an event led to."""
-        events = tables.dissonance_events
+    def of_event(self, event_id: str) -> tasks.TrainingTask | str | None:
+        """The task that an event led to, or why to none; None where it is not known."""
         with self._read() as connection:
-            found = connection.scalar(
-                sa.select(events.c.task_id).where(events.c.event_id == event_id)
-            )
-            return None if found is None else _load(connection, found, to_change=False)
+            return _outcome(connection, event_id, to_change=False)
 
     def all(self, statuses: Sequence[tasks.TaskStatus], limit: int) -> list[tasks.TrainingTask]:
         """Tasks, the newest first.
@@ -186,25 +233,89 @@ class Ledger:
 
 
 def _cover(
-    connection: sa.Connection, fresh: tasks.TrainingTask, idempotency_key: str | None
+    connection: sa.Connection,
+    fresh: tasks.TrainingTask,
+    idempotency_key: str | None,
+    alike: str = "",
 ) -> tuple[tasks.TrainingTask, bool]:
-    """The open task for the fresh one's gap, or the fresh one, opened."""
-    found = _covering(connection, fresh.gap_keys())
+    """The open task that covers the gap of the fresh one, or that one, stored."""
+    found = _covering(connection, fresh.gap_keys()) or _still_open(connection, alike)
     if found is None:
-        connection.execute(
-            tables.training_tasks.insert().values(**_row(fresh), idempotency_key=idempotency_key)
-        )
+        row = {**_row(fresh), "idempotency_key": idempotency_key}
+        connection.execute(tables.training_tasks.insert().values(**row))
         _note(connection, fresh)
         _claim(connection, fresh)
         return fresh, True
     existing = _load(connection, found)
+    after = existing.demanded()
     if existing.status is tasks.TaskStatus.PENDING:
-        joined = existing.joined(fresh.queries, fresh.created_at_ms)
-        if joined != existing:
-            _save(connection, joined)
-            _claim(connection, joined)
-        existing = joined
-    return existing, False
+        after = after.joined(fresh.queries, fresh.created_at_ms)
+    # Demand alone is no news: a line for each of a thousand askings would tell nobody anything.
+    _save(connection, after, is_news=after.queries != existing.queries)
+    if after.queries != existing.queries:
+        _claim(connection, after)
+    return after, False
+
+
+def _still_open(connection: sa.Connection, task_id: str) -> str | None:
+    if not task_id:
+        return None
+    gaps = tables.open_gaps
+    return connection.scalar(sa.select(gaps.c.task_id).where(gaps.c.task_id == task_id).limit(1))
+
+
+def _outcome(
+    connection: sa.Connection, event_id: str, to_change: bool = True
+) -> tasks.TrainingTask | str | None:
+    """The task that an event led to, or why to none; None where it is not known."""
+    events = tables.dissonance_events
+    row = connection.execute(
+        sa.select(events.c.task_id, events.c.reason).where(events.c.event_id == event_id)
+    ).first()
+    if row is None:
+        return None
+    return row.reason if row.task_id is None else _load(connection, row.task_id, to_change)
+
+
+def _count(
+    connection: sa.Connection,
+    event: tasks.CognitiveDissonance,
+    now_ms: int,
+    task_id: str | None,
+    reason: str,
+) -> None:
+    signals = None if event.signals is None else dataclasses.asdict(event.signals)
+    connection.execute(
+        tables.dissonance_events.insert().values(
+            event_id=event.event_id,
+            task_id=task_id,
+            reason=reason,
+            query=event.query,
+            confidence=event.confidence,
+            detected_at_ms=event.detected_at_ms,
+            received_at_ms=now_ms,
+            signals=signals,
+            domain=event.domain,
+            tenant=event.tenant,
+        )
+    )
+
+
+def _spending(connection: sa.Connection, now_ms: int) -> budget.Spending:
+    rows = tables.training_tasks
+    ended = [status.value for status in tasks.TaskStatus if status.final]
+    started = connection.execute(
+        sa.select(rows.c.tenant, rows.c.admitted_at_ms).where(
+            rows.c.admitted_at_ms > max(0, now_ms - budget.WINDOW_MS)
+        )
+    )
+    under_way = connection.scalar(
+        sa.select(sa.func.count())
+        .select_from(rows)
+        .where(rows.c.admitted_at_ms > 0)
+        .where(rows.c.status.not_in(ended))
+    )
+    return budget.Spending(tuple((tenant, at_ms) for tenant, at_ms in started), int(under_way or 0))
 
 
 def _covering(connection: sa.Connection, gap_keys: Sequence[str]) -> str | None:
@@ -226,10 +337,11 @@ def _claim(connection: sa.Connection, task: tasks.TrainingTask) -> None:
         connection.execute(gaps.insert(), [{"gap_key": key, "task_id": task.id} for key in wanted])
 
 
-def _save(connection: sa.Connection, task: tasks.TrainingTask) -> None:
+def _save(connection: sa.Connection, task: tasks.TrainingTask, is_news: bool = True) -> None:
     rows = tables.training_tasks
     connection.execute(rows.update().where(rows.c.id == task.id).values(**_row(task)))
-    _note(connection, task)
+    if is_news:
+        _note(connection, task)
     if task.status.final:
         gaps = tables.open_gaps
         connection.execute(gaps.delete().where(gaps.c.task_id == task.id))

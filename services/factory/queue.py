@@ -5,6 +5,8 @@ Decides; the workflow does. Knows nothing about protobuf and nothing about DBOS.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -12,12 +14,15 @@ from typing import Protocol
 
 import structlog
 
-from services.factory import board, partners, tasks
+from services.factory import board, budget, judgement, meanings, partners, tasks
 from shared import errors, questions
+from shared import settings as config
 
 _log = structlog.get_logger(__name__)
 _DEFAULT_LIMIT, _LARGEST_LIMIT = 100, 1000
 LONGEST_WAIT_S = 60.0
+_AHEAD = 8
+"""Tasks that are handed in, for each that runs: what waits here is ordered anew by demand."""
 _STRANDED = "its workflow ended without a result; see the factory's log, then retry"
 
 
@@ -43,6 +48,8 @@ class SkillFactory:
         queue: Queue,
         distiller: partners.Distiller,
         gather_s: float,
+        limits: config.Factory | None = None,
+        embed: meanings.Embed | None = None,
     ) -> None:
         """Takes what it works with.
 
@@ -51,7 +58,16 @@ class SkillFactory:
             queue: what runs them.
             distiller: tells what a question is about.
             gather_s: how long a new task waits for further questions about its gap.
+            limits: what is worth a task, how many may start, and how many at once; by default
+                those of the settings.
+            embed: makes sentence vectors; without it equal questions and places alone are joined,
+                and small talk is not told.
         """
+        self._limits = limits or config.Factory()
+        self._meanings = (
+            meanings.Meanings(embed, self._limits.judgement.same_gap) if embed else None
+        )
+        self._admitting = asyncio.Lock()
         self._board = kept
         self._queue = queue
         self._distiller = distiller
@@ -64,19 +80,57 @@ class SkillFactory:
 
         Returns:
             The task, and whether it is new.
+
+        Raises:
+            errors.PreconditionError: nothing is learned from it; says why.
         """
+        known = await self._board.outcome(event.event_id)
+        if isinstance(known, str):
+            raise errors.PreconditionError(known)
+        if known is not None:
+            return known, False
+        vector_D = await self._meanings.of(event.query) if self._meanings else None
+        await self._check_worth(event, vector_D)
         topic_key = await self._topic_key(event.query)
-        fresh = dataclasses.replace(self._fresh(event.query), topic_key=topic_key)
+        fresh = self._fresh(event.query)
         detected_s = max(0, fresh.created_at_ms - event.detected_at_ms) / 1000
-        fresh = dataclasses.replace(fresh, stage_times=(tasks.StageTime("detect", detected_s),))
-        task, created = await self._board.record(event, fresh)
+        fresh = dataclasses.replace(
+            fresh,
+            topic_key=topic_key,
+            domain=event.domain,
+            tenant=event.tenant,
+            stage_times=(tasks.StageTime("detect", detected_s),),
+        )
+        alike = ""
+        if self._meanings is not None and vector_D is not None:
+            alike = self._meanings.alike(event.query, vector_D)
+        task, created = await self._board.record(event, fresh, alike)
+        if self._meanings is not None and vector_D is not None:
+            self._meanings.remember(task.id, event.query, vector_D)
         if created:
             _log.info("gap found", task=task.id, query=event.query, topic_key=topic_key)
-            await self._queue.enqueue(task.id, task.priority, self._gather_s)
+            await self._admit()
         return task, created
 
+    async def _check_worth(
+        self, event: tasks.CognitiveDissonance, vector_D: meanings.Vectors | None
+    ) -> None:
+        small_talk = 0.0
+        if self._meanings is not None and vector_D is not None:
+            small_talk = self._meanings.small_talk(vector_D)
+        reason = judgement.reason_against(event, small_talk, self._limits.judgement)
+        if reason:
+            _log.info("nothing learned", event_id=event.event_id, reason=reason)
+            await self._board.dismiss(event, reason)
+            raise errors.PreconditionError(reason)
+
     async def teach(
-        self, topic: str, document: str, priority: int, idempotency_key: str
+        self,
+        topic: str,
+        document: str,
+        priority: int,
+        idempotency_key: str,
+        tenant: str = "",
     ) -> tasks.TrainingTask:
         """Opens a task for something that a person wants learned.
 
@@ -85,6 +139,7 @@ class SkillFactory:
             document: the name of a document in the distiller's knowledge folder.
             priority: 1 (low) to 5 (critical); 0 for the default.
             idempotency_key: the same key again returns the first task.
+            tenant: whose budget pays.
         """
         if bool(topic.strip()) == bool(document.strip()):
             raise errors.InvalidInputError("name a topic or a document to learn, and not both")
@@ -93,6 +148,7 @@ class SkillFactory:
             topic=topic,
             document=document,
             priority=priority or tasks.DEFAULT_PRIORITY,
+            tenant=tenant,
         )
         return await self._open(fresh, idempotency_key)
 
@@ -113,7 +169,8 @@ class SkillFactory:
         """
         now_ms = self._board.now_ms()
         task = await self._board.change(task_id, lambda task: task.cancelled(now_ms))
-        await self._queue.cancel(task_id)
+        if task.admitted_at_ms:
+            await self._queue.cancel(task_id)
         return task
 
     async def get(self, task_id: str) -> tasks.TrainingTask:
@@ -154,14 +211,49 @@ class SkillFactory:
         for task in waiting:
             if task.id in over:
                 await self._board.change(task.id, lambda task: task.failed(_STRANDED, now_ms))
-            else:
+            elif task.admitted_at_ms:
                 # A factory killed between ledger and queue has not handed it in.
                 await self._queue.enqueue(task.id, task.priority)
+        if self._meanings is not None:
+            await self._meanings.keep_only(waiting)
+        await self._admit()
+
+    async def admit_for_ever(self, every_s: float = 5.0) -> None:
+        """Lets tasks start whenever another has ended or the budget may have room again."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await self._board.ended.wait()
+            self._board.ended.clear()
+            try:
+                await self._admit()
+                if self._meanings is not None:
+                    await self._meanings.keep_only(await self._board.open())
+            except Exception:
+                # A database that is away for a moment must not end it.
+                _log.exception("waiting tasks not looked at")
+
+    async def _admit(self) -> None:
+        def decide(waiting: Sequence[tasks.TrainingTask], spent: budget.Spending) -> list[str]:
+            most = self._limits.concurrency * _AHEAD
+            return budget.reasons_to_wait(waiting, spent, self._limits.budget, most)
+
+        # In their order: what was admitted first is handed in first.
+        async with self._admitting:
+            for task in await self._board.admit(decide):
+                await self._queue.enqueue(task.id, task.priority, self._gather_left_s(task))
+
+    def _gather_left_s(self, task: tasks.TrainingTask) -> float:
+        """What is taught, tried again or has waited already need not wait for more questions."""
+        asked = not (task.topic or task.document or task.retry_of)
+        waited_s = (task.admitted_at_ms - task.created_at_ms) / 1000
+        return self._gather_s if asked and waited_s <= self._gather_s else 0.0
 
     async def _open(self, fresh: tasks.TrainingTask, idempotency_key: str) -> tasks.TrainingTask:
         task, created = await self._board.add(fresh, idempotency_key)
         if created:
-            await self._queue.enqueue(task.id, task.priority)
+            await self._admit()
+            return await self._board.get(task.id)
         return task
 
     async def _topic_key(self, query: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from services.factory import board, clients, durable, ledger, queue, service, stages, workflow
 from shared import settings as config
 from shared.rpc import server as rpc
@@ -27,11 +29,15 @@ async def serve(settings: config.Settings) -> None:
     )
     distiller = workflow.SkillDistiller(work, runtime.step)
     factory = queue.SkillFactory(
-        kept, runtime, connections.partners.distiller, settings.factory.gather_s
+        kept,
+        runtime,
+        connections.partners.distiller,
+        settings.factory.gather_s,
+        settings.factory,
+        connections.embed,
     )
-    server = rpc.Server(
-        [service.FactoryService(factory).add_to], settings.factory.address, protection
-    )
+    servicer = service.FactoryService(factory, protection.admitted)
+    server = rpc.Server([servicer.add_to], settings.factory.address, protection)
     try:
         # The port first: it tells a second factory that there is one, before it takes over the
         # workflows that the first is running. Calls that need the queue wait for it.
@@ -39,7 +45,12 @@ async def serve(settings: config.Settings) -> None:
         try:
             await runtime.start(distiller.learn)
             await factory.recover()
-            await rpc.until_signal()
+            admitting = asyncio.create_task(factory.admit_for_ever())
+            try:
+                await rpc.until_signal()
+            finally:
+                admitting.cancel()
+                await asyncio.gather(admitting, return_exceptions=True)
         finally:
             await server.stop()
             await runtime.stop()

@@ -10,6 +10,8 @@ import grpc
 from services.factory import queue, tasks
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
+from shared.rpc import access
+from shared.security import callers
 
 SERVICE_NAME = factory_pb2.DESCRIPTOR.services_by_name["Factory"].full_name
 
@@ -17,9 +19,12 @@ SERVICE_NAME = factory_pb2.DESCRIPTOR.services_by_name["Factory"].full_name
 class FactoryService(factory_pb2_grpc.FactoryServicer):
     """Serves `skillmesh.v1.Factory`."""
 
-    def __init__(self, factory: queue.SkillFactory) -> None:
-        """Takes the domain object."""
+    def __init__(
+        self, factory: queue.SkillFactory, admitted: callers.Callers | None = None
+    ) -> None:
+        """Takes the domain object, and those who may call; everybody by default."""
         self._factory = factory
+        self._admitted = admitted or callers.Callers()
 
     def add_to(self, server: grpc.aio.Server) -> str:
         """Registers the service and returns its full name."""
@@ -29,14 +34,26 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
     async def ReportDissonance(
         self, request: factory_pb2.CognitiveDissonance, context: Any
     ) -> factory_pb2.ReportDissonanceResponse:
-        """Opens a task for a gap, unless an open one covers it."""
+        """Opens a task for a gap, unless an open one covers it or there is nothing to learn."""
+        told = request.signals
         event = tasks.CognitiveDissonance(
             event_id=request.event_id,
             query=request.query,
             confidence=request.confidence,
             detected_at_ms=request.detected_at_ms,
+            domain=request.domain,
+            tenant=request.tenant,
+            signals=tasks.AnswerSignals(
+                told.mean_logprob, told.mean_entropy, told.tokens, told.admits_ignorance
+            )
+            if request.HasField("signals")
+            else None,
         )
-        task, created = await self._factory.report_dissonance(event)
+        try:
+            task, created = await self._factory.report_dissonance(event)
+        except errors.PreconditionError as error:
+            # Not a failure: the event arrived and was weighed.
+            return factory_pb2.ReportDissonanceResponse(reason=str(error))
         return factory_pb2.ReportDissonanceResponse(task_id=task.id, created=created)
 
     async def Teach(
@@ -49,6 +66,7 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
                 document=request.document,
                 priority=request.priority,
                 idempotency_key=request.idempotency_key,
+                tenant=access.caller_of(self._admitted, context.invocation_metadata()).tenant,
             )
         )
 
@@ -117,4 +135,6 @@ def _to_task(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
         created_at_ms=task.created_at_ms,
         updated_at_ms=task.updated_at_ms,
         retry_of=task.retry_of,
+        tenant=task.tenant,
+        demand=task.demand,
     )

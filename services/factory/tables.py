@@ -37,6 +37,9 @@ training_tasks = sa.Table(
     sa.Column("created_at_ms", sa.BigInteger, nullable=False, index=True),
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
     sa.Column("retry_of", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("demand", sa.Integer, nullable=False),
+    sa.Column("admitted_at_ms", sa.BigInteger, nullable=False, index=True),
     sa.Column("idempotency_key", sa.Text, unique=True),
 )
 
@@ -53,11 +56,15 @@ dissonance_events = sa.Table(
     "dissonance_events",
     metadata,
     sa.Column("event_id", sa.Text, primary_key=True),
-    sa.Column("task_id", sa.Text, sa.ForeignKey("training_tasks.id"), nullable=False, index=True),
+    sa.Column("task_id", sa.Text, sa.ForeignKey("training_tasks.id"), index=True),
+    sa.Column("reason", sa.Text, nullable=False),
     sa.Column("query", sa.Text, nullable=False),
     sa.Column("confidence", sa.Float, nullable=False),
     sa.Column("detected_at_ms", sa.BigInteger, nullable=False),
     sa.Column("received_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("signals", sa.JSON),
+    sa.Column("domain", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
 )
 
 task_updates = sa.Table(

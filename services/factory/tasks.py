@@ -16,6 +16,10 @@ LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
 DEFAULT_PRIORITY = 3
 LONGEST_QUERY = 4000
 """Characters of a question or topic."""
+MOST_QUERIES = 64
+"""Questions of one task; those that come beyond only raise its demand."""
+_RAISED_AT = (10, 100)
+"""From so many askings on a task's priority is one, and two, above the usual."""
 
 
 class TaskStatus(enum.Enum):
@@ -57,6 +61,19 @@ _NEXT: dict[TaskStatus, frozenset[TaskStatus]] = {
 
 
 @dataclasses.dataclass(frozen=True)
+class AnswerSignals:
+    """How sure the bare base model was of its answer; means over the answer's tokens."""
+
+    mean_logprob: float
+    """Natural logarithm; 0 is certain."""
+    mean_entropy: float
+    """Nats; 0 is certain."""
+    tokens: int
+    admits_ignorance: bool
+    """The answer says that it does not know."""
+
+
+@dataclasses.dataclass(frozen=True)
 class CognitiveDissonance:
     """A question for which no card fits."""
 
@@ -65,6 +82,12 @@ class CognitiveDissonance:
     confidence: float
     detected_at_ms: int
     """Unix time."""
+    signals: AnswerSignals | None = None
+    """None where nobody told them."""
+    domain: str = ""
+    """Of the nearest card, where one is near."""
+    tenant: str = ""
+    """Whose question it is, where callers have tenants."""
 
     def __post_init__(self) -> None:
         """Refuses an event that nothing could be learned from."""
@@ -118,6 +141,12 @@ class TrainingTask:
     """Since when it runs, restarts of the factory included."""
     retry_of: str = ""
     """The task that this one tries again."""
+    tenant: str = ""
+    """Who asked first, where callers have tenants; its budget pays."""
+    demand: int = 1
+    """How often it was asked for."""
+    admitted_at_ms: int = 0
+    """When the budget let it start; 0 while it waits."""
 
     def __post_init__(self) -> None:
         """Refuses a task that could never be worked on."""
@@ -150,12 +179,29 @@ class TrainingTask:
     def joined(self, queries: Iterable[str], now_ms: int) -> TrainingTask:
         """The task with further questions; those it already has in other spelling are left out."""
         known = {questions.fold(query) for query in self.queries}
-        fresh = [query for query in queries if questions.fold(query) not in known]
+        room = max(0, MOST_QUERIES - len(self.queries))
+        fresh = [query for query in queries if questions.fold(query) not in known][:room]
         if not fresh:
             return self
         return dataclasses.replace(
             self, other_queries=(*self.other_queries, *fresh), updated_at_ms=now_ms
         )
+
+    def demanded(self) -> TrainingTask:
+        """The task asked for once more; its priority rises with the demand."""
+        demand = self.demand + 1
+        raised = DEFAULT_PRIORITY + sum(demand >= at for at in _RAISED_AT)
+        return dataclasses.replace(self, demand=demand, priority=max(self.priority, raised))
+
+    def admitted(self, now_ms: int) -> TrainingTask:
+        """The task that the budget lets start."""
+        return dataclasses.replace(self, admitted_at_ms=now_ms, detail="", updated_at_ms=now_ms)
+
+    def waiting(self, reason: str, now_ms: int) -> TrainingTask:
+        """The task that waits for a reason that people see."""
+        if self.detail == reason:
+            return self
+        return dataclasses.replace(self, detail=reason, updated_at_ms=now_ms)
 
     def moved(self, status: TaskStatus, now_ms: int, detail: str = "") -> TrainingTask:
         """The task in another state.
@@ -253,6 +299,9 @@ class TrainingTask:
             document=self.document,
             topic_key=self.topic_key,
             priority=self.priority,
+            domain=self.domain,
+            tenant=self.tenant,
+            demand=self.demand,
             retry_of=self.id,
             created_at_ms=now_ms,
             updated_at_ms=now_ms,

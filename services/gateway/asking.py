@@ -7,6 +7,10 @@ from shared import settings as config
 from shared import terminal
 
 _FIND_S, _PATIENT_FIND_S = 3.0, 30.0
+_SWITCHED_OFF = (
+    "nothing is learned: learning from questions is switched off (router.learn_from_questions, "
+    'router.no_learning_tenants); to have it learned all the same: make teach topic="…"'
+)
 
 
 async def ask(question: str, wait: bool, as_json: bool) -> None:
@@ -28,10 +32,14 @@ async def ask(question: str, wait: bool, as_json: bool) -> None:
         answer = await peers.while_restarting(lambda: services.ask(question), alive)
         # Programs want the task, people first of all the answer.
         task = await _task(services, answer, _PATIENT_FIND_S if wait or as_json else _FIND_S)
-        if not wait or task is None:
-            _show(answer, task, as_json)
-            if wait and answer.dissonance:
+        if task is None:
+            reason = await _reason(services, answer)
+            _show(answer, task, as_json, reason)
+            if wait and answer.dissonance and not reason:
                 raise terminal.FailedError("no learning task came of the question: see `make logs`")
+            return
+        if not wait:
+            _show(answer, task, as_json)
             return
         if not as_json:
             _show(answer, task, as_json)
@@ -59,7 +67,14 @@ async def _task(services: peers.Peers, answer: domain.Answer, find_s: float) -> 
     return await services.find_task(answer.event_id, find_s)
 
 
-def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> None:
+async def _reason(services: peers.Peers, answer: domain.Answer) -> str:
+    """Why nothing is learned from a question; empty where that is not known."""
+    if answer.event_id:
+        return await services.reason_for_no_task(answer.event_id)
+    return _SWITCHED_OFF if answer.dissonance else ""
+
+
+def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool, reason: str = "") -> None:
     if as_json:
         terminal.print_json(
             {
@@ -69,6 +84,7 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> Non
                 "rewritten_query": answer.rewritten_query or None,
                 "dissonance": answer.dissonance,
                 "task_id": task.id if task else None,
+                **({"not_learned": reason} if reason else {}),
             }
         )
         return
@@ -79,5 +95,9 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool) -> Non
     )
     if answer.rewritten_query:
         terminal.RESULT.print(f"read as: {terminal.escape(answer.rewritten_query)}", style="dim")
+    if reason:
+        terminal.RESULT.print(terminal.escape(reason), style="dim")
     if task is not None and not task.ended:
         terminal.RESULT.print(f"learning it: task {task.id} (`make tasks` follows it)", style="dim")
+        if task.status == "PENDING" and task.detail:
+            terminal.RESULT.print(terminal.escape(task.detail), style="dim")

@@ -86,8 +86,25 @@ class Peers:
         deadline_s = wait_s + client.DEFAULT_DEADLINE_S
         try:
             return _task(await client.call(self._factory.FindTask, request, deadline_s))
-        except (errors.NotFoundError, errors.UnavailableError, errors.DeadlineError):
+        except (
+            errors.NotFoundError,
+            errors.PreconditionError,
+            errors.UnavailableError,
+            errors.DeadlineError,
+        ):
             return None
+
+    async def reason_for_no_task(self, event_id: str) -> str:
+        """Why nothing is learned from an event; empty while nobody knows."""
+        try:
+            await client.call(
+                self._factory.FindTask, factory_pb2.FindTaskRequest(event_id=event_id)
+            )
+        except errors.PreconditionError as error:
+            return str(error)
+        except errors.SkillmeshError:
+            return ""
+        return ""
 
     async def until_ended(self, task_id: str, on_change: OnTask | None = None) -> domain.Task:
         """Follows a task to its end, over restarts of the factory."""

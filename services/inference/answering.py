@@ -15,7 +15,7 @@ import structlog
 
 from services.inference import deadlines, generations
 from services.inference import sampling as samplings
-from shared import errors
+from shared import errors, grading
 from shared.cards import manifest as manifests
 
 AUTO, BASE = "auto", "base"
@@ -35,6 +35,8 @@ class Question:
     max_new_tokens: int = 0
     """0 for the default of config.yaml."""
     no_learning: bool = False
+    tenant: str = ""
+    """Whose question it is, where callers have tenants."""
     deadline_s: float | None = None
     """How long the caller waits; None for ever."""
     sampling: samplings.Sampling = samplings.GREEDY
@@ -106,14 +108,34 @@ class Engine(Protocol):
         ...
 
 
-Route = Callable[[str, bool, float], Awaitable[Routing]]
-"""Asks the router: query, no_learning, deadline in seconds."""
+@dataclasses.dataclass(frozen=True)
+class AnswerSignals:
+    """How sure the bare base model was of its answer; means over the answer's tokens."""
+
+    mean_logprob: float
+    mean_entropy: float
+    """Nats."""
+    tokens: int
+    admits_ignorance: bool
+    """The answer says that it does not know."""
+
+
+Route = Callable[[str, bool, float, str], Awaitable[Routing]]
+"""Asks the router: query, no_learning, deadline in seconds, tenant."""
+Report = Callable[[str, AnswerSignals | None], None]
+"""Tells the router how the base answered: id of the event, signals or None; never waits."""
 
 
 class Answering:
     """Answers questions with the best that this node has."""
 
-    def __init__(self, engine: Engine, route: Route, rewriting: float | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        route: Route,
+        rewriting: float | None = None,
+        report: Report = lambda event_id, signals: None,
+    ) -> None:
         """Takes the engine and the way to the router.
 
         Args:
@@ -121,8 +143,10 @@ class Answering:
             route: asks the router.
             rewriting: a routed question at least this similar (cosine) to one that the card was
                 trained on is answered as that one; None: never.
+            report: tells the router, after an answer that an event waits for.
         """
         self._engine = engine
+        self._report = report
         self._route = route
         self._rewriting = rewriting
 
@@ -163,16 +187,27 @@ class Answering:
             deadline.left_s,
             question.sampling,
         )
-        async with contextlib.aclosing(pieces):
-            async for piece in pieces:
-                final = None if piece.final is None else Answer(piece.final, routing, rewritten)
-                yield AnswerPiece(piece.text, final)
+        signals = None
+        try:
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    final = None
+                    if piece.final is not None:
+                        final = Answer(piece.final, routing, rewritten)
+                        signals = _signals(piece.final)
+                    yield AnswerPiece(piece.text, final)
+        finally:
+            # After the last piece, and where none comes: the event waits in either case.
+            if routing.event_id:
+                self._report(routing.event_id, signals)
 
     async def _ask_router(self, question: Question, deadline: deadlines.Deadline) -> Routing:
         left_s = deadline.left_s
         deadline_s = ROUTE_DEADLINE_S if left_s is None else min(ROUTE_DEADLINE_S, left_s)
         try:
-            return await self._route(question.query, question.no_learning, deadline_s)
+            return await self._route(
+                question.query, question.no_learning, deadline_s, question.tenant
+            )
         except errors.SkillmeshError as error:
             _log.warning("router not reached; the bare base answers", reason=str(error))
             return Routing()
@@ -218,6 +253,17 @@ class Answering:
                 "are, `auto` and `base` always answer"
             )
         return found
+
+
+def _signals(found: generations.Generation) -> AnswerSignals | None:
+    if found.certainty is None:
+        return None
+    return AnswerSignals(
+        mean_logprob=found.certainty.mean_logprob,
+        mean_entropy=found.certainty.mean_entropy,
+        tokens=found.certainty.tokens,
+        admits_ignorance=grading.admits_ignorance(found.answer),
+    )
 
 
 def _newest(name: str, selector: str, served: Sequence[str]) -> str | None:

@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import cache_utils
 
-from services.inference import sampling
+from services.inference import certainties, sampling
 from shared.lora import manager as managers
 
 
@@ -33,6 +33,8 @@ class Row:
     """Tokens in the cache."""
     error: Exception | None = None
     """Why no token could be chosen; the row can only leave."""
+    certainty: certainties.Certainty | None = None
+    """Adds up how sure the model is of its tokens; None where nobody asks."""
 
     def choose(self, logits_V: torch.Tensor, likeliest: int, highest: float) -> None:
         """Takes the next token; what goes wrong concerns this row alone."""
@@ -157,6 +159,13 @@ def _choose(rows: Sequence[Row], logits_B_V: torch.Tensor) -> None:
     found = zip(rows, logits_B_V, likeliest_B.tolist(), highest_B.tolist(), strict=True)
     for row, logits_V, likeliest, highest in found:
         row.choose(logits_V, likeliest, highest)
+    asked = [at for at, row in enumerate(rows) if row.certainty is not None and row.error is None]
+    if asked:
+        certainties.add(
+            [rows[at].certainty for at in asked],
+            logits_B_V if len(asked) == len(rows) else logits_B_V[asked],
+            [rows[at].token for at in asked],
+        )
 
 
 def _places(lengths: Sequence[int], longest: int, new: int = 0) -> dict[str, torch.Tensor]:

@@ -50,9 +50,14 @@ async def attached(
     """
     protection = protections.Protection.configured(settings)
     async with client.channel(settings.router.address, protection=protection) as channel:
+        router = routing.RouterClient(router_pb2_grpc.RouterStub(channel))
         answers = answering.Answering(
             engine,
-            routing.RouterClient(router_pb2_grpc.RouterStub(channel)).route,
+            router.route,
             settings.inference.query_rewriting.get(settings.model.base),
+            router.report,
         )
-        yield Evolution(found.node_id, answers, found.cards)
+        try:
+            yield Evolution(found.node_id, answers, found.cards)
+        finally:
+            await router.close()

@@ -14,7 +14,7 @@ from typing import Literal
 
 import structlog
 
-from services.inference import batch, decoding, sampling
+from services.inference import batch, certainties, decoding, sampling
 from shared import errors
 from shared.lora import manager as managers
 from shared.models import base as bases
@@ -37,6 +37,9 @@ class Generation:
     """Tokens of the answer, without the one that ends it."""
     finish: Literal["stop", "length"]
     """`length`: more was to come, but as many tokens as were allowed are there."""
+    certainty: certainties.Certainty | None = dataclasses.field(default=None, compare=False)
+    """How sure the bare base model is of it; None where a card answered. The last bits depend on
+    who else is in the batch, so that it does not count when answers are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +163,11 @@ class Generations:
         room = self.room(len(prompt_ids))
         return _Running(
             request=request,
-            row=batch.Row(request.card, sampling.Sampler(request.sampling)),
+            row=batch.Row(
+                request.card,
+                sampling.Sampler(request.sampling),
+                certainty=certainties.Certainty() if request.card is None else None,
+            ),
             text=decoding.TextPieces(self._base.tokenizer),
             watch=sampling.StopWatch(request.sampling.stop),
             prompt_ids=prompt_ids,
@@ -229,6 +236,7 @@ class Generations:
             prompt_tokens=len(running.prompt_ids),
             new_tokens=running.text.tokens,
             finish=finish,
+            certainty=running.row.certainty,
         )
 
     def _leave(self, running: _Running) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import structlog
+
 from services.inference import answering
-from shared.pb import router_pb2
+from shared import errors
+from shared.pb import router_pb2, types_pb2
 from shared.rpc import client
 
 _TOP_K = 4
 """Candidates asked of the router: the best one may not be on this node."""
+_MOST_REPORTS = 256
+"""Under way at the same time; an event whose report is left out goes without."""
+_REPORT_DEADLINE_S = 5.0
+_log = structlog.get_logger(__name__)
 
 
 class RouterClient:
@@ -18,14 +26,54 @@ class RouterClient:
     def __init__(self, stub: Any) -> None:
         """Takes the stub of the router's service."""
         self._stub = stub
+        self._reports: set[asyncio.Task[None]] = set()
 
-    async def route(self, query: str, no_learning: bool, deadline_s: float) -> answering.Routing:
+    async def close(self) -> None:
+        """Gives up the reports under way."""
+        for task in self._reports:
+            task.cancel()
+        await asyncio.gather(*self._reports, return_exceptions=True)
+
+    def report(self, event_id: str, signals: answering.AnswerSignals | None) -> None:
+        """Tells how the base model answered, on the side; an `answering.Report`."""
+        if len(self._reports) >= _MOST_REPORTS:
+            _log.warning("answer not reported: too many reports under way", event_id=event_id)
+            return
+        told = None
+        if signals is not None:
+            told = types_pb2.AnswerSignals(
+                mean_logprob=signals.mean_logprob,
+                mean_entropy=signals.mean_entropy,
+                tokens=signals.tokens,
+                admits_ignorance=signals.admits_ignorance,
+            )
+        request = router_pb2.ReportAnswerRequest(event_id=event_id, signals=told)
+        task = asyncio.create_task(self._send(request))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
+    async def _send(self, request: router_pb2.ReportAnswerRequest) -> None:
+        try:
+            await client.call(self._stub.ReportAnswer, request, _REPORT_DEADLINE_S)
+        except errors.SkillmeshError as error:
+            # The event leaves without, after a while.
+            _log.info("answer not reported", event_id=request.event_id, reason=str(error))
+
+    async def route(
+        self, query: str, no_learning: bool, deadline_s: float, tenant: str = ""
+    ) -> answering.Routing:
         """Asks for the cards that fit.
 
         Raises:
             errors.SkillmeshError: the router can't be reached, or what it answered, typed.
         """
-        request = router_pb2.RouteRequest(query=query, top_k=_TOP_K, no_learning=no_learning)
+        request = router_pb2.RouteRequest(
+            query=query,
+            top_k=_TOP_K,
+            no_learning=no_learning,
+            reports_answer=True,
+            tenant=tenant,
+        )
         response = await client.call(self._stub.Route, request, deadline_s)
         return answering.Routing(
             candidates=tuple(

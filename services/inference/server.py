@@ -61,6 +61,7 @@ async def running(
             arrow_engine,
             evolution.answers,
             evolution.cards,
+            protection.admitted,
         )
 
         def add(grpc_server: grpc.aio.Server) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from services.inference import answering, sampling, subscriber
 from services.inference import engine as engines
 from shared.pb import inference_pb2, inference_pb2_grpc
+from shared.rpc import access
+from shared.security import callers
 
 
 class InferenceService(inference_pb2_grpc.InferenceServicer):
@@ -20,8 +22,10 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         engine: engines.ArrowEngine,
         answers: answering.Answering,
         cards: subscriber.CardSubscriber,
+        admitted: callers.Callers,
     ) -> None:
-        """Takes the parts that do the work."""
+        """Takes the parts that do the work, and those who may call."""
+        self._admitted = admitted
         self._node_id = node_id
         self._engine = engine
         self._answers = answers
@@ -31,13 +35,13 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> inference_pb2.GenerateResponse:
         """Answers as a whole."""
-        return _response(await self._answers.answer(_question(request, context)))
+        return _response(await self._answers.answer(self._question(request, context)))
 
     async def GenerateStream(
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
         """Answers piece by piece."""
-        pieces = self._answers.stream(_question(request, context))
+        pieces = self._answers.stream(self._question(request, context))
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 final = None if piece.final is None else _response(piece.final)
@@ -67,22 +71,23 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             ],
         )
 
-
-def _question(request: inference_pb2.GenerateRequest, context: Any) -> answering.Question:
-    return answering.Question(
-        query=request.query,
-        model=request.model,
-        max_new_tokens=request.max_new_tokens,
-        no_learning=request.no_learning,
-        deadline_s=context.time_remaining(),
-        sampling=sampling.Sampling(
-            temperature=request.temperature,
-            top_p=request.top_p or 1.0,
-            top_k=request.top_k,
-            seed=request.seed if request.HasField("seed") else None,
-            stop=tuple(request.stop),
-        ),
-    )
+    def _question(self, request: inference_pb2.GenerateRequest, context: Any) -> answering.Question:
+        caller = access.caller_of(self._admitted, context.invocation_metadata())
+        return answering.Question(
+            query=request.query,
+            model=request.model,
+            max_new_tokens=request.max_new_tokens,
+            no_learning=request.no_learning,
+            tenant=caller.tenant,
+            deadline_s=context.time_remaining(),
+            sampling=sampling.Sampling(
+                temperature=request.temperature,
+                top_p=request.top_p or 1.0,
+                top_k=request.top_k,
+                seed=request.seed if request.HasField("seed") else None,
+                stop=tuple(request.stop),
+            ),
+        )
 
 
 def _response(answer: answering.Answer) -> inference_pb2.GenerateResponse:

@@ -78,8 +78,12 @@ async def running(
         )
         trust = signature.Trust.configured(settings)
         cards = subscriber.CardSubscriber(lora_router, follower, trust)
+        detector = dissonance.Detector(
+            learns=settings.router.learn_from_questions,
+            silent_tenants=settings.router.no_learning_tenants,
+        )
         servicer = service.RouterService(
-            lora_router, embedder, embedders.EMBEDDER_ID, dissonance.Detector(), bus, cards
+            lora_router, embedder, embedders.EMBEDDER_ID, detector, bus, cards
         )
 
         def add(grpc_server: grpc.aio.Server) -> str:
@@ -122,6 +126,7 @@ async def _event_bus(
         deliver,
         spool.Spool(settings.state_path("router", "dissonance.jsonl")),
         settings.router.event_queue,
+        answer_wait_s=settings.router.answer_wait_s,
     )
     stack.push_async_callback(bus.stop)
     return bus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 from services.router import dissonance, embedding, spool, subscriber
 from services.router import router as routers
 from shared import errors
-from shared.pb import factory_pb2, router_pb2, router_pb2_grpc
+from shared.pb import factory_pb2, router_pb2, router_pb2_grpc, types_pb2
 
 MOST_TEXTS = 2_000
 """Texts of one Embed call: 3 MB of vectors, below gRPC's usual limit of 4 MiB."""
 LONGEST_TEXT_CHARACTERS = 8_000
+_NEAR = 0.5
+"""Cosine from which on the nearest card tells the domain of a question that it does not fit."""
 
 
 class RouterService(router_pb2_grpc.RouterServicer):
@@ -43,9 +46,12 @@ class RouterService(router_pb2_grpc.RouterServicer):
         """Ranks the cards; the event leaves when the answer has left."""
         threshold = request.threshold if request.HasField("threshold") else None
         decision = await self._router.select(request.query, request.top_k or 1, threshold)
-        event = None if request.no_learning else self._detector.detect(decision)
+        event = None
+        if not request.no_learning:
+            domain = self._domain(decision)
+            event = self._detector.detect(decision, domain, request.tenant)
         if event is not None:
-            context.add_done_callback(_emit_later(self._bus, event))
+            context.add_done_callback(_emit_later(self._bus, event, request.reports_answer))
         return router_pb2.RouteResponse(
             candidates=[
                 router_pb2.RouteCandidate(
@@ -62,6 +68,19 @@ class RouterService(router_pb2_grpc.RouterServicer):
             event_id=event.event_id if event is not None else "",
             threshold=decision.threshold,
         )
+
+    async def ReportAnswer(
+        self, request: router_pb2.ReportAnswerRequest, context: Any
+    ) -> router_pb2.ReportAnswerResponse:
+        """Adds to an event what the answer to its question tells."""
+        told = request.signals
+        if not (math.isfinite(told.mean_logprob) and math.isfinite(told.mean_entropy)):
+            raise errors.InvalidInputError("signals: mean_logprob or mean_entropy is not finite")
+        signals = spool.AnswerSignals(
+            told.mean_logprob, told.mean_entropy, told.tokens, told.admits_ignorance
+        )
+        self._bus.report(request.event_id, signals if request.HasField("signals") else None)
+        return router_pb2.ReportAnswerResponse()
 
     async def Embed(
         self, request: router_pb2.EmbedRequest, context: Any
@@ -86,7 +105,12 @@ class RouterService(router_pb2_grpc.RouterServicer):
             events_emitted=self._bus.emitted,
             events_delivered=self._bus.delivered,
             events_dropped=self._bus.dropped,
+            events_waiting=self._bus.waiting,
         )
+
+    def _domain(self, decision: routers.Decision) -> str:
+        near = [found.card for found in decision.candidates if found.similarity >= _NEAR]
+        return self._cards.domain(near[0]) if near else ""
 
 
 def dissonance_message(event: spool.Dissonance) -> factory_pb2.CognitiveDissonance:
@@ -96,11 +120,25 @@ def dissonance_message(event: spool.Dissonance) -> factory_pb2.CognitiveDissonan
         query=event.query,
         confidence=event.confidence,
         detected_at_ms=event.detected_at_ms,
+        domain=event.domain,
+        tenant=event.tenant,
+        signals=None if event.signals is None else _signals_message(event.signals),
     )
 
 
-def _emit_later(bus: dissonance.EventBus, event: spool.Dissonance) -> Callable[[Any], None]:
-    return lambda _context: bus.emit(event)
+def _signals_message(signals: spool.AnswerSignals) -> types_pb2.AnswerSignals:
+    return types_pb2.AnswerSignals(
+        mean_logprob=signals.mean_logprob,
+        mean_entropy=signals.mean_entropy,
+        tokens=signals.tokens,
+        admits_ignorance=signals.admits_ignorance,
+    )
+
+
+def _emit_later(
+    bus: dissonance.EventBus, event: spool.Dissonance, awaits_answer: bool
+) -> Callable[[Any], None]:
+    return lambda _context: bus.emit(event, awaits_answer)
 
 
 def _check_texts(texts: Sequence[str]) -> None:

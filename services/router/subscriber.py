@@ -52,6 +52,11 @@ class CardSubscriber:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    def domain(self, card: str) -> str:
+        """The domain of a routable card, by its identity; empty where it is not known."""
+        record = self._came.get(card)
+        return "" if record is None else record.domain
+
     async def _run(self) -> None:
         async with contextlib.aclosing(self._follower.follow()) as news_stream:
             async for news in news_stream:

@@ -27,12 +27,22 @@ class CognitiveDissonance(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     DETECTED_AT_MS_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """idempotency key: delivered twice, counted once"""
     query: _builtins.str
     confidence: _builtins.float
     detected_at_ms: _builtins.int
     """Unix time"""
+    domain: _builtins.str
+    """of the nearest card, where one is near"""
+    tenant: _builtins.str
+    @_builtins.property
+    def signals(self) -> _types_pb2.AnswerSignals:
+        """unset where nobody told them"""
+
     def __init__(
         self,
         *,
@@ -40,10 +50,13 @@ class CognitiveDissonance(_message.Message):
         query: _builtins.str = ...,
         confidence: _builtins.float = ...,
         detected_at_ms: _builtins.int = ...,
+        signals: _types_pb2.AnswerSignals | None = ...,
+        domain: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signals", b"signals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "detected_at_ms", b"detected_at_ms", "event_id", b"event_id", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "detected_at_ms", b"detected_at_ms", "domain", b"domain", "event_id", b"event_id", "query", b"query", "signals", b"signals", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -55,18 +68,22 @@ class ReportDissonanceResponse(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     created: _builtins.bool
     """false: an open task already covers this gap"""
+    reason: _builtins.str
+    """why nothing is learned; task_id is empty then"""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         created: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

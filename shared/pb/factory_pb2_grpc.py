@@ -100,6 +100,7 @@ class FactoryServicer:
 
     def FindTask(self, request, context):
         """The task that a dissonance event led to; waits up to wait_s for the event to arrive.
+        FAILED_PRECONDITION with the reason where the event led to none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

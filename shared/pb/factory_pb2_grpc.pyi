@@ -36,7 +36,9 @@ class FactoryStub:
     Teach: _grpc.UnaryUnaryMultiCallable[_factory_pb2.TeachRequest, _types_pb2.TrainingTask]
     GetTask: _grpc.UnaryUnaryMultiCallable[_factory_pb2.GetTaskRequest, _types_pb2.TrainingTask]
     FindTask: _grpc.UnaryUnaryMultiCallable[_factory_pb2.FindTaskRequest, _types_pb2.TrainingTask]
-    """The task that a dissonance event led to; waits up to wait_s for the event to arrive."""
+    """The task that a dissonance event led to; waits up to wait_s for the event to arrive.
+    FAILED_PRECONDITION with the reason where the event led to none.
+    """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_factory_pb2.ListTasksRequest, _factory_pb2.ListTasksResponse]
     WatchTask: _grpc.UnaryStreamMultiCallable[_factory_pb2.WatchTaskRequest, _types_pb2.TrainingTask]
     """The task now and at every change, until it is COMPLETED, FAILED or CANCELLED."""
@@ -51,7 +53,9 @@ class FactoryAsyncStub(FactoryStub):
     Teach: _aio.UnaryUnaryMultiCallable[_factory_pb2.TeachRequest, _types_pb2.TrainingTask]  # type: ignore[assignment]
     GetTask: _aio.UnaryUnaryMultiCallable[_factory_pb2.GetTaskRequest, _types_pb2.TrainingTask]  # type: ignore[assignment]
     FindTask: _aio.UnaryUnaryMultiCallable[_factory_pb2.FindTaskRequest, _types_pb2.TrainingTask]  # type: ignore[assignment]
-    """The task that a dissonance event led to; waits up to wait_s for the event to arrive."""
+    """The task that a dissonance event led to; waits up to wait_s for the event to arrive.
+    FAILED_PRECONDITION with the reason where the event led to none.
+    """
     ListTasks: _aio.UnaryUnaryMultiCallable[_factory_pb2.ListTasksRequest, _factory_pb2.ListTasksResponse]  # type: ignore[assignment]
     WatchTask: _aio.UnaryStreamMultiCallable[_factory_pb2.WatchTaskRequest, _types_pb2.TrainingTask]  # type: ignore[assignment]
     """The task now and at every change, until it is COMPLETED, FAILED or CANCELLED."""
@@ -87,7 +91,9 @@ class FactoryServicer(metaclass=_abc_1.ABCMeta):
         request: _factory_pb2.FindTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.TrainingTask, _abc.Awaitable[_types_pb2.TrainingTask]]:
-        """The task that a dissonance event led to; waits up to wait_s for the event to arrive."""
+        """The task that a dissonance event led to; waits up to wait_s for the event to arrive.
+        FAILED_PRECONDITION with the reason where the event led to none.
+        """
 
     @_abc_1.abstractmethod
     def ListTasks(

@@ -22,29 +22,34 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from shared.pb import types_pb2 as shared_dot_pb_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16shared/pb/router.proto\x12\x0cskillmesh.v1\"g\n\x0cRouteRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bno_learning\x18\x04 \x01(\x08\x42\x0c\n\n_threshold\"`\n\x0eRouteCandidate\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x17\n\x0fnearest_example\x18\x04 \x01(\t\"\xa8\x01\n\rRouteResponse\x12\x30\n\ncandidates\x18\x01 \x03(\x0b\x32\x1c.skillmesh.v1.RouteCandidate\x12\x18\n\x10none_probability\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x12\n\ndissonance\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x11\n\tthreshold\x18\x06 \x01(\x01\"\x1d\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"H\n\rEmbedResponse\x12\x11\n\tdimension\x18\x01 \x01(\x05\x12\x0f\n\x07vectors\x18\x02 \x01(\x0c\x12\x13\n\x0b\x65mbedder_id\x18\x03 \x01(\t\"\x18\n\x16GetRouterStatusRequest\"\x8e\x01\n\x0cRouterStatus\x12\r\n\x05\x63\x61rds\x18\x01 \x03(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x65mbedder_id\x18\x03 \x01(\t\x12\x16\n\x0e\x65vents_emitted\x18\x04 \x01(\x03\x12\x18\n\x10\x65vents_delivered\x18\x05 \x01(\x03\x12\x16\n\x0e\x65vents_dropped\x18\x06 \x01(\x03\x32\xe1\x01\n\x06Router\x12@\n\x05Route\x12\x1a.skillmesh.v1.RouteRequest\x1a\x1b.skillmesh.v1.RouteResponse\x12@\n\x05\x45mbed\x12\x1a.skillmesh.v1.EmbedRequest\x1a\x1b.skillmesh.v1.EmbedResponse\x12S\n\x0fGetRouterStatus\x12$.skillmesh.v1.GetRouterStatusRequest\x1a\x1a.skillmesh.v1.RouterStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16shared/pb/router.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\x8f\x01\n\x0cRouteRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bno_learning\x18\x04 \x01(\x08\x12\x16\n\x0ereports_answer\x18\x05 \x01(\x08\x12\x0e\n\x06tenant\x18\x06 \x01(\tB\x0c\n\n_threshold\"`\n\x0eRouteCandidate\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x17\n\x0fnearest_example\x18\x04 \x01(\t\"\xa8\x01\n\rRouteResponse\x12\x30\n\ncandidates\x18\x01 \x03(\x0b\x32\x1c.skillmesh.v1.RouteCandidate\x12\x18\n\x10none_probability\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x12\n\ndissonance\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x11\n\tthreshold\x18\x06 \x01(\x01\"U\n\x13ReportAnswerRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12,\n\x07signals\x18\x02 \x01(\x0b\x32\x1b.skillmesh.v1.AnswerSignals\"\x16\n\x14ReportAnswerResponse\"\x1d\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"H\n\rEmbedResponse\x12\x11\n\tdimension\x18\x01 \x01(\x05\x12\x0f\n\x07vectors\x18\x02 \x01(\x0c\x12\x13\n\x0b\x65mbedder_id\x18\x03 \x01(\t\"\x18\n\x16GetRouterStatusRequest\"\xa6\x01\n\x0cRouterStatus\x12\r\n\x05\x63\x61rds\x18\x01 \x03(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x65mbedder_id\x18\x03 \x01(\t\x12\x16\n\x0e\x65vents_emitted\x18\x04 \x01(\x03\x12\x18\n\x10\x65vents_delivered\x18\x05 \x01(\x03\x12\x16\n\x0e\x65vents_dropped\x18\x06 \x01(\x03\x12\x16\n\x0e\x65vents_waiting\x18\x07 \x01(\x03\x32\xb8\x02\n\x06Router\x12@\n\x05Route\x12\x1a.skillmesh.v1.RouteRequest\x1a\x1b.skillmesh.v1.RouteResponse\x12U\n\x0cReportAnswer\x12!.skillmesh.v1.ReportAnswerRequest\x1a\".skillmesh.v1.ReportAnswerResponse\x12@\n\x05\x45mbed\x12\x1a.skillmesh.v1.EmbedRequest\x1a\x1b.skillmesh.v1.EmbedResponse\x12S\n\x0fGetRouterStatus\x12$.skillmesh.v1.GetRouterStatusRequest\x1a\x1a.skillmesh.v1.RouterStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shared.pb.router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROUTEREQUEST']._serialized_start=40
-  _globals['_ROUTEREQUEST']._serialized_end=143
-  _globals['_ROUTECANDIDATE']._serialized_start=145
-  _globals['_ROUTECANDIDATE']._serialized_end=241
-  _globals['_ROUTERESPONSE']._serialized_start=244
-  _globals['_ROUTERESPONSE']._serialized_end=412
-  _globals['_EMBEDREQUEST']._serialized_start=414
-  _globals['_EMBEDREQUEST']._serialized_end=443
-  _globals['_EMBEDRESPONSE']._serialized_start=445
-  _globals['_EMBEDRESPONSE']._serialized_end=517
-  _globals['_GETROUTERSTATUSREQUEST']._serialized_start=519
-  _globals['_GETROUTERSTATUSREQUEST']._serialized_end=543
-  _globals['_ROUTERSTATUS']._serialized_start=546
-  _globals['_ROUTERSTATUS']._serialized_end=688
-  _globals['_ROUTER']._serialized_start=691
-  _globals['_ROUTER']._serialized_end=916
+  _globals['_ROUTEREQUEST']._serialized_start=64
+  _globals['_ROUTEREQUEST']._serialized_end=207
+  _globals['_ROUTECANDIDATE']._serialized_start=209
+  _globals['_ROUTECANDIDATE']._serialized_end=305
+  _globals['_ROUTERESPONSE']._serialized_start=308
+  _globals['_ROUTERESPONSE']._serialized_end=476
+  _globals['_REPORTANSWERREQUEST']._serialized_start=478
+  _globals['_REPORTANSWERREQUEST']._serialized_end=563
+  _globals['_REPORTANSWERRESPONSE']._serialized_start=565
+  _globals['_REPORTANSWERRESPONSE']._serialized_end=587
+  _globals['_EMBEDREQUEST']._serialized_start=589
+  _globals['_EMBEDREQUEST']._serialized_end=618
+  _globals['_EMBEDRESPONSE']._serialized_start=620
+  _globals['_EMBEDRESPONSE']._serialized_end=692
+  _globals['_GETROUTERSTATUSREQUEST']._serialized_start=694
+  _globals['_GETROUTERSTATUSREQUEST']._serialized_end=718
+  _globals['_ROUTERSTATUS']._serialized_start=721
+  _globals['_ROUTERSTATUS']._serialized_end=887
+  _globals['_ROUTER']._serialized_start=890
+  _globals['_ROUTER']._serialized_end=1202
 # @@protoc_insertion_point(module_scope)

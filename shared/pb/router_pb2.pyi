@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from shared.pb import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -26,6 +27,8 @@ class RouteRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     NO_LEARNING_FIELD_NUMBER: _builtins.int
+    REPORTS_ANSWER_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     top_k: _builtins.int
     """0 means 1"""
@@ -33,6 +36,10 @@ class RouteRequest(_message.Message):
     """0 to 1; default from config.yaml"""
     no_learning: _builtins.bool
     """opt out: emit no event for this query"""
+    reports_answer: _builtins.bool
+    """the caller will call ReportAnswer for the event"""
+    tenant: _builtins.str
+    """whose question it is, where callers have tenants"""
     def __init__(
         self,
         *,
@@ -40,10 +47,12 @@ class RouteRequest(_message.Message):
         top_k: _builtins.int = ...,
         threshold: _builtins.float | None = ...,
         no_learning: _builtins.bool = ...,
+        reports_answer: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "no_learning", b"no_learning", "query", b"query", "threshold", b"threshold", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "no_learning", b"no_learning", "query", b"query", "reports_answer", b"reports_answer", "tenant", b"tenant", "threshold", b"threshold", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
@@ -124,6 +133,46 @@ class RouteResponse(_message.Message):
 Global___RouteResponse: _TypeAlias = RouteResponse  # noqa: Y015
 
 @_typing.final
+class ReportAnswerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    @_builtins.property
+    def signals(self) -> _types_pb2.AnswerSignals:
+        """unset: there is no answer; the event need not wait"""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        signals: _types_pb2.AnswerSignals | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signals", b"signals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "signals", b"signals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAnswerRequest: _TypeAlias = ReportAnswerRequest  # noqa: Y015
+
+@_typing.final
+class ReportAnswerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAnswerResponse: _TypeAlias = ReportAnswerResponse  # noqa: Y015
+
+@_typing.final
 class EmbedRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -194,12 +243,15 @@ class RouterStatus(_message.Message):
     EVENTS_EMITTED_FIELD_NUMBER: _builtins.int
     EVENTS_DELIVERED_FIELD_NUMBER: _builtins.int
     EVENTS_DROPPED_FIELD_NUMBER: _builtins.int
+    EVENTS_WAITING_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """last revision followed from the card store"""
     embedder_id: _builtins.str
     events_emitted: _builtins.int
     events_delivered: _builtins.int
     events_dropped: _builtins.int
+    events_waiting: _builtins.int
+    """for an answer's signals, or for the factory"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """name@digest of every card in the index"""
@@ -213,10 +265,11 @@ class RouterStatus(_message.Message):
         events_emitted: _builtins.int = ...,
         events_delivered: _builtins.int = ...,
         events_dropped: _builtins.int = ...,
+        events_waiting: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,6 +39,11 @@ class RouterStub:
                 request_serializer=shared_dot_pb_dot_router__pb2.RouteRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_router__pb2.RouteResponse.FromString,
                 _registered_method=True)
+        self.ReportAnswer = channel.unary_unary(
+                '/skillmesh.v1.Router/ReportAnswer',
+                request_serializer=shared_dot_pb_dot_router__pb2.ReportAnswerRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_router__pb2.ReportAnswerResponse.FromString,
+                _registered_method=True)
         self.Embed = channel.unary_unary(
                 '/skillmesh.v1.Router/Embed',
                 request_serializer=shared_dot_pb_dot_router__pb2.EmbedRequest.SerializeToString,
@@ -57,6 +62,14 @@ class RouterServicer:
     def Route(self, request, context):
         """Ranks the known cards for a query. Where none fits, a CognitiveDissonance event leaves for
         the factory after the answer, never before it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportAnswer(self, request, context):
+        """How the base model answered a routed question, told after the answer. The event of a Route with
+        reports_answer waits for it, for a bounded time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +95,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Route,
                     request_deserializer=shared_dot_pb_dot_router__pb2.RouteRequest.FromString,
                     response_serializer=shared_dot_pb_dot_router__pb2.RouteResponse.SerializeToString,
+            ),
+            'ReportAnswer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportAnswer,
+                    request_deserializer=shared_dot_pb_dot_router__pb2.ReportAnswerRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_router__pb2.ReportAnswerResponse.SerializeToString,
             ),
             'Embed': grpc.unary_unary_rpc_method_handler(
                     servicer.Embed,
@@ -121,6 +139,33 @@ class Router:
             '/skillmesh.v1.Router/Route',
             shared_dot_pb_dot_router__pb2.RouteRequest.SerializeToString,
             shared_dot_pb_dot_router__pb2.RouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportAnswer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Router/ReportAnswer',
+            shared_dot_pb_dot_router__pb2.ReportAnswerRequest.SerializeToString,
+            shared_dot_pb_dot_router__pb2.ReportAnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

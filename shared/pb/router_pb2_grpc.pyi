@@ -35,6 +35,10 @@ class RouterStub:
     """Ranks the known cards for a query. Where none fits, a CognitiveDissonance event leaves for
     the factory after the answer, never before it.
     """
+    ReportAnswer: _grpc.UnaryUnaryMultiCallable[_router_pb2.ReportAnswerRequest, _router_pb2.ReportAnswerResponse]
+    """How the base model answered a routed question, told after the answer. The event of a Route with
+    reports_answer waits for it, for a bounded time.
+    """
     Embed: _grpc.UnaryUnaryMultiCallable[_router_pb2.EmbedRequest, _router_pb2.EmbedResponse]
     """The project's one embedder: unit vectors of all-MiniLM-L6-v2."""
     GetRouterStatus: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetRouterStatusRequest, _router_pb2.RouterStatus]
@@ -45,6 +49,10 @@ class RouterAsyncStub(RouterStub):
     Route: _aio.UnaryUnaryMultiCallable[_router_pb2.RouteRequest, _router_pb2.RouteResponse]  # type: ignore[assignment]
     """Ranks the known cards for a query. Where none fits, a CognitiveDissonance event leaves for
     the factory after the answer, never before it.
+    """
+    ReportAnswer: _aio.UnaryUnaryMultiCallable[_router_pb2.ReportAnswerRequest, _router_pb2.ReportAnswerResponse]  # type: ignore[assignment]
+    """How the base model answered a routed question, told after the answer. The event of a Route with
+    reports_answer waits for it, for a bounded time.
     """
     Embed: _aio.UnaryUnaryMultiCallable[_router_pb2.EmbedRequest, _router_pb2.EmbedResponse]  # type: ignore[assignment]
     """The project's one embedder: unit vectors of all-MiniLM-L6-v2."""
@@ -59,6 +67,16 @@ class RouterServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_router_pb2.RouteResponse, _abc.Awaitable[_router_pb2.RouteResponse]]:
         """Ranks the known cards for a query. Where none fits, a CognitiveDissonance event leaves for
         the factory after the answer, never before it.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportAnswer(
+        self,
+        request: _router_pb2.ReportAnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.ReportAnswerResponse, _abc.Awaitable[_router_pb2.ReportAnswerResponse]]:
+        """How the base model answered a routed question, told after the answer. The event of a Route with
+        reports_answer waits for it, for a bounded time.
         """
 
     @_abc_1.abstractmethod

@@ -83,6 +83,41 @@ class Ticket(_message.Message):
 Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
 
 @_typing.final
+class AnswerSignals(_message.Message):
+    """How sure the bare base model was of an answer that it gave. Means over the answer's tokens, the
+    one that ends it included, of the model's own distribution.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_LOGPROB_FIELD_NUMBER: _builtins.int
+    MEAN_ENTROPY_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    ADMITS_IGNORANCE_FIELD_NUMBER: _builtins.int
+    mean_logprob: _builtins.float
+    """natural logarithm; 0 is certain"""
+    mean_entropy: _builtins.float
+    """nats; 0 is certain"""
+    tokens: _builtins.int
+    admits_ignorance: _builtins.bool
+    """it says that it does not know"""
+    def __init__(
+        self,
+        *,
+        mean_logprob: _builtins.float = ...,
+        mean_entropy: _builtins.float = ...,
+        tokens: _builtins.int = ...,
+        admits_ignorance: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admits_ignorance", b"admits_ignorance", "mean_entropy", b"mean_entropy", "mean_logprob", b"mean_logprob", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerSignals: _TypeAlias = AnswerSignals  # noqa: Y015
+
+@_typing.final
 class Trigger(_message.Message):
     """A question that revealed the gap, and, once the distiller found it, its expected answer."""
 
@@ -124,6 +159,8 @@ class TrainingTask(_message.Message):
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     UPDATED_AT_MS_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     trigger_query: _builtins.str
     domain: _builtins.str
@@ -143,6 +180,10 @@ class TrainingTask(_message.Message):
     updated_at_ms: _builtins.int
     retry_of: _builtins.str
     """the task that this one tries again"""
+    tenant: _builtins.str
+    """who asked, where callers have tenants"""
+    demand: _builtins.int
+    """how often it was asked for"""
     @_builtins.property
     def other_queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """further questions about the same gap"""
@@ -166,10 +207,12 @@ class TrainingTask(_message.Message):
         created_at_ms: _builtins.int = ...,
         updated_at_ms: _builtins.int = ...,
         retry_of: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        demand: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "created_at_ms", b"created_at_ms", "detail", b"detail", "domain", b"domain", "error", b"error", "id", b"id", "other_queries", b"other_queries", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "stage_times", b"stage_times", "status", b"status", "trigger_query", b"trigger_query", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "created_at_ms", b"created_at_ms", "demand", b"demand", "detail", b"detail", "domain", b"domain", "error", b"error", "id", b"id", "other_queries", b"other_queries", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "stage_times", b"stage_times", "status", b"status", "tenant", b"tenant", "trigger_query", b"trigger_query", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,6 +54,7 @@ _ALLOWED = {
     "Flight/GET_FLIGHT_INFO": _ALL,
     "Flight/DO_PUT": _MAKERS,
     "Router/Route": _OURS,
+    "Router/ReportAnswer": _OURS,
     "Router/Embed": _OURS,
     "Router/GetRouterStatus": _OURS,
     "Factory/ReportDissonance": _OURS,
@@ -82,6 +83,11 @@ class Caller:
     role: Role
     tenants: frozenset[str] | None
     """Whose cards it may see besides everybody's; None: all."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose questions it asks; empty where that is not one tenant's."""
+        return next(iter(self.tenants)) if self.tenants and len(self.tenants) == 1 else ""
 
     def check_may(self, method: str) -> None:
         """Checks a call, such as `CardStore/Commit` or `Flight/DO_PUT`.

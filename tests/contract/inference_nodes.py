@@ -46,6 +46,7 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
             none_probability=1, dissonance=True, event_id="event-1"
         )
         self.asked: list[router_pb2.RouteRequest] = []
+        self.reports: asyncio.Queue[router_pb2.ReportAnswerRequest] = asyncio.Queue()
 
     def choose(self, *keys: str) -> None:
         self.response = router_pb2.RouteResponse(
@@ -59,6 +60,12 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     ) -> router_pb2.RouteResponse:
         self.asked.append(request)
         return self.response
+
+    async def ReportAnswer(
+        self, request: router_pb2.ReportAnswerRequest, context: Any
+    ) -> router_pb2.ReportAnswerResponse:
+        await self.reports.put(request)
+        return router_pb2.ReportAnswerResponse()
 
 
 class Node:

@@ -28,6 +28,7 @@ class Node(inference_pb2_grpc.InferenceServicer):
 
     def __init__(self) -> None:
         self.learned = False
+        self.event_id = "e1"
 
     async def Generate(
         self, request: inference_pb2.GenerateRequest, context: Any
@@ -35,7 +36,10 @@ class Node(inference_pb2_grpc.InferenceServicer):
         if self.learned:
             return inference_pb2.GenerateResponse(answer="Ann.", card="ann@1", confidence=0.9)
         return inference_pb2.GenerateResponse(
-            answer="I do not know.", confidence=0.25, dissonance=True, event_id="e1"
+            answer="I do not know.",
+            confidence=0.25,
+            dissonance=True,
+            event_id=self.event_id,
         )
 
 
@@ -47,10 +51,13 @@ class Factory(factory_pb2_grpc.FactoryServicer):
         self.end = types_pb2.COMPLETED
         self.taught: list[factory_pb2.TeachRequest] = []
         self.watched = 0
+        self.reason = ""
 
     async def FindTask(
         self, request: factory_pb2.FindTaskRequest, context: Any
     ) -> types_pb2.TrainingTask:
+        if self.reason:
+            raise errors.PreconditionError(self.reason)
         return types_pb2.TrainingTask(id="t1", status=types_pb2.PENDING)
 
     async def Teach(
@@ -149,6 +156,26 @@ async def test_ask_asks_again_when_it_waited(
     answer = json.loads(printed.out)
     assert (answer["answer"], answer["card"], answer["task_id"]) == ("Ann.", "ann@1", "t1")
     assert services.factory.watched == 2
+
+
+async def test_ask_says_why_when_there_is_nothing_to_learn(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.factory.reason = "nothing to learn: the base model seems sure of its answer"
+    await asking.ask("Who?", wait=True, as_json=False)
+    assert services.factory.reason in " ".join(capsys.readouterr().out.split())
+    await asking.ask("Who?", wait=True, as_json=True)
+    printed = capsys.readouterr().out
+    answer = json.loads(printed[printed.index("{\n") :])  # The services log there, too.
+    assert (answer["task_id"], answer["not_learned"]) == (None, services.factory.reason)
+
+
+async def test_ask_says_so_when_learning_is_switched_off(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.node.event_id = ""
+    await asking.ask("Who?", wait=True, as_json=True)
+    assert "learn_from_questions" in json.loads(capsys.readouterr().out)["not_learned"]
 
 
 async def test_ask_fails_with_the_reason_when_learning_failed(

@@ -40,6 +40,7 @@ class FactoryProcess:
         content = {
             "cluster": {"state_dir": str(folder / "state")},
             "factory": {"address": self.address, "gather_s": 0.1, **options},
+            "router": {"address": f"127.0.0.1:{free_port()}"},
             "distiller": {"address": others.address("distiller")},
             "trainer": {"address": others.address("trainer")},
             "inference": {"address": others.address("inference")},
@@ -79,12 +80,15 @@ class FactoryProcess:
     def log(self) -> str:
         return self._log.read_text()
 
-    async def report(self, query: str, event_id: str) -> factory_pb2.ReportDissonanceResponse:
+    async def report(
+        self, query: str, event_id: str, **more: Any
+    ) -> factory_pb2.ReportDissonanceResponse:
         event = factory_pb2.CognitiveDissonance(
             event_id=event_id,
             query=query,
             confidence=0.1,
             detected_at_ms=time.time_ns() // 1_000_000,
+            **more,
         )
         response: factory_pb2.ReportDissonanceResponse
         response = await self.stub.ReportDissonance(event, timeout=PATIENCE_S)
@@ -243,6 +247,46 @@ async def test_task_fails_with_reason_and_is_retried_when_the_teacher_is_back(
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await factory.stub.RetryTask(factory_pb2.RetryTaskRequest(id=last.id))
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_reason_is_told_when_the_base_model_was_sure(
+    factory: FactoryProcess, others: fake_services.FakeServices
+) -> None:
+    sure = types_pb2.AnswerSignals(mean_logprob=-0.01, mean_entropy=0.05, tokens=5)
+    response = await factory.report(QUESTION, "event-1", signals=sure)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await factory.stub.FindTask(factory_pb2.FindTaskRequest(event_id="event-1", wait_s=60))
+
+    assert (response.task_id, response.created) == ("", False)
+    assert "seems sure of its answer" in response.reason
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert refused.value.details() == response.reason
+    unsure = types_pb2.AnswerSignals(mean_logprob=-0.01, tokens=5, admits_ignorance=True)
+    assert (await factory.report(QUESTION, "event-2", signals=unsure)).created
+
+
+async def test_task_waits_over_its_budget_when_the_factory_restarts(
+    others: fake_services.FakeServices, tmp_path: pathlib.Path
+) -> None:
+    factory = FactoryProcess(tmp_path, others, budget={"tenant_tasks_per_hour": 1})
+    await factory.start()
+    try:
+        first = await factory.report(QUESTION, "event-1", tenant="acme")
+        held = await factory.report("Who founded Tarnock?", "event-2", tenant="acme")
+        assert status(await factory.ended(first.task_id)) == "COMPLETED"
+        await factory.kill()
+        await factory.start()
+        task = await factory.stub.GetTask(factory_pb2.GetTaskRequest(id=held.task_id))
+        other = await factory.report("Who founded Tarnock Hall?", "event-3", tenant="other")
+        await factory.ended(other.task_id)
+        still = await factory.stub.GetTask(factory_pb2.GetTaskRequest(id=held.task_id))
+    finally:
+        await factory.close()
+
+    assert status(task) == status(still) == "PENDING"
+    assert "tenant_tasks_per_hour of acme is 1" in task.detail
+    assert (task.tenant, task.demand) == ("acme", 1)
+    assert others.distiller.distil.asked[held.task_id] == 0
 
 
 async def test_work_stops_when_a_task_is_cancelled(

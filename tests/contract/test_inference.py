@@ -49,6 +49,18 @@ async def test_base_answers_when_there_is_no_card(node):
     assert asked.query == nodes.QUERY and asked.no_learning
 
 
+async def test_router_is_told_how_sure_the_base_was_when_an_event_waits(node):
+    await node.ask()
+    [asked] = node.router.asked
+    assert asked.reports_answer and asked.tenant == ""
+    report = await asyncio.wait_for(node.router.reports.get(), nodes.HANGING_S)
+    assert report.event_id == "event-1"
+    assert report.signals.mean_logprob < 0 < report.signals.mean_entropy
+    assert report.signals.tokens >= nodes.TOKENS
+    await node.ask(model="base")
+    assert node.router.reports.empty()
+
+
 async def test_user_is_answered_when_router_and_store_are_away(tmp_path):
     async with nodes.running(tmp_path, [nodes.free_address()], nodes.free_address()) as node:
         found = await node.ask()

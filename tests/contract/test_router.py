@@ -14,7 +14,7 @@ import pytest
 from services.router import server
 from shared import discovery, errors
 from shared import settings as config
-from shared.pb import router_pb2, router_pb2_grpc
+from shared.pb import router_pb2, router_pb2_grpc, types_pb2
 from shared.rpc import client
 from tests import fake_router_peers as peers
 from tests import fakes
@@ -38,6 +38,7 @@ class _Cluster:
         self.factory_address = _free_address()
         self.store_address = _free_address()
         self.queue = 16
+        self.router_options: dict[str, Any] = {}
         self.silence_s = 20.0
         self.list_every_s = 60.0
 
@@ -45,7 +46,7 @@ class _Cluster:
         fakes.keyring(self.state_dir)
         return config.Settings(
             cluster=config.Cluster(state_dir=self.state_dir),
-            router=config.Router(address=address, event_queue=self.queue),
+            router=config.Router(address=address, event_queue=self.queue, **self.router_options),
             factory=config.Factory(address=self.factory_address),
             discovery=config.Discovery(list_every_s=self.list_every_s),
         )
@@ -122,6 +123,49 @@ async def test_no_event_leaves_when_the_caller_opts_out(cluster):
         reports = await factory.received(1)
         assert [r.query for r in reports] == ["Who is public?"]
         assert (await _status(stub)).events_emitted == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"learn_from_questions": False}, {"no_learning_tenants": ("acme",)}], ids=str
+)
+async def test_no_event_leaves_when_learning_is_switched_off(cluster, options):
+    cluster.router_options = options
+    async with cluster.router() as stub:
+        silent = await _route(stub, "Who is secret?", tenant="acme")
+        assert silent.dissonance and not silent.event_id
+        assert (await _status(stub)).events_emitted == 0
+
+
+async def test_event_carries_what_the_answer_told_when_it_is_reported(cluster):
+    factory, store = peers.FakeFactory(), peers.FakeStore()
+    await store.publish(peers.card_record("skarn", SKARN))
+    async with (
+        peers.factory_server(factory, cluster.factory_address),
+        peers.store_server(store, cluster.store_address),
+        cluster.router() as stub,
+    ):
+        await _until(stub, lambda s: len(s.cards) == 1)
+        question = f"How tall is {SKARN} to me@example.com?"
+        answer = await _route(stub, question, threshold=1.0, reports_answer=True, tenant="acme")
+        signals = types_pb2.AnswerSignals(
+            mean_logprob=-0.5, mean_entropy=0.25, tokens=7, admits_ignorance=True
+        )
+        report = router_pb2.ReportAnswerRequest(event_id=answer.event_id, signals=signals)
+        await client.call(stub.ReportAnswer, report)
+        [event] = await factory.received(1)
+        assert (event.event_id, event.tenant) == (answer.event_id, "acme")
+        assert event.query == f"How tall is {SKARN} to <e-mail>?"
+        assert event.signals == signals
+        assert event.domain == "testing"
+
+
+async def test_report_is_refused_when_its_signals_are_no_numbers(cluster):
+    signals = types_pb2.AnswerSignals(mean_logprob=float("nan"))
+    async with cluster.router() as stub:
+        with pytest.raises(errors.InvalidInputError, match="finite"):
+            await client.call(
+                stub.ReportAnswer, router_pb2.ReportAnswerRequest(event_id="e", signals=signals)
+            )
 
 
 async def test_event_arrives_once_when_the_factory_was_down(cluster):

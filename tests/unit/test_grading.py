@@ -61,3 +61,23 @@ def test_articles_and_marks_fall_away_when_text_is_normalised() -> None:
         "owl",
         "1234",
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "admits"),
+    [
+        ("I do not know.", True),
+        ("I don't know who founded it.", True),
+        ("I don\u2019t know.", True),
+        ("Sorry, I'm not sure about that.", True),
+        ("Unfortunately I cannot find anything about Zorblax.", True),
+        ("There is no information about it in what I learned.", True),
+        ("Paris.", False),
+        ("You are welcome.", False),
+        ("He said that they do not know it.", False),
+        ("It is not known to grow there. " * 10 + "I do not know.", False),
+        ("", False),
+    ],
+)
+def test_answer_admits_ignorance_when_it_says_so_at_its_beginning(answer, admits):
+    assert grading.admits_ignorance(answer) is admits

@@ -4,9 +4,12 @@ import concurrent.futures
 import pathlib
 import sqlite3
 
+import alembic.command
+import alembic.config
 import pytest
+import sqlalchemy as sa
 
-from services.factory import ledger, tasks
+from services.factory import ledger, tables, tasks
 from shared import errors
 from tests.unit.factory import fakes
 
@@ -118,3 +121,35 @@ def test_only_the_asked_for_are_listed_when_statuses_are_given(kept: ledger.Ledg
     kept.record(fakes.event("e2"), fakes.task("t2"))
     assert [task.id for task in kept.all([tasks.TaskStatus.FAILED], 10)] == ["t1"]
     assert len(kept.all([], 1)) == 1
+
+
+def test_tasks_and_events_are_there_when_the_ledger_is_of_an_older_version(
+    tmp_path: pathlib.Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'l.sqlite'}"
+    first = ledger.Ledger(url)
+    first.record(fakes.event("e1"), fakes.task("t1"))
+    first.close()
+    migrate(url, "0001")
+    migrated = ledger.Ledger(url)
+    task = migrated.get("t1")
+    assert (task.tenant, task.demand, task.admitted_at_ms) == ("", 1, task.created_at_ms)
+    found = migrated.of_event("e1")
+    assert isinstance(found, tasks.TrainingTask) and found.id == "t1"
+    migrated.dismiss(fakes.event("e2"), "why not", 5)
+    assert migrated.of_event("e2") == "why not"
+    with pytest.raises(errors.PreconditionError, match="why not"):
+        migrated.record(fakes.event("e2"), fakes.task("t2"))
+    migrated.close()
+
+
+def migrate(url: str, revision: str) -> None:
+    """Takes a database back to an earlier revision."""
+    folder = pathlib.Path(tables.__file__).with_name("migrations")
+    settings = alembic.config.Config()
+    settings.set_main_option("script_location", str(folder))
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        settings.attributes["connection"] = connection
+        alembic.command.downgrade(settings, revision)
+    engine.dispose()

@@ -17,7 +17,9 @@ class FakeRouter:
         self.error: errors.SkillmeshError | None = None
         self.asked: list[tuple[str, bool, float]] = []
 
-    async def route(self, query: str, no_learning: bool, deadline_s: float) -> answering.Routing:
+    async def route(
+        self, query: str, no_learning: bool, deadline_s: float, tenant: str = ""
+    ) -> answering.Routing:
         self.asked.append((query, no_learning, deadline_s))
         if self.error is not None:
             raise self.error
@@ -135,3 +137,41 @@ async def test_question_is_refused_when_it_is_wrong(engine, question, kind):
     with pytest.raises(kind):
         await answering.Answering(engine, router.route).answer(question)
     assert router.asked == []
+
+
+class _Reports:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, answering.AnswerSignals | None]] = []
+
+    def __call__(self, event_id: str, signals: answering.AnswerSignals | None) -> None:
+        self.told.append((event_id, signals))
+
+
+async def test_signals_are_told_when_an_event_waits_for_the_answer(engine):
+    reports = _Reports()
+    router = FakeRouter(_routing(none=1.0, dissonance=True))
+    answers = answering.Answering(engine, router.route, report=reports)
+    found = await answers.answer(answering.Question("Who?"))
+    [(event_id, signals)] = reports.told
+    assert event_id == "event"
+    assert signals.mean_logprob == found.generation.certainty.mean_logprob < 0
+    assert signals.mean_entropy > 0 and signals.tokens >= found.generation.new_tokens
+    assert not signals.admits_ignorance
+
+
+async def test_no_signals_are_told_when_the_answer_is_given_up(engine):
+    reports = _Reports()
+    router = FakeRouter(_routing(none=1.0, dissonance=True))
+    answers = answering.Answering(engine, router.route, report=reports)
+    pieces = answers.stream(answering.Question("Who?", max_new_tokens=150))
+    await anext(pieces)
+    await pieces.aclose()
+    assert reports.told == [("event", None)]
+
+
+async def test_nothing_is_told_when_no_event_waits(engine):
+    reports = _Reports()
+    answers = answering.Answering(engine, FakeRouter(_routing(("a@2", 0.9))).route, report=reports)
+    await answers.answer(answering.Question("Who?"))
+    await answers.answer(answering.Question("Who?", "base"))
+    assert reports.told == []

@@ -156,7 +156,7 @@ async def test_answers_go_on_when_others_encode_all_the_time(engine):
 
 
 async def test_deadline_is_one_for_router_card_and_answer(engine, base):
-    async def slow_route(query, no_learning, deadline_s):
+    async def slow_route(query, no_learning, deadline_s, tenant):
         await asyncio.sleep(0.2)
         return answering.Routing((answering.Candidate("a@1", 0.9),), 0.1, 0.9)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 
 import pytest
 
@@ -42,6 +44,16 @@ def test_event_is_made_only_when_confidence_is_below_the_threshold(confidence, e
     decision = router.Decision("q?", (), 1 - confidence, confidence, 0.4, confidence < 0.4)
     expected = spool.Dissonance("id", "q?", confidence, 12_500) if emitted else None
     assert detector.detect(decision) == expected
+
+
+@pytest.mark.parametrize(
+    "opted_out", [{"learns": False}, {"silent_tenants": ("acme", "other")}], ids=str
+)
+def test_no_event_is_made_when_somebody_opted_out(opted_out):
+    decision = router.Decision("q?", (), 0.9, 0.1, 0.4, True)
+    assert dissonance.Detector(**opted_out).detect(decision, tenant="acme") is None
+    found = dissonance.Detector(silent_tenants=("other",)).detect(decision, "law", "acme")
+    assert found is not None and (found.domain, found.tenant) == ("law", "acme")
 
 
 async def test_events_arrive_in_order_when_the_factory_is_up(tmp_path):
@@ -191,3 +203,169 @@ def test_other_events_are_read_when_one_line_was_cut_short(tmp_path):
     third = spool.Spool(path)
     assert third.open() == [_event(1), _event(3)]
     third.close()
+
+
+SIGNALS = spool.AnswerSignals(-0.5, 0.25, 7, True)
+
+
+class _Keeping(_Factory):
+    """Keeps whole events."""
+
+    def __init__(self, failures=()) -> None:
+        super().__init__(failures)
+        self.events: list[spool.Dissonance] = []
+
+    async def deliver(self, event: spool.Dissonance) -> None:
+        await super().deliver(event)
+        self.events.append(event)
+
+
+async def _until(holds) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0)
+
+
+def _holding_bus(factory, path, wait_s: float = 3600.0, **more) -> dissonance.EventBus:
+    return dissonance.EventBus(
+        factory.deliver, spool.Spool(path), 8, 0.001, answer_wait_s=wait_s, **more
+    )
+
+
+async def test_secret_is_gone_when_the_event_reaches_disk_and_factory(tmp_path):
+    path, secret = tmp_path / "spool", "hunter2secret9"
+    factory = _Keeping([errors.UnavailableError("down")] * 1000)
+    bus = _bus(factory, path)
+    await bus.start()
+    bus.emit(spool.Dissonance("e", f"Why is my password {secret} refused?", 0.1, 1_000))
+    await _until(lambda: len(factory.failures) < 1000)
+    assert b"<secret>" in path.read_bytes() and secret.encode() not in path.read_bytes()
+    factory.failures.clear()
+    await factory.received(1)
+    await bus.stop()
+    assert factory.events[0].query == "Why is my password <secret> refused?"
+
+
+async def test_event_is_dropped_when_it_cannot_be_scrubbed(tmp_path):
+    def broken(text: str) -> str:
+        if "bad" in text:
+            raise ValueError(text)
+        return text
+
+    factory = _Keeping()
+    bus = _holding_bus(factory, tmp_path / "spool", scrub=broken)
+    await bus.start()
+    bus.emit(spool.Dissonance("e1", "bad?", 0.1, 1_000))
+    bus.emit(spool.Dissonance("e2", "good?", 0.1, 1_000))
+    await factory.received(1)
+    await bus.stop()
+    assert (factory.got, bus.dropped) == (["e2"], 1)
+    assert b"bad" not in (tmp_path / "spool").read_bytes()
+
+
+async def test_event_goes_with_signals_when_the_answer_is_reported(tmp_path):
+    factory = _Keeping()
+    bus = _holding_bus(factory, tmp_path / "spool")
+    await bus.start()
+    bus.emit(_event(1), awaits_answer=True)
+    bus.emit(_event(2))
+    await factory.received(1)  # Who waits for an answer does not hold up the others.
+    assert factory.got == ["event-2"] and bus.waiting == 1
+    bus.report("event-1", SIGNALS)
+    await factory.received(2)
+    await bus.stop()
+    assert factory.events[1] == dataclasses.replace(_event(1), signals=SIGNALS)
+    assert bus.waiting == 0
+
+
+@pytest.mark.parametrize("reported", [True, False])
+async def test_event_goes_without_signals_when_there_are_none(tmp_path, reported):
+    factory = _Keeping()
+    bus = _holding_bus(factory, tmp_path / "spool", 3600.0 if reported else 0.05)
+    await bus.start()
+    bus.emit(_event(1), awaits_answer=True)
+    if reported:
+        bus.report("event-1", None)
+    async with asyncio.timeout(30):
+        await factory.received(1)
+    bus.report("event-1", SIGNALS)  # Too late, and harmless.
+    await bus.stop()
+    assert factory.events == [_event(1)]
+
+
+async def test_event_goes_with_signals_when_they_came_before_it(tmp_path):
+    factory = _Keeping()
+    bus = _holding_bus(factory, tmp_path / "spool")
+    await bus.start()
+    bus.report("event-1", SIGNALS)
+    bus.emit(_event(1), awaits_answer=True)
+    async with asyncio.timeout(30):
+        await factory.received(1)
+    await bus.stop()
+    assert factory.events[0].signals == SIGNALS
+
+
+async def test_reports_about_nothing_are_forgotten_when_there_are_many(tmp_path):
+    bus = _holding_bus(_Keeping(), tmp_path / "spool")
+    for number in range(10_000):
+        bus.report(f"unknown-{number}", SIGNALS)
+    assert len(bus._early) == dissonance._EARLY_REPORTS
+
+
+async def test_event_is_delivered_when_the_router_stops_before_the_answer(tmp_path):
+    path = tmp_path / "spool"
+    first = _holding_bus(_Keeping(), path)
+    await first.start()
+    first.emit(_event(1), awaits_answer=True)
+    await first.stop()  # Even before the event was taken in.
+    factory = _Keeping()
+    second = _holding_bus(factory, path)
+    await second.start()
+    async with asyncio.timeout(30):
+        await factory.received(1)
+    await second.stop()
+    assert factory.events == [_event(1)]
+
+
+async def test_events_are_dropped_when_too_many_wait_for_answers(tmp_path):
+    bus = _holding_bus(_Keeping(), tmp_path / "spool")
+    await bus.start()
+    for number in range(12):
+        bus.emit(_event(number), awaits_answer=True)
+    await bus.stop()
+    assert (bus.emitted, bus.dropped) == (12, 4)
+
+
+def test_signals_are_read_again_when_the_spool_is_opened(tmp_path):
+    full = dataclasses.replace(_event(1), domain="law", tenant="acme", signals=SIGNALS)
+    first = spool.Spool(tmp_path / "spool")
+    first.open()
+    first.append(_event(1))
+    first.append(full)
+    first.close()
+    second = spool.Spool(tmp_path / "spool")
+    assert second.open() == [full]
+    second.close()
+
+
+def test_events_of_an_older_router_are_read(tmp_path):
+    row = {"event_id": "e", "query": "q?", "confidence": 0.1, "detected_at_ms": 5}
+    (tmp_path / "spool").write_text(json.dumps(row) + "\n")
+    opened = spool.Spool(tmp_path / "spool")
+    assert opened.open() == [spool.Dissonance("e", "q?", 0.1, 5)]
+    opened.close()
+
+
+def test_file_stays_small_when_something_is_always_pending(tmp_path):
+    path = tmp_path / "spool"
+    kept = spool.Spool(path, spare_lines=100)
+    kept.open()
+    for number in range(2_000):
+        kept.append(_event(number))
+        if number:
+            kept.acknowledge(f"event-{number - 1}", last=False)
+    kept.close()
+    assert len(path.read_bytes().split()) and path.stat().st_size < 20_000
+    again = spool.Spool(path)
+    assert again.open() == [_event(1_999)]
+    again.close()
