@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -109,12 +108,6 @@ async def router_server(fake: FakeRouter) -> AsyncIterator[str]:
         yield f"127.0.0.1:{running.port}"
     finally:
         await running.stop()
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def settings_for(

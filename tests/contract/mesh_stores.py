@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pathlib
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -21,12 +20,6 @@ from tests.contract import card_store_processes as processes
 T = TypeVar("T")
 HANGING_S = 60.0
 """Nothing here waits for long: a test that hangs fails."""
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 async def until(condition: Callable[[], Awaitable[T]]) -> T:

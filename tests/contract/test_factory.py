@@ -3,138 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import pathlib
-import signal
-import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shared import errors
-from shared.pb import cards_pb2, factory_pb2, factory_pb2_grpc, types_pb2
+from shared.pb import cards_pb2, factory_pb2, types_pb2
 from tests import fake_services
-
-T = TypeVar("T")
-
-ROOT = pathlib.Path(__file__).parents[2]
-PATIENCE_S = 120
-"""Only a hanging test waits this long."""
-QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
-
-
-class FactoryProcess:
-    """`python -m services.factory` with its state in one folder."""
-
-    def __init__(self, folder: pathlib.Path, others: fake_services.FakeServices, **options: Any):
-        self.address = f"127.0.0.1:{free_port()}"
-        self._log = folder / "factory.log"
-        self._config = folder / "config.yaml"
-        content = {
-            "cluster": {"state_dir": str(folder / "state")},
-            "factory": {"address": self.address, "gather_s": 0.1, **options},
-            "router": {"address": f"127.0.0.1:{free_port()}"},
-            "distiller": {"address": others.address("distiller")},
-            "trainer": {"address": others.address("trainer")},
-            "inference": {"address": others.address("inference")},
-            "discovery": {"zeroconf": False, "stores": [others.address("store")]},
-        }
-        self._config.write_text(yaml.safe_dump(content))
-        self._process: asyncio.subprocess.Process | None = None
-        self.channel = grpc.aio.insecure_channel(
-            self.address,
-            options=(("grpc.max_reconnect_backoff_ms", 200), ("grpc.enable_retries", 0)),
-        )
-        self.stub: Any = factory_pb2_grpc.FactoryStub(self.channel)
-
-    async def start(self) -> None:
-        self._process = await self._spawn()
-        health: Any = health_pb2_grpc.HealthStub(self.channel)
-        await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE_S)
-
-    async def kill(self) -> None:
-        await self._end(signal.SIGKILL)
-
-    async def terminate(self) -> int:
-        return await self._end(signal.SIGTERM)
-
-    async def close(self) -> None:
-        if self._process is not None:
-            await self.kill()
-        await self.channel.close(None)
-
-    async def second_one(self) -> tuple[int, str]:
-        """Starts another one with the same configuration; its exit code and words."""
-        process = await self._spawn(stderr=asyncio.subprocess.PIPE)
-        _, stderr = await within(process.communicate())
-        assert process.returncode is not None
-        return process.returncode, stderr.decode()
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-    async def report(
-        self, query: str, event_id: str, **more: Any
-    ) -> factory_pb2.ReportDissonanceResponse:
-        event = factory_pb2.CognitiveDissonance(
-            event_id=event_id,
-            query=query,
-            confidence=0.1,
-            detected_at_ms=time.time_ns() // 1_000_000,
-            **more,
-        )
-        response: factory_pb2.ReportDissonanceResponse
-        response = await self.stub.ReportDissonance(event, timeout=PATIENCE_S)
-        return response
-
-    async def watched(self, task_id: str) -> list[types_pb2.TrainingTask]:
-        request = factory_pb2.WatchTaskRequest(id=task_id)
-        return [task async for task in self.stub.WatchTask(request, timeout=PATIENCE_S)]
-
-    async def ended(self, task_id: str) -> types_pb2.TrainingTask:
-        return (await self.watched(task_id))[-1]
-
-    async def _spawn(self, **streams: Any) -> asyncio.subprocess.Process:
-        with self._log.open("ab") as log:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "services.factory",
-                "--config",
-                str(self._config),
-                cwd=ROOT,
-                env={**os.environ, "GRPC_VERBOSITY": "NONE"},
-                **{"stderr": log, **streams},
-            )
-
-    async def _end(self, number: signal.Signals) -> int:
-        process, self._process = self._process, None
-        assert process is not None
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
-        return await within(process.wait())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-async def within(awaited: Awaitable[T]) -> T:
-    return await asyncio.wait_for(awaited, PATIENCE_S)
-
-
-def status(task: types_pb2.TrainingTask) -> str:
-    return types_pb2.TaskStatus.Name(task.status)
+from tests.contract.factory_process import (
+    ANSWER,
+    PATIENCE_S,
+    QUESTION,
+    FactoryProcess,
+    status,
+    within,
+)
 
 
 @pytest.fixture

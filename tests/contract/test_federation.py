@@ -20,11 +20,11 @@ from shared import settings as config
 from shared.cards import format as formats
 from shared.pb import cards_pb2
 from tests import fakes, tiny_model
-from tests.contract import mesh_stores
+from tests.contract import addresses, mesh_stores
 
 
 async def test_cards_and_revocations_go_both_ways_without_loops_when_stores_mirror(tmp_path):
-    one, two = mesh_stores.free_address(), mesh_stores.free_address()
+    one, two = addresses.free_address(), addresses.free_address()
     # Its own address on the list does no harm.
     a = mesh_stores.MeshStore(tmp_path / "a", one, [one, two])
     b = mesh_stores.MeshStore(tmp_path / "b", two, [one])
@@ -53,7 +53,7 @@ async def test_cards_and_revocations_go_both_ways_without_loops_when_stores_mirr
 
 
 async def test_bytes_come_on_first_use_when_the_policy_says_so(tmp_path):
-    one, two = mesh_stores.free_address(), mesh_stores.free_address()
+    one, two = addresses.free_address(), addresses.free_address()
     a = mesh_stores.MeshStore(tmp_path / "a", one, [])
     b = mesh_stores.MeshStore(
         tmp_path / "b", two, [one], mirror={"fetch": "on_use", "domains": ["test*"]}
@@ -87,7 +87,7 @@ async def _endpoint(
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[mesh_stores.MeshStore]]:
     """Three stores of which each sees the one before it alone, and the first the last."""
-    addresses = [mesh_stores.free_address() for _ in range(3)]
+    addresses = [addresses.free_address() for _ in range(3)]
     root = tmp_path_factory.mktemp("ring")
 
     def started(at: int) -> mesh_stores.MeshStore:
@@ -187,7 +187,7 @@ async def test_policy_decides_and_zeroconf_finds_when_no_peer_is_listed(tmp_path
 
     def started(name, **more):
         return mesh_stores.MeshStore(
-            tmp_path / name, mesh_stores.free_address(), [], heard, mesh=mesh, **more
+            tmp_path / name, addresses.free_address(), [], heard, mesh=mesh, **more
         )
 
     with futures.ThreadPoolExecutor(3) as threads:

@@ -17,6 +17,7 @@ from shared.pb import (
 )
 from shared.rpc import client
 from tests import tiny_model
+from tests.contract import addresses
 from tests.contract import inference_nodes as nodes
 from tests.contract.card_store_processes import Store
 
@@ -62,7 +63,9 @@ async def test_router_is_told_how_sure_the_base_was_when_an_event_waits(node):
 
 
 async def test_user_is_answered_when_router_and_store_are_away(tmp_path):
-    async with nodes.running(tmp_path, [nodes.free_address()], nodes.free_address()) as node:
+    async with nodes.running(
+        tmp_path, [addresses.free_address()], addresses.free_address()
+    ) as node:
         found = await node.ask()
         assert found.answer == nodes.expected_of(None)
         assert (found.card, found.confidence, found.dissonance) == ("", 0.0, False)
@@ -113,7 +116,7 @@ async def test_node_answers_others_when_a_caller_goes_away(node):
 
 async def test_start_is_refused_when_the_port_is_taken(node, tmp_path):
     settings = nodes.settings_for(
-        tmp_path / "second", nodes.free_address(), f"127.0.0.1:{node.port}"
+        tmp_path / "second", addresses.free_address(), f"127.0.0.1:{node.port}"
     )
     with pytest.raises(errors.ConfigError, match=str(node.port)):
         async with server.running(settings, lambda _: tiny_model.tiny_base(0), None):

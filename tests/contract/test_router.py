@@ -3,70 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from services.router import server
-from shared import discovery, errors
-from shared import settings as config
+from shared import errors
 from shared.pb import router_pb2, router_pb2_grpc, types_pb2
 from shared.rpc import client
 from tests import fake_router_peers as peers
 from tests import fakes
+from tests.contract.router_cluster import Cluster
 
 SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
-_HANGING_S = 60.0
-"""Nothing here waits for long: a test that hangs fails."""
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-class _Cluster:
-    """Settings and addresses of one test; peers come and go."""
-
-    def __init__(self, state_dir: Any) -> None:
-        self.state_dir = state_dir
-        self.factory_address = _free_address()
-        self.store_address = _free_address()
-        self.queue = 16
-        self.router_options: dict[str, Any] = {}
-        self.silence_s = 20.0
-        self.list_every_s = 60.0
-
-    def settings(self, address: str = "127.0.0.1:0") -> config.Settings:
-        fakes.keyring(self.state_dir)
-        return config.Settings(
-            cluster=config.Cluster(state_dir=self.state_dir),
-            router=config.Router(address=address, event_queue=self.queue, **self.router_options),
-            factory=config.Factory(address=self.factory_address),
-            discovery=config.Discovery(list_every_s=self.list_every_s),
-        )
-
-    @contextlib.asynccontextmanager
-    async def router(self) -> AsyncIterator[router_pb2_grpc.RouterStub]:
-        async def find() -> list[discovery.StoreAddress]:
-            return [discovery.StoreAddress("store", self.store_address)]
-
-        async with (
-            asyncio.timeout(_HANGING_S),
-            server.running(self.settings(), peers.HashingEmbedder, find, self.silence_s) as port,
-            client.channel(f"127.0.0.1:{port}") as channel,
-        ):
-            yield router_pb2_grpc.RouterStub(channel)
 
 
 @pytest.fixture
-def cluster(tmp_path) -> _Cluster:
-    return _Cluster(tmp_path)
+def cluster(tmp_path) -> Cluster:
+    return Cluster(tmp_path)
 
 
 async def _route(stub: router_pb2_grpc.RouterStub, query: str, **more: Any) -> Any:

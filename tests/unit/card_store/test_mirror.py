@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from shared.cards import format as formats
 from shared.cards import signature
 from shared.rpc import watch
 from tests import fakes
-from tests.unit.card_store.test_store import House
+from tests.unit.card_store.house import House
 
 ME, ORIGIN, GIVER, OTHER = "me", "origin", "giver", "other"
 LARGEST = 1_000_000
@@ -34,13 +34,6 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
-
-
-@pytest.fixture
-def house(tmp_path: pathlib.Path) -> Iterator[House]:
-    opened = House(tmp_path)
-    yield opened
-    opened.close()
 
 
 def mirror_of(

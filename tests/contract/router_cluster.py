@@ -1,0 +1,54 @@
+"""A router over loopback, and the addresses of the peers that a test gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from services.router import server
+from shared import discovery
+from shared import settings as config
+from shared.pb import router_pb2_grpc
+from shared.rpc import client
+from tests import fake_router_peers as peers
+from tests import fakes
+from tests.contract import addresses
+
+HANGING_S = 60.0
+"""Nothing here waits for long: a test that hangs fails."""
+
+
+class Cluster:
+    """Settings and addresses of one test; peers come and go."""
+
+    def __init__(self, state_dir: Any) -> None:
+        self.state_dir = state_dir
+        self.factory_address = addresses.free_address()
+        self.store_address = addresses.free_address()
+        self.queue = 16
+        self.router_options: dict[str, Any] = {}
+        self.silence_s = 20.0
+        self.list_every_s = 60.0
+
+    def settings(self, address: str = "127.0.0.1:0") -> config.Settings:
+        fakes.keyring(self.state_dir)
+        return config.Settings(
+            cluster=config.Cluster(state_dir=self.state_dir),
+            router=config.Router(address=address, event_queue=self.queue, **self.router_options),
+            factory=config.Factory(address=self.factory_address),
+            discovery=config.Discovery(list_every_s=self.list_every_s),
+        )
+
+    @contextlib.asynccontextmanager
+    async def router(self) -> AsyncIterator[router_pb2_grpc.RouterStub]:
+        async def find() -> list[discovery.StoreAddress]:
+            return [discovery.StoreAddress("store", self.store_address)]
+
+        async with (
+            asyncio.timeout(HANGING_S),
+            server.running(self.settings(), peers.HashingEmbedder, find, self.silence_s) as port,
+            client.channel(f"127.0.0.1:{port}") as channel,
+        ):
+            yield router_pb2_grpc.RouterStub(channel)
