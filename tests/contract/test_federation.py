@@ -87,11 +87,11 @@ async def _endpoint(
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[mesh_stores.MeshStore]]:
     """Three stores of which each sees the one before it alone, and the first the last."""
-    addresses = [addresses.free_address() for _ in range(3)]
+    own = [addresses.free_address() for _ in range(3)]
     root = tmp_path_factory.mktemp("ring")
 
     def started(at: int) -> mesh_stores.MeshStore:
-        return mesh_stores.MeshStore(root / str(at), addresses[at], [addresses[at - 1]])
+        return mesh_stores.MeshStore(root / str(at), own[at], [own[at - 1]])
 
     with futures.ThreadPoolExecutor(3) as threads:
         stores = list(threads.map(started, range(3)))
