@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.router import lexicon, words
+from services.router import discriminant, lexicon, words
 from services.router import profile as profiles
 from services.router import space as spaces
 from shared import questions
@@ -30,16 +30,12 @@ class Evidence:
 
     nearest: Column
     """Cosine to the nearest example."""
-    nearest_three: Column
-    """Mean cosine to the three nearest examples."""
-    centroid: Column
-    """Cosine to the centroid."""
     remoteness: Column
     """Distance from the centroid over the distance usual for the card's own examples."""
-    likelihood: Column
-    """Log likelihood ratio of the card in the space of all cards; 0 without a space."""
     kin: Column
-    """Mean cosine to the three nearest examples in that space; 0 without one."""
+    """Mean cosine to the three nearest examples in the space of all cards; 0 without one."""
+    boundary: Column
+    """How far within the card's boundary against those next to it; 0 without a space."""
     lexical: Column
     """Cosine of the words with those of the examples, rare ones first."""
     said: Column
@@ -67,17 +63,14 @@ class Index:
         self,
         found: Iterable[profiles.Profile] = (),
         space: spaces.Space | None = None,
-        among: Index | None = None,
     ) -> None:
         """Lays out the profiles of some cards, each identity once.
 
         Args:
             found: the profiles.
             space: in which questions are compared besides.
-            among: the cards that say how rare a word is; by default these.
         """
         self.space = space
-        self._lexicon: lexicon.Lexicon
         by_identity = {profile.identity: profile for profile in found}
         self.profiles = tuple(by_identity[key] for key in sorted(by_identity))
         if not self.profiles:
@@ -101,15 +94,10 @@ class Index:
         said = [(at, s.vector) for at, p in enumerate(self.profiles) for s in p.statements]
         self._speaker = np.array([at for at, _ in said], dtype=np.int64)
         self._statements_S_D = np.stack([v for _, v in said]) if said else np.zeros((0, 0))
-        self._lexicon = lexicon.Lexicon(
-            [[e.text for e in p.examples] for p in self.profiles],
-            None if among is None else among._lexicon,
-        )
+        self._lexicon = lexicon.Lexicon([[e.text for e in p.examples] for p in self.profiles])
         if space is not None:
-            points_R_D = space.project(self._examples_R_D)
-            means_C_D = np.add.reduceat(points_R_D, self._starts) / self._counts[:, None]
-            self._likelihoods = spaces.Likelihoods(space, means_C_D, self._counts)
-            self._directions_R_D = space.directions(points_R_D).astype(np.float32)
+            self._directions_R_D = space.directions(self._examples_R_D)
+            self._boundaries = discriminant.Discriminants(self._directions_R_D, self._counts)
 
     def __len__(self) -> int:
         return len(self.profiles)
@@ -125,14 +113,12 @@ class Index:
             none = np.zeros(0)
             nothing: dict[str, Any] = {c.name: none for c in dataclasses.fields(Evidence)}
             return Evidence(**nothing | {"nearest_example": np.zeros(0, dtype=np.int64)})
-        similarity_R = (self._examples_R_D @ question.vector).astype(np.float64)
-        nearest_three, nearest, nearest_example = self._nearest(similarity_R)
-        likelihood = kin = np.zeros(len(self.profiles))
+        nearest, nearest_row = self._nearest(self._examples_R_D @ question.vector)
+        kin = boundary = np.zeros(len(self.profiles))
         if self.space is not None:
-            point_D = self.space.project(question.vector)
-            likelihood = self._likelihoods.of(point_D)
-            direction_D = self.space.directions(point_D).astype(np.float32)
-            kin, _, _ = self._nearest((self._directions_R_D @ direction_D).astype(np.float64))
+            direction_D = self.space.directions(question.vector)
+            kin = self._nearest_few(self._directions_R_D @ direction_D)
+            boundary = self._boundaries.of(direction_D)
         centroid = (self._centroids_C_D @ question.vector).astype(np.float64)
         distance = np.sqrt(np.maximum(2.0 - 2.0 * centroid, 0.0))
         anchor, shared, foreign, unexplained = self._compare_words(question)
@@ -141,11 +127,9 @@ class Index:
         return Evidence(
             verbatim=verbatim,
             nearest=nearest,
-            nearest_three=nearest_three,
-            likelihood=likelihood,
             kin=kin,
+            boundary=boundary,
             lexical=self._lexicon.cosines(question.text),
-            centroid=centroid,
             remoteness=distance / np.maximum(self._spreads, 0.5),
             said=self._nearest_statement(question, nearest),
             anchor=anchor,
@@ -153,23 +137,26 @@ class Index:
             foreign=foreign,
             misnamed=(foreign >= words.NAME_WEIGHT).astype(np.float64),
             unexplained=unexplained,
-            nearest_example=nearest_example,
+            nearest_example=nearest_row - self._starts,
         )
 
-    def _nearest(self, similarity_R: Column) -> tuple[Column, Column, npt.NDArray[np.int64]]:
-        """Each card's mean of the three most similar examples, the most similar, and its place."""
-        left, total = similarity_R.copy(), np.zeros(len(self.profiles))
-        nearest, places = similarity_R[:0], self._starts
+    def _nearest(self, similarity_R: profiles.Vectors) -> tuple[Column, npt.NDArray[np.int64]]:
+        """Each card's most similar example: how similar, and its row."""
+        best_C = np.maximum.reduceat(similarity_R, self._starts)
+        # The first of those that are as similar, in the card's own order.
+        hits = np.flatnonzero(similarity_R == best_C[self._owner])
+        row_C = hits[np.unique(self._owner[hits], return_index=True)[1]]
+        return best_C.astype(np.float64), row_C
+
+    def _nearest_few(self, similarity_R: profiles.Vectors) -> Column:
+        """Each card's mean similarity of the most similar examples."""
+        left_R, total_C = similarity_R.copy(), np.zeros(len(self.profiles))
         for depth in range(_NEAREST):
-            best_C = np.maximum.reduceat(left, self._starts)
-            # The first of those that are as similar, in the card's own order.
-            hits = np.flatnonzero(left == best_C[self._owner])
-            first = hits[np.unique(self._owner[hits], return_index=True)[1]]
-            if depth == 0:
-                nearest, places = best_C, first
-            total += np.where(self._counts > depth, best_C, 0.0)
-            left[first] = -np.inf
-        return total / np.minimum(self._counts, _NEAREST), nearest, places - self._starts
+            best_C, row_C = self._nearest(left_R)
+            total_C += np.where(self._counts > depth, best_C, 0.0)
+            left_R[row_C] = -np.inf
+        few: Column = total_C / np.minimum(self._counts, _NEAREST)
+        return few
 
     def _nearest_statement(self, question: profiles.Question, otherwise: Column) -> Column:
         nearest = np.full(len(self.profiles), -np.inf)

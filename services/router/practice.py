@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from services.router import background, calibration, profile, space, words
+from services.router import background, calibration, observation, profile, space, words
 
 Embed = Callable[[Sequence[str]], Awaitable[profile.Vectors]]
 """Texts to vectors of shape (texts, dimension)."""
@@ -62,9 +62,9 @@ async def prepare(
         examples, statements, *asked = of_cards[6 * number : 6 * number + 6]
         made_up = profile.Card(f"practice-{number:03}", "", "", "", card.examples)
         practised.append(profile.build(made_up, examples, statements))
-        askers.append(calibration.Askers(*asked))
+        askers.append(observation.Askers(*asked))
     sums = space.sums(np.stack([e.vector for e in p.examples]) for p in practised)
-    rows = calibration.practise(practised, askers, unrelated, space.fit(sums))
+    rows = observation.practise(practised, askers, unrelated, space.fit(sums))
     return Practice(rows, tuple(unrelated), sums)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import numpy as np
 import structlog
 
-from services.router import calibration, practice, profile, space, words
+from services.router import calibration, observation, practice, profile, space, words
 from services.router import index as indexes
 from shared import errors
 from shared.cards import manifest as manifests
@@ -260,12 +260,14 @@ class LoRARouter:
 
     def _fit(self, index: indexes.Index) -> tuple[indexes.Index, calibration.Model]:
         """The same cards in a space of their own, and the calibration there."""
-        groups = [np.stack([e.vector for e in p.examples]) for p in index.profiles]
-        own = space.sums(groups) if groups else None
-        fitted = indexes.Index(index.profiles, space.fit(self._ground.sums, own))
-        observed = calibration.observe(fitted, self._ground.unrelated)
+        observed = observation.observe(index.profiles, self._indexed, self._ground.unrelated)
         parts = calibration.together(self._ground.rows, observed)
-        return fitted, calibration.fit(parts, calibration.SIGNS)
+        return self._indexed(index.profiles), calibration.fit(parts, calibration.SIGNS)
+
+    def _indexed(self, cards: Sequence[profile.Profile]) -> indexes.Index:
+        groups = [np.stack([e.vector for e in p.examples]) for p in cards]
+        own = space.sums(groups) if groups else None
+        return indexes.Index(cards, space.fit(self._ground.sums, own))
 
 
 def _check(query: str, top_k: int, threshold: float) -> None:

@@ -2,9 +2,8 @@
 
 Two-covariance model (probabilistic linear discriminant analysis; Ioffe, ECCV 2006; Brümmer and de
 Villiers, Odyssey 2010): a card is drawn from N(0, B), its questions from N(card, W). W and B come
-from the cards' own examples and, where these are few, from practice. How likely a question belongs
-to a card follows in closed form, for one known example as for a hundred. Knows nothing about words
-or probabilities.
+from the cards' own examples and, where these are few, from practice. Directions in which cards
+differ more than their questions do count most. Knows nothing about words or probabilities.
 """
 
 from __future__ import annotations
@@ -41,49 +40,25 @@ class Sums:
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """Questions are projected to where W is the unit matrix and B diagonal."""
+    """Questions are projected to where W is the unit matrix and B diagonal.
+
+    Each axis counts by B / (B + W): the share of a card in what two of its questions have there.
+    """
 
     mean_D: Matrix
     projection_D_D: Matrix
-    between_D: Matrix
-    """Variances of B."""
+    """Onto the axes, each times the root of what it counts."""
 
-    def project(self, vectors_N_D: profiles.Vectors) -> Matrix:
-        """Unit vectors as points of the space, shape (questions, dimension)."""
-        apart_N_D = np.asarray(vectors_N_D, dtype=np.float64) - self.mean_D
-        points_N_D: Matrix = np.matmul(apart_N_D, self.projection_D_D)
-        return points_N_D
+    def directions(self, vectors_N_D: profiles.Vectors) -> profiles.Vectors:
+        """Unit vectors whose cosine says how alike two questions are, whoever asks them.
 
-    def directions(self, points_N_D: Matrix) -> Matrix:
-        """Unit vectors whose cosine says how alike two questions are, whoever asks them."""
-        weighed = points_N_D * np.sqrt(self.between_D / (1.0 + self.between_D))
-        lengths = np.maximum(np.linalg.norm(weighed, axis=-1, keepdims=True), 1e-12)
-        directions_N_D: Matrix = weighed / lengths
+        Args:
+            vectors_N_D: unit vectors of the embedder, shape (questions, dimension) or (dimension,).
+        """
+        points_N_D = (np.asarray(vectors_N_D, dtype=np.float64) - self.mean_D) @ self.projection_D_D
+        lengths = np.maximum(np.linalg.norm(points_N_D, axis=-1, keepdims=True), 1e-12)
+        directions_N_D: profiles.Vectors = (points_N_D / lengths).astype(np.float32)
         return directions_N_D
-
-
-class Likelihoods:
-    """How much likelier a question is under each card than under any card there may be."""
-
-    def __init__(self, space: Space, means_C_D: Matrix, counts: npt.ArrayLike) -> None:
-        """Takes each card's mean point and how many questions it is of."""
-        sizes, self._group = np.unique(np.asarray(counts, dtype=np.int64), return_inverse=True)
-        b = space.between_D
-        known = sizes[:, None] * b / (sizes[:, None] * b + 1.0)
-        variance_G_D = 1.0 + b / (sizes[:, None] * b + 1.0)
-        posterior_C_D = known[self._group] * means_C_D
-        self._weights_C_D = posterior_C_D / variance_G_D[self._group]
-        self._squares_D_G = (0.5 * (1.0 / (1.0 + b) - 1.0 / variance_G_D)).T
-        self._offset_C = (
-            -0.5 * (posterior_C_D * self._weights_C_D).sum(axis=1)
-            - 0.5 * np.log(variance_G_D / (1.0 + b)).sum(axis=1)[self._group]
-        )
-
-    def of(self, point_D: Matrix) -> Matrix:
-        """Log likelihood ratio of one question for every card, shape (cards,)."""
-        squares_G = (point_D * point_D) @ self._squares_D_G
-        ratios: Matrix = self._weights_C_D @ point_D + squares_G[self._group] + self._offset_C
-        return ratios
 
 
 def sums(groups: Iterable[profiles.Vectors]) -> Sums:
@@ -126,7 +101,8 @@ def fit(practice: Sums, cards: Sums | None = None) -> Space:
     # Means of few questions are spread by W as well.
     noise = float(np.mean(1.0 / sizes))
     between, turn = np.linalg.eigh(whitening.T @ spread @ whitening - noise * np.eye(len(w)))
-    return Space(mean, whitening @ turn, np.maximum(between, _LEAST_BETWEEN))
+    between = np.maximum(between, _LEAST_BETWEEN)
+    return Space(mean, whitening @ turn * np.sqrt(between / (1.0 + between)))
 
 
 def _between(found: Sums) -> tuple[Matrix, Matrix]:

@@ -3,13 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.router import calibration, index, profile
+from services.router import calibration
 
 
-def _rows(x, y, w=None) -> calibration.Rows:
+def _rows(x, y, w=None, questions=None, differences=None, of=None) -> calibration.Rows:
     x = np.asarray(x, dtype=np.float64)
+    d = np.ones((1, x.shape[1])) if differences is None else np.asarray(differences, dtype=float)
     return calibration.Rows(
-        x, np.asarray(y, dtype=np.float64), np.ones(len(x)) if w is None else np.asarray(w)
+        x,
+        np.asarray(y, dtype=np.float64),
+        np.ones(len(x)) if w is None else np.asarray(w),
+        np.arange(len(x)) if questions is None else np.asarray(questions),
+        calibration.Contrasts(d, np.ones(len(d)), np.arange(len(d)) if of is None else of),
     )
 
 
@@ -30,7 +35,7 @@ def test_gradient_is_zero_when_fitted():
 
 def test_fit_stays_finite_when_classes_are_separable():
     model = calibration.fit([_rows([[0.0], [0.1], [0.9], [1.0]], [0, 0, 1, 1])])
-    assert np.isfinite(model.weights_F).all()
+    assert np.isfinite(model.weights_F).all() and np.isfinite(model.ranking_F).all()
     assert model.weights_F[0] > 0
 
 
@@ -45,30 +50,47 @@ def test_sigmoid_is_exact_when_far_out():
     assert calibration.sigmoid(np.array([-800.0, 0.0, 800.0])) == pytest.approx([0.0, 0.5, 1.0])
 
 
-def test_positives_leave_the_example_itself_out_when_a_card_is_observed(question, ground):
-    examples = [question("How tall is Skarnholm?"), question("Who built Skarnholm?")]
-    card = profile.Card("a", "d" * 64, "", "", tuple(e.text for e in examples))
-    rows = calibration.observe(index.Index([profile.build(card, examples)]), ground.unrelated)
-    positives = rows.features_N_F[rows.labels_N == 1]
-    nearest = positives[:, calibration.FEATURES.index("nearest")]
-    assert len(positives) == 2
-    assert nearest == pytest.approx([examples[0].vector @ examples[1].vector] * 2, abs=1e-6)
+def test_shares_are_those_of_a_conditional_logit_when_cards_are_ranked():
+    """Questions drawn from the model itself: its weights are found again."""
+    rng = np.random.default_rng(1)
+    true = np.array([3.0, -2.0])
+    differences, of = [], []
+    for question in range(3000):
+        cards = rng.normal(size=(6, 2))
+        odds = np.exp(cards @ true)
+        own = rng.choice(6, p=odds / odds.sum())
+        differences += list(cards[own] - np.delete(cards, own, axis=0))
+        of += [question] * 5
+    parts = [_rows(np.eye(2), [0, 1], differences=differences, of=np.array(of))]
+    found = calibration.fit(parts).ranking_F
+    assert found / found[0] == pytest.approx(true / true[0], rel=0.1)
+    # Sharper than the folds that it learns from: the index knows more than they did.
+    assert found[0] == pytest.approx(1.25 * true[0], rel=0.1)
 
 
-def test_twins_are_no_negatives_when_cards_overlap(question):
-    texts = ["How tall is Skarnholm?", "Who built Skarnholm?"]
-    examples = [question(text) for text in texts]
-    twins = [
-        profile.build(profile.Card(name, "d" * 64, "", "", tuple(texts)), examples)
-        for name in ("a", "b")
+def test_questions_of_two_parts_stay_apart_when_their_numbers_are_the_same():
+    rng = np.random.default_rng(2)
+    both = rng.normal(loc=[1.0, 0.5], size=(40, 2))
+    of = np.repeat(np.arange(20), 2)
+    one = calibration.fit([_rows(np.eye(2), [0, 1], differences=both, of=of)])
+    halves = [
+        _rows(np.eye(2), [0, 1], differences=half, of=np.repeat(np.arange(10), 2))
+        for half in (both[:20], both[20:])
     ]
-    rows = calibration.observe(index.Index(twins), [])
-    assert rows.labels_N.min() == 1.0
+    assert calibration.fit(halves).ranking_F == pytest.approx(one.ranking_F)
 
 
-def test_nothing_is_observed_when_there_are_no_cards(ground):
-    assert len(calibration.observe(index.Index(), ground.unrelated).labels_N) == 0
+def test_weight_is_left_out_when_its_sign_would_be_wrong():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(300, 2))
+    y = (x @ [2.0, -1.0] + rng.normal(size=300) > 0).astype(float)
+    rows = _rows(x, y, differences=np.abs(x) * [1.0, -1.0])
+    model = calibration.fit([rows], signs_F=[1.0, 1.0])
+    assert model.weights_F[0] > 0 == model.weights_F[1]
+    assert model.ranking_F[0] > 0 == model.ranking_F[1]
 
 
-def test_practice_has_both_labels_when_no_card_is_known(ground):
-    assert set(ground.rows.labels_N) == {0.0, 1.0}
+def test_best_wrong_card_alone_decides_when_a_question_has_several():
+    rows = _rows([[0.9], [0.2], [0.5], [0.7], [0.1]], [1, 0, 0, 0, 1], questions=[0, 0, 0, 1, 1])
+    assert list(rows.decisive(np.array([1.0]))) == [True, False, True, True, True]
+    assert list(rows.decisive(np.array([-1.0]))) == [True, True, False, True, True]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from services.router import index, profile, space, words
+from services.router import discriminant, index, profile, space, words
 
 
 def _question(vector, **weights: float) -> profile.Question:
@@ -21,22 +21,17 @@ def test_cosines_are_exact_when_computed_by_hand():
     found = index.Index([_profile("a", *(_question(v) for v in ([1, 0], [0, 1], [0.6, 0.8])))])
     evidence = found.search(_question([0.8, 0.6]))
     assert evidence.nearest == pytest.approx([0.96])
-    assert evidence.nearest_three == pytest.approx([(0.8 + 0.6 + 0.96) / 3])
     assert list(evidence.nearest_example) == [2]
     centroid = np.array([1.6, 1.8]) / np.linalg.norm([1.6, 1.8])
-    assert evidence.centroid == pytest.approx([centroid @ [0.8, 0.6]], abs=1e-6)
+    distance = np.linalg.norm(centroid - [0.8, 0.6])
+    spread = max(found.profiles[0].spread, 0.5)
+    assert evidence.remoteness == pytest.approx([distance / spread], abs=1e-6)
 
 
 def test_spread_is_the_root_mean_square_distance_when_examples_differ():
     made = _profile("a", _question([1, 0]), _question([0, 1]))
     # Each example lies 45 degrees from the centroid: distance 2 sin(22.5 degrees).
     assert made.spread == pytest.approx(2 * np.sin(np.pi / 8), abs=1e-6)
-
-
-def test_mean_of_the_nearest_counts_what_is_there_when_a_card_has_few_examples():
-    found = index.Index([_profile("a", _question([1, 0])), _profile("b", _question([0, 1]))])
-    evidence = found.search(_question([0.6, 0.8]))
-    assert evidence.nearest_three == pytest.approx([0.6, 0.8])
 
 
 def test_search_matches_a_plain_loop_when_cards_are_many():
@@ -54,7 +49,6 @@ def test_search_matches_a_plain_loop_when_cards_are_many():
     for at, card in enumerate(found.profiles):
         cosines = sorted((float(e.vector @ query.vector) for e in card.examples), reverse=True)
         assert evidence.nearest[at] == pytest.approx(cosines[0], abs=1e-6)
-        assert evidence.nearest_three[at] == pytest.approx(np.mean(cosines[:3]), abs=1e-6)
         nearest = card.examples[evidence.nearest_example[at]]
         assert float(nearest.vector @ query.vector) == pytest.approx(cosines[0], abs=1e-6)
 
@@ -148,18 +142,56 @@ def test_space_is_searched_as_by_a_plain_loop_when_there_is_one():
     rng = np.random.default_rng(4)
     groups = [rng.normal(size=(rng.integers(1, 7), 8)) + 3 * rng.normal(size=8) for _ in range(25)]
     groups = [np.stack([profile.unit(vector) for vector in group]) for group in groups]
+    groups[3] = np.repeat(groups[3][:1], 5, axis=0)  # Examples may be the same to the embedder.
     cards = [_profile(f"{n:02}", *map(_question, group)) for n, group in enumerate(groups)]
     fitted = space.fit(space.sums(groups))
     query = _question(profile.unit(rng.normal(size=8)))
     evidence = index.Index(cards, fitted).search(query)
-    point = fitted.project(query.vector)
+    direction = fitted.directions(query.vector)
     for at, group in enumerate(groups):
-        points = fitted.project(group)
-        cosines = sorted(fitted.directions(points) @ fitted.directions(point), reverse=True)
+        cosines = sorted(fitted.directions(group) @ direction, reverse=True)
         assert evidence.kin[at] == pytest.approx(np.mean(cosines[:3]), abs=1e-5)
-        one = space.Likelihoods(fitted, points.mean(axis=0, keepdims=True), [len(group)])
-        assert evidence.likelihood[at] == pytest.approx(one.of(point)[0])
     # What comes later lies in the same space.
     more = index.Index(cards[:-1], fitted).changed(add=cards[-1:])
     assert list(more.search(query).kin) == pytest.approx(list(evidence.kin))
     assert list(index.Index(cards).search(query).kin) == [0.0] * 25
+
+
+def test_boundary_tells_neighbours_apart_that_share_their_nearest_examples():
+    """What differs between two cards is one small coordinate; the rest of it is noise."""
+    rng = np.random.default_rng(6)
+
+    def asked(sign: float) -> profile.Question:
+        return _question(profile.unit([0.3 * sign, *rng.normal(size=15)]))
+
+    cards = [_profile(n, *(asked(sign) for _ in range(60))) for n, sign in (("a", 1), ("b", -1))]
+    vectors = [np.stack([e.vector for e in card.examples]) for card in cards]
+    found = index.Index(cards, space.fit(space.sums(vectors), space.sums(vectors)))
+    right = {"nearest": 0, "boundary": 0}
+    for sign in (1, -1):
+        for _ in range(200):
+            evidence = found.search(asked(sign))
+            for name in right:
+                values = getattr(evidence, name)
+                right[name] += (values[0] > values[1]) == (sign > 0)
+    assert right["boundary"] > right["nearest"] + 20
+
+
+def test_boundary_is_the_ridge_solution_whichever_problem_is_smaller():
+    rng = np.random.default_rng(7)
+    for each in (2, 12):  # Fewer examples than dimensions, and more.
+        directions = np.stack([profile.unit(v) for v in rng.normal(size=(3 * each, 8))])
+        found = discriminant.Discriminants(directions, np.full(3, each))
+        query = profile.unit(rng.normal(size=8))
+        own = np.arange(3 * each) < each
+        weight = np.where(own, 0.5 / each, 0.25 / each)
+        x = np.hstack([directions, np.ones((3 * each, 1))]).astype(np.float64)
+        ridge = np.diag([1e-3 * (100 / each) ** 0.5] * 8 + [0.0])
+        beta = np.linalg.solve((x * weight[:, None]).T @ x + ridge, x.T @ (weight * (2 * own - 1)))
+        expected = (beta[:-1] @ query + beta[-1]) * each / (each + 20)
+        assert found.of(query)[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_card_alone_has_no_boundary():
+    found = discriminant.Discriminants(np.eye(3, dtype=np.float32), np.array([3]))
+    assert list(found.of(np.ones(3, dtype=np.float32))) == [0.0]
