@@ -84,8 +84,7 @@ def _from_spread(
 ) -> npt.NDArray[np.float64]:
     """The ridge solution from the examples' second moments: one equation for each dimension."""
     spread_D_D[np.diag_indices_from(spread_D_D)] += strength
-    weights_D: npt.NDArray[np.float64] = np.linalg.solve(spread_D_D, wanted_D)
-    return weights_D
+    return np.linalg.solve(spread_D_D, wanted_D).astype(np.float64)
 
 
 def _from_examples(
