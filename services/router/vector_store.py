@@ -26,7 +26,7 @@ Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 """Texts to vectors of shape (texts, dimension)."""
 _Halves = npt.NDArray[np.float16]
 MOST_TEXTS = 1_000_000
-"""About 0.9 GB on disk."""
+"""About 1.1 GB on disk."""
 _AT_ONCE = 1_024
 """Texts: so many are embedded again at most after the process was killed."""
 _KEPT_UNUSED_DAYS = 30
