@@ -66,3 +66,9 @@ async def test_card_is_left_out_when_its_profile_is_wrong_and_others_are_not(clu
     liar.manifest_json = liar.manifest_json.replace('"centroid":[]', f'"centroid":{wrong}')
     answer = await _run(cluster, [liar, peers.card_record("skarn", SKARN)], routable=1)
     assert [found.card.partition("@")[0] for found in answer.candidates] == ["skarn"]
+
+
+async def test_cards_are_routable_when_no_vector_can_be_kept(cluster):
+    (cluster.state_dir / "router" / "vectors.sqlite").mkdir(parents=True)
+    answer = await _run(cluster, [peers.card_record("skarn", SKARN)], routable=1)
+    assert answer.candidates[0].card.startswith("skarn@")
