@@ -28,6 +28,8 @@ HEARTBEAT_S = 0.05
 class HashingEmbedder:
     """Texts with the same words get the same vector; a text without words gets zeros."""
 
+    vectors_id = "hashing"
+
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         vectors = np.zeros((len(texts), DIMENSION), dtype=np.float32)
         for row, text in enumerate(texts):

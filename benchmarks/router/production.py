@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from benchmarks import results
 from benchmarks.router import intents, outcomes, vectors
-from services.router import embedding, practice, profile, words
+from services.router import embedding, practice, profile, vector_store, words
 from services.router import router as routers
 from shared import settings as config
 from shared.models import embedder as embedders
 
-EMBEDDER_ID = f"{embedders.EMBEDDER_ID}-{embedders.WEIGHTS_SHA256[:12]}"
+EMBEDDER_ID = embedders.VECTORS_ID
 Nearest = Callable[[vectors.Matrix, int], npt.NDArray[Any]]
 """Numbers of the nearest of the indexed vectors to one, nearest first."""
 MakeIndex = Callable[[vectors.Matrix], Nearest]
@@ -33,6 +33,7 @@ class CountingEmbedder:
     def __init__(self) -> None:
         """Loads the weights."""
         self._embedder = embedders.Embedder()
+        self.vectors_id = self._embedder.vectors_id
         self.embedded = 0
 
     def embed(self, texts: Sequence[str]) -> vectors.Matrix:
@@ -73,12 +74,11 @@ async def router(
         embed: the vectors of examples: the embedder's, perhaps from an earlier run.
         embed_query: the vector of a question, likewise.
     """
-    vocabulary = embedder.vocabulary()
     built = routers.LoRARouter(
         embed_query=embed_query,
         embed=embed,
-        weigher=words.Words(vocabulary),
-        ground=await practice.prepare(embedder.embed, vocabulary, results.KEPT / "router"),
+        weigher=words.Words(embedder.vocabulary()),
+        ground=await _ground(embedder),
         threshold=config.Router().dissonance_threshold,
     )
     try:
@@ -96,6 +96,15 @@ async def router(
         yield built
     finally:
         await built.close()
+
+
+async def _ground(embedder: embedding.Embedding) -> practice.Practice:
+    path = results.KEPT / "router" / "vectors.sqlite"
+    kept = vector_store.VectorStore(path, embedder.vectors_id, embedder.embed)
+    try:
+        return await practice.prepare(kept.embed, embedder.vocabulary())
+    finally:
+        await kept.close()
 
 
 async def answers(router: routers.LoRARouter, trial: intents.Trial) -> outcomes.Routed:

@@ -31,6 +31,10 @@ _log = structlog.get_logger(__name__)
 class TextModel(Protocol):
     """What is asked of an embedder; `shared.models.embedder.Embedder` is one."""
 
+    @property
+    def vectors_id(self) -> str:
+        """Tells its vectors from those of any other, weights included."""
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors of shape (texts, dimension)."""
 
@@ -83,6 +87,11 @@ class Embedding:
             if not job.done.done():
                 job.done.set_exception(errors.UnavailableError("the router is stopping; ask again"))
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def vectors_id(self) -> str:
+        """Tells the model's vectors from those of any other; empty before `start`."""
+        return self._model.vectors_id if self._model is not None else ""
 
     def vocabulary(self) -> list[str]:
         """The model's words, most frequent first; empty before `start`."""

@@ -16,6 +16,7 @@ from services.router import (
     service,
     spool,
     subscriber,
+    vector_store,
     words,
 )
 from shared import discovery
@@ -57,14 +58,16 @@ async def running(
         embedder = embedding.Embedding(load_model)
         stack.push_async_callback(embedder.stop)
         await embedder.start()
+        vectors = vector_store.VectorStore(
+            settings.state_path("router", "vectors.sqlite"), embedder.vectors_id, embedder.embed
+        )
+        stack.push_async_callback(vectors.close)
         vocabulary = embedder.vocabulary()
         lora_router = router.LoRARouter(
             embed_query=embedder.query,
-            embed=embedder.embed,
+            embed=vectors.embed,
             weigher=words.Words(vocabulary),
-            ground=await practice.prepare(
-                embedder.embed, vocabulary, settings.state_path("router")
-            ),
+            ground=await practice.prepare(vectors.embed, vocabulary),
             threshold=settings.router.dissonance_threshold,
         )
         stack.push_async_callback(lora_router.close)

@@ -5,6 +5,7 @@ Knows nothing about weights, files or models.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import pydantic
 import pydantic_core
 
 from shared import errors
+from shared.models import embedder_id
 
 FORMAT_VERSION = 1
 MOST_BYTES = 4 * 1024 * 1024
@@ -21,6 +23,8 @@ MOST_VALUES = 65_536
 _MOST_RECIPE = 1_000
 _MOST_ERRORS = 1_000
 _LONGEST_NAMED = 100
+_UNIT_TOLERANCE = 0.01
+"""Of a centroid's length: it may have been kept in half precision."""
 NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 _VERSION_PATTERN = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
 _SHA256_PATTERN = r"[0-9a-f]{64}"
@@ -60,12 +64,31 @@ class RoutingProfile(_Frozen):
     """Whose vectors the centroid is made of; empty where the router is to make them."""
     centroid: Annotated[tuple[float, ...], _FIRST_ERROR] = ()
     """Mean of the example questions' unit vectors, scaled to unit length."""
-    spread: float = 0.0
+    spread: Annotated[float, pydantic.Field(ge=0, le=2)] = 0.0
     """Root mean square distance of the examples from the centroid (0 to 2)."""
     examples: _Texts = ()
     """Questions that the card answers."""
     statements: _Texts = ()
     """What it answers: a question may use a word that only the answers have."""
+
+    @pydantic.field_validator("centroid")
+    @classmethod
+    def _check_centroid(
+        cls, centroid: tuple[float, ...], fields: pydantic.ValidationInfo
+    ) -> tuple[float, ...]:
+        """Whether it can be a mean of the embedder's vectors; checked after `embedder_id`."""
+        if not centroid:
+            return centroid
+        embedder, length = fields.data.get("embedder_id"), math.hypot(*centroid)
+        if not embedder:
+            raise ValueError("needs embedder_id, which tells whose vectors it is made of")
+        if embedder == embedder_id.EMBEDDER_ID and len(centroid) != embedder_id.DIMENSION:
+            raise ValueError(
+                f"has {len(centroid)} values; vectors of {embedder} have {embedder_id.DIMENSION}"
+            )
+        if abs(length - 1.0) > _UNIT_TOLERANCE:
+            raise ValueError(f"has length {length:.3g}; expected a unit vector")
+        return centroid
 
 
 class Lineage(_Frozen):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from services.router import server
+from services.router import embedding, server
 from shared import discovery
 from shared import settings as config
 from shared.pb import router_pb2_grpc
@@ -27,6 +27,7 @@ class Cluster:
         self.state_dir = state_dir
         self.factory_address = addresses.free_address()
         self.store_address = addresses.free_address()
+        self.load_model: Callable[[], embedding.TextModel] = peers.HashingEmbedder
         self.queue = 16
         self.router_options: dict[str, Any] = {}
         self.silence_s = 20.0
@@ -48,7 +49,7 @@ class Cluster:
 
         async with (
             asyncio.timeout(HANGING_S),
-            server.running(self.settings(), peers.HashingEmbedder, find, self.silence_s) as port,
+            server.running(self.settings(), self.load_model, find, self.silence_s) as port,
             client.channel(f"127.0.0.1:{port}") as channel,
         ):
             yield router_pb2_grpc.RouterStub(channel)

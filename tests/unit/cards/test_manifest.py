@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from shared import errors
+from shared.cards import format as formats
 from shared.cards import manifest as manifests
+from shared.models import embedder_id
 from tests import fakes
 
+EMBEDDER = embedder_id.EMBEDDER_ID
 GOOD = fakes.tiny_card().manifest.to_json()
 LINEAGE = (
     '{"task_id":"t","teacher":"t","dataset_digest":"' + "0" * 64 + '","seed":1,'
@@ -61,3 +66,61 @@ def test_manifest_is_read_when_it_has_a_recipe_and_thousands_of_questions():
     assert found.routing is not None and len(found.routing.examples) == 30_000
     assert found.lineage is not None and found.lineage.recipe == {"rank": 8}
     assert manifests.parse(found.to_json()) == found
+
+
+def _unit(dimension: int) -> list[float]:
+    return [1.0, *[0.0] * (dimension - 1)]
+
+
+@pytest.mark.parametrize(
+    ("profile", "named"),
+    [
+        ({"embedder_id": EMBEDDER, "centroid": _unit(383)}, "centroid: .*383 values.* have 384"),
+        ({"embedder_id": EMBEDDER, "centroid": [0.0] * 384}, "centroid: .* has length 0;"),
+        ({"embedder_id": EMBEDDER, "centroid": [1e300] * 384}, "centroid: .* has length .*e"),
+        ({"embedder_id": "other", "centroid": [0.5, 0.5]}, "centroid: .* has length 0.707"),
+        ({"centroid": _unit(384)}, "centroid: .* needs embedder_id"),
+        ({"embedder_id": EMBEDDER, "centroid": [None]}, r"centroid\.0: .* valid number"),
+        ({"spread": -0.1}, "spread: .* greater than or equal to 0"),
+        ({"spread": 2.1}, "spread: .* less than or equal to 2"),
+    ],
+)
+def test_routing_profile_is_refused_when_no_embedder_can_have_made_it(profile, named):
+    with pytest.raises(errors.CardFormatError, match=f"manifest field routing.{named}"):
+        manifests.parse(_with("routing", json.dumps(profile)))
+
+
+@pytest.mark.parametrize("field", ["centroid", "spread"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_routing_profile_is_refused_when_a_number_is_not_finite(field, value):
+    text = f"[{value}]" if field == "centroid" else value
+    with pytest.raises(errors.CardFormatError, match="manifest"):
+        manifests.parse(_with("routing", f'{{"embedder_id":"other","{field}":{text}}}'))
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"embedder_id": EMBEDDER, "centroid": _unit(384), "spread": 2.0},
+        {"embedder_id": EMBEDDER},
+        {"embedder_id": "other", "centroid": [0.6, -0.8]},
+        {},
+    ],
+)
+def test_routing_profile_is_read_when_an_embedder_can_have_made_it(profile):
+    found = manifests.parse(_with("routing", json.dumps(profile)))
+    assert found.routing == manifests.RoutingProfile(**profile)
+
+
+def test_card_is_refused_when_its_maker_did_not_check_the_profile():
+    card = fakes.tiny_card()
+    for wrong in (
+        {"embedder_id": EMBEDDER, "centroid": (float("nan"),) * 384},
+        {"embedder_id": EMBEDDER, "centroid": (1.0, 0.0)},
+        {"spread": float("nan")},
+    ):
+        routing = manifests.RoutingProfile().model_copy(update=wrong)
+        manifest = card.manifest.model_copy(update={"routing": routing})
+        uploaded = formats.LoRAFormat.to_bytes(card.with_manifest(manifest))
+        with pytest.raises(errors.CardFormatError, match=r"manifest field routing\."):
+            formats.LoRAFormat.from_bytes(uploaded)

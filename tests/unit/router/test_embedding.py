@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from services.router import embedding, practice
+from services.router import embedding
 from shared import errors
 from tests import fake_router_peers
 
@@ -112,31 +112,3 @@ async def test_next_question_is_answered_when_one_failed(slow):
     with pytest.raises(errors.InternalError, match="broken text"):
         await made.query("broken")
     assert (await made.query("fine")).shape == (fake_router_peers.DIMENSION,)
-
-
-async def test_practice_is_read_from_disk_when_it_was_embedded_before(tmp_path):
-    model = fake_router_peers.HashingEmbedder()
-    asked: list[int] = []
-
-    async def embed(texts):
-        asked.append(len(texts))
-        return model.embed(texts)
-
-    made = await practice.prepare(embed, model.vocabulary(), tmp_path)
-    kept = await practice.prepare(embed, model.vocabulary(), tmp_path)
-    assert [count == 1 for count in asked] == [True, False, True]
-    assert np.array_equal(made.rows.features_N_F, kept.rows.features_N_F)
-
-
-async def test_practice_is_embedded_again_when_the_embedder_changed(tmp_path):
-    model = fake_router_peers.HashingEmbedder()
-
-    async def embed(texts):
-        return model.embed(texts)
-
-    async def other(texts):
-        return -model.embed(texts)
-
-    await practice.prepare(embed, model.vocabulary(), tmp_path)
-    changed = await practice.prepare(other, model.vocabulary(), tmp_path)
-    assert np.array_equal(changed.unrelated[0].vector, -model.embed([changed.unrelated[0].text])[0])

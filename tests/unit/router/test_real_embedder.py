@@ -58,12 +58,11 @@ def model() -> embedder.Embedder:
 
 
 @pytest.fixture(scope="module")
-def ground(model, tmp_path_factory) -> practice.Practice:
+def ground(model) -> practice.Practice:
     async def embed(texts):
         return model.embed(texts)
 
-    folder = tmp_path_factory.mktemp("router")
-    return asyncio.run(practice.prepare(embed, model.vocabulary(), folder))
+    return asyncio.run(practice.prepare(embed, model.vocabulary()))
 
 
 @pytest.fixture
