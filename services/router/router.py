@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import numpy as np
 import structlog
 
-from services.router import calibration, practice, profile, space, words
+from services.router import calibration, explanation, fitting, practice, profile, space, words
 from services.router import index as indexes
 from shared import errors
 from shared.cards import manifest as manifests
@@ -81,7 +81,7 @@ class LoRARouter:
         self._ground = ground
         self._threshold = threshold
         self._index = indexes.Index(space=space.fit(ground.sums))
-        self._model = calibration.fit([ground.rows], calibration.SIGNS)
+        self._fitted = fitting.fitted_to([ground.rows])
         self._virtual: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
         self._calibrated = self._index
@@ -171,22 +171,37 @@ class LoRARouter:
         """
         limit = self._threshold if threshold is None else threshold
         _check(query, top_k, limit)
-        vector = profile.unit(await self._embed_query(query))
+        question = await self._question(query)
         # Both are read after the only wait: one consistent view for the whole answer.
-        index, model = self._index, self._model
-        question = profile.Question(query, vector, self._words.of(query))
+        index, fitted = self._index, self._fitted
+        return _decided(question, index, index.search(question), fitted.model, top_k, limit)
+
+    async def explain(
+        self, query: str, top_k: int = 1, threshold: float | None = None
+    ) -> explanation.Explanation:
+        """Why `select` decides a question as it does; arguments and errors are the same.
+
+        `top_k` cards are taken apart.
+        """
+        limit = self._threshold if threshold is None else threshold
+        _check(query, top_k, limit)
+        question = await self._question(query)
+        index, fitted = self._index, self._fitted
         evidence = index.search(question)
-        candidates, confidence = _share(index, evidence, model, top_k)
-        if not question.words:  # "?!" asks for nothing that a card could say.
-            candidates, confidence = (), 0.0
-        return Decision(
-            query=query,
-            candidates=candidates,
-            none_probability=1.0 - confidence,
-            confidence=confidence,
-            threshold=limit,
-            dissonance=confidence < limit,
-        )
+        decision = _decided(question, index, evidence, fitted.model, max(top_k, 2), limit)
+        ranked = [(found.card, found.probability) for found in decision.candidates]
+        seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual)
+        return explanation.explain(seen, ranked, decision.confidence, limit, top_k)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error (0 to 1), out of sample; NaN where nothing was measured."""
+        return self._fitted.reliability.error
+
+    @property
+    def calibration_rows(self) -> int:
+        """Questions put to cards that the calibration error stands on."""
+        return self._fitted.reliability.rows
 
     async def settled(self) -> None:
         """Returns once the calibration reflects all cards registered so far."""
@@ -199,6 +214,10 @@ class LoRARouter:
             self._calibrating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._calibrating
+
+    async def _question(self, query: str) -> profile.Question:
+        vector = profile.unit(await self._embed_query(query))
+        return profile.Question(query, vector, self._words.of(query))
 
     def _names(self, virtual: bool) -> frozenset[str]:
         return frozenset(
@@ -254,18 +273,18 @@ class LoRARouter:
                     # Cards came or went meanwhile: what was learned holds for these, too.
                     index = self._index
                     fitted = await asyncio.to_thread(indexes.Index, index.profiles, fitted.space)
-                self._index, self._model, self._calibrated = fitted, model, fitted
+                self._index, self._fitted, self._calibrated = fitted, model, fitted
         finally:
             self._calibrating = None
 
-    def _fit(self, index: indexes.Index) -> tuple[indexes.Index, calibration.Model]:
+    def _fit(self, index: indexes.Index) -> tuple[indexes.Index, fitting.Fitted]:
         """The same cards in a space of their own, and the calibration there."""
         groups = [np.stack([e.vector for e in p.examples]) for p in index.profiles]
         own = space.sums(groups) if groups else None
         fitted = indexes.Index(index.profiles, space.fit(self._ground.sums, own))
         observed = calibration.observe(fitted, self._ground.unrelated)
         parts = calibration.together(self._ground.rows, observed)
-        return fitted, calibration.fit(parts, calibration.SIGNS)
+        return fitted, fitting.fitted_to(parts)
 
 
 def _check(query: str, top_k: int, threshold: float) -> None:
@@ -280,6 +299,27 @@ def _check(query: str, top_k: int, threshold: float) -> None:
         raise errors.InvalidInputError(f"top_k is {top_k}, expected 1 to {MOST_CANDIDATES}")
     if not 0.0 <= threshold <= 1.0:
         raise errors.InvalidInputError(f"threshold is {threshold}, expected 0 to 1")
+
+
+def _decided(
+    question: profile.Question,
+    index: indexes.Index,
+    evidence: indexes.Evidence,
+    model: calibration.Model,
+    top_k: int,
+    threshold: float,
+) -> Decision:
+    candidates, confidence = _share(index, evidence, model, top_k)
+    if not question.words:  # "?!" asks for nothing that a card could say.
+        candidates, confidence = (), 0.0
+    return Decision(
+        query=question.text,
+        candidates=candidates,
+        none_probability=1.0 - confidence,
+        confidence=confidence,
+        threshold=threshold,
+        dissonance=confidence < threshold,
+    )
 
 
 def _share(
