@@ -84,6 +84,7 @@ class Peers:
             dissonance=reply.dissonance,
             event_id=reply.event_id,
             rewritten_query=reply.rewritten_query,
+            shares=tuple((one.card, one.weight) for one in reply.cards),
         )
 
     async def explain(self, query: str, top_k: int, threshold: float | None) -> dict[str, Any]:
