@@ -136,6 +136,8 @@ class Seen:
     model: calibration.Model
     usual: Typical
     """Ordinary evidence of the model's calibration."""
+    number_of_cards: int
+    """That the router has."""
 
 
 def typical(parts: Sequence[calibration.Rows]) -> Typical:
@@ -192,12 +194,12 @@ def explain(
         margin=None if limit is None or not best else float(logits[best[0][0]]) - limit,
         lead=lead,
         second_fits=second_fits,
-        number_of_cards=len(seen.index),
+        number_of_cards=seen.number_of_cards,
     )
 
 
 def _reason(seen: Seen, confidence: float, threshold: float) -> Reason:
-    if not len(seen.index):
+    if not seen.number_of_cards:
         return Reason.NO_CARDS
     if not seen.question.words:
         return Reason.NO_WORDS

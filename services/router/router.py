@@ -14,13 +14,20 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import numpy as np
 import structlog
 
-from services.router import calibration, explanation, fitting, practice, profile, space, words
+from services.router import (
+    admission,
+    calibration,
+    explanation,
+    fitting,
+    practice,
+    profile,
+    space,
+    words,
+)
 from services.router import index as indexes
 from shared import errors
 from shared.cards import manifest as manifests
 
-LONGEST_QUERY_CHARACTERS = 8_000
-MOST_CANDIDATES = 1_000
 EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +87,7 @@ class LoRARouter:
         self._words = weigher
         self._ground = ground
         self._threshold = threshold
+        self._dimension = ground.sums.means_C_D.shape[1]
         self._index = indexes.Index(space=space.fit(ground.sums))
         self._fitted = fitting.fitted_to([ground.rows])
         self._virtual: frozenset[str] = frozenset()
@@ -107,7 +115,12 @@ class LoRARouter:
         await self.register_cards([card])
 
     async def register_cards(self, cards: Iterable[profile.Card]) -> None:
-        """The same for many cards in one step; of several versions of a name the last counts."""
+        """The same for many cards in one step; of several versions of a name the last counts.
+
+        Raises:
+            errors.InvalidInputError: a card has no example.
+            errors.InternalError: the embedder failed at a card. Either way the others are routable.
+        """
         async with self._changing:
             await self._add({card.name: card for card in cards}, virtual=False)
 
@@ -170,7 +183,7 @@ class LoRARouter:
             errors.InvalidInputError: names the argument that is out of range.
         """
         limit = self._threshold if threshold is None else threshold
-        _check(query, top_k, limit)
+        admission.check_request(query, top_k, limit)
         question = await self._question(query)
         # Both are read after the only wait: one consistent view for the whole answer.
         index, fitted = self._index, self._fitted
@@ -184,13 +197,13 @@ class LoRARouter:
         `top_k` cards are taken apart.
         """
         limit = self._threshold if threshold is None else threshold
-        _check(query, top_k, limit)
+        admission.check_request(query, top_k, limit)
         question = await self._question(query)
         index, fitted = self._index, self._fitted
         evidence = index.search(question)
         decision = _decided(question, index, evidence, fitted.model, max(top_k, 2), limit)
         ranked = [(found.card, found.probability) for found in decision.candidates]
-        seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual)
+        seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual, len(index))
         return explanation.explain(seen, ranked, decision.confidence, limit, top_k)
 
     @property
@@ -216,7 +229,7 @@ class LoRARouter:
                 await self._calibrating
 
     async def _question(self, query: str) -> profile.Question:
-        vector = profile.unit(await self._embed_query(query))
+        vector = admission.question_vector(await self._embed_query(query), self._dimension)
         return profile.Question(query, vector, self._words.of(query))
 
     def _names(self, virtual: bool) -> frozenset[str]:
@@ -233,10 +246,10 @@ class LoRARouter:
         }
         if not new:
             return
-        texts = [text for card in new.values() for text in (*card.examples, *card.statements)]
-        vectors = iter(await self._embed(texts))
+        admitted = await admission.embedded(new.values(), self._embed, self._dimension)
         made = []
-        for card in new.values():
+        for card, vectors_T_D in admitted.cards:
+            vectors = iter(vectors_T_D)
             examples, statements = (
                 [
                     profile.Question(text, profile.unit(next(vectors)), self._words.of(text))
@@ -245,12 +258,15 @@ class LoRARouter:
                 for told in (card.examples, card.statements)
             )
             made.append(profile.build(card, examples, statements))
-        gone = {identity for identity, p in active.items() if p.card.name in new}
+        names = {p.card.name for p in made}
+        gone = {identity for identity, p in active.items() if p.card.name in names}
         identities = {p.identity for p in made}
         kept = self._virtual - gone
-        self._replace(
-            self._index.changed(add=made, remove=gone), kept | identities if virtual else kept
-        )
+        if made:
+            self._replace(
+                self._index.changed(add=made, remove=gone), kept | identities if virtual else kept
+            )
+        admitted.check()
 
     def _replace(self, index: indexes.Index, virtual: frozenset[str]) -> None:
         self._index, self._virtual = index, virtual
@@ -285,20 +301,6 @@ class LoRARouter:
         observed = calibration.observe(fitted, self._ground.unrelated)
         parts = calibration.together(self._ground.rows, observed)
         return fitted, fitting.fitted_to(parts)
-
-
-def _check(query: str, top_k: int, threshold: float) -> None:
-    if not query.strip():
-        raise errors.InvalidInputError("query is empty; send a question")
-    if len(query) > LONGEST_QUERY_CHARACTERS:
-        raise errors.InvalidInputError(
-            f"query has {len(query):,} characters, at most {LONGEST_QUERY_CHARACTERS:,} are "
-            "routed; send the question without its attachments"
-        )
-    if not 1 <= top_k <= MOST_CANDIDATES:
-        raise errors.InvalidInputError(f"top_k is {top_k}, expected 1 to {MOST_CANDIDATES}")
-    if not 0.0 <= threshold <= 1.0:
-        raise errors.InvalidInputError(f"threshold is {threshold}, expected 0 to 1")
 
 
 def _decided(
