@@ -58,7 +58,7 @@ async def test_field_is_named_when_a_request_is_wrong(stub, method, fields, name
         await _call(stub, method, **fields)
 
 
-@pytest.mark.parametrize("query", ["\x00", "🎉", "\u200b", "?!", "\x1b[31m"], ids=repr)
+@pytest.mark.parametrize("query", ["\x00", "🎉", "\u200b", "?!", "\x1b\x07"], ids=repr)
 async def test_none_fits_when_a_query_has_no_words(stub, query):
     answer = await _call(stub, "Route", query=query)
     assert answer.dissonance and not answer.candidates and answer.none_probability == 1.0
@@ -67,7 +67,7 @@ async def test_none_fits_when_a_query_has_no_words(stub, query):
     assert (explained.reason, len(explained.cards)) == ("NO_WORDS", 0)
 
 
-@pytest.mark.parametrize("query", ["Wie hoch? 普洛 мост 🎉", "\x00How\x00tall", "x" * 8_000])
+@pytest.mark.parametrize("query", ["Wie hoch? 普洛 мост 🎉", "\x00Whose\x00cat?", "x" * 8_000])
 async def test_none_fits_when_a_query_is_about_nothing_that_is_known(stub, query):
     assert (await _call(stub, "Route", query=query)).dissonance
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 
@@ -42,10 +43,21 @@ def embedder():
 
 
 @pytest.fixture
-async def two(ground, embedder, card_about):
+async def two(embedder, ground):
+    return await _two(embedder, ground)
+
+
+@pytest.fixture(scope="module")
+def kept(ground):
+    """One for all tests that only ask: fitting takes a moment."""
+    return asyncio.run(_two(Embedder(), ground))
+
+
+async def _two(embedder, ground):
     weigher = words.Words(fake_routers.EMBEDDER.vocabulary())
     made = router.LoRARouter(embedder.query, embedder.embed, weigher, ground, 0.4)
-    await made.register_cards([card_about("skarn", SKARN), card_about("tarn", TARN)])
+    about = fake_routers.card_about
+    await made.register_cards([about("skarn", SKARN), about("tarn", TARN)])
     await made.settled()
     return made
 
@@ -56,22 +68,21 @@ async def two(ground, embedder, card_about):
      None, b"How tall is it?", 7],
     ids=repr,
 )  # fmt: skip
-async def test_query_is_refused_when_it_is_no_question(two, embedder, query):
-    asked = len(embedder.asked)
-    for call in (two.select, two.explain):
+async def test_query_is_refused_when_it_is_no_question(kept, monkeypatch, query):
+    monkeypatch.setattr(kept, "_embed_query", None)  # A batch with it would fail for others, too.
+    for call in (kept.select, kept.explain):
         with pytest.raises(errors.InvalidInputError, match="query"):
             await call(query)
-    assert len(embedder.asked) == asked
 
 
 @pytest.mark.parametrize(
     "query",
-    ["\x00", "\x01\x02\x1b[31m\x07", "\u200b\u200d\ufeff", "🎉🎉🎉", "?!", "…—", "<>{}[]()",
+    ["\x00", "\x01\x02\x1b\x07", "\u200b\u200d\ufeff", "🎉🎉🎉", "?!", "…—", "<>{}[]()",
      "\u0301" * 50],
     ids=repr,
 )  # fmt: skip
-async def test_none_fits_when_a_query_has_no_words(two, query):
-    decision = await two.select(query, top_k=5)
+async def test_none_fits_when_a_query_has_no_words(kept, query):
+    decision = await kept.select(query, top_k=5)
     assert decision.dissonance
     assert (decision.candidates, decision.confidence, decision.none_probability) == ((), 0.0, 1.0)
 
@@ -82,8 +93,8 @@ async def test_none_fits_when_a_query_has_no_words(two, query):
      "Wie hoch ist die Brücke, s'il vous plaît?", "'; DROP TABLE cards; --", "\x00a\x00b\x00"],
     ids=lambda query: query[:12],
 )  # fmt: skip
-async def test_none_fits_when_a_query_is_about_nothing_that_is_known(two, query):
-    decision = await two.select(query)
+async def test_none_fits_when_a_query_is_about_nothing_that_is_known(kept, query):
+    decision = await kept.select(query)
     assert decision.dissonance and 0.0 <= decision.confidence < 0.4
 
 
@@ -93,8 +104,8 @@ async def test_none_fits_when_a_query_is_about_nothing_that_is_known(two, query)
      f"Bonjour! {QUERY} 谢谢"],
     ids=repr,
 )  # fmt: skip
-async def test_card_is_found_when_its_question_stands_among_other_signs(two, query):
-    decision = await two.select(query)
+async def test_card_is_found_when_its_question_stands_among_other_signs(kept, query):
+    decision = await kept.select(query)
     assert decision.candidates[0].card.startswith("skarn@")
     assert not decision.dissonance
 
@@ -106,9 +117,9 @@ async def test_card_is_found_when_its_question_stands_among_other_signs(two, que
         ("threshold", (math.nan, math.inf, -math.inf, -0.01, 1.01, 1e300, "0.4")),
     ],
 )
-async def test_argument_is_named_when_it_is_out_of_range(two, argument, values):
+async def test_argument_is_named_when_it_is_out_of_range(kept, argument, values):
     for value in values:
-        for call in (two.select, two.explain):
+        for call in (kept.select, kept.explain):
             with pytest.raises(errors.InvalidInputError, match=argument):
                 await call(QUERY, **{argument: value})
 

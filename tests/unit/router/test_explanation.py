@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import numpy as np
@@ -9,16 +10,24 @@ import pytest
 
 from services.router import calibration, explanation
 from shared import errors
+from tests import fake_routers
 
 SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
 QUERY = f"Which height has {SKARN}?"
 
 
-@pytest.fixture
-async def two(lora_router, card_about):
-    await lora_router.register_cards([card_about("skarn", SKARN), card_about("tarn", TARN)])
-    await lora_router.settled()
-    return lora_router
+@pytest.fixture(scope="module")
+def two(ground):
+    """One for all tests, which only ask: fitting takes a moment."""
+
+    async def make():
+        about = fake_routers.card_about
+        made = fake_routers.lora_router(ground)
+        await made.register_cards([about("skarn", SKARN), about("tarn", TARN)])
+        await made.settled()
+        return made
+
+    return asyncio.run(make())
 
 
 @pytest.mark.parametrize("query", [QUERY, "How tall is the Brunwick aqueduct?", "Hello there!"])
