@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from services.router import calibration, explanation, reliability
+from services.router import index as indexes
+from services.router import profile as profiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +19,22 @@ class Fitted:
     reliability: reliability.Reliability
 
 
-def fitted_to(parts: Sequence[calibration.Rows]) -> Fitted:
-    """Fits a model and measures it; see `calibration.fit`.
+def fitted_to(
+    parts: Sequence[calibration.Rows],
+    index: indexes.Index | None = None,
+    unrelated: Sequence[profiles.Question] = (),
+) -> Fitted:
+    """Fits a model and measures it; see `calibration.fit` and `reliability.measure`.
 
     Args:
         parts: rows with at least one positive and one negative among them.
+        index: the cards that it is measured with; None measures nothing.
+        unrelated: questions that belong to none of them.
     """
-    return Fitted(_fit(parts), explanation.typical(parts), reliability.measure(parts, _fit))
+    model, measured = _fit(parts), reliability.UNKNOWN
+    if index is not None:
+        measured = reliability.measure(index, unrelated, parts, model, _fit)
+    return Fitted(model, explanation.typical(parts), measured)
 
 
 def _fit(parts: Sequence[calibration.Rows]) -> calibration.Model:

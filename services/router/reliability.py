@@ -1,8 +1,9 @@
 """How far the router's probabilities are from how often they come true, found out by itself.
 
-Expected calibration error over bins of equal mass (Naeini, Cooper and Hauskrecht, AAAI 2015), out
-of sample: models fitted without some of the cards are asked about those. Knows nothing about how
-evidence comes about.
+Expected calibration error over bins of equal mass (Naeini, Cooper and Hauskrecht, AAAI 2015) of the
+first card's probability. What is asked are examples that their card is not told of, examples whose
+card is left out as a whole, and questions that belong to none; models fitted without those cards
+answer. Knows nothing about embedding.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router import calibration
+from services.router import index as indexes
+from services.router import profile as profiles
 
 Numbers = npt.NDArray[np.float64]
 Fit = Callable[[Sequence[calibration.Rows]], calibration.Model]
 """Fits a model to the parts of a calibration."""
 BINS = 15
 _FOLDS = 5
+_QUESTIONS = 300
+"""Of cards, and as many of nobody."""
+_CARDS_NEAR = 32
+_SAME_QUESTION_COSINE = 0.9
+"""From here on another card may well answer a question whose own card is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Reliability:
     error: float
     """Expected calibration error (0 to 1), out of sample; NaN where there is nothing to measure."""
     rows: int
-    """Questions put to a card that it stands on."""
+    """Questions that it stands on."""
 
 
 UNKNOWN = Reliability(math.nan, 0)
@@ -80,32 +88,105 @@ def calibration_error(
     return gaps / total if total > 0 else math.nan
 
 
-def measure(parts: Sequence[calibration.Rows], fit: Fit) -> Reliability:
-    """The calibration error of what `fit` makes of some rows, on rows that it did not see.
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """One question with its evidence against the cards that come near it."""
 
-    Rows of one card stand together, so that folds of neighbours leave whole cards out. Positives
-    and negatives weigh the same in total, as they do in the fit.
+    rows_K_F: Numbers
+    own: int | None
+    """The row of its card; None where it has none among them."""
+    fold: int
+    weight: float
+
+
+def measure(
+    index: indexes.Index,
+    unrelated: Sequence[profiles.Question],
+    parts: Sequence[calibration.Rows],
+    model: calibration.Model,
+    fit: Fit,
+) -> Reliability:
+    """The calibration error of what `fit` makes of some rows, out of sample.
+
+    Questions with a card and those without weigh the same in total. How many of either a router is
+    asked, and how far they are from its cards, it can't know: where they differ, so does the error.
 
     Args:
+        index: the cards.
+        unrelated: questions that belong to none.
         parts: what the router's own calibration is fitted to.
+        model: that calibration; it says which cards come near a question.
         fit: fits it.
     """
-    folds = [_folds(part) for part in parts]
-    said, true, weights = [], [], []
+    asked = [*_of_cards(index, model), *_of_nobody(index, unrelated, model)]
+    said, right, weights = [], [], []
     for fold in range(_FOLDS):
-        seen = [_only(p, f != fold) for p, f in zip(parts, folds, strict=True)]
-        if not _both([part.labels_N for part in seen]):
+        seen = [_without(part, fold) for part in parts]
+        if not asked or not _both([part.labels_N for part in seen]):
             return UNKNOWN
-        model = fit(seen)
-        for part, places in zip(parts, folds, strict=True):
-            asked = _only(part, places == fold)
-            logits = asked.features_N_F @ model.weights_F + model.bias
-            said.append(calibration.sigmoid(logits))
-            true.append(asked.labels_N)
-            weights.append(asked.weights_N)
-    came = np.concatenate(true)
-    balanced = _balanced(np.concatenate(weights), came)
-    return Reliability(calibration_error(np.concatenate(said), came, balanced), len(came))
+        fitted = fit(seen)
+        for one in asked:
+            if one.fold == fold:
+                first, probability = _decided(fitted, one.rows_K_F)
+                said.append(probability)
+                right.append(first == one.own)
+                weights.append(one.weight)
+    return Reliability(calibration_error(said, right, weights), len(said))
+
+
+def _of_cards(index: indexes.Index, model: calibration.Model) -> list[_Asked]:
+    """Examples of the cards, each asked twice: its card does not know it, or is not there."""
+    cards, found = len(index), []
+    step = max(1, cards // _QUESTIONS)
+    each = max(1, _QUESTIONS // max(cards, 1))
+    for at in range(0, cards, step):
+        card = index.profiles[at]
+        for number in range(0, len(card.examples), max(1, -(-len(card.examples) // each))):
+            question = card.examples[number]
+            rest = [*card.examples[:number], *card.examples[number + 1 :]]
+            evidence = index.search(question)
+            rows_C_F, fold = calibration.features(evidence), at * _FOLDS // cards
+            others_C_F = np.delete(rows_C_F, at, axis=0)
+            if rest:
+                left = profiles.build(card.card, rest, card.statements)
+                alone = indexes.Index([left], index.space, among=index)
+                own_1_F = calibration.features(alone.search(question))
+                near_K_F = _near(model, others_C_F)
+                found.append(_Asked(np.concatenate([own_1_F, near_K_F]), 0, fold, 1.0))
+            if len(others_C_F) and np.delete(evidence.nearest, at).max() < _SAME_QUESTION_COSINE:
+                found.append(_Asked(_near(model, others_C_F), None, fold, 0.5))
+    return found
+
+
+def _of_nobody(
+    index: indexes.Index, unrelated: Sequence[profiles.Question], model: calibration.Model
+) -> list[_Asked]:
+    if not len(index):
+        return []
+    chosen = unrelated[:: max(1, -(-len(unrelated) // _QUESTIONS))]
+    return [
+        _Asked(
+            _near(model, calibration.features(index.search(question))),
+            None,
+            at * _FOLDS // len(chosen),
+            0.5 * _QUESTIONS / len(chosen),
+        )
+        for at, question in enumerate(chosen)
+    ]
+
+
+def _near(model: calibration.Model, rows_C_F: Numbers) -> Numbers:
+    """The rows that share the probability; the others get next to none."""
+    best = np.argsort(-(rows_C_F @ model.ranking_F), kind="stable")[:_CARDS_NEAR]
+    return rows_C_F[best]
+
+
+def _decided(model: calibration.Model, rows_K_F: Numbers) -> tuple[int, float]:
+    """The first card's row and its probability, as the router decides."""
+    ranks_K = rows_K_F @ model.ranking_F
+    first = int(ranks_K.argmax())
+    confidence = calibration.sigmoid(rows_K_F[first] @ model.weights_F + model.bias)
+    return first, float(confidence / np.exp(ranks_K - ranks_K[first]).sum())
 
 
 def _folds(part: calibration.Rows) -> npt.NDArray[np.int64]:
@@ -117,18 +198,14 @@ def _folds(part: calibration.Rows) -> npt.NDArray[np.int64]:
     return folds
 
 
-def _only(part: calibration.Rows, kept_N: npt.NDArray[np.bool_]) -> calibration.Rows:
-    # What tells cards apart says nothing about whether one fits; leaving it out saves a fit.
+def _without(part: calibration.Rows, fold: int) -> calibration.Rows:
+    """The rows but for those of a fold; rows stand in the order of the cards."""
+    kept_N = _folds(part) != fold
+    contrasts = None if part.contrasts is None else _without(part.contrasts, fold)
     return calibration.Rows(
-        part.features_N_F[kept_N], part.labels_N[kept_N], part.weights_N[kept_N]
+        part.features_N_F[kept_N], part.labels_N[kept_N], part.weights_N[kept_N], contrasts
     )
 
 
 def _both(labels: Sequence[Numbers]) -> bool:
     return len(labels) > 0 and len(np.unique(np.concatenate(labels))) > 1
-
-
-def _balanced(weight_N: Numbers, true_N: Numbers) -> Numbers:
-    totals = np.where(true_N > 0, weight_N[true_N > 0].sum(), weight_N[true_N <= 0].sum())
-    balanced: Numbers = weight_N / np.maximum(totals, 1e-12)
-    return balanced

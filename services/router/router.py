@@ -208,12 +208,12 @@ class LoRARouter:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error (0 to 1), out of sample; NaN where nothing was measured."""
+        """Expected calibration error (0 to 1), out of sample; NaN without cards."""
         return self._fitted.reliability.error
 
     @property
     def calibration_rows(self) -> int:
-        """Questions put to cards that the calibration error stands on."""
+        """Questions that the calibration error stands on."""
         return self._fitted.reliability.rows
 
     async def settled(self) -> None:
@@ -300,7 +300,7 @@ class LoRARouter:
         fitted = indexes.Index(index.profiles, space.fit(self._ground.sums, own))
         observed = calibration.observe(fitted, self._ground.unrelated)
         parts = calibration.together(self._ground.rows, observed)
-        return fitted, fitting.fitted_to(parts)
+        return fitted, fitting.fitted_to(parts, fitted, self._ground.unrelated)
 
 
 def _decided(

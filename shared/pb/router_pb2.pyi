@@ -504,7 +504,7 @@ class RouterStatus(_message.Message):
     calibration_error: _builtins.float
     """expected, out of sample, of its probabilities"""
     calibration_rows: _builtins.int
-    """questions put to cards that it stands on"""
+    """questions that it stands on"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """name@digest of every card in the index"""
