@@ -96,7 +96,6 @@ class _Asked:
     own: int | None
     """The row of its card; None where it has none among them."""
     fold: int
-    weight: float
 
 
 def measure(
@@ -108,8 +107,9 @@ def measure(
 ) -> Reliability:
     """The calibration error of what `fit` makes of some rows, out of sample.
 
-    Questions with a card and those without weigh the same in total. How many of either a router is
-    asked, and how far they are from its cards, it can't know: where they differ, so does the error.
+    Questions with a card weigh as much in total as those without, of which one half is of cards
+    that are left out and one of nobody. How many of either a router is asked, and how far they are
+    from its cards, it can't know: where they differ, so does the error.
 
     Args:
         index: the cards.
@@ -118,19 +118,24 @@ def measure(
         model: that calibration; it says which cards come near a question.
         fit: fits it.
     """
-    asked = [*_of_cards(index, model), *_of_nobody(index, unrelated, model)]
+    of_cards = _of_cards(index, model)
+    known = [one for one in of_cards if one.own is not None]
+    unknown = [[one for one in of_cards if one.own is None], _of_nobody(index, unrelated, model)]
+    asked = [(one, 1.0 / len(known)) for one in known]
+    for group in unknown:
+        asked += [(one, 0.5 / len(group)) for one in group]
     said, right, weights = [], [], []
     for fold in range(_FOLDS):
         seen = [_without(part, fold) for part in parts]
         if not asked or not _both([part.labels_N for part in seen]):
             return UNKNOWN
         fitted = fit(seen)
-        for one in asked:
+        for one, weight in asked:
             if one.fold == fold:
                 first, probability = _decided(fitted, one.rows_K_F)
                 said.append(probability)
                 right.append(first == one.own)
-                weights.append(one.weight)
+                weights.append(weight)
     return Reliability(calibration_error(said, right, weights), len(said))
 
 
@@ -152,9 +157,9 @@ def _of_cards(index: indexes.Index, model: calibration.Model) -> list[_Asked]:
                 alone = indexes.Index([left], index.space, among=index)
                 own_1_F = calibration.features(alone.search(question))
                 near_K_F = _near(model, others_C_F)
-                found.append(_Asked(np.concatenate([own_1_F, near_K_F]), 0, fold, 1.0))
+                found.append(_Asked(np.concatenate([own_1_F, near_K_F]), 0, fold))
             if len(others_C_F) and np.delete(evidence.nearest, at).max() < _SAME_QUESTION_COSINE:
-                found.append(_Asked(_near(model, others_C_F), None, fold, 0.5))
+                found.append(_Asked(_near(model, others_C_F), None, fold))
     return found
 
 
@@ -169,7 +174,6 @@ def _of_nobody(
             _near(model, calibration.features(index.search(question))),
             None,
             at * _FOLDS // len(chosen),
-            0.5 * _QUESTIONS / len(chosen),
         )
         for at, question in enumerate(chosen)
     ]

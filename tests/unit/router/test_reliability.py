@@ -61,8 +61,7 @@ def test_error_is_large_when_probabilities_are_exaggerated(ground, cards):
     honest, lying = (_measure(ground, cards, fit) for fit in (_fit, exaggerated))
     assert honest.rows == lying.rows > 100
     assert honest.error < 0.15
-    # Half of the questions have no card.
-    assert lying.error == pytest.approx(0.5, abs=0.05)
+    assert lying.error > 0.4  # Half of the questions have no card.
 
 
 def test_models_never_see_the_fold_that_they_are_asked_about(ground, cards):
