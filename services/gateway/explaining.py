@@ -68,6 +68,8 @@ def summary(found: dict[str, Any]) -> list[str]:
         lines.append(f"it would also flip with {', or with '.join(likeness)}, all else the same")
     elif cards[0]["is_example"]:
         lines.append("the question is one of the card's own examples, whatever else is known of it")
+    else:
+        lines.append("no feature by itself would flip it, all else the same")
     if found.get("lead") is not None:
         second = _short(cards[1]["card"]) if len(cards) > 1 else "the second best"
         would = "would" if found["second_fits"] else "would not"
