@@ -12,8 +12,8 @@ ARGUMENTS := q topic doc questions json wait area seed keep service force names
 unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
-.PHONY: help setup certs demo test test-faults up down status logs ask teach cards tasks base-model \
-	protos check bench
+.PHONY: help setup certs demo test test-faults up down status logs ask explain teach cards tasks \
+	base-model protos check bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ logs: $(READY) ## the end of the logs: service=NAME
 
 ask: $(READY) ## ask a question: q="…" wait=1 json=1
 	$(CLI) ask
+
+explain: $(READY) ## why a question goes to a card, or to none: q="…" json=1
+	$(CLI) explain
 
 teach: $(READY) ## learn a topic or a document: topic="…" or doc=PATH, wait=1 json=1
 	$(CLI) teach

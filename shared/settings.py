@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import pathlib
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 import pydantic_settings
@@ -17,6 +17,7 @@ import yaml
 
 from shared import (
     errors,
+    inference_settings,
     learning_settings,
     network_settings,
     sections,
@@ -34,6 +35,7 @@ Count = sections.Count
 CardStore = store_settings.CardStore
 Discovery = network_settings.Discovery
 Federation = network_settings.Federation
+Inference = inference_settings.Inference
 Mirror = network_settings.Mirror
 Security = security_settings.Security
 Tls = security_settings.Tls
@@ -240,31 +242,6 @@ class Trainer(sections.Section):
     (the router sends them past the card)."""
     gate_unrelated: Share = 0.85
     """Share of unrelated questions still answered as the base answers them."""
-
-
-class Inference(sections.Section):
-    """Serves the base model with its cards."""
-
-    address: Address = "127.0.0.1:7407"
-    """Where it listens."""
-    threads: Count = 1
-    """Threads of one generation."""
-    max_new_tokens: Count = 192
-    """Longest answer, where a request does not say."""
-    device: Annotated[str, pydantic.Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
-    """Where the model and its cards are: cpu, cuda or cuda:NUMBER."""
-    batch_rows: Count = 8
-    """Answers that are generated together; more wait."""
-    card_memory_mib: Positive = 1024
-    """Memory for the weights of cards; those that were not used for long make room for others."""
-    quantization: Literal["none", "int8", "nf4"] = "none"
-    """How the base model's linear layers are kept here; training always uses them in full."""
-    queue: Count = 256
-    """Requests waiting at most; more are refused with RESOURCE_EXHAUSTED."""
-    query_rewriting: dict[str, Share] = pydantic.Field(default={"embedded": 0.5})
-    """By base model: a routed question at least this similar (cosine) to one that its card was
-    trained on is answered as that one. Base models that are not listed see every question as it
-    was asked."""
 
 
 class Telemetry(sections.Section):

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.router import intents
+from services.router import reliability
 
 Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-BINS = 15
 _RECALL = 0.95
 
 
@@ -80,19 +80,14 @@ class Routed(Outcome):
         """Share of the questions without a card that are."""
         return float(self.refused_N[~self.inside_N].mean())
 
-    def bins(self) -> list[tuple[float, float, int]]:
-        """Mean probability, share right and number of questions of 15 bins of equal mass."""
-        order = np.argsort(self.probability_N, kind="stable")
-        return [
-            (float(self.probability_N[one].mean()), float(self.right_N[one].mean()), len(one))
-            for one in np.array_split(order, BINS)
-            if len(one)
-        ]
+    def bins(self) -> list[reliability.Bin]:
+        """Mean probability and share right in 15 bins of equal mass."""
+        return reliability.bins(self.probability_N, self.right_N)
 
     @property
     def ece(self) -> float:
-        """Expected calibration error over all questions (Guo et al. 2017, equal-mass bins)."""
-        return sum(abs(p - right) * count for p, right, count in self.bins()) / len(self.right_N)
+        """Expected calibration error over all questions."""
+        return reliability.calibration_error(self.probability_N, self.right_N)
 
 
 def outcome(trial: intents.Trial, first: Sequence[str], score: Sequence[float]) -> Outcome:

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.router import intents, outcomes
 from benchmarks.router import rows as figures
+from services.router import reliability as reliabilities
 
 _COLOURS = {intents.ALL: "#2a7f62", 10: "#b3702a", 5: "#5a4fb3"}
 
@@ -30,8 +31,8 @@ def reliability(path: pathlib.Path, tried: Sequence[figures.Tried]) -> None:
         bins = _together_routed(own).bins()
         ece = float(np.mean([one.ece for one in own]))
         axes.plot(
-            [probability for probability, _, _ in bins],
-            [right for _, right, _ in bins],
+            [one.probability for one in bins],
+            [one.share for one in bins],
             marker="o",
             markersize=4,
             color=_COLOURS[examples],
@@ -41,7 +42,7 @@ def reliability(path: pathlib.Path, tried: Sequence[figures.Tried]) -> None:
     axes.set_xlabel("probability of the first card")
     axes.set_ylabel("share in which it is right")
     axes.set_title(
-        f"CLINC150, test and out-of-scope test together, {outcomes.BINS} bins of equal mass",
+        f"CLINC150, test and out-of-scope test together, {reliabilities.BINS} bins of equal mass",
         fontsize=10,
     )
     axes.legend(loc="lower right")

@@ -1,4 +1,4 @@
-"""The command line: `python -m services.gateway ask|teach|cards|tasks|status|logs|up|down|demo`.
+"""The command line: `python -m services.gateway COMMAND`; `--help` lists the commands.
 
 Every argument may come from the environment as SKILLMESH_ARG_NAME: that is how the Makefile hands
 over what people type, without any shell in between that could interpret it.
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from services.gateway import asking, demo, listing, operating, questions, teaching
+from services.gateway import asking, demo, explaining, listing, operating, questions, teaching
 from shared import terminal
 
 app = typer.Typer(
@@ -38,6 +38,17 @@ def ask(
 ) -> None:
     """Ask the cluster a question."""
     terminal.run(lambda: asking.ask(question, wait, as_json))
+
+
+@app.command()
+def explain(
+    question: Annotated[str, typer.Argument(envvar="SKILLMESH_ARG_q")] = "",
+    top_k: Annotated[int, typer.Option(min=1, max=1000)] = 2,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell why a question goes to a card, or to none, and what would change that."""
+    terminal.run(lambda: explaining.explain(question, top_k, threshold, as_json))
 
 
 @app.command()

@@ -85,10 +85,13 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool, reason
                 "dissonance": answer.dissonance,
                 "task_id": task.id if task else None,
                 **({"not_learned": reason} if reason else {}),
+                **({"cards": dict(answer.shares)} if len(answer.shares) > 1 else {}),
             }
         )
         return
     who = answer.card or "the bare base model"
+    if len(answer.shares) > 1:
+        who = ", ".join(f"{card} ({weight:.0%})" for card, weight in answer.shares)
     terminal.RESULT.print(terminal.escape(answer.text), style="bold")
     terminal.RESULT.print(
         f"answered by {terminal.escape(who)}, confidence {answer.confidence:.2f}", style="dim"

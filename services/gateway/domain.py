@@ -24,6 +24,8 @@ class Answer:
     """Of the dissonance event; empty where none left."""
     rewritten_query: str = ""
     """What the card was asked; empty where it was the question itself."""
+    shares: tuple[tuple[str, float], ...] = ()
+    """All cards that answered, merged, with their weights; the heaviest first."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from google.protobuf import json_format
+
 from services.gateway import domain
 from shared import errors
 from shared import settings as config
@@ -21,6 +23,8 @@ from shared.pb import (
     factory_pb2_grpc,
     inference_pb2,
     inference_pb2_grpc,
+    router_pb2,
+    router_pb2_grpc,
     types_pb2,
 )
 from shared.rpc import client
@@ -47,12 +51,14 @@ class Peers:
                 settings.factory.address,
                 settings.distiller.address,
                 settings.card_store.address,
+                settings.router.address,
             )
         ]
         self._inference = inference_pb2_grpc.InferenceStub(self._channels[0])
         self._factory = factory_pb2_grpc.FactoryStub(self._channels[1])
         self._distiller = distiller_pb2_grpc.DistillerStub(self._channels[2])
         self._store = cards_pb2_grpc.CardStoreStub(self._channels[3])
+        self._router = router_pb2_grpc.RouterStub(self._channels[4])
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -78,6 +84,21 @@ class Peers:
             dissonance=reply.dissonance,
             event_id=reply.event_id,
             rewritten_query=reply.rewritten_query,
+            shares=tuple((one.card, one.weight) for one in reply.cards),
+        )
+
+    async def explain(self, query: str, top_k: int, threshold: float | None) -> dict[str, Any]:
+        """Why the router decides a question as it does: fields as in `protos/router.proto`.
+
+        Args:
+            query: the question.
+            top_k: cards to take apart.
+            threshold: 0 to 1; None for the router's own.
+        """
+        request = router_pb2.ExplainRouteRequest(query=query, top_k=top_k, threshold=threshold)
+        reply = await client.call(self._router.ExplainRoute, request)
+        return json_format.MessageToDict(
+            reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
 
     async def find_task(self, event_id: str, wait_s: float) -> domain.Task | None:

@@ -13,9 +13,10 @@ from typing import Protocol
 
 import structlog
 
-from services.inference import deadlines, generations
+from services.inference import deadlines, generations, mixing
 from services.inference import sampling as samplings
 from shared import errors, grading
+from shared import inference_settings as config
 from shared.cards import manifest as manifests
 
 AUTO, BASE = "auto", "base"
@@ -41,6 +42,8 @@ class Question:
     """How long the caller waits; None for ever."""
     sampling: samplings.Sampling = samplings.GREEDY
     """How tokens are chosen, and where the answer ends."""
+    max_cards: int = 0
+    """That answer together, where several fit; 0 for the default of config.yaml."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Answer:
     routing: Routing
     rewritten_query: str = ""
     """What the card was asked; empty where it was the question itself."""
+    shares: tuple[mixing.Share, ...] = ()
+    """The cards that answered, the heaviest first; empty where the bare base model did."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +99,10 @@ class Engine(Protocol):
 
     async def bring_lora(self, key: str, deadline_s: float | None = None) -> None:
         """Returns when a served card is in memory."""
+        ...
+
+    def mix_lora(self, shares: Sequence[mixing.Share]) -> str:
+        """Makes a mixture of served cards known; returns its key."""
         ...
 
     def stream(
@@ -135,6 +144,7 @@ class Answering:
         route: Route,
         rewriting: float | None = None,
         report: Report = lambda event_id, signals: None,
+        together: mixing.Together = mixing.ALONE,
     ) -> None:
         """Takes the engine and the way to the router.
 
@@ -144,11 +154,13 @@ class Answering:
             rewriting: a routed question at least this similar (cosine) to one that the card was
                 trained on is answered as that one; None: never.
             report: tells the router, after an answer that an event waits for.
+            together: when cards answer together, where a question does not say.
         """
         self._engine = engine
         self._report = report
         self._route = route
         self._rewriting = rewriting
+        self._together = together
 
     async def answer(self, question: Question) -> Answer:
         """Answers as a whole; see `stream`."""
@@ -167,18 +179,20 @@ class Answering:
             errors.NotFoundError: the card that the question names is not served.
             errors.SkillmeshError: see `ArrowEngine.stream`.
         """
-        _check(question.query)
+        _check(question)
         deadline = deadlines.Deadline(question.deadline_s)
-        routing, rewritten = Routing(), ""
+        routing, rewritten, card = Routing(), "", None
+        shares: tuple[mixing.Share, ...] = ()
         if question.model in ("", AUTO):
             routing = await self._ask_router(question, deadline)
             best = None if routing.dissonance else await self._best(routing, deadline)
-            card = best.card if best else None
-            rewritten = self._rewritten(question.query, best) if best else ""
-        elif question.model == BASE:
-            card = None
-        else:
+            if best is not None:
+                shares, card = await self._mixed(best, routing, question.max_cards, deadline)
+                # What one card was trained on is only a part of what several are asked.
+                rewritten = self._rewritten(question.query, best) if len(shares) == 1 else ""
+        elif question.model != BASE:
             card = self._named(question.model)
+            shares = (mixing.Share(card, 1.0),)
         # Nothing is awaited between the choice of a card and the engine's check that it is there.
         pieces = self._engine.stream(
             rewritten or question.query,
@@ -193,7 +207,7 @@ class Answering:
                 async for piece in pieces:
                     final = None
                     if piece.final is not None:
-                        final = Answer(piece.final, routing, rewritten)
+                        final = Answer(piece.final, routing, rewritten, shares)
                         signals = _signals(piece.final)
                     yield AnswerPiece(piece.text, final)
         finally:
@@ -223,6 +237,28 @@ class Answering:
         if routing.candidates:
             _log.info("card not here; the bare base answers", card=routing.candidates[0].card)
         return None
+
+    async def _mixed(
+        self, best: Candidate, routing: Routing, max_cards: int, deadline: deadlines.Deadline
+    ) -> tuple[tuple[mixing.Share, ...], str]:
+        """Who answers together with the best card, and the key of all; alone where that fails."""
+        alone = ((mixing.Share(best.card, 1.0),), best.card)
+        served = self._engine.served()
+        fitting = [(one.card, one.probability) for one in routing.candidates if one.card in served]
+        shares = mixing.shares(fitting, self._together, max_cards)
+        if len(shares) == 1 or shares[0].card != best.card:
+            return alone
+        try:
+            key = self._engine.mix_lora(shares)
+            await self._engine.bring_lora(key, deadline.left_s)
+        except (errors.OverloadedError, errors.DeadlineError):
+            raise
+        except errors.SkillmeshError as error:
+            _log.warning("cards not mixed; the best one answers", reason=str(error))
+            return alone
+        # One of them may have left while the mixture came.
+        served = self._engine.served()
+        return (shares, key) if all(one.card in served for one in shares) else alone
 
     async def _ready(self, card: str, deadline_s: float | None) -> bool:
         """Whether a card is served and in memory, now and until something is awaited."""
@@ -275,7 +311,12 @@ def _newest(name: str, selector: str, served: Sequence[str]) -> str | None:
     return keys[-1] if keys else None
 
 
-def _check(query: str) -> None:
+def _check(question: Question) -> None:
+    query, most = question.query, config.MOST_CARDS
+    if not 0 <= question.max_cards <= most:
+        raise errors.InvalidInputError(
+            f"max_cards is {question.max_cards}; give 1 to {most}, or 0 for the default"
+        )
     if not query.strip():
         raise errors.InvalidInputError("query is empty; ask something")
     if len(query) > LONGEST_QUERY_CHARACTERS:

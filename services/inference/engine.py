@@ -22,7 +22,8 @@ import numpy.typing as npt
 import torch
 
 from services.inference import attachment as attachments
-from services.inference import deadlines, evolution, federation, generations, residency
+from services.inference import deadlines, evolution, federation, generations, mixing, residency
+from services.inference import model_slots as slots
 from services.inference import sampling as samplings
 from services.inference import worker as workers
 from shared import errors
@@ -55,9 +56,8 @@ class ArrowEngine:
         self._worker = workers.Worker(
             settings.queue, lambda: torch.set_num_threads(settings.threads), self._generations
         )
-        self._cards = residency.Residency(
-            _ModelSlots(self._manager, self._worker), int(settings.card_memory_mib * _MIB)
-        )
+        memory = slots.ModelSlots(self._manager, self._worker)
+        self._cards = residency.Residency(memory, int(settings.card_memory_mib * _MIB))
         self._waiting_for_cards = 0
         """Requests whose card is on its way into memory."""
         self._leaving: set[asyncio.Task[None]] = set()
@@ -133,8 +133,8 @@ class ArrowEngine:
 
         Args:
             query: what the user asks.
-            card: key of a served card, which comes into memory if it is not there; None for the
-                bare base model.
+            card: key of a served card or of a mixture, which comes into memory if it is not
+                there; None for the bare base model.
             max_new_tokens: longest answer; 0 for the default of config.yaml.
             deadline_s: how long the whole answer may take, waiting included.
             sampling: how tokens are chosen, and where the answer ends.
@@ -308,6 +308,18 @@ class ArrowEngine:
         self._cards.add(key, source)
         self._cards.serve(key)
 
+    def mix_lora(self, shares: Sequence[mixing.Share]) -> str:
+        """Makes a mixture of served cards known, for `stream`; returns its key.
+
+        Raises:
+            errors.NotFoundError: a card is not served.
+            errors.PreconditionError: one was given as an object and can't be had again.
+        """
+        key = mixing.key(shares)
+        merge = functools.partial(mixing.merged, shares)
+        self._cards.mix(key, [one.card for one in shares], merge)
+        return key
+
     async def start_federation(
         self,
         settings: config.Settings,
@@ -345,25 +357,6 @@ class ArrowEngine:
         ).last_hidden_state
         vector_H: Vectors = states_1_T_H[0].float().mean(0).cpu().numpy()
         return vector_H
-
-
-class _ModelSlots:
-    """The model's memory, reached through its thread; `residency.Slots`."""
-
-    def __init__(self, manager: managers.LoRAManager, worker: workers.Worker) -> None:
-        self._manager, self._worker = manager, worker
-
-    def cost_bytes(self, card: cards.LoRACard) -> int:
-        return self._manager.cost_bytes(card)
-
-    async def apply(self, card: cards.LoRACard, key: str) -> None:
-        await self._urgently(functools.partial(self._manager.apply_card, card, key))
-
-    async def remove(self, key: str) -> None:
-        await self._urgently(functools.partial(self._manager.remove_card, key))
-
-    async def _urgently(self, work: Callable[[], None]) -> None:
-        await asyncio.wrap_future(self._worker.submit_urgent(work))
 
 
 def _file(path: pathlib.Path, key: str) -> residency.Source:

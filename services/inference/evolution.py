@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from services.inference import answering, federation, routing, subscriber
+from services.inference import answering, federation, mixing, routing, subscriber
 from shared import settings as config
 from shared.pb import router_pb2_grpc
 from shared.rpc import client
@@ -56,6 +56,7 @@ async def attached(
             router.route,
             settings.inference.query_rewriting.get(settings.model.base),
             router.report,
+            mixing.Together(settings.inference.max_cards, settings.inference.least_share),
         )
         try:
             yield Evolution(found.node_id, answers, found.cards)

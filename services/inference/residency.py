@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -20,6 +20,9 @@ from shared.cards import card as cards
 
 Source = Callable[[], cards.LoRACard]
 """Gets a card, checked: from a file, or from the store. Blocks; called in a thread."""
+
+Merge = Callable[[Sequence[cards.LoRACard]], cards.LoRACard]
+"""Makes one card of several. Blocks; called in a thread."""
 
 PATIENCE_S = 10.0
 """How long a card waits for requests to let go of others, by default."""
@@ -54,7 +57,9 @@ class _Place(enum.Enum):
 class _Known:
     """A card that can be had."""
 
-    def __init__(self, source: Source | None) -> None:
+    def __init__(self, source: Source | None, parts: Sequence[str] = ()) -> None:
+        self.parts = frozenset(parts)
+        """Keys of the cards that it is mixed of; nothing for a card of its own."""
         self.source = source
         """None for a card that can't be had again: it stays while it is served."""
         self.pinned = source is None
@@ -66,6 +71,11 @@ class _Known:
         self.place = _Place.OUT
         self.coming: asyncio.Task[None] | None = None
         """What brings it in; there while it is on its way."""
+
+    @property
+    def is_forgettable(self) -> bool:
+        """Whether nobody would notice if it had never been there."""
+        return self.place is _Place.OUT and not self.references and not self.awaited
 
     @property
     def may_leave(self) -> bool:
@@ -99,8 +109,9 @@ class Residency:
         return list(self._served)
 
     def resident(self) -> list[str]:
-        """Keys of the cards that are in memory, used longest ago first."""
-        return [key for key, card in self._cards.items() if card.place is _Place.IN]
+        """Keys of the cards that are in memory, used longest ago first; no mixtures."""
+        inside = [key for key, card in self._cards.items() if card.place is _Place.IN]
+        return [key for key in inside if not self._cards[key].parts]
 
     def is_resident(self, key: str) -> bool:
         """Whether a card is in memory."""
@@ -133,6 +144,31 @@ class Residency:
         if key not in self._served:
             self._served.append(key)
 
+    def mix(self, key: str, parts: Sequence[str], merge: Merge) -> None:
+        """Makes a mixture of served cards known; requests may choose it while all of them are.
+
+        It holds memory as any card does, and is forgotten once that goes to others.
+
+        Args:
+            key: of the mixture.
+            parts: keys of the cards.
+            merge: makes one card of them, in the same order; called in a thread.
+
+        Raises:
+            errors.NotFoundError: a card is not served.
+            errors.PreconditionError: one can't be had again.
+        """
+        unused = [k for k, card in self._cards.items() if card.parts and card.is_forgettable]
+        for gone in unused:
+            del self._cards[gone]
+        sources = []
+        for part in parts:
+            if part not in self._served:
+                raise self._unserved(part)
+            sources.append(_required(part, self._cards[part].source))
+        if key not in self._cards:
+            self._cards[key] = _Known(lambda: merge([get() for get in sources]), parts)
+
     def pin(self, key: str, pinned: bool = True) -> None:
         """Keeps a card in memory once it is there, or lets it go when room is needed.
 
@@ -154,10 +190,10 @@ class Residency:
         Raises:
             errors.NotFoundError: the card is not served.
         """
-        if key not in self._served:
-            raise errors.NotFoundError(
-                f"card {key} is not served by this node; it serves {self._served[:8]}"
-            )
+        known = self._cards.get(key)
+        mixed = known is not None and known.parts and known.parts <= set(self._served)
+        if key not in self._served and not mixed:
+            raise self._unserved(key)
         card = self._cards[key]
         card.references += 1
         self._cards.move_to_end(key)
@@ -212,9 +248,11 @@ class Residency:
     async def remove(self, key: str) -> None:
         """Serves a card no longer; returns when no request uses it and others may have its room.
 
-        Whoever serves the card again in the meantime keeps it.
+        Its mixtures go with it. Whoever serves the card again in the meantime keeps it.
         """
         self.unserve(key)
+        for mixed in [k for k, card in self._cards.items() if key in card.parts]:
+            await self.remove(mixed)
         card = self._cards.get(key)
         while card is not None and self._cards.get(key) is card and key not in self._served:
             is_used = card.references or card.awaited
@@ -231,6 +269,11 @@ class Residency:
         for task in coming:
             task.cancel()
         await asyncio.gather(*coming, return_exceptions=True)
+
+    def _unserved(self, key: str) -> errors.NotFoundError:
+        return errors.NotFoundError(
+            f"card {key} is not served by this node; it serves {self._served[:8]}"
+        )
 
     def _find(self, key: str) -> _Known:
         card = self._cards.get(key)

@@ -8,11 +8,11 @@ from typing import Any
 import structlog
 
 from services.inference import answering
-from shared import errors
+from shared import errors, inference_settings
 from shared.pb import router_pb2, types_pb2
 from shared.rpc import client
 
-_TOP_K = 4
+_TOP_K = inference_settings.MOST_CARDS
 """Candidates asked of the router: the best one may not be on this node."""
 _MOST_REPORTS = 256
 """Under way at the same time; an event whose report is left out goes without."""

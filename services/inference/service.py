@@ -77,6 +77,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             query=request.query,
             model=request.model,
             max_new_tokens=request.max_new_tokens,
+            max_cards=request.max_cards,
             no_learning=request.no_learning,
             tenant=caller.tenant,
             deadline_s=context.time_remaining(),
@@ -93,7 +94,8 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
 def _response(answer: answering.Answer) -> inference_pb2.GenerateResponse:
     return inference_pb2.GenerateResponse(
         answer=answer.generation.answer,
-        card=answer.generation.card or "",
+        card=answer.shares[0].card if answer.shares else "",
+        cards=[inference_pb2.CardShare(card=one.card, weight=one.weight) for one in answer.shares],
         confidence=answer.routing.confidence,
         dissonance=answer.routing.dissonance,
         event_id=answer.routing.event_id,

@@ -65,18 +65,33 @@ class Rows:
         contrasts = dataclasses.replace(self.contrasts, weights_M=self.contrasts.weights_M * factor)
         return dataclasses.replace(self, weights_N=self.weights_N * factor, contrasts=contrasts)
 
+    def asked(self, numbers: npt.NDArray[np.int64]) -> Rows:
+        """The rows of some questions alone."""
+        kept_N = np.isin(self.questions_N, numbers)
+        kept_M = np.isin(self.contrasts.questions_M, numbers)
+        return Rows(
+            self.features_N_F[kept_N],
+            self.labels_N[kept_N],
+            self.weights_N[kept_N],
+            self.questions_N[kept_N],
+            Contrasts(
+                self.contrasts.differences_M_F[kept_M],
+                self.contrasts.weights_M[kept_M],
+                self.contrasts.questions_M[kept_M],
+            ),
+        )
+
     def decisive(self, ranking_F: Matrix) -> npt.NDArray[np.bool_]:
         """Which rows decide: all that are right, and of the wrong ones each question's best.
 
         Only the best card is ever asked whether it fits.
         """
-        rank_N = self.features_N_F @ ranking_F
-        order = np.lexsort((rank_N, self.questions_N, self.labels_N))
-        last = np.append(np.diff(self.questions_N[order]) != 0, True)
-        last[:-1] |= np.diff(self.labels_N[order]) != 0
-        best_N = np.zeros(len(order), dtype=np.bool_)
-        best_N[order[last]] = True
-        chosen_N: npt.NDArray[np.bool_] = best_N | (self.labels_N > 0)
+        order = np.lexsort((self.features_N_F @ ranking_F, self.questions_N, self.labels_N))
+        questions, labels = self.questions_N[order], self.labels_N[order]
+        last = np.ones(len(order), dtype=np.bool_)
+        last[:-1] = (np.diff(questions) != 0) | (np.diff(labels) != 0)
+        chosen_N = self.labels_N > 0
+        chosen_N[order[last]] = True
         return chosen_N
 
 

@@ -14,13 +14,21 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import numpy as np
 import structlog
 
-from services.router import calibration, observation, practice, profile, space, words
+from services.router import (
+    admission,
+    calibration,
+    explanation,
+    fitting,
+    observation,
+    practice,
+    profile,
+    space,
+    words,
+)
 from services.router import index as indexes
 from shared import errors
 from shared.cards import manifest as manifests
 
-LONGEST_QUERY_CHARACTERS = 8_000
-MOST_CANDIDATES = 1_000
 EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
 _log = structlog.get_logger(__name__)
 
@@ -80,8 +88,9 @@ class LoRARouter:
         self._words = weigher
         self._ground = ground
         self._threshold = threshold
+        self._dimension = ground.sums.means_C_D.shape[1]
         self._index = indexes.Index(space=space.fit(ground.sums))
-        self._model = calibration.fit([ground.rows], calibration.SIGNS)
+        self._fitted = fitting.fitted_to(ground.rows)
         self._virtual: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
         self._calibrated = self._index
@@ -107,7 +116,12 @@ class LoRARouter:
         await self.register_cards([card])
 
     async def register_cards(self, cards: Iterable[profile.Card]) -> None:
-        """The same for many cards in one step; of several versions of a name the last counts."""
+        """The same for many cards in one step; of several versions of a name the last counts.
+
+        Raises:
+            errors.InvalidInputError: a card has no example.
+            errors.InternalError: the embedder failed at a card. Either way the others are routable.
+        """
         async with self._changing:
             await self._add({card.name: card for card in cards}, virtual=False)
 
@@ -170,23 +184,38 @@ class LoRARouter:
             errors.InvalidInputError: names the argument that is out of range.
         """
         limit = self._threshold if threshold is None else threshold
-        _check(query, top_k, limit)
-        vector = profile.unit(await self._embed_query(query))
+        admission.check_request(query, top_k, limit)
+        question = await self._question(query)
         # Both are read after the only wait: one consistent view for the whole answer.
-        index, model = self._index, self._model
-        question = profile.Question(query, vector, self._words.of(query))
+        index, fitted = self._index, self._fitted
+        return _decided(question, index, index.search(question), fitted.model, top_k, limit)
+
+    async def explain(
+        self, query: str, top_k: int = 1, threshold: float | None = None
+    ) -> explanation.Explanation:
+        """Why `select` decides a question as it does; arguments and errors are the same.
+
+        `top_k` cards are taken apart.
+        """
+        limit = self._threshold if threshold is None else threshold
+        admission.check_request(query, top_k, limit)
+        question = await self._question(query)
+        index, fitted = self._index, self._fitted
         evidence = index.search(question)
-        candidates, confidence = _share(index, evidence, model, top_k)
-        if not question.words:  # "?!" asks for nothing that a card could say.
-            candidates, confidence = (), 0.0
-        return Decision(
-            query=query,
-            candidates=candidates,
-            none_probability=1.0 - confidence,
-            confidence=confidence,
-            threshold=limit,
-            dissonance=confidence < limit,
-        )
+        decision = _decided(question, index, evidence, fitted.model, max(top_k, 2), limit)
+        ranked = [(found.card, found.probability) for found in decision.candidates]
+        seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual, len(index))
+        return explanation.explain(seen, ranked, decision.confidence, limit, top_k)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error (0 to 1), out of sample; NaN without cards."""
+        return self._fitted.reliability.error
+
+    @property
+    def calibration_rows(self) -> int:
+        """Questions that the calibration error stands on."""
+        return self._fitted.reliability.rows
 
     async def settled(self) -> None:
         """Returns once the calibration reflects all cards registered so far."""
@@ -199,6 +228,10 @@ class LoRARouter:
             self._calibrating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._calibrating
+
+    async def _question(self, query: str) -> profile.Question:
+        vector = admission.question_vector(await self._embed_query(query), self._dimension)
+        return profile.Question(query, vector, self._words.of(query))
 
     def _names(self, virtual: bool) -> frozenset[str]:
         return frozenset(
@@ -214,10 +247,10 @@ class LoRARouter:
         }
         if not new:
             return
-        texts = [text for card in new.values() for text in (*card.examples, *card.statements)]
-        vectors = iter(await self._embed(texts))
+        admitted = await admission.embedded(new.values(), self._embed, self._dimension)
         made = []
-        for card in new.values():
+        for card, vectors_T_D in admitted.cards:
+            vectors = iter(vectors_T_D)
             examples, statements = (
                 [
                     profile.Question(text, profile.unit(next(vectors)), self._words.of(text))
@@ -226,12 +259,15 @@ class LoRARouter:
                 for told in (card.examples, card.statements)
             )
             made.append(profile.build(card, examples, statements))
-        gone = {identity for identity, p in active.items() if p.card.name in new}
+        names = {p.card.name for p in made}
+        gone = {identity for identity, p in active.items() if p.card.name in names}
         identities = {p.identity for p in made}
         kept = self._virtual - gone
-        self._replace(
-            self._index.changed(add=made, remove=gone), kept | identities if virtual else kept
-        )
+        if made:
+            self._replace(
+                self._index.changed(add=made, remove=gone), kept | identities if virtual else kept
+            )
+        admitted.check()
 
     def _replace(self, index: indexes.Index, virtual: frozenset[str]) -> None:
         self._index, self._virtual = index, virtual
@@ -254,15 +290,14 @@ class LoRARouter:
                     # Cards came or went meanwhile: what was learned holds for these, too.
                     index = self._index
                     fitted = await asyncio.to_thread(indexes.Index, index.profiles, fitted.space)
-                self._index, self._model, self._calibrated = fitted, model, fitted
+                self._index, self._fitted, self._calibrated = fitted, model, fitted
         finally:
             self._calibrating = None
 
-    def _fit(self, index: indexes.Index) -> tuple[indexes.Index, calibration.Model]:
+    def _fit(self, index: indexes.Index) -> tuple[indexes.Index, fitting.Fitted]:
         """The same cards in a space of their own, and the calibration there."""
         observed = observation.observe(index.profiles, self._indexed, self._ground.unrelated)
-        parts = calibration.together(self._ground.rows, observed)
-        return self._indexed(index.profiles), calibration.fit(parts, calibration.SIGNS)
+        return self._indexed(index.profiles), fitting.fitted_to(self._ground.rows, observed)
 
     def _indexed(self, cards: Sequence[profile.Profile]) -> indexes.Index:
         groups = [np.stack([e.vector for e in p.examples]) for p in cards]
@@ -270,18 +305,25 @@ class LoRARouter:
         return indexes.Index(cards, space.fit(self._ground.sums, own))
 
 
-def _check(query: str, top_k: int, threshold: float) -> None:
-    if not query.strip():
-        raise errors.InvalidInputError("query is empty; send a question")
-    if len(query) > LONGEST_QUERY_CHARACTERS:
-        raise errors.InvalidInputError(
-            f"query has {len(query):,} characters, at most {LONGEST_QUERY_CHARACTERS:,} are "
-            "routed; send the question without its attachments"
-        )
-    if not 1 <= top_k <= MOST_CANDIDATES:
-        raise errors.InvalidInputError(f"top_k is {top_k}, expected 1 to {MOST_CANDIDATES}")
-    if not 0.0 <= threshold <= 1.0:
-        raise errors.InvalidInputError(f"threshold is {threshold}, expected 0 to 1")
+def _decided(
+    question: profile.Question,
+    index: indexes.Index,
+    evidence: indexes.Evidence,
+    model: calibration.Model,
+    top_k: int,
+    threshold: float,
+) -> Decision:
+    candidates, confidence = _share(index, evidence, model, top_k)
+    if not question.words:  # "?!" asks for nothing that a card could say.
+        candidates, confidence = (), 0.0
+    return Decision(
+        query=question.text,
+        candidates=candidates,
+        none_probability=1.0 - confidence,
+        confidence=confidence,
+        threshold=threshold,
+        dissonance=confidence < threshold,
+    )
 
 
 def _share(

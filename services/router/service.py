@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from services.router import dissonance, embedding, spool, subscriber
+from services.router import dissonance, embedding, explanation, spool, subscriber
 from services.router import router as routers
 from shared import errors
 from shared.pb import factory_pb2, router_pb2, router_pb2_grpc, types_pb2
@@ -69,6 +70,14 @@ class RouterService(router_pb2_grpc.RouterServicer):
             threshold=decision.threshold,
         )
 
+    async def ExplainRoute(
+        self, request: router_pb2.ExplainRouteRequest, context: Any
+    ) -> router_pb2.RouteExplanation:
+        """Takes a decision apart."""
+        threshold = request.threshold if request.HasField("threshold") else None
+        found = await self._router.explain(request.query, request.top_k or 1, threshold)
+        return _explanation_message(found)
+
     async def ReportAnswer(
         self, request: router_pb2.ReportAnswerRequest, context: Any
     ) -> router_pb2.ReportAnswerResponse:
@@ -97,7 +106,8 @@ class RouterService(router_pb2_grpc.RouterServicer):
     async def GetRouterStatus(
         self, request: router_pb2.GetRouterStatusRequest, context: Any
     ) -> router_pb2.RouterStatus:
-        """Tells what is routable and what became of the events."""
+        """Tells what is routable, how well calibrated, and what became of the events."""
+        error = self._router.calibration_error
         return router_pb2.RouterStatus(
             cards=self._router.cards,
             revision=self._cards.revision,
@@ -106,6 +116,8 @@ class RouterService(router_pb2_grpc.RouterServicer):
             events_delivered=self._bus.delivered,
             events_dropped=self._bus.dropped,
             events_waiting=self._bus.waiting,
+            calibration_error=None if math.isnan(error) else error,
+            calibration_rows=self._router.calibration_rows,
         )
 
     def _domain(self, decision: routers.Decision) -> str:
@@ -124,6 +136,29 @@ def dissonance_message(event: spool.Dissonance) -> factory_pb2.CognitiveDissonan
         tenant=event.tenant,
         signals=None if event.signals is None else _signals_message(event.signals),
     )
+
+
+def _explanation_message(found: explanation.Explanation) -> router_pb2.RouteExplanation:
+    message = router_pb2.RouteExplanation(reason=found.reason.name)
+    _fill(message, found, leave_out=("reason",))
+    return message
+
+
+def _fill(message: Any, found: Any, leave_out: tuple[str, ...] = ()) -> None:
+    """Fills a message whose fields are named and nested as a dataclass's; None stays unset."""
+    for field in dataclasses.fields(found):
+        value = getattr(found, field.name)
+        if field.name in leave_out or value is None:
+            continue
+        if not isinstance(value, tuple):
+            setattr(message, field.name, value)
+            continue
+        target = getattr(message, field.name)
+        for one in value:
+            if dataclasses.is_dataclass(one):
+                _fill(target.add(), one)
+            else:
+                target.append(one)
 
 
 def _signals_message(signals: spool.AnswerSignals) -> types_pb2.AnswerSignals:

@@ -86,10 +86,11 @@ class CardSubscriber:
         return True
 
     async def _replace_all(self, records: Sequence[watch.CardRecord]) -> None:
-        await self._register(records)
+        # First what has gone: a card that can't be embedded must not keep it here.
         known = self._router.names | self._router.virtual_names
         for name in known - {record.name for record in records}:
             await self._router.unregister_card(name)
+        await self._register(records)
         _log.info("cards listed", cards=len(records))
 
     async def _register(self, records: Sequence[watch.CardRecord]) -> None:

@@ -31,6 +31,7 @@ class GenerateRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    MAX_CARDS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     model: _builtins.str
     """"auto" or empty: the router decides; "base"; a card reference"""
@@ -46,6 +47,8 @@ class GenerateRequest(_message.Message):
     """0 means all tokens"""
     seed: _builtins.int
     """the same seed gives the same answer"""
+    max_cards: _builtins.int
+    """that may answer together, 1 to 4; 0: as config.yaml says"""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the answer ends before the first of these"""
@@ -62,10 +65,11 @@ class GenerateRequest(_message.Message):
         top_k: _builtins.int = ...,
         seed: _builtins.int | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
+        max_cards: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "max_new_tokens", b"max_new_tokens", "model", b"model", "no_learning", b"no_learning", "query", b"query", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "max_cards", b"max_cards", "max_new_tokens", b"max_new_tokens", "model", b"model", "no_learning", b"no_learning", "query", b"query", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -86,6 +90,7 @@ class GenerateResponse(_message.Message):
     NEW_TOKENS_FIELD_NUMBER: _builtins.int
     REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     card: _builtins.str
     """name@digest that answered; empty: the bare base model"""
@@ -98,6 +103,10 @@ class GenerateResponse(_message.Message):
     """what the card was asked, where it is not the query itself"""
     finish_reason: _builtins.str
     """"stop", or "length" where more was to come"""
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardShare]:
+        """all that answered, merged; heaviest first, the first is card"""
+
     def __init__(
         self,
         *,
@@ -110,14 +119,39 @@ class GenerateResponse(_message.Message):
         new_tokens: _builtins.int = ...,
         rewritten_query: _builtins.str = ...,
         finish_reason: _builtins.str = ...,
+        cards: _abc.Iterable[Global___CardShare] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "finish_reason", b"finish_reason", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "cards", b"cards", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "finish_reason", b"finish_reason", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class CardShare(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    """name@digest"""
+    weight: _builtins.float
+    """what it adds to the base counts this much; they sum to 1"""
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardShare: _TypeAlias = CardShare  # noqa: Y015
 
 @_typing.final
 class GenerateChunk(_message.Message):

@@ -133,6 +133,253 @@ class RouteResponse(_message.Message):
 Global___RouteResponse: _TypeAlias = RouteResponse  # noqa: Y015
 
 @_typing.final
+class ExplainRouteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    top_k: _builtins.int
+    """cards to take apart; 0 means 1"""
+    threshold: _builtins.float
+    """0 to 1; default from config.yaml"""
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        top_k: _builtins.int = ...,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "query", b"query", "threshold", b"threshold", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___ExplainRouteRequest: _TypeAlias = ExplainRouteRequest  # noqa: Y015
+
+@_typing.final
+class RouteExplanation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    NONE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    FLIPS_ABOVE_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    LEAD_FIELD_NUMBER: _builtins.int
+    SECOND_FITS_FIELD_NUMBER: _builtins.int
+    NUMBER_OF_CARDS_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    reason: _builtins.str
+    """FITS, TOO_UNSURE, NO_CARDS or NO_WORDS"""
+    confidence: _builtins.float
+    none_probability: _builtins.float
+    threshold: _builtins.float
+    flips_above: _builtins.float
+    """a threshold up to this chooses the first card, a higher none"""
+    margin: _builtins.float
+    """log odds of the confidence less those of the threshold"""
+    lead: _builtins.float
+    """log odds of the first card against the second"""
+    second_fits: _builtins.bool
+    """whether the second would be chosen were the first not there"""
+    number_of_cards: _builtins.int
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeighedCard]:
+        """best first"""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        cards: _abc.Iterable[Global___WeighedCard] | None = ...,
+        confidence: _builtins.float = ...,
+        none_probability: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+        flips_above: _builtins.float | None = ...,
+        margin: _builtins.float | None = ...,
+        lead: _builtins.float | None = ...,
+        second_fits: _builtins.bool | None = ...,
+        number_of_cards: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_flips_above", b"_flips_above", "_lead", b"_lead", "_margin", b"_margin", "_second_fits", b"_second_fits", "flips_above", b"flips_above", "lead", b"lead", "margin", b"margin", "second_fits", b"second_fits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_flips_above", b"_flips_above", "_lead", b"_lead", "_margin", b"_margin", "_second_fits", b"_second_fits", "cards", b"cards", "confidence", b"confidence", "flips_above", b"flips_above", "lead", b"lead", "margin", b"margin", "none_probability", b"none_probability", "number_of_cards", b"number_of_cards", "query", b"query", "reason", b"reason", "second_fits", b"second_fits", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__flips_above: _TypeAlias = _typing.Literal["flips_above"]  # noqa: Y015
+    _WhichOneofArgType__flips_above: _TypeAlias = _typing.Literal["_flips_above", b"_flips_above"]  # noqa: Y015
+    _WhichOneofReturnType__lead: _TypeAlias = _typing.Literal["lead"]  # noqa: Y015
+    _WhichOneofArgType__lead: _TypeAlias = _typing.Literal["_lead", b"_lead"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    _WhichOneofReturnType__second_fits: _TypeAlias = _typing.Literal["second_fits"]  # noqa: Y015
+    _WhichOneofArgType__second_fits: _TypeAlias = _typing.Literal["_second_fits", b"_second_fits"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flips_above) -> _WhichOneofReturnType__flips_above | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lead) -> _WhichOneofReturnType__lead | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__second_fits) -> _WhichOneofReturnType__second_fits | None: ...
+
+Global___RouteExplanation: _TypeAlias = RouteExplanation  # noqa: Y015
+
+@_typing.final
+class WeighedCard(_message.Message):
+    """One card as it was weighed: start, contributions and rest add up to its log odds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    LOG_ODDS_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    REST_FIELD_NUMBER: _builtins.int
+    IS_EXAMPLE_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    STAND_IN_FIELD_NUMBER: _builtins.int
+    KNOWN_WORDS_FIELD_NUMBER: _builtins.int
+    FOREIGN_WORDS_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    """name@digest"""
+    probability: _builtins.float
+    """calibrated; with none_probability they sum to 1 over all cards"""
+    fits: _builtins.float
+    """probability that it fits, were it the only card that may"""
+    log_odds: _builtins.float
+    """of fits"""
+    start: _builtins.float
+    """log odds of a question with nothing out of the ordinary"""
+    rest: _builtins.float
+    """what no feature explains"""
+    is_example: _builtins.bool
+    """the question is one of its examples"""
+    stand_in: _builtins.bool
+    """its description stands in for examples"""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___NearExample]:
+        """nearest first"""
+
+    @_builtins.property
+    def known_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the question, which the card has, too"""
+
+    @_builtins.property
+    def foreign_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """which it does not have"""
+
+    @_builtins.property
+    def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
+        """heaviest first"""
+
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+        probability: _builtins.float = ...,
+        fits: _builtins.float = ...,
+        log_odds: _builtins.float = ...,
+        start: _builtins.float = ...,
+        rest: _builtins.float = ...,
+        is_example: _builtins.bool = ...,
+        examples: _abc.Iterable[Global___NearExample] | None = ...,
+        stand_in: _builtins.bool = ...,
+        known_words: _abc.Iterable[_builtins.str] | None = ...,
+        foreign_words: _abc.Iterable[_builtins.str] | None = ...,
+        contributions: _abc.Iterable[Global___Contribution] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "contributions", b"contributions", "examples", b"examples", "fits", b"fits", "foreign_words", b"foreign_words", "is_example", b"is_example", "known_words", b"known_words", "log_odds", b"log_odds", "probability", b"probability", "rest", b"rest", "stand_in", b"stand_in", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeighedCard: _TypeAlias = WeighedCard  # noqa: Y015
+
+@_typing.final
+class NearExample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    COSINE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    cosine: _builtins.float
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        cosine: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosine", b"cosine", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearExample: _TypeAlias = NearExample  # noqa: Y015
+
+@_typing.final
+class Contribution(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    TYPICAL_FIELD_NUMBER: _builtins.int
+    LOG_ODDS_FIELD_NUMBER: _builtins.int
+    AGAINST_NEXT_FIELD_NUMBER: _builtins.int
+    FLIPS_AT_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    feature: _builtins.str
+    """services/router/index.py says what each one is"""
+    value: _builtins.float
+    typical: _builtins.float
+    """the value that would say nothing"""
+    log_odds: _builtins.float
+    """what it adds"""
+    against_next: _builtins.float
+    """what it adds against the card behind this one"""
+    flips_at: _builtins.float
+    """the value at which the card would fit, or no longer"""
+    reachable: _builtins.bool
+    """whether such a value was ever seen"""
+    def __init__(
+        self,
+        *,
+        feature: _builtins.str = ...,
+        value: _builtins.float = ...,
+        typical: _builtins.float = ...,
+        log_odds: _builtins.float = ...,
+        against_next: _builtins.float | None = ...,
+        flips_at: _builtins.float | None = ...,
+        reachable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_against_next", b"_against_next", "_flips_at", b"_flips_at", "against_next", b"against_next", "flips_at", b"flips_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_against_next", b"_against_next", "_flips_at", b"_flips_at", "against_next", b"against_next", "feature", b"feature", "flips_at", b"flips_at", "log_odds", b"log_odds", "reachable", b"reachable", "typical", b"typical", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__against_next: _TypeAlias = _typing.Literal["against_next"]  # noqa: Y015
+    _WhichOneofArgType__against_next: _TypeAlias = _typing.Literal["_against_next", b"_against_next"]  # noqa: Y015
+    _WhichOneofReturnType__flips_at: _TypeAlias = _typing.Literal["flips_at"]  # noqa: Y015
+    _WhichOneofArgType__flips_at: _TypeAlias = _typing.Literal["_flips_at", b"_flips_at"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__against_next) -> _WhichOneofReturnType__against_next | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flips_at) -> _WhichOneofReturnType__flips_at | None: ...
+
+Global___Contribution: _TypeAlias = Contribution  # noqa: Y015
+
+@_typing.final
 class ReportAnswerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -244,6 +491,8 @@ class RouterStatus(_message.Message):
     EVENTS_DELIVERED_FIELD_NUMBER: _builtins.int
     EVENTS_DROPPED_FIELD_NUMBER: _builtins.int
     EVENTS_WAITING_FIELD_NUMBER: _builtins.int
+    CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    CALIBRATION_ROWS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """last revision followed from the card store"""
     embedder_id: _builtins.str
@@ -252,6 +501,10 @@ class RouterStatus(_message.Message):
     events_dropped: _builtins.int
     events_waiting: _builtins.int
     """for an answer's signals, or for the factory"""
+    calibration_error: _builtins.float
+    """expected, out of sample, of its probabilities"""
+    calibration_rows: _builtins.int
+    """questions that it stands on"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """name@digest of every card in the index"""
@@ -266,11 +519,15 @@ class RouterStatus(_message.Message):
         events_delivered: _builtins.int = ...,
         events_dropped: _builtins.int = ...,
         events_waiting: _builtins.int = ...,
+        calibration_error: _builtins.float | None = ...,
+        calibration_rows: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "calibration_error", b"calibration_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "calibration_error", b"calibration_error", "calibration_rows", b"calibration_rows", "cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__calibration_error: _TypeAlias = _typing.Literal["calibration_error"]  # noqa: Y015
+    _WhichOneofArgType__calibration_error: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calibration_error) -> _WhichOneofReturnType__calibration_error | None: ...
 
 Global___RouterStatus: _TypeAlias = RouterStatus  # noqa: Y015

@@ -39,6 +39,11 @@ class RouterStub:
                 request_serializer=shared_dot_pb_dot_router__pb2.RouteRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_router__pb2.RouteResponse.FromString,
                 _registered_method=True)
+        self.ExplainRoute = channel.unary_unary(
+                '/skillmesh.v1.Router/ExplainRoute',
+                request_serializer=shared_dot_pb_dot_router__pb2.ExplainRouteRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_router__pb2.RouteExplanation.FromString,
+                _registered_method=True)
         self.ReportAnswer = channel.unary_unary(
                 '/skillmesh.v1.Router/ReportAnswer',
                 request_serializer=shared_dot_pb_dot_router__pb2.ReportAnswerRequest.SerializeToString,
@@ -62,6 +67,13 @@ class RouterServicer:
     def Route(self, request, context):
         """Ranks the known cards for a query. Where none fits, a CognitiveDissonance event leaves for
         the factory after the answer, never before it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainRoute(self, request, context):
+        """Why a question is routed as it is, and what would change that. Emits no event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +107,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Route,
                     request_deserializer=shared_dot_pb_dot_router__pb2.RouteRequest.FromString,
                     response_serializer=shared_dot_pb_dot_router__pb2.RouteResponse.SerializeToString,
+            ),
+            'ExplainRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRoute,
+                    request_deserializer=shared_dot_pb_dot_router__pb2.ExplainRouteRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_router__pb2.RouteExplanation.SerializeToString,
             ),
             'ReportAnswer': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportAnswer,
@@ -139,6 +156,33 @@ class Router:
             '/skillmesh.v1.Router/Route',
             shared_dot_pb_dot_router__pb2.RouteRequest.SerializeToString,
             shared_dot_pb_dot_router__pb2.RouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Router/ExplainRoute',
+            shared_dot_pb_dot_router__pb2.ExplainRouteRequest.SerializeToString,
+            shared_dot_pb_dot_router__pb2.RouteExplanation.FromString,
             options,
             channel_credentials,
             insecure,

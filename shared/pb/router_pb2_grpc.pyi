@@ -35,6 +35,8 @@ class RouterStub:
     """Ranks the known cards for a query. Where none fits, a CognitiveDissonance event leaves for
     the factory after the answer, never before it.
     """
+    ExplainRoute: _grpc.UnaryUnaryMultiCallable[_router_pb2.ExplainRouteRequest, _router_pb2.RouteExplanation]
+    """Why a question is routed as it is, and what would change that. Emits no event."""
     ReportAnswer: _grpc.UnaryUnaryMultiCallable[_router_pb2.ReportAnswerRequest, _router_pb2.ReportAnswerResponse]
     """How the base model answered a routed question, told after the answer. The event of a Route with
     reports_answer waits for it, for a bounded time.
@@ -50,6 +52,8 @@ class RouterAsyncStub(RouterStub):
     """Ranks the known cards for a query. Where none fits, a CognitiveDissonance event leaves for
     the factory after the answer, never before it.
     """
+    ExplainRoute: _aio.UnaryUnaryMultiCallable[_router_pb2.ExplainRouteRequest, _router_pb2.RouteExplanation]  # type: ignore[assignment]
+    """Why a question is routed as it is, and what would change that. Emits no event."""
     ReportAnswer: _aio.UnaryUnaryMultiCallable[_router_pb2.ReportAnswerRequest, _router_pb2.ReportAnswerResponse]  # type: ignore[assignment]
     """How the base model answered a routed question, told after the answer. The event of a Route with
     reports_answer waits for it, for a bounded time.
@@ -68,6 +72,14 @@ class RouterServicer(metaclass=_abc_1.ABCMeta):
         """Ranks the known cards for a query. Where none fits, a CognitiveDissonance event leaves for
         the factory after the answer, never before it.
         """
+
+    @_abc_1.abstractmethod
+    def ExplainRoute(
+        self,
+        request: _router_pb2.ExplainRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.RouteExplanation, _abc.Awaitable[_router_pb2.RouteExplanation]]:
+        """Why a question is routed as it is, and what would change that. Emits no event."""
 
     @_abc_1.abstractmethod
     def ReportAnswer(

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf import message as protobuf
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -53,10 +54,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
             async def unary(request: Any, context: Any) -> Any:
                 async with _mapped(context, method):
-                    return await inner(request, context)
+                    return await inner(_read(request), context)
 
             return grpc.unary_unary_rpc_method_handler(
-                unary, handler.request_deserializer, handler.response_serializer
+                unary, _reader(handler.request_deserializer), handler.response_serializer
             )
         if handler.unary_stream:
             inner_stream = handler.unary_stream
@@ -65,13 +66,36 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 async with _mapped(context, method):
-                    async for item in inner_stream(request, context):
+                    async for item in inner_stream(_read(request), context):
                         yield item
 
             return grpc.unary_stream_rpc_method_handler(
-                stream, handler.request_deserializer, handler.response_serializer
+                stream, _reader(handler.request_deserializer), handler.response_serializer
             )
         return handler
+
+
+def _reader(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Reads requests; of one that can't be read it returns the error, which gRPC would not map."""
+    if deserialize is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except protobuf.DecodeError as error:
+            return error
+
+    return read
+
+
+def _read(request: Any) -> Any:
+    if isinstance(request, protobuf.DecodeError):
+        raise errors.InvalidInputError(
+            f"the request can't be read: {request}; texts must be UTF-8, and the message that of "
+            "protos/"
+        )
+    return request
 
 
 @contextlib.asynccontextmanager

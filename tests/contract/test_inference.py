@@ -90,6 +90,7 @@ async def test_chunks_add_up_to_the_answer_when_it_is_streamed(node):
         ({"query": "x" * 8_001}, errors.InvalidInputError),
         ({"query": "x" * 1_000}, errors.InvalidInputError),
         ({"query": nodes.QUERY, "max_new_tokens": -1}, errors.InvalidInputError),
+        ({"query": nodes.QUERY, "max_cards": 5}, errors.InvalidInputError),
         ({"query": nodes.QUERY, "model": "No Reference"}, errors.InvalidInputError),
         ({"query": nodes.QUERY, "model": "nobody"}, errors.NotFoundError),
     ],
@@ -180,6 +181,22 @@ async def test_kept_files_serve_again_when_the_node_restarts(store, base, tmp_pa
         assert formats.file_digest(path) == digest
         identities.append(path.stat().st_ino)
     assert identities[0] == identities[1], "a right file was fetched again"
+
+
+async def test_two_cards_answer_together_when_a_request_allows_it(store, base, tmp_path):
+    async with nodes.running(tmp_path, [nodes.control(store)]) as node:
+        keys = [
+            await nodes.publish(store, tiny_model.card_for(base, f"half-{n}", seed=n))
+            for n in (7, 8)
+        ]
+        await node.until_swapped_to(keys[0])
+        await node.until_swapped_to(keys[1])
+        node.router.choose(*keys)
+        alone, both = await node.ask(), await node.ask(max_cards=2)
+        assert [(one.card, one.weight) for one in alone.cards] == [(keys[0], 1.0)]
+        assert [(one.card, one.weight) for one in both.cards] == [(key, 0.5) for key in keys]
+        assert both.card == keys[0] and both.answer != alone.answer
+        assert not [one for one in (await node.status()).resident if " + " in one]
 
 
 async def test_card_is_skipped_when_it_is_for_another_base(store, base, tmp_path):

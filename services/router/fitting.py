@@ -1,0 +1,35 @@
+"""A calibration as the router keeps it: the model, what it is worth, and what is ordinary to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from services.router import calibration, explanation, reliability
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Everything that follows from one set of rows."""
+
+    model: calibration.Model
+    usual: explanation.Typical
+    reliability: reliability.Reliability
+
+
+def fitted_to(practice: calibration.Rows, observed: calibration.Rows | None = None) -> Fitted:
+    """Fits a model and measures it; see `calibration.fit` and `reliability.measure`.
+
+    Args:
+        practice: rows with at least one positive and one negative among them.
+        observed: of the cards, where there are any.
+    """
+    parts = [practice] if observed is None else calibration.together(practice, observed)
+    measured = reliability.UNKNOWN
+    if observed is not None and len(observed.labels_N):
+        measured = reliability.measure(parts[0], observed, _fit)
+    return Fitted(_fit(parts), explanation.typical(parts), measured)
+
+
+def _fit(parts: Sequence[calibration.Rows]) -> calibration.Model:
+    return calibration.fit(parts, calibration.SIGNS)

@@ -1,0 +1,42 @@
+"""Settings of the inference nodes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from shared import sections
+
+MOST_CARDS = 4
+"""That answer one question together."""
+
+
+class Inference(sections.Section):
+    """Serves the base model with its cards."""
+
+    address: sections.Address = "127.0.0.1:7407"
+    """Where it listens."""
+    threads: sections.Count = 1
+    """Threads of one generation."""
+    max_new_tokens: sections.Count = 192
+    """Longest answer, where a request does not say."""
+    device: Annotated[str, pydantic.Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    """Where the model and its cards are: cpu, cuda or cuda:NUMBER."""
+    batch_rows: sections.Count = 8
+    """Answers that are generated together; more wait."""
+    card_memory_mib: sections.Positive = 1024
+    """Memory for the weights of cards; those that were not used for long make room for others."""
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    """How the base model's linear layers are kept here; training always uses them in full."""
+    queue: sections.Count = 256
+    """Requests waiting at most; more are refused with RESOURCE_EXHAUSTED."""
+    query_rewriting: dict[str, sections.Share] = pydantic.Field(default={"embedded": 0.5})
+    """By base model: a routed question at least this similar (cosine) to one that its card was
+    trained on is answered as that one. Base models that are not listed see every question as it
+    was asked."""
+    max_cards: Annotated[int, pydantic.Field(ge=1, le=MOST_CARDS)] = 1
+    """Cards that answer one question together, where several fit and a request does not say: they
+    are merged on the fly, weighed by their probability."""
+    least_share: sections.Share = 0.25
+    """A card takes part from this share of the most probable one's probability on."""
