@@ -81,12 +81,16 @@ class Index:
         self._starts = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
         self._owner = np.repeat(np.arange(len(self.profiles)), self._counts)
         self._spreads = np.array([p.spread for p in self.profiles])
-        self._postings: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
+        postings: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
         for at, found_profile in enumerate(self.profiles):
             told = {word for one in found_profile.statements for word in one.words}
             saliences = dict.fromkeys(told, 0.0) | dict(found_profile.salience)
             for word, salience in saliences.items():
-                self._postings[word].append((at, salience))
+                postings[word].append((at, salience))
+        self._postings = {
+            word: (np.array([at for at, _ in found]), np.array([salience for _, salience in found]))
+            for word, found in postings.items()
+        }
         self._askers: dict[str, set[int]] = collections.defaultdict(set)
         for at, found_profile in enumerate(self.profiles):
             for example in found_profile.examples:
@@ -170,10 +174,11 @@ class Index:
         anchor, shared, foreign, explained = (np.zeros(cards) for _ in range(4))
         for word, weight in question.words.items():
             absent = np.ones(cards, dtype=bool)
-            for at, salience in self._postings.get(word, ()):
+            if (posting := self._postings.get(word)) is not None:
+                at, salience = posting
                 absent[at] = False
-                anchor[at] = max(anchor[at], salience)
-                shared[at] = max(shared[at], weight)
+                anchor[at] = np.maximum(anchor[at], salience)
+                shared[at] = np.maximum(shared[at], weight)
                 explained[at] += weight
             foreign[absent] = np.maximum(foreign[absent], weight)
         total = sum(question.words.values())

@@ -21,7 +21,8 @@ _SHRINKAGE = 0.5
 """Of W towards a sphere."""
 _PRACTICE_QUESTIONS, _PRACTICE_CARDS = 300.0, 30.0
 """As how many questions, and cards, practice counts beside those of the store."""
-_LEAST_BETWEEN = 1e-3
+_LEAST_BETWEEN = 1e-2
+"""Axes along which cards differ less than this, next to what their questions do, are left out."""
 _LEAST_VARIANCE = 1e-6
 
 
@@ -46,16 +47,18 @@ class Space:
     """
 
     mean_D: Matrix
-    projection_D_D: Matrix
-    """Onto the axes, each times the root of what it counts."""
+    projection_D_A: Matrix
+    """Onto the axes, each times the root of what it counts; those that count nothing are not there."""
 
     def directions(self, vectors_N_D: profiles.Vectors) -> profiles.Vectors:
         """Unit vectors whose cosine says how alike two questions are, whoever asks them.
 
+        Shape (questions, axes) or (axes,).
+
         Args:
             vectors_N_D: unit vectors of the embedder, shape (questions, dimension) or (dimension,).
         """
-        points_N_D = (np.asarray(vectors_N_D, dtype=np.float64) - self.mean_D) @ self.projection_D_D
+        points_N_D = (np.asarray(vectors_N_D, dtype=np.float64) - self.mean_D) @ self.projection_D_A
         lengths = np.maximum(np.linalg.norm(points_N_D, axis=-1, keepdims=True), 1e-12)
         directions_N_D: profiles.Vectors = (points_N_D / lengths).astype(np.float32)
         return directions_N_D
@@ -101,8 +104,10 @@ def fit(practice: Sums, cards: Sums | None = None) -> Space:
     # Means of few questions are spread by W as well.
     noise = float(np.mean(1.0 / sizes))
     between, turn = np.linalg.eigh(whitening.T @ spread @ whitening - noise * np.eye(len(w)))
-    between = np.maximum(between, _LEAST_BETWEEN)
-    return Space(mean, whitening @ turn * np.sqrt(between / (1.0 + between)))
+    # The largest comes last; where nothing tells cards apart it stands in for all.
+    kept = (between > _LEAST_BETWEEN) | (np.arange(len(between)) == len(between) - 1)
+    between = np.maximum(between[kept], _LEAST_BETWEEN)
+    return Space(mean, whitening @ turn[:, kept] * np.sqrt(between / (1.0 + between)))
 
 
 def _between(found: Sums) -> tuple[Matrix, Matrix]:

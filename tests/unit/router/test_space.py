@@ -14,7 +14,7 @@ def _groups(rng, cards: int, questions: int, within: np.ndarray, between: np.nda
 
 
 def _points(found: space.Space, vectors: np.ndarray) -> np.ndarray:
-    return (vectors - found.mean_D) @ found.projection_D_D
+    return (vectors - found.mean_D) @ found.projection_D_A
 
 
 def test_axes_are_those_of_the_generalised_eigenproblem_when_the_space_was_fitted():
@@ -29,7 +29,7 @@ def test_axes_are_those_of_the_generalised_eigenproblem_when_the_space_was_fitte
     across = np.cov(np.stack([p.mean(axis=0) for p in points]).T)
     # Cards are uncorrelated along the axes, and an axis counts by the cards' share b / (1 + b).
     assert np.abs(across - np.diag(np.diag(across))).max() < 0.1 * np.diag(across).max()
-    length = np.diag(found.projection_D_D.T @ _shrunk(sums) @ found.projection_D_D)
+    length = np.diag(found.projection_D_A.T @ _shrunk(sums) @ found.projection_D_A)
     b = length / (1.0 - length)
     assert np.diag(across) - length / 20 == pytest.approx(length * b, rel=0.1)
 
@@ -66,7 +66,7 @@ def test_practice_counts_less_when_there_are_more_cards():
     # How much longer the first axis is than the second, in what makes questions alike.
     stretch = []
     for found in spaces:
-        first, second = np.linalg.norm(found.projection_D_D, axis=1)
+        first, second = np.linalg.norm(found.projection_D_A, axis=1)
         stretch.append(first / second)
     assert stretch[0] > 1.3 > 0.8 > stretch[2] and stretch[1] > stretch[2]
 
