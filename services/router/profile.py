@@ -100,15 +100,18 @@ def build(card: Card, examples: Sequence[Question], statements: Sequence[Questio
         examples: at least one.
         statements: what the card says, if that is known.
     """
-    vectors_E_D = np.stack([example.vector for example in examples])
-    centroid = unit(vectors_E_D.mean(axis=0))
-    distances = np.linalg.norm(vectors_E_D - centroid, axis=1)
+    centroid, spread = examples[0].vector, 0.0
+    if len(examples) > 1:
+        vectors_E_D = np.stack([example.vector for example in examples])
+        centroid = unit(vectors_E_D.mean(axis=0))
+        distances = np.linalg.norm(vectors_E_D - centroid, axis=1)
+        spread = float(np.sqrt(np.mean(distances**2)))
     return Profile(
         card=card,
         examples=tuple(examples),
         statements=tuple(statements),
         centroid=centroid,
-        spread=float(np.sqrt(np.mean(distances**2))),
+        spread=spread,
         salience=_salience(examples),
     )
 

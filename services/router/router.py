@@ -1,7 +1,8 @@
 """`LoRARouter`: which card fits a question, and how sure it is that any does.
 
-The heart of the service: holds the active cards in one index with one calibrated model, both
-replaced as wholes. Knows nothing about gRPC, the card store or what follows a doubt.
+The heart of the service: ties the stock of active cards to one calibrated model, which is replaced
+as a whole. Knows nothing about gRPC, the card store, what follows a doubt, or how many cards are
+searched.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import structlog
 
-from services.router import calibration, practice, profile, space, words
+from services.router import calibration, practice, profile, space, stock, words
 from services.router import index as indexes
 from shared import errors
 from shared.cards import manifest as manifests
 
 LONGEST_QUERY_CHARACTERS = 8_000
 MOST_CANDIDATES = 1_000
+_CARDS_IN_ONE_STEP = 1_000
 EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +67,7 @@ class LoRARouter:
         weigher: words.Words,
         ground: practice.Practice,
         threshold: float,
+        exact_cards: int = stock.EXACT_CARDS,
     ) -> None:
         """Starts without cards, calibrated by practice alone.
 
@@ -74,27 +78,30 @@ class LoRARouter:
             ground: the practice that every calibration includes.
             threshold: the confidence below which a decision is a dissonance, where a caller does
                 not say.
+            exact_cards: of more cards only some are compared with a question.
         """
         self._embed_query = embed_query
         self._embed = embed
         self._words = weigher
         self._ground = ground
         self._threshold = threshold
-        self._index = indexes.Index(space=space.fit(ground.sums))
+        self._stock = stock.Stock(weigher, space.fit(ground.sums), exact_cards)
         self._model = calibration.fit([ground.rows], calibration.SIGNS)
-        self._virtual: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
-        self._calibrated = self._index
+        self._calibrated = self._stock.index
         self._calibrating: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._stock)
 
     @property
     def cards(self) -> tuple[str, ...]:
-        """`name@digest` of every active card, in order."""
-        return tuple(found.identity for found in self._index.profiles)
+        """`name@digest` of every active card, in order; a long walk where there are many."""
+        return self.first_cards(len(self))
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of the cards that are not virtual."""
+        """Names of the cards that are not virtual; a long walk where there are many."""
         return self._names(virtual=False)
 
     @property
@@ -102,14 +109,32 @@ class LoRARouter:
         """Names of those that are."""
         return self._names(virtual=True)
 
+    def first_cards(self, most: int) -> tuple[str, ...]:
+        """`name@digest` of so many active cards, in order."""
+        names = itertools.islice(self._stock.names(), most)
+        found = map(self._stock.find, names)
+        return tuple(sorted(one.identity for one in found if one is not None))
+
+    def is_active(self, name: str, digest: str) -> bool:
+        """Whether this is the version of its name that is routable."""
+        found = self._stock.find(name)
+        return found is not None and found.identity == manifests.card_identity(name, digest)
+
     async def register_card(self, card: profile.Card) -> None:
         """Makes a card routable; it takes the place of any other version of its name at once."""
         await self.register_cards([card])
 
-    async def register_cards(self, cards: Iterable[profile.Card]) -> None:
-        """The same for many cards in one step; of several versions of a name the last counts."""
-        async with self._changing:
-            await self._add({card.name: card for card in cards}, virtual=False)
+    async def register_cards(self, cards: Iterable[profile.Card], virtual: bool = False) -> None:
+        """The same for many cards, a thousand in one step; of several versions the last counts.
+
+        Args:
+            cards: to register.
+            virtual: as `register_virtual_candidate` does it.
+        """
+        left = iter({card.name: card for card in cards}.values())
+        while some := list(itertools.islice(left, _CARDS_IN_ONE_STEP)):
+            async with self._changing:
+                await self._add(some, virtual)
 
     async def register_virtual_candidate(
         self,
@@ -143,20 +168,25 @@ class LoRARouter:
         card = profile.Card(
             name, digest, domain, description, told, tuple(statements), stand_in=not examples
         )
-        async with self._changing:
-            await self._add({name: card}, virtual=True)
+        await self.register_cards([card], virtual=True)
 
     async def unregister_card(self, name: str) -> None:
         """Forgets whatever version of a name is active; an unknown name is fine."""
         async with self._changing:
-            gone = [p.identity for p in self._index.profiles if p.card.name == name]
-            if gone:
-                self._replace(self._index.changed(remove=gone), self._virtual - set(gone))
+            await self._stock.remove([name])
+            self._calibrate_soon()
 
     async def unregister_version(self, name: str, digest: str) -> None:
         """Forgets one version of a name, if it is the active one."""
-        if manifests.card_identity(name, digest) in self.cards:
+        if self.is_active(name, digest):
             await self.unregister_card(name)
+
+    async def retain(self, names: Collection[str]) -> None:
+        """Forgets every card that has none of these names."""
+        async with self._changing:
+            gone = await asyncio.to_thread(lambda: set(self._stock.names()).difference(names))
+            await self._stock.remove(gone)
+            self._calibrate_soon()
 
     async def select(self, query: str, top_k: int = 1, threshold: float | None = None) -> Decision:
         """Ranks the cards for a question.
@@ -172,9 +202,10 @@ class LoRARouter:
         limit = self._threshold if threshold is None else threshold
         _check(query, top_k, limit)
         vector = profile.unit(await self._embed_query(query))
-        # Both are read after the only wait: one consistent view for the whole answer.
-        index, model = self._index, self._model
         question = profile.Question(query, vector, self._words.of(query))
+        # Both are of one moment: one consistent view for the whole answer.
+        model, near = self._model, self._stock.near(question, top_k)
+        index = await near
         evidence = index.search(question)
         candidates, confidence = _share(index, evidence, model, top_k)
         if not question.words:  # "?!" asks for nothing that a card could say.
@@ -201,23 +232,30 @@ class LoRARouter:
                 await self._calibrating
 
     def _names(self, virtual: bool) -> frozenset[str]:
-        return frozenset(
-            p.card.name for p in self._index.profiles if (p.identity in self._virtual) is virtual
-        )
+        found = {name: self._stock.find(name) for name in self._stock.names()}
+        return frozenset(name for name, one in found.items() if one and one.virtual is virtual)
 
-    async def _add(self, cards: dict[str, profile.Card], virtual: bool) -> None:
-        active = {p.identity: p for p in self._index.profiles}
-        new = {
-            name: card
-            for name, card in cards.items()
-            if card.identity not in active or (not virtual and card.identity in self._virtual)
-        }
+    async def _add(self, cards: Iterable[profile.Card], virtual: bool) -> None:
+        new = []
+        for card in cards:
+            found = self._stock.find(card.name)
+            is_known = found is not None and found.identity == card.identity
+            if not is_known or (found is not None and found.virtual and not virtual):
+                new.append(card)
         if not new:
             return
-        texts = [text for card in new.values() for text in (*card.examples, *card.statements)]
-        vectors = iter(await self._embed(texts))
+        texts = [text for card in new for text in (*card.examples, *card.statements)]
+        vectors_T_D = await self._embed(texts)
+        made = await asyncio.to_thread(self._profiles, new, vectors_T_D)
+        await self._stock.add(made, virtual)
+        self._calibrate_soon()
+
+    def _profiles(
+        self, cards: Iterable[profile.Card], vectors_T_D: profile.Vectors
+    ) -> list[profile.Profile]:
+        vectors = iter(vectors_T_D)
         made = []
-        for card in new.values():
+        for card in cards:
             examples, statements = (
                 [
                     profile.Question(text, profile.unit(next(vectors)), self._words.of(text))
@@ -226,23 +264,17 @@ class LoRARouter:
                 for told in (card.examples, card.statements)
             )
             made.append(profile.build(card, examples, statements))
-        gone = {identity for identity, p in active.items() if p.card.name in new}
-        identities = {p.identity for p in made}
-        kept = self._virtual - gone
-        self._replace(
-            self._index.changed(add=made, remove=gone), kept | identities if virtual else kept
-        )
+        return made
 
-    def _replace(self, index: indexes.Index, virtual: frozenset[str]) -> None:
-        self._index, self._virtual = index, virtual
+    def _calibrate_soon(self) -> None:
         if self._calibrating is None:
             self._calibrating = asyncio.create_task(self._calibrate())
 
     async def _calibrate(self) -> None:
         """Fits until the newest set of cards is reflected, off the event loop."""
         try:
-            while self._calibrated is not self._index:
-                index = self._index
+            while self._calibrated is not self._stock.index:
+                index = self._stock.index
                 try:
                     fitted, model = await asyncio.to_thread(self._fit, index)
                 except (np.linalg.LinAlgError, FloatingPointError, ValueError):
@@ -250,11 +282,11 @@ class LoRARouter:
                     _log.exception("calibration failed", cards=len(index))
                     self._calibrated = index
                     continue
-                while self._index is not index:
+                while self._stock.index is not index:
                     # Cards came or went meanwhile: what was learned holds for these, too.
-                    index = self._index
+                    index = self._stock.index
                     fitted = await asyncio.to_thread(indexes.Index, index.profiles, fitted.space)
-                self._index, self._model, self._calibrated = fitted, model, fitted
+                self._stock.index, self._model, self._calibrated = fitted, model, fitted
         finally:
             self._calibrating = None
 

@@ -16,6 +16,8 @@ from shared.pb import factory_pb2, router_pb2, router_pb2_grpc, types_pb2
 MOST_TEXTS = 2_000
 """Texts of one Embed call: 3 MB of vectors, below gRPC's usual limit of 4 MiB."""
 LONGEST_TEXT_CHARACTERS = 8_000
+MOST_CARDS_TOLD = 1_000
+"""Identities in one status: 100 KB."""
 _NEAR = 0.5
 """Cosine from which on the nearest card tells the domain of a question that it does not fit."""
 
@@ -99,7 +101,8 @@ class RouterService(router_pb2_grpc.RouterServicer):
     ) -> router_pb2.RouterStatus:
         """Tells what is routable and what became of the events."""
         return router_pb2.RouterStatus(
-            cards=self._router.cards,
+            cards=self._router.first_cards(MOST_CARDS_TOLD),
+            card_count=len(self._router),
             revision=self._cards.revision,
             embedder_id=self._embedder_id,
             events_emitted=self._bus.emitted,

@@ -244,6 +244,7 @@ class RouterStatus(_message.Message):
     EVENTS_DELIVERED_FIELD_NUMBER: _builtins.int
     EVENTS_DROPPED_FIELD_NUMBER: _builtins.int
     EVENTS_WAITING_FIELD_NUMBER: _builtins.int
+    CARD_COUNT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """last revision followed from the card store"""
     embedder_id: _builtins.str
@@ -252,9 +253,11 @@ class RouterStatus(_message.Message):
     events_dropped: _builtins.int
     events_waiting: _builtins.int
     """for an answer's signals, or for the factory"""
+    card_count: _builtins.int
+    """cards in the index"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """name@digest of every card in the index"""
+        """name@digest of cards in the index, the first 1,000 that came"""
 
     def __init__(
         self,
@@ -266,10 +269,11 @@ class RouterStatus(_message.Message):
         events_delivered: _builtins.int = ...,
         events_dropped: _builtins.int = ...,
         events_waiting: _builtins.int = ...,
+        card_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_count", b"card_count", "cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
