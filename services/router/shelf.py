@@ -34,6 +34,7 @@ _LINKS = 16
 _BREADTH_WHEN_ADDED = 128
 _BREADTH = 320
 """Vectors that a search keeps in view: what recall is bought with."""
+_MOST_TEXTS_SEEN = 5_000
 _TEXT_BITS = 16
 """Of a vector's key: which text of its card."""
 _TEXTS_AT_A_TIME = 4
@@ -177,14 +178,14 @@ class Shelf:
             question: with its vector and words.
             least: how many are needed.
         """
-        count = max(_SHORTLIST_CARDS, least)
+        count, fewest = max(_SHORTLIST_CARDS, least), max(_LEAST_CARDS, least)
         with self._turns:
-            near = self._nearest(question.vector, max(_BREADTH, 2 * least))
+            near = self._nearest(question.vector, fewest)
             worth = self._mentions.of(question.words)
             # Of those that say the same words, those that lie near come first.
             places = {number: place for place, number in enumerate(near)}
             saying = heapq.nsmallest(count, worth, key=lambda n: (-worth[n], places.get(n, n)))
-            chosen = self._few(_interleaved(near, saying), count, max(_LEAST_CARDS, least))
+            chosen = self._few(_interleaved(near, saying), count, fewest)
         return self.load(chosen)
 
     def load(self, numbers: Iterable[int]) -> list[profiles.Profile]:
@@ -260,13 +261,18 @@ class Shelf:
         self._highest_draw = int(draws_N[lowest].max()) if count == SAMPLE_CARDS else _GONE
         self._sample, self._stale = tuple(sorted(lowest.tolist())), False
 
-    def _nearest(self, vector: profiles.Vectors, texts: int) -> list[int]:
+    def _nearest(self, vector: profiles.Vectors, fewest: int) -> list[int]:
         """Numbers of the cards of the nearest texts, nearest first, each once."""
-        if not self._numbers:
-            return []
-        keys = self._graph.search(vector, texts, threads=1).keys
-        numbers: list[int] = (keys >> _TEXT_BITS).tolist()
-        return [n for n in dict.fromkeys(numbers) if self._rows[n] is not None]
+        texts = _BREADTH
+        while self._numbers:
+            keys = self._graph.search(vector, texts, threads=1).keys
+            numbers: list[int] = (keys >> _TEXT_BITS).tolist()
+            cards = [n for n in dict.fromkeys(numbers) if self._rows[n] is not None]
+            # Many like texts of one card must not hide the others.
+            if len(cards) >= fewest or len(keys) < texts or texts >= _MOST_TEXTS_SEEN:
+                return cards
+            texts *= 4
+        return []
 
     def _few(self, numbers: Iterable[int], count: int, least: int) -> list[int]:
         chosen: list[int] = []
