@@ -109,6 +109,11 @@ class LoRARouter:
         """Names of those that are."""
         return self._names(virtual=True)
 
+    @property
+    def stock(self) -> stock.Stock:
+        """The cards themselves, for whoever measures how they are found."""
+        return self._stock
+
     def first_cards(self, most: int) -> tuple[str, ...]:
         """`name@digest` of so many active cards, in order."""
         names = itertools.islice(self._stock.names(), most)

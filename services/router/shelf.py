@@ -1,12 +1,11 @@
 """Many cards, compactly, and which of them are worth a close look for a question.
 
 Beyond some thousands of cards no question can be compared with each. A shelf keeps a card as one
-row of text and its vectors as half floats in a graph (HNSW; Malkov and Yashunin, TPAMI 2020), and
-finds those whose texts lie nearest and those that share the question's rarest words. Only these
-become profiles again. A change touches one card; nothing is rebuilt. Knows nothing about
-probabilities or about who asks.
+row of text and its vectors as half floats, and finds those whose texts lie nearest and those that
+share the question's rarest words. Only these become profiles again. A change touches one card.
+Knows nothing about probabilities or about who asks.
 
-Any thread may read while one writes: a reader waits until a few texts are in the graph.
+Any thread may read while another writes: a reader waits until a few cards have been changed.
 """
 
 from __future__ import annotations
@@ -23,21 +22,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from usearch import index as usearch
 
-from services.router import mentions, words
+from services.router import mentions, neighbours, words
 from services.router import profile as profiles
 from shared import errors
 
 SAMPLE_CARDS = 1_000
-_LINKS = 16
-_BREADTH_WHEN_ADDED = 128
-_BREADTH = 320
-"""Vectors that a search keeps in view: what recall is bought with."""
-_MOST_TEXTS_SEEN = 5_000
+_TEXTS_SEEN, _MOST_TEXTS_SEEN = 256, 4_096
+"""The nearest ones whose cards come into question: so many, more where they are of few cards."""
 _TEXT_BITS = 16
 """Of a vector's key: which text of its card."""
-_TEXTS_AT_A_TIME = 4
+_TEXTS_AT_A_TIME = 32
 _CARDS_AT_A_TIME = 64
 _SHORTLIST_CARDS = 24
 _MOST_EXAMPLES, _LEAST_CARDS = 256, 8
@@ -94,14 +89,7 @@ class Shelf:
             weigher: splits texts into weighed words; those of profiles come from it, too.
         """
         self._words = weigher
-        self._graph = usearch.Index(
-            ndim=dimension,
-            metric="ip",
-            dtype="f16",
-            connectivity=_LINKS,
-            expansion_add=_BREADTH_WHEN_ADDED,
-            expansion_search=_BREADTH,
-        )
+        self._neighbours = neighbours.Neighbours(dimension)
         self._rows: list[bytes | None] = []
         """By number. No number is given twice; a card that is gone leaves None."""
         self._counts = array.array("I")
@@ -157,6 +145,10 @@ class Shelf:
         with self._writing:
             for one in found:
                 self._put(one, virtual)
+                if self._neighbours.crowded:
+                    arranged = self._neighbours.arranged()
+                    with self._turns:
+                        self._neighbours = arranged
             self._draw()
 
     def remove(self, names: Iterable[str]) -> None:
@@ -188,6 +180,12 @@ class Shelf:
             chosen = self._few(_interleaved(near, saying), count, fewest)
         return self.load(chosen)
 
+    def nearest(self, vector: profiles.Vectors, count: int) -> list[str]:
+        """Names of the cards whose texts lie nearest to a vector, that one first."""
+        with self._turns:
+            rows = [self._rows[number] for number in self._nearest(vector, count)[:count]]
+        return [_Row.from_json(row).card.name for row in rows if row is not None]
+
     def load(self, numbers: Iterable[int]) -> list[profiles.Profile]:
         """Those of some cards that are still here; vectors are as exact as half floats."""
         found: list[profiles.Profile] = []
@@ -211,11 +209,12 @@ class Shelf:
         row = _Row(one.card, virtual)
         vectors = {q.text: q.vector for q in (*one.statements, *one.examples)}
         vectors_T_D = np.stack([vectors[text] for text in row.texts])
-        if len(vectors_T_D) > 1 << _TEXT_BITS or vectors_T_D.shape[1] != self._graph.ndim:
+        if len(vectors_T_D) > 1 << _TEXT_BITS or vectors_T_D.shape[1] != self._neighbours.dimension:
             raise errors.InvalidInputError(
                 f"card {one.identity} has {len(vectors_T_D):,} texts of dimension "
                 f"{vectors_T_D.shape[1]}, expected at most {1 << _TEXT_BITS:,} of dimension "
-                f"{self._graph.ndim}; register it with fewer examples, embedded like the others"
+                f"{self._neighbours.dimension}; register it with fewer examples, embedded like "
+                "the others"
             )
         with self._turns:
             number = len(self._rows)
@@ -227,7 +226,7 @@ class Shelf:
         for start in range(0, len(keys), _TEXTS_AT_A_TIME):
             some = slice(start, start + _TEXTS_AT_A_TIME)
             with self._turns:
-                self._graph.add(keys[some], vectors_T_D[some], threads=1)
+                self._neighbours.add(keys[some], vectors_T_D[some])
         with self._turns:
             former = self._numbers.get(one.card.name)
             if former is not None:
@@ -247,7 +246,7 @@ class Shelf:
         self._stale |= self._draws[number] <= self._highest_draw
         self._rows[number], self._draws[number] = None, _GONE
         self._mentions.remove(number, self._weights(row))
-        self._graph.remove(_keys(number, len(row.texts)), threads=1)
+        self._neighbours.remove(_keys(number, len(row.texts)))
         self._cache.pop(number, None)
         self.examples -= self._counts[number]
 
@@ -263,13 +262,14 @@ class Shelf:
 
     def _nearest(self, vector: profiles.Vectors, fewest: int) -> list[int]:
         """Numbers of the cards of the nearest texts, nearest first, each once."""
-        texts = _BREADTH
+        texts = _TEXTS_SEEN
         while self._numbers:
-            keys = self._graph.search(vector, texts, threads=1).keys
-            numbers: list[int] = (keys >> _TEXT_BITS).tolist()
-            cards = [n for n in dict.fromkeys(numbers) if self._rows[n] is not None]
+            keys = self._neighbours.nearest(vector, texts)
+            numbers = dict.fromkeys(key >> _TEXT_BITS for key in keys)
+            cards = [n for n in numbers if self._rows[n] is not None]
             # Many like texts of one card must not hide the others.
-            if len(cards) >= fewest or len(keys) < texts or texts >= _MOST_TEXTS_SEEN:
+            everything = len(keys) == len(self._neighbours)
+            if len(cards) >= fewest or everything or texts >= _MOST_TEXTS_SEEN:
                 return cards
             texts *= 4
         return []
@@ -289,8 +289,7 @@ class Shelf:
         if data is None:
             return None
         row = _Row.from_json(data)
-        vectors: Any = self._graph.get(_keys(number, len(row.texts)))
-        return row, np.stack(vectors).astype(np.float32)
+        return row, self._neighbours.vectors(_keys(number, len(row.texts)))
 
     def _built(self, row: _Row, vectors_T_D: profiles.Vectors) -> profiles.Profile:
         told = {
@@ -321,8 +320,8 @@ class _Turns:
         self._held.release()
 
 
-def _keys(number: int, texts: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    return np.arange(texts, dtype=np.uint64) + np.uint64(number << _TEXT_BITS)
+def _keys(number: int, texts: int) -> neighbours.Keys:
+    return np.arange(texts, dtype=np.int64) + (number << _TEXT_BITS)
 
 
 def _draw_of(identity: str) -> int:

@@ -14,6 +14,7 @@ from services.router import profile as profiles
 from services.router import shelf as shelves
 from services.router import space as spaces
 from services.router import words
+from shared import errors
 
 EXACT_CARDS = 2_000
 EXACT_EXAMPLES = 20_000
@@ -91,6 +92,16 @@ class Stock:
         return await asyncio.to_thread(
             lambda: indexes.Index(shelf.shortlist(question, least), index.space, among=index)
         )
+
+    def nearest(self, vector: profiles.Vectors, count: int) -> list[str]:
+        """Names of the cards whose texts lie nearest, that one first, as the shelf finds them.
+
+        Raises:
+            errors.InternalError: there is no shelf; exact search compares with every card.
+        """
+        if self._shelf is None:
+            raise errors.InternalError("the cards do not lie on a shelf; they are few")
+        return self._shelf.nearest(vector, count)
 
     def _exceeds(self, more: Sequence[profiles.Profile], share: float) -> bool:
         examples = sum(len(p.examples) for p in more)

@@ -5,13 +5,18 @@ import threading
 import numpy as np
 import pytest
 
-from services.router import mentions, profile, shelf, words
+from services.router import mentions, neighbours, profile, shelf, words
 from shared import errors
 
 DIMENSION, CLUSTERS = 64, 150
 WORDS = words.Words([f"word{n}" for n in range(3_000)])
 RNG = np.random.default_rng(7)
 CENTRES = RNG.standard_normal((CLUSTERS, DIMENSION))
+
+
+@pytest.fixture(autouse=True, params=[150, 10_000], ids=["in clusters", "exactly"])
+def limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_EXACT_VECTORS", request.param)
 
 
 def vectors(count: int, seed: int) -> profile.Vectors:
