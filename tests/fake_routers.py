@@ -19,12 +19,19 @@ def ground() -> practice.Practice:
 
 
 def lora_router(
-    practised: practice.Practice, exact_cards: int = stock.EXACT_CARDS
+    practised: practice.Practice,
+    exact_cards: int = stock.EXACT_CARDS,
+    embed: practice.Embed | None = None,
+    embed_query: router.EmbedQuery | None = None,
 ) -> router.LoRARouter:
     """A router without cards."""
-    weigher = words.Words(EMBEDDER.vocabulary())
     return router.LoRARouter(
-        _embed_query, _embed, weigher, practised, threshold=0.4, exact_cards=exact_cards
+        embed_query or _embed_query,
+        embed or _embed,
+        words.Words(EMBEDDER.vocabulary()),
+        practised,
+        threshold=0.4,
+        exact_cards=exact_cards,
     )
 
 

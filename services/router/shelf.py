@@ -216,6 +216,7 @@ class Shelf:
                 f"{self._neighbours.dimension}; register it with fewer examples, embedded like "
                 "the others"
             )
+        weights = {w: x for q in (*one.examples, *one.statements) for w, x in q.words.items()}
         with self._turns:
             number = len(self._rows)
             # Not to be seen before all of it is here.
@@ -233,7 +234,7 @@ class Shelf:
                 self._forget(former)
             self._rows[number] = row.to_json()
             self._numbers[one.card.name] = number
-            self._mentions.add(number, self._weights(row))
+            self._mentions.add(number, weights)
             self._draws[number] = _draw_of(one.identity)
             self._stale |= self._draws[number] < self._highest_draw
             self.examples += len(one.examples)
@@ -289,11 +290,13 @@ class Shelf:
         if data is None:
             return None
         row = _Row.from_json(data)
-        return row, self._neighbours.vectors(_keys(number, len(row.texts)))
+        vectors_T_D = self._neighbours.vectors(_keys(number, len(row.texts)))
+        lengths_T_1 = np.linalg.norm(vectors_T_D, axis=1, keepdims=True)
+        return row, (vectors_T_D / np.maximum(lengths_T_1, 1e-6)).astype(np.float32)
 
     def _built(self, row: _Row, vectors_T_D: profiles.Vectors) -> profiles.Profile:
         told = {
-            text: profiles.Question(text, profiles.unit(vector), self._words.of(text))
+            text: profiles.Question(text, vector, self._words.of(text))
             for text, vector in zip(row.texts, vectors_T_D, strict=True)
         }
         examples, statements = (

@@ -21,7 +21,7 @@ EXACT_EXAMPLES = 20_000
 """Of all cards together."""
 _LEAVES_SHELF = 0.5
 """Cards come back from the shelf when there are fewer than this share of the limits."""
-_SAMPLE_AGES = 0.05
+_SAMPLE_AGES = 0.2
 """The index of the sample is made anew when more than this share of the sample is other cards."""
 
 
