@@ -52,6 +52,7 @@ class Neighbours:
 
     def add(self, keys_N: Keys, vectors_N_D: profiles.Vectors) -> None:
         """Adds vectors under keys that are not there yet."""
+        _in_this_thread()
         self._index.add_with_ids(np.ascontiguousarray(vectors_N_D, dtype=np.float32), keys_N)
 
     def remove(self, keys_N: Keys) -> None:
@@ -60,6 +61,7 @@ class Neighbours:
 
     def nearest(self, vector_D: profiles.Vectors, count: int) -> list[int]:
         """Keys of the vectors with the largest inner products, that one first."""
+        _in_this_thread()
         wide = None
         if not isinstance(self._index, faiss.IndexIDMap2):
             lists = _LISTS_SEARCHED * max(1, count // _USUAL_COUNT)
@@ -73,11 +75,13 @@ class Neighbours:
         Raises:
             RuntimeError: nothing lies under one of them.
         """
+        _in_this_thread()
         found_N_D: profiles.Vectors = self._index.reconstruct_batch(keys_N)
         return found_N_D
 
     def arranged(self) -> Neighbours:
         """The same vectors in clusters that suit their number; this one may be read meanwhile."""
+        _in_this_thread()
         made = Neighbours(self.dimension)
         lists = max(1, int(_LISTS_OF_ROOT * len(self) ** 0.5))
         made._index = faiss.IndexIVFScalarQuantizer(
@@ -126,3 +130,8 @@ class Neighbours:
         for start in range(0, len(keys_N), _BLOCK):
             some = slice(start, start + _BLOCK)
             yield keys_N[some].copy(), halves_N_D[some].astype(np.float32)
+
+
+def _in_this_thread() -> None:
+    # OpenMP keeps this for each calling thread; others would spin between calls of microseconds.
+    faiss.omp_set_num_threads(1)
