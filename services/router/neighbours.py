@@ -18,12 +18,12 @@ Keys = npt.NDArray[np.int64]
 _EXACT_VECTORS = 10_000
 _GROWTH = 4
 """Times as many vectors are due for other clusters."""
-_LISTS_OF_ROOT = 6
+_LISTS_OF_ROOT = 8
 """Clusters for the square root of the vectors that there are: few enough when they are more."""
 _LISTS_SEARCHED, _USUAL_COUNT = 128, 256
 """Of clusters, for so many vectors; more for more."""
-_TRAINED_ON_EACH = 32
-_ROUNDS = 6
+_TRAINED_ON_EACH = 20
+_ROUNDS = 5
 _BLOCK = 10_000
 
 
