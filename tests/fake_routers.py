@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import Sequence
 
-from services.router import practice, profile, router, words
+from services.router import practice, profile, router, stock, words
 from tests import fake_router_peers
 
 EMBEDDER = fake_router_peers.HashingEmbedder()
@@ -18,10 +18,21 @@ def ground() -> practice.Practice:
     return asyncio.run(practice.prepare(_embed, EMBEDDER.vocabulary()))
 
 
-def lora_router(practised: practice.Practice) -> router.LoRARouter:
+def lora_router(
+    practised: practice.Practice,
+    exact_cards: int = stock.EXACT_CARDS,
+    embed: practice.Embed | None = None,
+    embed_query: router.EmbedQuery | None = None,
+) -> router.LoRARouter:
     """A router without cards."""
-    weigher = words.Words(EMBEDDER.vocabulary())
-    return router.LoRARouter(_embed_query, _embed, weigher, practised, threshold=0.4)
+    return router.LoRARouter(
+        embed_query or _embed_query,
+        embed or _embed,
+        words.Words(EMBEDDER.vocabulary()),
+        practised,
+        threshold=0.4,
+        exact_cards=exact_cards,
+    )
 
 
 def card_about(name: str, thing: str, version: str = "1") -> profile.Card:

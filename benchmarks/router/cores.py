@@ -7,6 +7,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+import threadpoolctl
+
 
 @contextlib.contextmanager
 def one() -> Iterator[str]:
@@ -18,7 +20,9 @@ def one() -> Iterator[str]:
     before = os.sched_getaffinity(0)
     _hold(tasks, {min(before)})
     try:
-        yield "one core"
+        # BLAS threads that share one core only wait for one another.
+        with threadpoolctl.threadpool_limits(1):
+            yield "one core"
     finally:
         _hold(tasks, before)
 

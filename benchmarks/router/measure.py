@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from benchmarks import results
-from benchmarks.router import indexing, intents, latency, peers, plots, production, vectors
+from benchmarks.router import intents, latency, peers, plots, production, scale, vectors
 from benchmarks.router import rows as figures
 from services.router import embedding
 from shared import errors, terminal
@@ -22,6 +22,7 @@ async def _measure() -> list[results.Row]:
     async with production.embedder() as embedder:
         path = results.KEPT / "vectors" / f"{production.EMBEDDER_ID}.npz"
         known = vectors.Vectors(path, embedder.embed)
+        data: intents.Intents | None = None
         try:
             data = intents.load(os.environ.get(intents.VARIABLE))
         except errors.ConfigError as error:
@@ -39,8 +40,8 @@ async def _measure() -> list[results.Row]:
             plots.reliability(results.FOLDER / "router_reliability.png", tried)
             plots.roc(results.FOLDER / "router_roc.png", tried)
             rows = figures.of(tried, peer) + timed
-        _tell("the index alone")
-        return rows + await indexing.measure(known)
+        _tell("many cards")
+        return rows + await scale.measure(embedder, known, data)
 
 
 async def _tried(

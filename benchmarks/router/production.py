@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
-
-import numpy.typing as npt
 
 from benchmarks import results
 from benchmarks.router import intents, outcomes, vectors
@@ -21,10 +18,6 @@ from shared import settings as config
 from shared.models import embedder as embedders
 
 EMBEDDER_ID = embedders.VECTORS_ID
-Nearest = Callable[[vectors.Matrix, int], npt.NDArray[Any]]
-"""Numbers of the nearest of the indexed vectors to one, nearest first."""
-MakeIndex = Callable[[vectors.Matrix], Nearest]
-"""From the vectors of cards, shape (cards, dimension)."""
 
 
 class CountingEmbedder:
@@ -118,8 +111,3 @@ async def answers(router: routers.LoRARouter, trial: intents.Trial) -> outcomes.
         score.append(decision.confidence)
         refused.append(decision.dissonance)
     return outcomes.routed(trial, first, score, probability, refused)
-
-
-def index() -> MakeIndex | None:
-    """Makes the index that the router uses for many cards; None while it searches every card."""
-    return None

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
-from services.router import router as routers
+from services.router import decision as decisions
 from services.router import scrubbing
 from services.router import spool as spools
 from shared import errors
@@ -56,7 +56,7 @@ class Detector:
         self._silent_tenants = frozenset(silent_tenants)
 
     def detect(
-        self, decision: routers.Decision, domain: str = "", tenant: str = ""
+        self, decision: decisions.Decision, domain: str = "", tenant: str = ""
     ) -> spools.Dissonance | None:
         """The event, where the confidence lies below the threshold and nobody opted out.
 

@@ -63,14 +63,20 @@ class Index:
         self,
         found: Iterable[profiles.Profile] = (),
         space: spaces.Space | None = None,
+        bounded: bool = True,
+        rarities_of: Index | None = None,
     ) -> None:
         """Lays out the profiles of some cards, each identity once.
 
         Args:
             found: the profiles.
             space: in which questions are compared besides.
+            bounded: whether cards have boundaries, which take a while to draw; without, they say
+                nothing, also to the calibration.
+            rarities_of: the cards that say how rare a word is; by default these.
         """
-        self.space = space
+        self.space, self.bounded = space, bounded
+        self._lexicon: lexicon.Lexicon
         by_identity = {profile.identity: profile for profile in found}
         self.profiles = tuple(by_identity[key] for key in sorted(by_identity))
         if not self.profiles:
@@ -98,10 +104,15 @@ class Index:
         said = [(at, s.vector) for at, p in enumerate(self.profiles) for s in p.statements]
         self._speaker = np.array([at for at, _ in said], dtype=np.int64)
         self._statements_S_D = np.stack([v for _, v in said]) if said else np.zeros((0, 0))
-        self._lexicon = lexicon.Lexicon([[e.text for e in p.examples] for p in self.profiles])
+        rarities = rarities_of._lexicon if rarities_of and rarities_of.profiles else None
+        self._lexicon = lexicon.Lexicon(
+            [[example.terms for example in p.examples] for p in self.profiles], rarities
+        )
         if space is not None:
             self._directions_R_D = space.directions(self._examples_R_D)
-            self._boundaries = discriminant.Discriminants(self._directions_R_D, self._counts)
+            self._boundaries = (
+                discriminant.Discriminants(self._directions_R_D, self._counts) if bounded else None
+            )
 
     def __len__(self) -> int:
         return len(self.profiles)
@@ -109,7 +120,12 @@ class Index:
     def changed(self, add: Iterable[profiles.Profile] = (), remove: Iterable[str] = ()) -> Index:
         """Another index with some cards more and some identities less."""
         gone = set(remove)
-        return Index([*(p for p in self.profiles if p.identity not in gone), *add], self.space)
+        kept = [p for p in self.profiles if p.identity not in gone]
+        return Index([*kept, *add], self.space, self.bounded)
+
+    def within(self, space: spaces.Space | None) -> Index:
+        """The same cards in another space."""
+        return Index(self.profiles, space, self.bounded)
 
     def search(self, question: profiles.Question) -> Evidence:
         """Compares a question with every card; an empty index gives empty arrays."""
@@ -122,7 +138,8 @@ class Index:
         if self.space is not None:
             direction_D = self.space.directions(question.vector)
             kin = self._nearest_few(self._directions_R_D @ direction_D)
-            boundary = self._boundaries.of(direction_D)
+            if self._boundaries is not None:
+                boundary = self._boundaries.of(direction_D)
         centroid = (self._centroids_C_D @ question.vector).astype(np.float64)
         distance = np.sqrt(np.maximum(2.0 - 2.0 * centroid, 0.0))
         anchor, shared, foreign, unexplained = self._compare_words(question)
@@ -133,7 +150,7 @@ class Index:
             nearest=nearest,
             kin=kin,
             boundary=boundary,
-            lexical=self._lexicon.cosines(question.text),
+            lexical=self._lexicon.cosines(question.terms),
             remoteness=distance / np.maximum(self._spreads, 0.5),
             said=self._nearest_statement(question, nearest),
             anchor=anchor,

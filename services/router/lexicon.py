@@ -21,25 +21,24 @@ _MOST_WORDS = 200
 """Of a question; those behind are not looked at."""
 
 
-def terms(text: str) -> list[str]:
-    """Words in lower case, and pairs of neighbours."""
+def terms(text: str) -> collections.Counter[str]:
+    """Words in lower case and pairs of neighbours, as often as they occur."""
     words = [match[0].lower() for match in _WORD.finditer(text)][:_MOST_WORDS]
-    return words + [f"{a} {b}" for a, b in itertools.pairwise(words)]
+    return collections.Counter([*words, *(f"{a} {b}" for a, b in itertools.pairwise(words))])
 
 
 class Lexicon:
     """The words of some cards."""
 
     def __init__(
-        self, examples: Sequence[Sequence[str]], rarities_of: Lexicon | None = None
+        self, told: Sequence[Sequence[Mapping[str, int]]], rarities_of: Lexicon | None = None
     ) -> None:
-        """Takes the example questions of each card.
+        """Takes the terms of each card's example questions.
 
         Args:
-            examples: of each card.
+            told: of each card and example: how often it has each term.
             rarities_of: says how rare words are; by default these cards themselves.
         """
-        told = [[collections.Counter(terms(text)) for text in texts] for texts in examples]
         if rarities_of is None:
             frequency = collections.Counter(t for texts in told for one in texts for t in one)
             count = sum(map(len, told))
@@ -62,10 +61,10 @@ class Lexicon:
             for term, found in postings.items()
         }
 
-    def cosines(self, text: str) -> npt.NDArray[np.float64]:
-        """Of one question with every card, shape (cards,)."""
+    def cosines(self, told: Mapping[str, int]) -> npt.NDArray[np.float64]:
+        """Of one question's terms with every card, shape (cards,)."""
         found = np.zeros(self._cards)
-        for term, weight in self._weights(collections.Counter(terms(text))).items():
+        for term, weight in self._weights(told).items():
             if (posting := self._postings.get(term)) is not None:
                 found[posting[0]] += weight * posting[1]
         return found

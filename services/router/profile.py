@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from services.router import lexicon
 from shared.cards import manifest as manifests
 
 Vectors = npt.NDArray[np.float32]
@@ -49,6 +51,11 @@ class Question:
     """(dimension,), unit length or all zero."""
     words: Mapping[str, float]
     """Words in their basic form with their weights."""
+
+    @functools.cached_property
+    def terms(self) -> collections.Counter[str]:
+        """Words and pairs of neighbours, as often as they occur."""
+        return lexicon.terms(self.text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +107,18 @@ def build(card: Card, examples: Sequence[Question], statements: Sequence[Questio
         examples: at least one.
         statements: what the card says, if that is known.
     """
-    vectors_E_D = np.stack([example.vector for example in examples])
-    centroid = unit(vectors_E_D.mean(axis=0))
-    distances = np.linalg.norm(vectors_E_D - centroid, axis=1)
+    centroid, spread = examples[0].vector, 0.0
+    if len(examples) > 1:
+        vectors_E_D = np.stack([example.vector for example in examples])
+        centroid = unit(vectors_E_D.mean(axis=0))
+        distances = np.linalg.norm(vectors_E_D - centroid, axis=1)
+        spread = float(np.sqrt(np.mean(distances**2)))
     return Profile(
         card=card,
         examples=tuple(examples),
         statements=tuple(statements),
         centroid=centroid,
-        spread=float(np.sqrt(np.mean(distances**2))),
+        spread=spread,
         salience=_salience(examples),
     )
 

@@ -1,9 +1,9 @@
 """How far the router's probabilities are from how often they come true, found out by itself.
 
-Expected calibration error over bins of equal mass (Naeini, Cooper and Hauskrecht, AAAI 2015) of the
-first card's probability. What is asked are the questions of `observation`: examples that their card
-is not told of, examples whose card is left out as a whole, and questions that belong to none. Models
-fitted without those questions answer. Knows nothing about cards.
+Expected calibration error (Naeini, Cooper and Hauskrecht, AAAI 2015), over bins of equal mass, of
+the first card's probability. What is asked are the questions of `observation`: examples that their
+card is not told of, examples whose card is left out as a whole, and questions that belong to none.
+Models fitted without those questions answer. Knows nothing about cards.
 """
 
 from __future__ import annotations

@@ -1,65 +1,39 @@
 """`LoRARouter`: which card fits a question, and how sure it is that any does.
 
-The heart of the service: holds the active cards in one index with one calibrated model, both
-replaced as wholes. Knows nothing about gRPC, the card store or what follows a doubt.
+The heart of the service: ties the stock of active cards to one calibrated model, which is replaced
+as a whole. Knows nothing about gRPC, the card store, what follows a doubt, or how many cards are
+searched.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import structlog
 
 from services.router import (
     admission,
-    calibration,
+    decision,
     explanation,
     fitting,
     observation,
     practice,
     profile,
     space,
+    stock,
     words,
 )
 from services.router import index as indexes
 from shared import errors
 from shared.cards import manifest as manifests
 
+_CARDS_IN_ONE_STEP = 1_000
 EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
 _log = structlog.get_logger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One card that may fit."""
-
-    card: str
-    """`name@digest`."""
-    probability: float
-    """Calibrated; those of all cards and the probability of none sum to 1."""
-    similarity: float
-    """Cosine to the nearest example question."""
-    nearest_example: str
-    """Empty for a card that is known by its description alone."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Decision:
-    """The answer to one question."""
-
-    query: str
-    candidates: tuple[Candidate, ...]
-    """Best first."""
-    none_probability: float
-    confidence: float
-    """1 - none_probability; from the best evidence, so that twins do not split it."""
-    threshold: float
-    dissonance: bool
-    """Whether the confidence lies below the threshold."""
 
 
 class LoRARouter:
@@ -72,6 +46,7 @@ class LoRARouter:
         weigher: words.Words,
         ground: practice.Practice,
         threshold: float,
+        exact_cards: int = stock.EXACT_CARDS,
     ) -> None:
         """Starts without cards, calibrated by practice alone.
 
@@ -82,6 +57,7 @@ class LoRARouter:
             ground: the practice that every calibration includes.
             threshold: the confidence below which a decision is a dissonance, where a caller does
                 not say.
+            exact_cards: of more cards only some are compared with a question.
         """
         self._embed_query = embed_query
         self._embed = embed
@@ -89,21 +65,23 @@ class LoRARouter:
         self._ground = ground
         self._threshold = threshold
         self._dimension = ground.sums.means_C_D.shape[1]
-        self._index = indexes.Index(space=space.fit(ground.sums))
+        self._stock = stock.Stock(weigher, space.fit(ground.sums), exact_cards)
         self._fitted = fitting.fitted_to(ground.rows)
-        self._virtual: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
-        self._calibrated = self._index
+        self._calibrated: indexes.Index | None = self._stock.index
         self._calibrating: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._stock)
 
     @property
     def cards(self) -> tuple[str, ...]:
-        """`name@digest` of every active card, in order."""
-        return tuple(found.identity for found in self._index.profiles)
+        """`name@digest` of every active card, in order; a long walk where there are many."""
+        return self.first_cards(len(self))
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of the cards that are not virtual."""
+        """Names of the cards that are not virtual; a long walk where there are many."""
         return self._names(virtual=False)
 
     @property
@@ -111,19 +89,47 @@ class LoRARouter:
         """Names of those that are."""
         return self._names(virtual=True)
 
+    @property
+    def stock(self) -> stock.Stock:
+        """The cards themselves, for whoever measures how they are found."""
+        return self._stock
+
+    def first_cards(self, most: int) -> tuple[str, ...]:
+        """`name@digest` of so many active cards, in order."""
+        names = itertools.islice(self._stock.names(), most)
+        found = map(self._stock.find, names)
+        return tuple(sorted(one.identity for one in found if one is not None))
+
+    def is_active(self, name: str, digest: str) -> bool:
+        """Whether this is the version of its name that is routable."""
+        found = self._stock.find(name)
+        return found is not None and found.identity == manifests.card_identity(name, digest)
+
     async def register_card(self, card: profile.Card) -> None:
         """Makes a card routable; it takes the place of any other version of its name at once."""
         await self.register_cards([card])
 
-    async def register_cards(self, cards: Iterable[profile.Card]) -> None:
-        """The same for many cards in one step; of several versions of a name the last counts.
+    async def register_cards(self, cards: Iterable[profile.Card], virtual: bool = False) -> None:
+        """The same for many cards, a thousand in one step; of several versions the last counts.
+
+        Args:
+            cards: to register.
+            virtual: as `register_virtual_candidate` does it.
 
         Raises:
             errors.InvalidInputError: a card has no example.
             errors.InternalError: the embedder failed at a card. Either way the others are routable.
         """
-        async with self._changing:
-            await self._add({card.name: card for card in cards}, virtual=False)
+        left = iter({card.name: card for card in cards}.values())
+        failed: errors.SkillmeshError | None = None
+        while some := list(itertools.islice(left, _CARDS_IN_ONE_STEP)):
+            async with self._changing:
+                try:
+                    await self._add(some, virtual)
+                except (errors.InvalidInputError, errors.InternalError) as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
 
     async def register_virtual_candidate(
         self,
@@ -157,22 +163,29 @@ class LoRARouter:
         card = profile.Card(
             name, digest, domain, description, told, tuple(statements), stand_in=not examples
         )
-        async with self._changing:
-            await self._add({name: card}, virtual=True)
+        await self.register_cards([card], virtual=True)
 
     async def unregister_card(self, name: str) -> None:
         """Forgets whatever version of a name is active; an unknown name is fine."""
         async with self._changing:
-            gone = [p.identity for p in self._index.profiles if p.card.name == name]
-            if gone:
-                self._replace(self._index.changed(remove=gone), self._virtual - set(gone))
+            await self._stock.remove([name])
+            self._calibrate_soon()
 
     async def unregister_version(self, name: str, digest: str) -> None:
         """Forgets one version of a name, if it is the active one."""
-        if manifests.card_identity(name, digest) in self.cards:
+        if self.is_active(name, digest):
             await self.unregister_card(name)
 
-    async def select(self, query: str, top_k: int = 1, threshold: float | None = None) -> Decision:
+    async def retain(self, names: Collection[str]) -> None:
+        """Forgets every card that has none of these names."""
+        async with self._changing:
+            gone = await asyncio.to_thread(lambda: set(self._stock.names()).difference(names))
+            await self._stock.remove(gone)
+            self._calibrate_soon()
+
+    async def select(
+        self, query: str, top_k: int = 1, threshold: float | None = None
+    ) -> decision.Decision:
         """Ranks the cards for a question.
 
         Args:
@@ -186,9 +199,10 @@ class LoRARouter:
         limit = self._threshold if threshold is None else threshold
         admission.check_request(query, top_k, limit)
         question = await self._question(query)
-        # Both are read after the only wait: one consistent view for the whole answer.
-        index, fitted = self._index, self._fitted
-        return _decided(question, index, index.search(question), fitted.model, top_k, limit)
+        # Both are of one moment: one consistent view for the whole answer.
+        fitted, near = self._fitted, self._stock.near(question, top_k)
+        index = await near
+        return decision.decide(question, index, index.search(question), fitted.model, top_k, limit)
 
     async def explain(
         self, query: str, top_k: int = 1, threshold: float | None = None
@@ -200,12 +214,13 @@ class LoRARouter:
         limit = self._threshold if threshold is None else threshold
         admission.check_request(query, top_k, limit)
         question = await self._question(query)
-        index, fitted = self._index, self._fitted
+        fitted, near = self._fitted, self._stock.near(question, max(top_k, 2))
+        index = await near
         evidence = index.search(question)
-        decision = _decided(question, index, evidence, fitted.model, max(top_k, 2), limit)
-        ranked = [(found.card, found.probability) for found in decision.candidates]
-        seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual, len(index))
-        return explanation.explain(seen, ranked, decision.confidence, limit, top_k)
+        decided = decision.decide(question, index, evidence, fitted.model, max(top_k, 2), limit)
+        ranked = [(found.card, found.probability) for found in decided.candidates]
+        seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual, len(self))
+        return explanation.explain(seen, ranked, decided.confidence, limit, top_k)
 
     @property
     def calibration_error(self) -> float:
@@ -234,22 +249,30 @@ class LoRARouter:
         return profile.Question(query, vector, self._words.of(query))
 
     def _names(self, virtual: bool) -> frozenset[str]:
-        return frozenset(
-            p.card.name for p in self._index.profiles if (p.identity in self._virtual) is virtual
-        )
+        found = {name: self._stock.find(name) for name in self._stock.names()}
+        return frozenset(name for name, one in found.items() if one and one.virtual is virtual)
 
-    async def _add(self, cards: dict[str, profile.Card], virtual: bool) -> None:
-        active = {p.identity: p for p in self._index.profiles}
-        new = {
-            name: card
-            for name, card in cards.items()
-            if card.identity not in active or (not virtual and card.identity in self._virtual)
-        }
+    async def _add(self, cards: Iterable[profile.Card], virtual: bool) -> None:
+        new = []
+        for card in cards:
+            found = self._stock.find(card.name)
+            is_known = found is not None and found.identity == card.identity
+            if not is_known or (found is not None and found.virtual and not virtual):
+                new.append(card)
         if not new:
             return
-        admitted = await admission.embedded(new.values(), self._embed, self._dimension)
+        admitted = await admission.embedded(new, self._embed, self._dimension)
+        if admitted.cards:
+            made = await asyncio.to_thread(self._profiles, admitted.cards)
+            await self._stock.add(made, virtual)
+            self._calibrate_soon()
+        admitted.check()
+
+    def _profiles(
+        self, embedded: Iterable[tuple[profile.Card, profile.Vectors]]
+    ) -> list[profile.Profile]:
         made = []
-        for card, vectors_T_D in admitted.cards:
+        for card, vectors_T_D in embedded:
             vectors = iter(vectors_T_D)
             examples, statements = (
                 [
@@ -259,26 +282,17 @@ class LoRARouter:
                 for told in (card.examples, card.statements)
             )
             made.append(profile.build(card, examples, statements))
-        names = {p.card.name for p in made}
-        gone = {identity for identity, p in active.items() if p.card.name in names}
-        identities = {p.identity for p in made}
-        kept = self._virtual - gone
-        if made:
-            self._replace(
-                self._index.changed(add=made, remove=gone), kept | identities if virtual else kept
-            )
-        admitted.check()
+        return made
 
-    def _replace(self, index: indexes.Index, virtual: frozenset[str]) -> None:
-        self._index, self._virtual = index, virtual
+    def _calibrate_soon(self) -> None:
         if self._calibrating is None:
             self._calibrating = asyncio.create_task(self._calibrate())
 
     async def _calibrate(self) -> None:
         """Fits until the newest set of cards is reflected, off the event loop."""
         try:
-            while self._calibrated is not self._index:
-                index = self._index
+            while self._calibrated is not self._stock.index:
+                index = self._stock.index
                 try:
                     fitted, model = await asyncio.to_thread(self._fit, index)
                 except (np.linalg.LinAlgError, FloatingPointError, ValueError):
@@ -286,67 +300,23 @@ class LoRARouter:
                     _log.exception("calibration failed", cards=len(index))
                     self._calibrated = index
                     continue
-                while self._index is not index:
-                    # Cards came or went meanwhile: what was learned holds for these, too.
-                    index = self._index
-                    fitted = await asyncio.to_thread(indexes.Index, index.profiles, fitted.space)
-                self._index, self._fitted, self._calibrated = fitted, model, fitted
+                learned = index
+                while self._stock.index is not index:
+                    # Cards came or went meanwhile: what was learned serves until they are fitted.
+                    index = self._stock.index
+                    fitted = await asyncio.to_thread(index.within, fitted.space)
+                self._stock.index, self._fitted = fitted, model
+                self._calibrated = fitted if index is learned else None
         finally:
             self._calibrating = None
 
     def _fit(self, index: indexes.Index) -> tuple[indexes.Index, fitting.Fitted]:
         """The same cards in a space of their own, and the calibration there."""
-        observed = observation.observe(index.profiles, self._indexed, self._ground.unrelated)
-        return self._indexed(index.profiles), fitting.fitted_to(self._ground.rows, observed)
 
-    def _indexed(self, cards: Sequence[profile.Profile]) -> indexes.Index:
-        groups = [np.stack([e.vector for e in p.examples]) for p in cards]
-        own = space.sums(groups) if groups else None
-        return indexes.Index(cards, space.fit(self._ground.sums, own))
+        def indexed(cards: Sequence[profile.Profile]) -> indexes.Index:
+            groups = [np.stack([e.vector for e in p.examples]) for p in cards]
+            own = space.sums(groups) if groups else None
+            return indexes.Index(cards, space.fit(self._ground.sums, own), index.bounded)
 
-
-def _decided(
-    question: profile.Question,
-    index: indexes.Index,
-    evidence: indexes.Evidence,
-    model: calibration.Model,
-    top_k: int,
-    threshold: float,
-) -> Decision:
-    candidates, confidence = _share(index, evidence, model, top_k)
-    if not question.words:  # "?!" asks for nothing that a card could say.
-        candidates, confidence = (), 0.0
-    return Decision(
-        query=question.text,
-        candidates=candidates,
-        none_probability=1.0 - confidence,
-        confidence=confidence,
-        threshold=threshold,
-        dissonance=confidence < threshold,
-    )
-
-
-def _share(
-    index: indexes.Index, evidence: indexes.Evidence, model: calibration.Model, top_k: int
-) -> tuple[tuple[Candidate, ...], float]:
-    """The best candidates and the confidence that their probabilities share."""
-    if not len(index):
-        return (), 0.0
-    ranks_C = model.ranks(evidence)
-    shares_C = np.exp(ranks_C - ranks_C.max())
-    best = np.argsort(-ranks_C, kind="stable")[:top_k]
-    confidence = float(calibration.sigmoid(model.logits(evidence)[best[0]]))
-    probabilities_C = confidence * shares_C / shares_C.sum()
-    candidates = []
-    for at in best:
-        found = index.profiles[at]
-        nearest = found.examples[int(evidence.nearest_example[at])].text
-        candidates.append(
-            Candidate(
-                card=found.identity,
-                probability=float(probabilities_C[at]),
-                similarity=float(evidence.nearest[at]),
-                nearest_example="" if found.card.stand_in else nearest,
-            )
-        )
-    return tuple(candidates), confidence
+        observed = observation.observe(index.profiles, indexed, self._ground.unrelated)
+        return indexed(index.profiles), fitting.fitted_to(self._ground.rows, observed)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from services.router import decision as decisions
 from services.router import dissonance, embedding, explanation, spool, subscriber
 from services.router import router as routers
 from shared import errors
@@ -17,6 +18,8 @@ from shared.pb import factory_pb2, router_pb2, router_pb2_grpc, types_pb2
 MOST_TEXTS = 2_000
 """Texts of one Embed call: 3 MB of vectors, below gRPC's usual limit of 4 MiB."""
 LONGEST_TEXT_CHARACTERS = 8_000
+MOST_CARDS_TOLD = 1_000
+"""Identities in one status: 100 KB."""
 _NEAR = 0.5
 """Cosine from which on the nearest card tells the domain of a question that it does not fit."""
 
@@ -109,7 +112,8 @@ class RouterService(router_pb2_grpc.RouterServicer):
         """Tells what is routable, how well calibrated, and what became of the events."""
         error = self._router.calibration_error
         return router_pb2.RouterStatus(
-            cards=self._router.cards,
+            cards=self._router.first_cards(MOST_CARDS_TOLD),
+            card_count=len(self._router),
             revision=self._cards.revision,
             embedder_id=self._embedder_id,
             events_emitted=self._bus.emitted,
@@ -120,7 +124,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
             calibration_rows=self._router.calibration_rows,
         )
 
-    def _domain(self, decision: routers.Decision) -> str:
+    def _domain(self, decision: decisions.Decision) -> str:
         near = [found.card for found in decision.candidates if found.similarity >= _NEAR]
         return self._cards.domain(near[0]) if near else ""
 

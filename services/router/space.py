@@ -48,7 +48,7 @@ class Space:
 
     mean_D: Matrix
     projection_D_A: Matrix
-    """Onto the axes, each times the root of what it counts; those that count nothing are not there."""
+    """Onto the axes that count, each times the root of what it counts."""
 
     def directions(self, vectors_N_D: profiles.Vectors) -> profiles.Vectors:
         """Unit vectors whose cosine says how alike two questions are, whoever asks them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import structlog
@@ -22,6 +23,7 @@ from shared.rpc import watch
 _PAUSE_S = 0.5
 _ATTEMPTS = 5
 """One card that can't be embedded must not keep the later ones away for ever."""
+_RECORDS_AT_A_TIME = 1_000
 _log = structlog.get_logger(__name__)
 
 
@@ -87,24 +89,22 @@ class CardSubscriber:
 
     async def _replace_all(self, records: Sequence[watch.CardRecord]) -> None:
         # First what has gone: a card that can't be embedded must not keep it here.
-        known = self._router.names | self._router.virtual_names
-        for name in known - {record.name for record in records}:
-            await self._router.unregister_card(name)
+        await self._router.retain({record.name for record in records})
         await self._register(records)
         _log.info("cards listed", cards=len(records))
 
     async def _register(self, records: Sequence[watch.CardRecord]) -> None:
-        trusted = self._trusted(records)
-        await self._router.register_cards(_readable(r for r in trusted if not r.remote))
-        for card in _readable(record for record in trusted if record.remote):
-            await self._router.register_virtual_candidate(
-                card.name,
-                card.digest,
-                card.description,
-                card.domain,
-                () if card.stand_in else card.examples,
-                card.statements,
-            )
+        for start in range(0, len(records), _RECORDS_AT_A_TIME):
+            some = records[start : start + _RECORDS_AT_A_TIME]
+            trusted = await asyncio.to_thread(self._trusted, some)
+            # Of a million cards no more is held than a second look at their signatures needs.
+            self._came |= {
+                manifests.card_identity(r.name, r.digest): dataclasses.replace(r, manifest_json="")
+                for r in trusted
+            }
+            for remote in (False, True):
+                cards = await asyncio.to_thread(_readable, trusted, remote)
+                await self._router.register_cards(cards, virtual=remote)
 
     def _trusted(self, records: Sequence[watch.CardRecord]) -> list[watch.CardRecord]:
         """Those whose signature holds: what no node serves must not be chosen."""
@@ -116,22 +116,29 @@ class CardSubscriber:
                 _log.error("card not routable", card=record.name, reason=str(error))
             else:
                 found.append(record)
-                self._came[manifests.card_identity(record.name, record.digest)] = record
         return found
 
     async def _distrust(self, keys: Iterable[str]) -> None:
         """Takes note of revoked keys; what the keyring no longer vouches for is forgotten."""
         self._trust.revoke(keys)
-        active = set(self._router.cards)
-        self._came = {key: record for key, record in self._came.items() if key in active}
-        for record in self._trust.distrusted(self._came.values()):
+        for record in await asyncio.to_thread(self._distrusted):
             _log.error("card is not trusted any more", card=record.name, digest=record.digest)
             await self._router.unregister_version(record.name, record.digest)
 
+    def _distrusted(self) -> list[watch.CardRecord]:
+        self._came = {
+            key: record
+            for key, record in self._came.items()
+            if self._router.is_active(record.name, record.digest)
+        }
+        return self._trust.distrusted(self._came.values())
 
-def _readable(records: Iterable[watch.CardRecord]) -> list[profile.Card]:
+
+def _readable(records: Iterable[watch.CardRecord], remote: bool) -> list[profile.Card]:
     found = []
     for record in records:
+        if record.remote is not remote:
+            continue
         try:
             manifest = manifests.parse(record.manifest_json)
         except errors.CardFormatError as error:

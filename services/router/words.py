@@ -8,6 +8,7 @@ any word (the Golden Gate Bridge). Knows nothing about cards or vectors.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ _NUMBER_WEIGHT = 0.3
 _INFLECTED_SHARE = 0.5
 _SUFFIXES = ("s", "es", "d", "ed", "ing", "er", "ers", "ly", "ist", "ists")
 _LONG_ENOUGH_FOR_A_PLURAL = 4
+_REMEMBERED_WORDS = 50_000
 
 
 class Words:
@@ -32,6 +34,8 @@ class Words:
         """Takes the vocabulary, most frequent first."""
         self._rank = {word.lower(): rank for rank, word in reversed(list(enumerate(vocabulary)))}
         self._size = max(len(self._rank), _COMMON_RANKS + 2)
+        self.weigh = functools.lru_cache(_REMEMBERED_WORDS)(self._weigh)
+        """How much one lower-case word says about what a text is about."""
 
     def of(self, text: str) -> dict[str, float]:
         """The words of a text in their basic form, each with its weight (0 to 2)."""
@@ -46,8 +50,7 @@ class Words:
                 found[form] = max(weight, found.get(form, 0.0))
         return found
 
-    def weigh(self, word: str) -> float:
-        """How much one lower-case word says about what a text is about."""
+    def _weigh(self, word: str) -> float:
         if word.isdigit():
             return _NUMBER_WEIGHT
         if any(sign.isdigit() for sign in word):

@@ -491,6 +491,7 @@ class RouterStatus(_message.Message):
     EVENTS_DELIVERED_FIELD_NUMBER: _builtins.int
     EVENTS_DROPPED_FIELD_NUMBER: _builtins.int
     EVENTS_WAITING_FIELD_NUMBER: _builtins.int
+    CARD_COUNT_FIELD_NUMBER: _builtins.int
     CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
     CALIBRATION_ROWS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
@@ -501,13 +502,15 @@ class RouterStatus(_message.Message):
     events_dropped: _builtins.int
     events_waiting: _builtins.int
     """for an answer's signals, or for the factory"""
+    card_count: _builtins.int
+    """cards in the index"""
     calibration_error: _builtins.float
     """expected, out of sample, of its probabilities"""
     calibration_rows: _builtins.int
     """questions that it stands on"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """name@digest of every card in the index"""
+        """name@digest of cards in the index, the first 1,000 that came"""
 
     def __init__(
         self,
@@ -519,12 +522,13 @@ class RouterStatus(_message.Message):
         events_delivered: _builtins.int = ...,
         events_dropped: _builtins.int = ...,
         events_waiting: _builtins.int = ...,
+        card_count: _builtins.int = ...,
         calibration_error: _builtins.float | None = ...,
         calibration_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "calibration_error", b"calibration_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "calibration_error", b"calibration_error", "calibration_rows", b"calibration_rows", "cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "calibration_error", b"calibration_error", "calibration_rows", b"calibration_rows", "card_count", b"card_count", "cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__calibration_error: _TypeAlias = _typing.Literal["calibration_error"]  # noqa: Y015
     _WhichOneofArgType__calibration_error: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error"]  # noqa: Y015

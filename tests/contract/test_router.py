@@ -274,7 +274,7 @@ async def test_watch_is_resumed_when_the_line_breaks(cluster):
         await store.drop()
         await store.publish(peers.card_record("tarn", TARN))
         status = await _until(stub, lambda s: s.revision == 2)
-        assert len(status.cards) == 2
+        assert len(status.cards) == status.card_count == 2
         await store.watched(2)
         assert store.watched_from[-1] in (1, 2)
         assert store.listings == 1

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.router import decision as decisions
 from services.router import practice, router
 from shared.cards import card as cards
 from shared.cards import format as formats
@@ -223,7 +224,7 @@ def test_routing_consistency_whatever_the_order_of_registration(
     wordings = [text for thing in THINGS for text in fake_router_peers.about(thing)]
     query = data.draw(st.sampled_from([*wordings, "Which height has Skarnholm?", "Why is it so?"]))
 
-    async def decided() -> list[router.Decision]:
+    async def decided() -> list[decisions.Decision]:
         first, second = fake_routers.lora_router(ground), fake_routers.lora_router(ground)
         for card in held:
             await first.register_card(card)
@@ -233,12 +234,12 @@ def test_routing_consistency_whatever_the_order_of_registration(
             await second.register_cards(part)
         return [await _decision(one, query) for one in (first, second)]
 
-    decisions = asyncio.run(decided())
-    assert decisions[0] == decisions[1]
-    assert len(decisions[0].candidates) in (0, len(held))
+    first, second = asyncio.run(decided())
+    assert first == second
+    assert len(first.candidates) in (0, len(held))
 
 
-async def _decision(one: router.LoRARouter, query: str) -> router.Decision:
+async def _decision(one: router.LoRARouter, query: str) -> decisions.Decision:
     await one.settled()
     try:
         return await one.select(query, top_k=10)

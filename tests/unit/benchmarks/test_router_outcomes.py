@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.router import indexing, intents, outcomes, peers, rows
+from benchmarks.router import intents, outcomes, peers, rows
 
 _TRIAL = intents.Trial(
     examples=1,
@@ -136,32 +136,3 @@ def test_ratio_is_above_one_when_there_are_fewer_false_positives_than_the_peer_h
     assert found["accuracy_5"].ratio == 2.0
     assert found["fpr95_5"].reached and found["fpr95_5"].peer_value == 0.5
     assert found["accuracy_10"].value is None
-
-
-def test_index_recall_is_that_of_what_was_found_when_it_is_searched():
-    rng = np.random.default_rng(0)
-    questions = rng.standard_normal((50, 16)).astype(np.float32)
-
-    def forgets_half(cards_C_D):
-        def nearest(asked_D, top):
-            return indexing.exact(cards_C_D, asked_D[None], top)[0][: top // 2]
-
-        return nearest
-
-    found = {r.name: r for r in indexing.rows(questions, [("index_ms", 3_000, 1.0)], forgets_half)}
-    assert found["index_recall_at_10"].value == 0.5
-    assert found["index_ms"].value is not None
-
-
-def test_exact_search_finds_the_nearest_when_cards_fill_several_blocks(monkeypatch):
-    monkeypatch.setattr(indexing, "_BLOCK", 64)
-    rng = np.random.default_rng(0)
-    cards = indexing.mixed(rng.standard_normal((30, 8)).astype(np.float32), 200, seed=0)
-    wanted = np.argsort(-(cards[:5] @ cards.T), axis=1, kind="stable")[:, :10]
-    assert (indexing.exact(cards, cards[:5], 10) == wanted).all()
-
-
-def test_index_rows_say_so_when_the_router_has_none():
-    found = indexing.rows(None, [("index_100k_ms", 100_000, 1.0)], None)
-    assert [row.value for row in found] == [None, None, None]
-    assert all("not there yet" in row.note for row in found)

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from services.router import dissonance, router, spool
+from services.router import decision as decisions
+from services.router import dissonance, spool
 from shared import errors
 
 
@@ -41,7 +42,7 @@ def _bus(factory: _Factory, path, capacity: int = 8) -> dissonance.EventBus:
 @pytest.mark.parametrize(("confidence", "emitted"), [(0.39, True), (0.4, False), (0.9, False)])
 def test_event_is_made_only_when_confidence_is_below_the_threshold(confidence, emitted):
     detector = dissonance.Detector(clock_s=lambda: 12.5, new_id=lambda: "id")
-    decision = router.Decision("q?", (), 1 - confidence, confidence, 0.4, confidence < 0.4)
+    decision = decisions.Decision("q?", (), 1 - confidence, confidence, 0.4, confidence < 0.4)
     expected = spool.Dissonance("id", "q?", confidence, 12_500) if emitted else None
     assert detector.detect(decision) == expected
 
@@ -50,7 +51,7 @@ def test_event_is_made_only_when_confidence_is_below_the_threshold(confidence, e
     "opted_out", [{"learns": False}, {"silent_tenants": ("acme", "other")}], ids=str
 )
 def test_no_event_is_made_when_somebody_opted_out(opted_out):
-    decision = router.Decision("q?", (), 0.9, 0.1, 0.4, True)
+    decision = decisions.Decision("q?", (), 0.9, 0.1, 0.4, True)
     assert dissonance.Detector(**opted_out).detect(decision, tenant="acme") is None
     found = dissonance.Detector(silent_tenants=("other",)).detect(decision, "law", "acme")
     assert found is not None and (found.domain, found.tenant) == ("law", "acme")

@@ -5,7 +5,8 @@ import dataclasses
 
 import pytest
 
-from services.router import index, profile, router
+from services.router import decision as decisions
+from services.router import index, profile
 from shared import errors
 from tests import fake_router_peers
 
@@ -149,7 +150,7 @@ def test_description_stands_in_when_a_manifest_has_no_examples():
 
 
 def test_decisions_are_frozen_when_handed_out():
-    decision = router.Decision("q", (), 1.0, 0.0, 0.4, True)
+    decision = decisions.Decision("q", (), 1.0, 0.0, 0.4, True)
     with pytest.raises(AttributeError):
         decision.confidence = 1.0
 

@@ -1,0 +1,100 @@
+"""What the router says to a question: the cards that may fit, and how sure it is that any does.
+
+Turns evidence into shares of one probability. Knows nothing about how evidence or models are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from services.router import calibration
+from services.router import index as indexes
+from services.router import profile as profiles
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One card that may fit."""
+
+    card: str
+    """`name@digest`."""
+    probability: float
+    """Calibrated; those of all cards and the probability of none sum to 1."""
+    similarity: float
+    """Cosine to the nearest example question."""
+    nearest_example: str
+    """Empty for a card that is known by its description alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """The answer to one question."""
+
+    query: str
+    candidates: tuple[Candidate, ...]
+    """Best first."""
+    none_probability: float
+    confidence: float
+    """1 - none_probability; from the best evidence, so that twins do not split it."""
+    threshold: float
+    dissonance: bool
+    """Whether the confidence lies below the threshold."""
+
+
+def decide(
+    question: profiles.Question,
+    index: indexes.Index,
+    evidence: indexes.Evidence,
+    model: calibration.Model,
+    top_k: int,
+    threshold: float,
+) -> Decision:
+    """Ranks the cards of an index for a question.
+
+    Args:
+        question: what was asked.
+        index: the cards that it was compared with.
+        evidence: how it relates to each of them.
+        model: the calibration.
+        top_k: how many candidates to return.
+        threshold: 0 to 1.
+    """
+    candidates, confidence = _share(index, evidence, model, top_k)
+    if not question.words:  # "?!" asks for nothing that a card could say.
+        candidates, confidence = (), 0.0
+    return Decision(
+        query=question.text,
+        candidates=candidates,
+        none_probability=1.0 - confidence,
+        confidence=confidence,
+        threshold=threshold,
+        dissonance=confidence < threshold,
+    )
+
+
+def _share(
+    index: indexes.Index, evidence: indexes.Evidence, model: calibration.Model, top_k: int
+) -> tuple[tuple[Candidate, ...], float]:
+    """The best candidates and the confidence that their probabilities share."""
+    if not len(index):
+        return (), 0.0
+    ranks_C = model.ranks(evidence)
+    shares_C = np.exp(ranks_C - ranks_C.max())
+    best = np.argsort(-ranks_C, kind="stable")[:top_k]
+    confidence = float(calibration.sigmoid(model.logits(evidence)[best[0]]))
+    probabilities_C = confidence * shares_C / shares_C.sum()
+    candidates = []
+    for at in best:
+        found = index.profiles[at]
+        nearest = found.examples[int(evidence.nearest_example[at])].text
+        candidates.append(
+            Candidate(
+                card=found.identity,
+                probability=float(probabilities_C[at]),
+                similarity=float(evidence.nearest[at]),
+                nearest_example="" if found.card.stand_in else nearest,
+            )
+        )
+    return tuple(candidates), confidence
