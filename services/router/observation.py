@@ -165,13 +165,60 @@ def observe(
             found.asked()
             evidence = index.search(question)
             stranger_C = evidence.nearest < _SAME_QUESTION_COSINE
-            rows_S_F = _hardest(calibration.features(evidence)[stranger_C])
-            same_subject_S = rows_S_F[:, _ANCHOR] >= _SAME_SUBJECT_ANCHOR
-            found.wrong(rows_S_F, np.where(same_subject_S, _UNTOLD_WEIGHT, 1.0))
+            _unknown(found, calibration.features(evidence)[stranger_C])
         for question in unrelated[number::_FOLDS]:
             found.asked()
             found.wrong(_hardest(calibration.features(index.search(question))), _UNRELATED_WEIGHT)
     return found.rows()
+
+
+def observe_near(
+    cards: Sequence[profiles.Profile],
+    near: Callable[[profiles.Question], Sequence[profiles.Profile]],
+    index: Callable[[Sequence[profiles.Profile]], indexes.Index],
+    unrelated: Sequence[profiles.Question],
+) -> calibration.Rows:
+    """The same where cards are so many that a question is compared with the nearest alone.
+
+    Each question is asked once with its card, which does not know it, and once without. What the
+    indexes learned from, it learned from so many that the one question makes no difference.
+
+    Args:
+        cards: a sample, in a fixed order.
+        near: the cards that a question is compared with.
+        index: makes the index of some.
+        unrelated: questions that belong to none.
+    """
+    found = _Gathered()
+    of_a_card = max(1, round(_QUESTIONS_OF_ALL_CARDS / max(len(cards), 1)))
+    for card in cards:
+        for question in _some(card.examples, of_a_card):
+            rest = [example for example in card.examples if example is not question]
+            own = [profiles.build(card.card, rest, card.statements)] if rest else []
+            others = [p for p in near(question) if p.identity != card.identity]
+            compared = index([*own, *others])
+            evidence = compared.search(question)
+            rows_C_F = calibration.features(evidence)
+            own_C = np.array([p.identity == card.identity for p in compared.profiles], dtype=bool)
+            stranger_C = (evidence.nearest < _SAME_QUESTION_COSINE) & ~own_C
+            if own:
+                found.asked()
+                found.right(rows_C_F[own_C][0])
+                found.contrast(rows_C_F[own_C][0], _hardest(rows_C_F[stranger_C]))
+            found.asked()
+            _unknown(found, rows_C_F[stranger_C])
+    for question in unrelated if cards else ():
+        found.asked()
+        rows_C_F = calibration.features(index(near(question)).search(question))
+        found.wrong(_hardest(rows_C_F), _UNRELATED_WEIGHT)
+    return found.rows()
+
+
+def _unknown(found: _Gathered, strangers_S_F: calibration.Matrix) -> None:
+    """A question whose card is not there: the hardest of the others are wrong."""
+    rows_S_F = _hardest(strangers_S_F)
+    same_subject_S = rows_S_F[:, _ANCHOR] >= _SAME_SUBJECT_ANCHOR
+    found.wrong(rows_S_F, np.where(same_subject_S, _UNTOLD_WEIGHT, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -318,5 +318,14 @@ class LoRARouter:
             own = space.sums(groups) if groups else None
             return indexes.Index(cards, space.fit(self._ground.sums, own), index.bounded)
 
-        observed = observation.observe(index.profiles, indexed, self._ground.unrelated)
-        return indexed(index.profiles), fitting.fitted_to(self._ground.rows, observed)
+        cards, unrelated, shortlist = index.profiles, self._ground.unrelated, self._stock.shortlist
+        fitted = indexed(cards)
+        if shortlist is None:
+            observed = observation.observe(cards, indexed, unrelated)
+        else:
+
+            def few(some: Sequence[profile.Profile]) -> indexes.Index:
+                return indexes.Index(some, fitted.space, bounded=False, rarities_of=fitted)
+
+            observed = observation.observe_near(cards, shortlist, few, unrelated)
+        return fitted, fitting.fitted_to(self._ground.rows, observed)

@@ -84,6 +84,11 @@ class Stock:
         else:
             await self._clear(self._shelf)
 
+    @property
+    def shortlist(self) -> Callable[[profiles.Question], list[profiles.Profile]] | None:
+        """Finds the cards that a question is compared with; None while that is all of them."""
+        return None if self._shelf is None else self._shelf.shortlist
+
     async def near(self, question: profiles.Question, least: int) -> indexes.Index:
         """The cards that are compared with a question: all, or those worth it."""
         index, shelf = self.index, self._shelf
