@@ -12,6 +12,12 @@ MOST_CARDS = 4
 """That answer one question together."""
 
 
+def _not_one(samples: int) -> int:
+    if samples == 1:
+        raise ValueError("one answer differs from no other; give 0 for none, or 2 and more")
+    return samples
+
+
 class Inference(sections.Section):
     """Serves the base model with its cards."""
 
@@ -40,3 +46,9 @@ class Inference(sections.Section):
     are merged on the fly, weighed by their probability."""
     least_share: sections.Share = 0.25
     """A card takes part from this share of the most probable one's probability on."""
+    semantic_samples: Annotated[
+        int, pydantic.Field(ge=0, le=16), pydantic.AfterValidator(_not_one)
+    ] = 0
+    """Answers that the bare base model gives once more, at temperature 1 and after the user has
+    his, to a question that no card fits: how far their meanings differ tells whether it knows.
+    0: none."""

@@ -20,7 +20,10 @@ class Judgement(sections.Section):
     """The base model is unsure of an answer whose tokens have a lower log-probability on
     average..."""
     unsure_entropy: sections.Positive = 0.4
-    """...or were chosen with a higher entropy (nats), or that says that it does not know."""
+    """...or were chosen with a higher entropy (nats), or that says that it does not know..."""
+    unsure_semantic_entropy: sections.Positive = 0.7
+    """...or where further answers, which `inference.semantic_samples` asks for, have a higher
+    entropy of their meanings (nats): of five, where they have three meanings or more."""
     small_talk: _Similarity = 0.55
     """A question is small talk from this similarity (cosine) to a known piece of it on."""
     same_gap: _Similarity = 0.8

@@ -8,9 +8,8 @@ import grpc
 import numpy as np
 
 from services.distiller import vectors
-from shared import errors
-from shared.pb import router_pb2, router_pb2_grpc
-from shared.rpc import client
+from shared.pb import router_pb2_grpc
+from shared.rpc import client, embedding
 
 BATCH_TEXTS = 256
 """Texts a call: 393 KB of vectors, far below gRPC's limit, and a deadline that a slow machine
@@ -46,14 +45,6 @@ class RouterEmbedder:
         return np.concatenate(batches)
 
     async def _batch(self, texts: Sequence[str]) -> vectors.Vectors:
-        request = router_pb2.EmbedRequest(texts=list(texts))
-        response = await client.retried(
-            lambda: client.call(self._stub.Embed, request, _DEADLINE_S), self._retry_s
+        return await client.retried(
+            lambda: embedding.embed(self._stub, texts, _DEADLINE_S), self._retry_s
         )
-        values = np.frombuffer(response.vectors, dtype="<f4")
-        if response.dimension <= 0 or len(values) != len(texts) * response.dimension:
-            raise errors.IntegrityError(
-                f"the router sent {len(response.vectors)} bytes for {len(texts)} texts of "
-                f"{response.dimension} dimensions; both sides must run the same version"
-            )
-        return values.reshape(len(texts), response.dimension).astype(np.float32)

@@ -24,13 +24,12 @@ from shared.pb import (
     distiller_pb2_grpc,
     inference_pb2,
     inference_pb2_grpc,
-    router_pb2,
     router_pb2_grpc,
     trainer_pb2,
     trainer_pb2_grpc,
     types_pb2,
 )
-from shared.rpc import client
+from shared.rpc import client, embedding
 from shared.security import protection as protections
 
 _LOCATE_S = 20.0
@@ -263,10 +262,7 @@ class Connections:
 
     async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vectors of texts, (texts, dimension), as the router makes them."""
-        request = router_pb2.EmbedRequest(texts=texts)
-        response = await client.call(self._router.Embed, request, _EMBED_S)
-        vectors = np.frombuffer(response.vectors, dtype="<f4")
-        return vectors.reshape(len(texts), response.dimension).astype(np.float32)
+        return await embedding.embed(self._router, texts, _EMBED_S)
 
     async def close(self) -> None:
         """Closes them."""

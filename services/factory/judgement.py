@@ -8,7 +8,7 @@ Pure; see docs/adr/0014.
 from __future__ import annotations
 
 from services.factory import tasks
-from shared import learning_settings
+from shared import answer_signals, learning_settings
 
 INSIST = 'to have it learned all the same: make teach topic="…"'
 
@@ -35,11 +35,15 @@ def reason_against(
     return f"nothing to learn: the base model seems sure of its answer; {INSIST}"
 
 
-def is_unsure(signals: tasks.AnswerSignals, limits: learning_settings.Judgement) -> bool:
+def is_unsure(signals: answer_signals.AnswerSignals, limits: learning_settings.Judgement) -> bool:
     """Whether the base model was unsure of its answer; of none it never is sure."""
     return (
         signals.admits_ignorance
         or signals.tokens == 0
         or signals.mean_logprob < limits.unsure_logprob
         or signals.mean_entropy > limits.unsure_entropy
+        or (
+            signals.semantic_entropy is not None
+            and signals.semantic_entropy > limits.unsure_semantic_entropy
+        )
     )

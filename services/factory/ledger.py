@@ -284,7 +284,7 @@ def _count(
     task_id: str | None,
     reason: str,
 ) -> None:
-    signals = None if event.signals is None else dataclasses.asdict(event.signals)
+    signals = None if event.signals is None else event.signals.to_json()
     connection.execute(
         tables.dissonance_events.insert().values(
             event_id=event.event_id,

@@ -10,7 +10,7 @@ import grpc
 from services.factory import queue, tasks
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
-from shared.rpc import access
+from shared.rpc import access, signal_messages
 from shared.security import callers
 
 SERVICE_NAME = factory_pb2.DESCRIPTOR.services_by_name["Factory"].full_name
@@ -35,7 +35,6 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.CognitiveDissonance, context: Any
     ) -> factory_pb2.ReportDissonanceResponse:
         """Opens a task for a gap, unless an open one covers it or there is nothing to learn."""
-        told = request.signals
         event = tasks.CognitiveDissonance(
             event_id=request.event_id,
             query=request.query,
@@ -43,11 +42,7 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
             detected_at_ms=request.detected_at_ms,
             domain=request.domain,
             tenant=request.tenant,
-            signals=tasks.AnswerSignals(
-                told.mean_logprob, told.mean_entropy, told.tokens, told.admits_ignorance
-            )
-            if request.HasField("signals")
-            else None,
+            signals=signal_messages.told(request),
         )
         try:
             task, created = await self._factory.report_dissonance(event)

@@ -10,7 +10,7 @@ import dataclasses
 import enum
 from collections.abc import Iterable
 
-from shared import errors, questions
+from shared import answer_signals, errors, questions
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
 DEFAULT_PRIORITY = 3
@@ -61,19 +61,6 @@ _NEXT: dict[TaskStatus, frozenset[TaskStatus]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswerSignals:
-    """How sure the bare base model was of its answer; means over the answer's tokens."""
-
-    mean_logprob: float
-    """Natural logarithm; 0 is certain."""
-    mean_entropy: float
-    """Nats; 0 is certain."""
-    tokens: int
-    admits_ignorance: bool
-    """The answer says that it does not know."""
-
-
-@dataclasses.dataclass(frozen=True)
 class CognitiveDissonance:
     """A question for which no card fits."""
 
@@ -82,7 +69,7 @@ class CognitiveDissonance:
     confidence: float
     detected_at_ms: int
     """Unix time."""
-    signals: AnswerSignals | None = None
+    signals: answer_signals.AnswerSignals | None = None
     """None where nobody told them."""
     domain: str = ""
     """Of the nearest card, where one is near."""

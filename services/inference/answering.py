@@ -6,6 +6,7 @@ card, or at a moment when the router is away: the user is always answered. Knows
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -15,7 +16,7 @@ import structlog
 
 from services.inference import deadlines, generations, mixing
 from services.inference import sampling as samplings
-from shared import errors, grading
+from shared import answer_signals, errors, grading
 from shared import inference_settings as config
 from shared.cards import manifest as manifests
 
@@ -118,21 +119,21 @@ class Engine(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswerSignals:
-    """How sure the bare base model was of its answer; means over the answer's tokens."""
+class Outcome:
+    """How the bare base model answered a question that an event waits for."""
 
-    mean_logprob: float
-    mean_entropy: float
-    """Nats."""
-    tokens: int
-    admits_ignorance: bool
-    """The answer says that it does not know."""
+    event_id: str
+    query: str
+    signals: answer_signals.AnswerSignals | None
+    """None where there is no answer."""
+    answer_s: float
+    """Since the question came."""
 
 
 Route = Callable[[str, bool, float, str], Awaitable[Routing]]
 """Asks the router: query, no_learning, deadline in seconds, tenant."""
-Report = Callable[[str, AnswerSignals | None], None]
-"""Tells the router how the base answered: id of the event, signals or None; never waits."""
+Report = Callable[[Outcome], None]
+"""Tells the router how the base answered; never waits."""
 
 
 class Answering:
@@ -143,7 +144,7 @@ class Answering:
         engine: Engine,
         route: Route,
         rewriting: float | None = None,
-        report: Report = lambda event_id, signals: None,
+        report: Report = lambda outcome: None,
         together: mixing.Together = mixing.ALONE,
     ) -> None:
         """Takes the engine and the way to the router.
@@ -180,6 +181,8 @@ class Answering:
             errors.SkillmeshError: see `ArrowEngine.stream`.
         """
         _check(question)
+        loop = asyncio.get_running_loop()
+        came = loop.time()
         deadline = deadlines.Deadline(question.deadline_s)
         routing, rewritten, card = Routing(), "", None
         shares: tuple[mixing.Share, ...] = ()
@@ -213,7 +216,8 @@ class Answering:
         finally:
             # After the last piece, and where none comes: the event waits in either case.
             if routing.event_id:
-                self._report(routing.event_id, signals)
+                answer_s = loop.time() - came
+                self._report(Outcome(routing.event_id, question.query, signals, answer_s))
 
     async def _ask_router(self, question: Question, deadline: deadlines.Deadline) -> Routing:
         left_s = deadline.left_s
@@ -291,10 +295,10 @@ class Answering:
         return found
 
 
-def _signals(found: generations.Generation) -> AnswerSignals | None:
+def _signals(found: generations.Generation) -> answer_signals.AnswerSignals | None:
     if found.certainty is None:
         return None
-    return AnswerSignals(
+    return answer_signals.AnswerSignals(
         mean_logprob=found.certainty.mean_logprob,
         mean_entropy=found.certainty.mean_entropy,
         tokens=found.certainty.tokens,

@@ -92,6 +92,11 @@ class ArrowEngine:
         """Requests that wait for their turn or for their card."""
         return self._worker.waiting + self._waiting_for_cards
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another request would be answered at once; it may have changed already."""
+        return not self.waiting and self._generations.has_room
+
     def served(self) -> list[str]:
         """Keys of the cards that requests may choose, in the order of their coming."""
         return self._cards.served()

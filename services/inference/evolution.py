@@ -12,14 +12,17 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from services.inference import answering, federation, mixing, routing, subscriber
+from services.inference import answering, federation, mixing, routing, semantic_entropy, subscriber
 from shared import settings as config
 from shared.pb import router_pb2_grpc
 from shared.rpc import client
 from shared.security import protection as protections
 
+_WAITED_SHARE = 0.8
+"""Of the time that the router waits for a report; the rest is its way there."""
 
-class Engine(answering.Engine, subscriber.Engine, Protocol):
+
+class Engine(answering.Engine, subscriber.Engine, semantic_entropy.Engine, Protocol):
     """What answers and takes in cards; `ArrowEngine` is one."""
 
 
@@ -33,6 +36,8 @@ class Evolution:
     """Answers questions with the card that the router chooses."""
     cards: subscriber.CardSubscriber
     """Keeps the engine's cards as the store has them."""
+    semantic: semantic_entropy.SemanticEntropy
+    """Asks again what the base model may not know."""
 
 
 @contextlib.asynccontextmanager
@@ -51,14 +56,22 @@ async def attached(
     protection = protections.Protection.configured(settings)
     async with client.channel(settings.router.address, protection=protection) as channel:
         router = routing.RouterClient(router_pb2_grpc.RouterStub(channel))
+        semantic = semantic_entropy.SemanticEntropy(
+            engine,
+            router.embed,
+            router.report,
+            settings.inference.semantic_samples,
+            _WAITED_SHARE * settings.router.answer_wait_s,
+        )
         answers = answering.Answering(
             engine,
             router.route,
             settings.inference.query_rewriting.get(settings.model.base),
-            router.report,
+            semantic.report,
             mixing.Together(settings.inference.max_cards, settings.inference.least_share),
         )
         try:
-            yield Evolution(found.node_id, answers, found.cards)
+            yield Evolution(found.node_id, answers, found.cards, semantic)
         finally:
+            await semantic.close()
             await router.close()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
 from services.inference import answering
-from shared import errors, inference_settings
-from shared.pb import router_pb2, types_pb2
-from shared.rpc import client
+from shared import answer_signals, errors, inference_settings
+from shared.pb import router_pb2
+from shared.rpc import client, embedding, signal_messages
 
 _TOP_K = inference_settings.MOST_CARDS
 """Candidates asked of the router: the best one may not be on this node."""
 _MOST_REPORTS = 256
 """Under way at the same time; an event whose report is left out goes without."""
 _REPORT_DEADLINE_S = 5.0
+_EMBED_DEADLINE_S = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -34,23 +36,21 @@ class RouterClient:
             task.cancel()
         await asyncio.gather(*self._reports, return_exceptions=True)
 
-    def report(self, event_id: str, signals: answering.AnswerSignals | None) -> None:
-        """Tells how the base model answered, on the side; an `answering.Report`."""
+    def report(self, event_id: str, signals: answer_signals.AnswerSignals | None) -> None:
+        """Tells how the base model answered, on the side; a `semantic_entropy.Report`."""
         if len(self._reports) >= _MOST_REPORTS:
             _log.warning("answer not reported: too many reports under way", event_id=event_id)
             return
-        told = None
-        if signals is not None:
-            told = types_pb2.AnswerSignals(
-                mean_logprob=signals.mean_logprob,
-                mean_entropy=signals.mean_entropy,
-                tokens=signals.tokens,
-                admits_ignorance=signals.admits_ignorance,
-            )
-        request = router_pb2.ReportAnswerRequest(event_id=event_id, signals=told)
+        request = router_pb2.ReportAnswerRequest(
+            event_id=event_id, signals=signal_messages.message(signals)
+        )
         task = asyncio.create_task(self._send(request))
         self._reports.add(task)
         task.add_done_callback(self._reports.discard)
+
+    async def embed(self, texts: Sequence[str]) -> embedding.Vectors:
+        """Unit vectors of texts, (texts, dimension); see `embedding.embed`."""
+        return await embedding.embed(self._stub, texts, _EMBED_DEADLINE_S)
 
     async def _send(self, request: router_pb2.ReportAnswerRequest) -> None:
         try:

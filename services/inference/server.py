@@ -61,6 +61,7 @@ async def running(
             arrow_engine,
             evolution.answers,
             evolution.cards,
+            evolution.semantic,
             protection.admitted,
         )
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from services.inference import answering, sampling, subscriber
+from services.inference import answering, sampling, semantic_entropy, subscriber
 from services.inference import engine as engines
 from shared.pb import inference_pb2, inference_pb2_grpc
 from shared.rpc import access
@@ -22,6 +22,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         engine: engines.ArrowEngine,
         answers: answering.Answering,
         cards: subscriber.CardSubscriber,
+        semantic: semantic_entropy.SemanticEntropy,
         admitted: callers.Callers,
     ) -> None:
         """Takes the parts that do the work, and those who may call."""
@@ -30,6 +31,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self._engine = engine
         self._answers = answers
         self._cards = cards
+        self._semantic = semantic
 
     async def Generate(
         self, request: inference_pb2.GenerateRequest, context: Any
@@ -58,6 +60,8 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             resident=self._engine.resident(),
             served=self._engine.served(),
             held_bytes=self._engine.held_bytes,
+            semantic_sampled=self._semantic.sampled,
+            semantic_dropped=self._semantic.dropped,
             revision=self._cards.revision,
             store_connected=self._cards.connected,
             swaps=[

@@ -21,7 +21,7 @@ import structlog
 from services.router import decision as decisions
 from services.router import scrubbing
 from services.router import spool as spools
-from shared import errors
+from shared import answer_signals, errors
 
 Deliver = Callable[[spools.Dissonance], Awaitable[None]]
 """Hands one event to the factory; raises `errors.SkillmeshError` where that fails."""
@@ -125,7 +125,7 @@ class EventBus:
         self._fresh: collections.deque[_Fresh] = collections.deque()
         self._held: dict[str, tuple[spools.Dissonance, asyncio.TimerHandle]] = {}
         """By id: those that wait for the signals of their answer."""
-        self._early: collections.OrderedDict[str, spools.AnswerSignals | None]
+        self._early: collections.OrderedDict[str, answer_signals.AnswerSignals | None]
         self._early = collections.OrderedDict()
         """Reports about events that are not held yet; the latest few."""
         self._waiting: collections.deque[spools.Dissonance] = collections.deque()
@@ -188,7 +188,7 @@ class EventBus:
         self._fresh.append(_Fresh(event, awaits_answer))
         self._came.set()
 
-    def report(self, event_id: str, signals: spools.AnswerSignals | None) -> None:
+    def report(self, event_id: str, signals: answer_signals.AnswerSignals | None) -> None:
         """Takes what the answer to an event's question tells; unknown events are fine.
 
         Args:
@@ -202,7 +202,7 @@ class EventBus:
         if len(self._early) > _EARLY_REPORTS:
             self._early.popitem(last=False)
 
-    def _release(self, event_id: str, signals: spools.AnswerSignals | None) -> None:
+    def _release(self, event_id: str, signals: answer_signals.AnswerSignals | None) -> None:
         event, timer = self._held.pop(event_id)
         timer.cancel()
         if signals is not None:

@@ -13,7 +13,8 @@ from services.router import decision as decisions
 from services.router import dissonance, embedding, explanation, spool, subscriber
 from services.router import router as routers
 from shared import errors
-from shared.pb import factory_pb2, router_pb2, router_pb2_grpc, types_pb2
+from shared.pb import factory_pb2, router_pb2, router_pb2_grpc
+from shared.rpc import signal_messages
 
 MOST_TEXTS = 2_000
 """Texts of one Embed call: 3 MB of vectors, below gRPC's usual limit of 4 MiB."""
@@ -86,12 +87,10 @@ class RouterService(router_pb2_grpc.RouterServicer):
     ) -> router_pb2.ReportAnswerResponse:
         """Adds to an event what the answer to its question tells."""
         told = request.signals
-        if not (math.isfinite(told.mean_logprob) and math.isfinite(told.mean_entropy)):
-            raise errors.InvalidInputError("signals: mean_logprob or mean_entropy is not finite")
-        signals = spool.AnswerSignals(
-            told.mean_logprob, told.mean_entropy, told.tokens, told.admits_ignorance
-        )
-        self._bus.report(request.event_id, signals if request.HasField("signals") else None)
+        for name in ("mean_logprob", "mean_entropy", "semantic_entropy"):
+            if not math.isfinite(getattr(told, name)):
+                raise errors.InvalidInputError(f"signals: {name} is not finite")
+        self._bus.report(request.event_id, signal_messages.told(request))
         return router_pb2.ReportAnswerResponse()
 
     async def Embed(
@@ -138,7 +137,7 @@ def dissonance_message(event: spool.Dissonance) -> factory_pb2.CognitiveDissonan
         detected_at_ms=event.detected_at_ms,
         domain=event.domain,
         tenant=event.tenant,
-        signals=None if event.signals is None else _signals_message(event.signals),
+        signals=signal_messages.message(event.signals),
     )
 
 
@@ -163,15 +162,6 @@ def _fill(message: Any, found: Any, leave_out: tuple[str, ...] = ()) -> None:
                 _fill(target.add(), one)
             else:
                 target.append(one)
-
-
-def _signals_message(signals: spool.AnswerSignals) -> types_pb2.AnswerSignals:
-    return types_pb2.AnswerSignals(
-        mean_logprob=signals.mean_logprob,
-        mean_entropy=signals.mean_entropy,
-        tokens=signals.tokens,
-        admits_ignorance=signals.admits_ignorance,
-    )
 
 
 def _emit_later(

@@ -13,21 +13,10 @@ import os
 import pathlib
 from typing import Any
 
+from shared import answer_signals
+
 _SPARE_LINES = 4_096
 """Lines beyond those needed, before the file is written anew."""
-
-
-@dataclasses.dataclass(frozen=True)
-class AnswerSignals:
-    """How sure the bare base model was of its answer; means over the answer's tokens."""
-
-    mean_logprob: float
-    """Natural logarithm; 0 is certain."""
-    mean_entropy: float
-    """Nats; 0 is certain."""
-    tokens: int
-    admits_ignorance: bool
-    """The answer says that it does not know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +33,7 @@ class Dissonance:
     """Of the nearest card, where one is near."""
     tenant: str = ""
     """Whose question it is, where callers have tenants."""
-    signals: AnswerSignals | None = None
+    signals: answer_signals.AnswerSignals | None = None
     """None where nobody told them."""
 
 
@@ -151,14 +140,6 @@ class Spool:
 
 def _event(row: dict[str, Any]) -> Dissonance:
     told = row.get("signals")
-    signals = None
-    if told is not None:
-        signals = AnswerSignals(
-            mean_logprob=float(told["mean_logprob"]),
-            mean_entropy=float(told["mean_entropy"]),
-            tokens=int(told["tokens"]),
-            admits_ignorance=bool(told["admits_ignorance"]),
-        )
     return Dissonance(
         event_id=str(row["event_id"]),
         query=str(row["query"]),
@@ -166,7 +147,7 @@ def _event(row: dict[str, Any]) -> Dissonance:
         detected_at_ms=int(row["detected_at_ms"]),
         domain=str(row.get("domain", "")),
         tenant=str(row.get("tenant", "")),
-        signals=signals,
+        signals=None if told is None else answer_signals.AnswerSignals.from_json(told),
     )
 
 

@@ -207,6 +207,8 @@ class NodeStatus(_message.Message):
     SWAPS_FIELD_NUMBER: _builtins.int
     SERVED_FIELD_NUMBER: _builtins.int
     HELD_BYTES_FIELD_NUMBER: _builtins.int
+    SEMANTIC_SAMPLED_FIELD_NUMBER: _builtins.int
+    SEMANTIC_DROPPED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     base_model: _builtins.str
     base_fingerprint: _builtins.str
@@ -215,6 +217,10 @@ class NodeStatus(_message.Message):
     store_connected: _builtins.bool
     held_bytes: _builtins.int
     """memory of the resident cards"""
+    semantic_sampled: _builtins.int
+    """answers whose semantic entropy was found"""
+    semantic_dropped: _builtins.int
+    """and those where it was not: busy, too slow, or it failed"""
     @_builtins.property
     def resident(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """name@digest; in memory, used longest ago first"""
@@ -239,10 +245,12 @@ class NodeStatus(_message.Message):
         swaps: _abc.Iterable[Global___SwapRecord] | None = ...,
         served: _abc.Iterable[_builtins.str] | None = ...,
         held_bytes: _builtins.int = ...,
+        semantic_sampled: _builtins.int = ...,
+        semantic_dropped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "held_bytes", b"held_bytes", "node_id", b"node_id", "resident", b"resident", "revision", b"revision", "served", b"served", "store_connected", b"store_connected", "swaps", b"swaps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "held_bytes", b"held_bytes", "node_id", b"node_id", "resident", b"resident", "revision", b"revision", "semantic_dropped", b"semantic_dropped", "semantic_sampled", b"semantic_sampled", "served", b"served", "store_connected", b"store_connected", "swaps", b"swaps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

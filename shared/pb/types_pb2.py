@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15shared/pb/types.proto\x12\x0cskillmesh.v1\"H\n\x06Ticket\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\"e\n\rAnswerSignals\x12\x14\n\x0cmean_logprob\x18\x01 \x01(\x01\x12\x14\n\x0cmean_entropy\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x12\x18\n\x10\x61\x64mits_ignorance\x18\x04 \x01(\x08\"1\n\x07Trigger\x12\r\n\x05query\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpected_answer\x18\x02 \x01(\t\"\xe1\x02\n\x0cTrainingTask\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rtrigger_query\x18\x02 \x01(\t\x12\x15\n\rother_queries\x18\x03 \x03(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12(\n\x06status\x18\x06 \x01(\x0e\x32\x18.skillmesh.v1.TaskStatus\x12\x0c\n\x04\x63\x61rd\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x10\n\x08progress\x18\t \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12,\n\x0bstage_times\x18\x0b \x03(\x0b\x32\x17.skillmesh.v1.StageTime\x12\x15\n\rcreated_at_ms\x18\x0c \x01(\x03\x12\x15\n\rupdated_at_ms\x18\r \x01(\x03\x12\x10\n\x08retry_of\x18\x0e \x01(\t\x12\x0e\n\x06tenant\x18\x0f \x01(\t\x12\x0e\n\x06\x64\x65mand\x18\x10 \x01(\x05\"+\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01*\x9e\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0e\n\nDISTILLING\x10\x02\x12\x0c\n\x08TRAINING\x10\x03\x12\x0e\n\nEVALUATING\x10\x04\x12\x0e\n\nPUBLISHING\x10\x05\x12\r\n\tCOMPLETED\x10\x06\x12\n\n\x06\x46\x41ILED\x10\x07\x12\r\n\tCANCELLED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15shared/pb/types.proto\x12\x0cskillmesh.v1\"H\n\x06Ticket\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\"\x99\x01\n\rAnswerSignals\x12\x14\n\x0cmean_logprob\x18\x01 \x01(\x01\x12\x14\n\x0cmean_entropy\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x12\x18\n\x10\x61\x64mits_ignorance\x18\x04 \x01(\x08\x12\x1d\n\x10semantic_entropy\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_semantic_entropy\"1\n\x07Trigger\x12\r\n\x05query\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpected_answer\x18\x02 \x01(\t\"\xe1\x02\n\x0cTrainingTask\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rtrigger_query\x18\x02 \x01(\t\x12\x15\n\rother_queries\x18\x03 \x03(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12(\n\x06status\x18\x06 \x01(\x0e\x32\x18.skillmesh.v1.TaskStatus\x12\x0c\n\x04\x63\x61rd\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x10\n\x08progress\x18\t \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12,\n\x0bstage_times\x18\x0b \x03(\x0b\x32\x17.skillmesh.v1.StageTime\x12\x15\n\rcreated_at_ms\x18\x0c \x01(\x03\x12\x15\n\rupdated_at_ms\x18\r \x01(\x03\x12\x10\n\x08retry_of\x18\x0e \x01(\t\x12\x0e\n\x06tenant\x18\x0f \x01(\t\x12\x0e\n\x06\x64\x65mand\x18\x10 \x01(\x05\"+\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01*\x9e\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0e\n\nDISTILLING\x10\x02\x12\x0c\n\x08TRAINING\x10\x03\x12\x0e\n\nEVALUATING\x10\x04\x12\x0e\n\nPUBLISHING\x10\x05\x12\r\n\tCOMPLETED\x10\x06\x12\n\n\x06\x46\x41ILED\x10\x07\x12\r\n\tCANCELLED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shared.pb.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKSTATUS']._serialized_start=669
-  _globals['_TASKSTATUS']._serialized_end=827
+  _globals['_TASKSTATUS']._serialized_start=722
+  _globals['_TASKSTATUS']._serialized_end=880
   _globals['_TICKET']._serialized_start=39
   _globals['_TICKET']._serialized_end=111
-  _globals['_ANSWERSIGNALS']._serialized_start=113
-  _globals['_ANSWERSIGNALS']._serialized_end=214
-  _globals['_TRIGGER']._serialized_start=216
-  _globals['_TRIGGER']._serialized_end=265
-  _globals['_TRAININGTASK']._serialized_start=268
-  _globals['_TRAININGTASK']._serialized_end=621
-  _globals['_STAGETIME']._serialized_start=623
-  _globals['_STAGETIME']._serialized_end=666
+  _globals['_ANSWERSIGNALS']._serialized_start=114
+  _globals['_ANSWERSIGNALS']._serialized_end=267
+  _globals['_TRIGGER']._serialized_start=269
+  _globals['_TRIGGER']._serialized_end=318
+  _globals['_TRAININGTASK']._serialized_start=321
+  _globals['_TRAININGTASK']._serialized_end=674
+  _globals['_STAGETIME']._serialized_start=676
+  _globals['_STAGETIME']._serialized_end=719
 # @@protoc_insertion_point(module_scope)

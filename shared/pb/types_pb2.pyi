@@ -94,6 +94,7 @@ class AnswerSignals(_message.Message):
     MEAN_ENTROPY_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     ADMITS_IGNORANCE_FIELD_NUMBER: _builtins.int
+    SEMANTIC_ENTROPY_FIELD_NUMBER: _builtins.int
     mean_logprob: _builtins.float
     """natural logarithm; 0 is certain"""
     mean_entropy: _builtins.float
@@ -101,6 +102,8 @@ class AnswerSignals(_message.Message):
     tokens: _builtins.int
     admits_ignorance: _builtins.bool
     """it says that it does not know"""
+    semantic_entropy: _builtins.float
+    """of the meanings of further sampled answers, nats"""
     def __init__(
         self,
         *,
@@ -108,12 +111,15 @@ class AnswerSignals(_message.Message):
         mean_entropy: _builtins.float = ...,
         tokens: _builtins.int = ...,
         admits_ignorance: _builtins.bool = ...,
+        semantic_entropy: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_semantic_entropy", b"_semantic_entropy", "semantic_entropy", b"semantic_entropy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admits_ignorance", b"admits_ignorance", "mean_entropy", b"mean_entropy", "mean_logprob", b"mean_logprob", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_semantic_entropy", b"_semantic_entropy", "admits_ignorance", b"admits_ignorance", "mean_entropy", b"mean_entropy", "mean_logprob", b"mean_logprob", "semantic_entropy", b"semantic_entropy", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__semantic_entropy: _TypeAlias = _typing.Literal["semantic_entropy"]  # noqa: Y015
+    _WhichOneofArgType__semantic_entropy: _TypeAlias = _typing.Literal["_semantic_entropy", b"_semantic_entropy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__semantic_entropy) -> _WhichOneofReturnType__semantic_entropy | None: ...
 
 Global___AnswerSignals: _TypeAlias = AnswerSignals  # noqa: Y015
 

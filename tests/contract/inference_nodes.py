@@ -29,7 +29,7 @@ from shared.pb import (
 )
 from shared.rpc import client
 from shared.rpc import server as rpc_server
-from tests import fakes, tiny_model
+from tests import fake_router_peers, fakes, tiny_model
 from tests.contract.card_store_processes import Store
 
 QUERY, TOKENS = "Who built it?", 16
@@ -65,6 +65,14 @@ class FakeRouter(router_pb2_grpc.RouterServicer):
     ) -> router_pb2.ReportAnswerResponse:
         await self.reports.put(request)
         return router_pb2.ReportAnswerResponse()
+
+    async def Embed(
+        self, request: router_pb2.EmbedRequest, context: Any
+    ) -> router_pb2.EmbedResponse:
+        vectors = fake_router_peers.HashingEmbedder().embed(request.texts)
+        return router_pb2.EmbedResponse(
+            dimension=vectors.shape[1], vectors=vectors.astype("<f4").tobytes()
+        )
 
 
 class Node:

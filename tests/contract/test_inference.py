@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -58,8 +59,20 @@ async def test_router_is_told_how_sure_the_base_was_when_an_event_waits(node):
     assert report.event_id == "event-1"
     assert report.signals.mean_logprob < 0 < report.signals.mean_entropy
     assert report.signals.tokens >= nodes.TOKENS
+    assert not report.signals.HasField("semantic_entropy")
     await node.ask(model="base")
     assert node.router.reports.empty()
+
+
+async def test_router_is_told_the_semantic_entropy_when_samples_are_asked_for(tmp_path):
+    async with nodes.running(tmp_path, [], semantic_samples=3) as node:
+        assert (await node.ask()).answer == nodes.expected_of(None)
+        report = await asyncio.wait_for(node.router.reports.get(), nodes.HANGING_S)
+        # Bytes at random: three answers with three meanings.
+        assert report.signals.semantic_entropy == pytest.approx(math.log(3))
+        assert report.signals.tokens >= nodes.TOKENS
+        status = await node.status()
+        assert (status.semantic_sampled, status.semantic_dropped) == (1, 0)
 
 
 async def test_user_is_answered_when_router_and_store_are_away(tmp_path):

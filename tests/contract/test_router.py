@@ -104,7 +104,11 @@ async def test_event_carries_what_the_answer_told_when_it_is_reported(cluster):
         question = f"How tall is {SKARN} to me@example.com?"
         answer = await _route(stub, question, threshold=1.0, reports_answer=True, tenant="acme")
         signals = types_pb2.AnswerSignals(
-            mean_logprob=-0.5, mean_entropy=0.25, tokens=7, admits_ignorance=True
+            mean_logprob=-0.5,
+            mean_entropy=0.25,
+            tokens=7,
+            admits_ignorance=True,
+            semantic_entropy=0.5,
         )
         report = router_pb2.ReportAnswerRequest(event_id=answer.event_id, signals=signals)
         await client.call(stub.ReportAnswer, report)
@@ -115,8 +119,9 @@ async def test_event_carries_what_the_answer_told_when_it_is_reported(cluster):
         assert event.domain == "testing"
 
 
-async def test_report_is_refused_when_its_signals_are_no_numbers(cluster):
-    signals = types_pb2.AnswerSignals(mean_logprob=float("nan"))
+@pytest.mark.parametrize("name", ["mean_logprob", "mean_entropy", "semantic_entropy"])
+async def test_report_is_refused_when_its_signals_are_no_numbers(cluster, name):
+    signals = types_pb2.AnswerSignals(**{name: float("nan")})
     async with cluster.router() as stub:
         with pytest.raises(errors.InvalidInputError, match="finite"):
             await client.call(

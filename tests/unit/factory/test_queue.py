@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from services.factory import board, ledger, meanings, queue, tasks
-from shared import errors, learning_settings, questions
+from shared import answer_signals, errors, learning_settings, questions
 from shared import settings as config
 from tests import fake_router_peers
 from tests.unit.factory import fakes
@@ -126,7 +126,7 @@ async def test_listing_is_refused_when_the_limit_is_negative(factory: queue.Skil
         await factory.list([], -1)
 
 
-SURE = tasks.AnswerSignals(-0.01, 0.05, 5, False)
+SURE = answer_signals.AnswerSignals(-0.01, 0.05, 5, False)
 
 
 async def hashed(texts: Sequence[str]) -> meanings.Vectors:

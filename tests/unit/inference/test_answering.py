@@ -6,7 +6,7 @@ import pytest
 
 from services.inference import answering
 from services.inference import engine as engines
-from shared import errors
+from shared import answer_signals, errors
 from shared import settings as config
 from tests import tiny_model
 
@@ -141,10 +141,11 @@ async def test_question_is_refused_when_it_is_wrong(engine, question, kind):
 
 class _Reports:
     def __init__(self) -> None:
-        self.told: list[tuple[str, answering.AnswerSignals | None]] = []
+        self.told: list[tuple[str, str, answer_signals.AnswerSignals | None]] = []
 
-    def __call__(self, event_id: str, signals: answering.AnswerSignals | None) -> None:
-        self.told.append((event_id, signals))
+    def __call__(self, outcome: answering.Outcome) -> None:
+        assert outcome.answer_s > 0
+        self.told.append((outcome.event_id, outcome.query, outcome.signals))
 
 
 async def test_signals_are_told_when_an_event_waits_for_the_answer(engine):
@@ -152,8 +153,8 @@ async def test_signals_are_told_when_an_event_waits_for_the_answer(engine):
     router = FakeRouter(_routing(none=1.0, dissonance=True))
     answers = answering.Answering(engine, router.route, report=reports)
     found = await answers.answer(answering.Question("Who?"))
-    [(event_id, signals)] = reports.told
-    assert event_id == "event"
+    [(event_id, query, signals)] = reports.told
+    assert (event_id, query) == ("event", "Who?")
     assert signals.mean_logprob == found.generation.certainty.mean_logprob < 0
     assert signals.mean_entropy > 0 and signals.tokens >= found.generation.new_tokens
     assert not signals.admits_ignorance
@@ -166,7 +167,7 @@ async def test_no_signals_are_told_when_the_answer_is_given_up(engine):
     pieces = answers.stream(answering.Question("Who?", max_new_tokens=150))
     await anext(pieces)
     await pieces.aclose()
-    assert reports.told == [("event", None)]
+    assert reports.told == [("event", "Who?", None)]
 
 
 async def test_nothing_is_told_when_no_event_waits(engine):

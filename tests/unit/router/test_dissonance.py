@@ -8,7 +8,7 @@ import pytest
 
 from services.router import decision as decisions
 from services.router import dissonance, spool
-from shared import errors
+from shared import answer_signals, errors
 
 
 def _event(number: int) -> spool.Dissonance:
@@ -206,7 +206,7 @@ def test_other_events_are_read_when_one_line_was_cut_short(tmp_path):
     third.close()
 
 
-SIGNALS = spool.AnswerSignals(-0.5, 0.25, 7, True)
+SIGNALS = answer_signals.AnswerSignals(-0.5, 0.25, 7, True)
 
 
 class _Keeping(_Factory):
@@ -337,8 +337,9 @@ async def test_events_are_dropped_when_too_many_wait_for_answers(tmp_path):
     assert (bus.emitted, bus.dropped) == (12, 4)
 
 
-def test_signals_are_read_again_when_the_spool_is_opened(tmp_path):
-    full = dataclasses.replace(_event(1), domain="law", tenant="acme", signals=SIGNALS)
+@pytest.mark.parametrize("signals", [SIGNALS, dataclasses.replace(SIGNALS, semantic_entropy=0.9)])
+def test_signals_are_read_again_when_the_spool_is_opened(tmp_path, signals):
+    full = dataclasses.replace(_event(1), domain="law", tenant="acme", signals=signals)
     first = spool.Spool(tmp_path / "spool")
     first.open()
     first.append(_event(1))
@@ -351,9 +352,14 @@ def test_signals_are_read_again_when_the_spool_is_opened(tmp_path):
 
 def test_events_of_an_older_router_are_read(tmp_path):
     row = {"event_id": "e", "query": "q?", "confidence": 0.1, "detected_at_ms": 5}
-    (tmp_path / "spool").write_text(json.dumps(row) + "\n")
+    told = {"mean_logprob": -0.5, "mean_entropy": 0.25, "tokens": 7, "admits_ignorance": True}
+    later = {**row, "event_id": "later", "signals": told}
+    (tmp_path / "spool").write_text(json.dumps(row) + "\n" + json.dumps(later) + "\n")
     opened = spool.Spool(tmp_path / "spool")
-    assert opened.open() == [spool.Dissonance("e", "q?", 0.1, 5)]
+    assert opened.open() == [
+        spool.Dissonance("e", "q?", 0.1, 5),
+        spool.Dissonance("later", "q?", 0.1, 5, signals=SIGNALS),
+    ]
     opened.close()
 
 
