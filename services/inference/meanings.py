@@ -53,13 +53,14 @@ def meanings(texts: Sequence[str], vectors_N_D: Vectors, alike: float = ALIKE) -
         vectors_N_D: their unit vectors, float32.
         alike: cosine from which on vectors are near.
     """
+    cosines_N_N = vectors_N_D @ vectors_N_D.T
     firsts: list[int] = []
     found = []
     for row in range(len(texts)):
         same = [
             meaning
             for meaning, first in enumerate(firsts)
-            if _same(texts[row], texts[first], float(vectors_N_D[row] @ vectors_N_D[first]) >= alike)
+            if _same(texts[row], texts[first], near=bool(cosines_N_N[row, first] >= alike))
         ]
         if not same:
             firsts.append(row)

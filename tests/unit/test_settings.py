@@ -58,6 +58,8 @@ def test_the_key_is_named_when_nobody_knows_it(path: pathlib.Path, text: str, ke
         ("trainer:\n  threads: many\n", "trainer.threads"),
         ("trainer:\n  threads: 0\n", "trainer.threads"),
         ("trainer: 5\n", "trainer"),
+        ("inference:\n  semantic_samples: 1\n", "inference.semantic_samples"),
+        ("inference:\n  semantic_samples: 17\n", "inference.semantic_samples"),
         ("router:\n  address: localhost\n", "router.address"),
         ("router:\n  dissonance_threshold: 1.5\n", "router.dissonance_threshold"),
         ("discovery:\n  zeroconf: [1]\n", "discovery.zeroconf"),

@@ -8,7 +8,9 @@ from services.factory import judgement
 from shared import answer_signals, learning_settings
 from tests.unit.factory import fakes
 
-LIMITS = learning_settings.Judgement(unsure_logprob=-0.2, unsure_entropy=0.5, unsure_semantic_entropy=0.7, small_talk=0.6)
+LIMITS = learning_settings.Judgement(
+    unsure_logprob=-0.2, unsure_entropy=0.5, unsure_semantic_entropy=0.7, small_talk=0.6
+)
 Signals = answer_signals.AnswerSignals
 SURE = Signals(-0.01, 0.05, 5, False)
 

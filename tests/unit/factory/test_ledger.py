@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import dataclasses
+import json
 import pathlib
 import sqlite3
 
@@ -10,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from services.factory import ledger, tables, tasks
-from shared import errors
+from shared import answer_signals, errors
 from tests.unit.factory import fakes
 
 MORE = "Who founded Zorblax?"
@@ -81,6 +84,21 @@ def test_first_task_is_returned_when_an_idempotency_key_comes_again(kept: ledger
     assert (again.id, created) == ("t1", False)
     with pytest.raises(errors.AlreadyExistsError, match="idempotency key"):
         kept.add(fakes.task("t3", "pepper", topic="pepper"), "key")
+
+
+@pytest.mark.parametrize("semantic_entropy", [None, 0.5])
+def test_signals_are_kept_with_their_event_and_without_what_is_unknown(
+    tmp_path: pathlib.Path, semantic_entropy: float | None
+) -> None:
+    kept = ledger.Ledger(f"sqlite:///{tmp_path / 'l.sqlite'}")
+    signals = answer_signals.AnswerSignals(-0.5, 0.25, 7, True, semantic_entropy)
+    kept.record(dataclasses.replace(fakes.event(), signals=signals), fakes.task())
+    kept.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "l.sqlite")) as database:
+        [(text,)] = database.execute("SELECT signals FROM dissonance_events").fetchall()
+    row = json.loads(text)
+    assert ("semantic_entropy" in row) == (semantic_entropy is not None)
+    assert answer_signals.AnswerSignals.from_json(row) == signals
 
 
 def test_task_is_the_same_when_the_ledger_is_opened_again(tmp_path: pathlib.Path) -> None:
