@@ -86,7 +86,7 @@ class SemanticEntropy:
         """Answers that went without it."""
 
     async def close(self) -> None:
-        """Gives up the sampling under way; its answer is reported without."""
+        """Gives up the sampling under way; the report of its answer goes on without."""
         if self._under_way is not None:
             self._under_way.cancel()
             await asyncio.gather(self._under_way, return_exceptions=True)

@@ -197,22 +197,28 @@ async def test_no_more_is_sampled_when_the_model_is_busy(waiting, has_room, aske
 
 
 @pytest.mark.parametrize(
-    ("answers", "error", "within_s"),
+    ("answers", "error"),
     [
-        (("a", "b"), errors.UnavailableError("no router"), 3600.0),
-        ((errors.OverloadedError("full"),), None, 3600.0),
-        ((RuntimeError("no memory"),), None, 3600.0),
-        ((), None, 2.0),
+        (("a", "b"), errors.UnavailableError("no router")),
+        ((errors.OverloadedError("full"),), None),
+        ((RuntimeError("no memory"),), None),
     ],
 )
-async def test_answer_is_reported_without_when_sampling_fails(answers, error, within_s):
+async def test_answer_is_reported_without_when_sampling_fails(answers, error):
     router = Router()
     router.error = error
-    asking = asker(Scripted(*answers), router, 2, within_s)
-    # As long as all that the router waits for.
-    asking.report(outcome(answer_s=2.0))
+    asking = asker(Scripted(*answers), router, samples=2)
+    asking.report(outcome())
     assert await router.heard() == ("event", SIGNALS)
     assert (asking.sampled, asking.dropped) == (0, 1)
+
+
+async def test_nothing_is_sampled_when_the_answer_took_all_the_time_there_is():
+    engine, router = Scripted("a", "b"), Router()
+    asking = asker(engine, router, 2, within_s=3600.0)
+    asking.report(outcome(answer_s=3600.0))
+    assert await router.heard() == ("event", SIGNALS)
+    assert (engine.asked, asking.dropped) == ([], 1)
 
 
 async def test_answer_is_reported_without_when_the_node_stops():
