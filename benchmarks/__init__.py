@@ -1,0 +1,1 @@
+import services as services  # Torch waits as it does there.
