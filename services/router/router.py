@@ -168,20 +168,20 @@ class LoRARouter:
     async def unregister_card(self, name: str) -> None:
         """Forgets whatever version of a name is active; an unknown name is fine."""
         async with self._changing:
-            await self._stock.remove([name])
-            self._calibrate_soon()
+            await self._forget([name])
 
     async def unregister_version(self, name: str, digest: str) -> None:
         """Forgets one version of a name, if it is the active one."""
-        if self.is_active(name, digest):
-            await self.unregister_card(name)
+        async with self._changing:
+            # Looked up here: another version may have been on its way in.
+            if self.is_active(name, digest):
+                await self._forget([name])
 
     async def retain(self, names: Collection[str]) -> None:
         """Forgets every card that has none of these names."""
         async with self._changing:
             gone = await asyncio.to_thread(lambda: set(self._stock.names()).difference(names))
-            await self._stock.remove(gone)
-            self._calibrate_soon()
+            await self._forget(gone)
 
     async def select(
         self, query: str, top_k: int = 1, threshold: float | None = None
@@ -244,6 +244,10 @@ class LoRARouter:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._calibrating
 
+    async def _forget(self, names: Collection[str]) -> None:
+        await self._stock.remove(names)
+        self._calibrate_soon()
+
     async def _question(self, query: str) -> profile.Question:
         vector = admission.question_vector(await self._embed_query(query), self._dimension)
         return profile.Question(query, vector, self._words.of(query))
@@ -292,9 +296,10 @@ class LoRARouter:
         """Fits until the newest set of cards is reflected, off the event loop."""
         try:
             while self._calibrated is not self._stock.index:
-                index = self._stock.index
+                # Both are of one moment: cards may move to the shelf meanwhile.
+                index, shortlist = self._stock.index, self._stock.shortlist
                 try:
-                    fitted, model = await asyncio.to_thread(self._fit, index)
+                    fitted, model = await asyncio.to_thread(self._fit, index, shortlist)
                 except (np.linalg.LinAlgError, FloatingPointError, ValueError):
                     # The former calibration still holds; the next change tries again.
                     _log.exception("calibration failed", cards=len(index))
@@ -310,7 +315,9 @@ class LoRARouter:
         finally:
             self._calibrating = None
 
-    def _fit(self, index: indexes.Index) -> tuple[indexes.Index, fitting.Fitted]:
+    def _fit(
+        self, index: indexes.Index, shortlist: observation.Near | None
+    ) -> tuple[indexes.Index, fitting.Fitted]:
         """The same cards in a space of their own, and the calibration there."""
 
         def indexed(cards: Sequence[profile.Profile]) -> indexes.Index:
@@ -318,7 +325,7 @@ class LoRARouter:
             own = space.sums(groups) if groups else None
             return indexes.Index(cards, space.fit(self._ground.sums, own), index.bounded)
 
-        cards, unrelated, shortlist = index.profiles, self._ground.unrelated, self._stock.shortlist
+        cards, unrelated = index.profiles, self._ground.unrelated
         fitted = indexed(cards)
         if shortlist is None:
             observed = observation.observe(cards, indexed, unrelated)

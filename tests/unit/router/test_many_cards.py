@@ -102,6 +102,14 @@ async def test_virtual_cards_stay_virtual_when_the_limit_is_crossed_both_ways(sm
     assert (await small.select(f"Who built {THINGS[0]}?")).candidates[0].card == few[0].identity
 
 
+async def test_cards_stay_off_the_shelf_when_new_versions_replace_as_many(small):
+    await small.register_cards(cards(LIMIT))
+    await small.register_cards(cards(LIMIT, version="2"))
+    assert small.stock.shortlist is None
+    await small.register_card(cards()[LIMIT])
+    assert small.stock.shortlist is not None
+
+
 async def test_every_question_finds_its_card_when_cards_come_and_go_meanwhile(small):
     lasting = cards()[:3]
     await small.register_cards(lasting)
