@@ -220,7 +220,10 @@ class LoRARouter:
         decided = decision.decide(question, index, evidence, fitted.model, max(top_k, 2), limit)
         ranked = [(found.card, found.probability) for found in decided.candidates]
         seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual, len(self))
-        return explanation.explain(seen, ranked, decided.confidence, limit, top_k)
+        # A thousand cards take a third of a second, which the questions of others must not wait.
+        return await asyncio.to_thread(
+            explanation.explain, seen, ranked, decided.confidence, limit, top_k
+        )
 
     @property
     def calibration_error(self) -> float:
