@@ -240,8 +240,11 @@ class Answering:
 
     async def _mixed(
         self, best: Candidate, routing: Routing, max_cards: int, deadline: deadlines.Deadline
-    ) -> tuple[tuple[mixing.Share, ...], str]:
-        """Who answers together with the best card, and the key of all; alone where that fails."""
+    ) -> tuple[tuple[mixing.Share, ...], str | None]:
+        """Who answers together with the best card, and the key of all.
+
+        That card alone where they can't; nobody and None where it left in the meantime.
+        """
         alone = ((mixing.Share(best.card, 1.0),), best.card)
         served = self._engine.served()
         fitting = [(one.card, one.probability) for one in routing.candidates if one.card in served]
@@ -249,16 +252,18 @@ class Answering:
         if len(shares) == 1 or shares[0].card != best.card:
             return alone
         try:
-            key = self._engine.mix_lora(shares)
+            key: str | None = self._engine.mix_lora(shares)
             await self._engine.bring_lora(key, deadline.left_s)
         except (errors.OverloadedError, errors.DeadlineError):
             raise
         except errors.SkillmeshError as error:
             _log.warning("cards not mixed; the best one answers", reason=str(error))
-            return alone
+            key = None
         # One of them may have left while the mixture came.
         served = self._engine.served()
-        return (shares, key) if all(one.card in served for one in shares) else alone
+        if key is not None and all(one.card in served for one in shares):
+            return shares, key
+        return alone if best.card in served else ((), None)
 
     async def _ready(self, card: str, deadline_s: float | None) -> bool:
         """Whether a card is served and in memory, now and until something is awaited."""
