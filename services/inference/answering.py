@@ -252,18 +252,17 @@ class Answering:
         if len(shares) == 1 or shares[0].card != best.card:
             return alone
         try:
-            key: str | None = self._engine.mix_lora(shares)
+            key = self._engine.mix_lora(shares)
             await self._engine.bring_lora(key, deadline.left_s)
         except (errors.OverloadedError, errors.DeadlineError):
             raise
         except errors.SkillmeshError as error:
             _log.warning("cards not mixed; the best one answers", reason=str(error))
-            key = None
-        # One of them may have left while the mixture came.
-        served = self._engine.served()
-        if key is not None and all(one.card in served for one in shares):
-            return shares, key
-        return alone if best.card in served else ((), None)
+        else:
+            if all(one.card in self._engine.served() for one in shares):
+                return shares, key
+        # It may have left while the mixture came.
+        return alone if best.card in self._engine.served() else ((), None)
 
     async def _ready(self, card: str, deadline_s: float | None) -> bool:
         """Whether a card is served and in memory, now and until something is awaited."""

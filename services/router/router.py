@@ -260,12 +260,8 @@ class LoRARouter:
         return frozenset(name for name, one in found.items() if one and one.virtual is virtual)
 
     async def _add(self, cards: Iterable[profile.Card], virtual: bool) -> None:
-        new = []
-        for card in cards:
-            found = self._stock.find(card.name)
-            is_known = found is not None and found.identity == card.identity
-            if not is_known or (found is not None and found.virtual and not virtual):
-                new.append(card)
+        # Looking up a thousand cards on the shelf reads as many rows.
+        new = await asyncio.to_thread(self._unknown, cards, virtual)
         if not new:
             return
         admitted = await admission.embedded(new, self._embed, self._dimension)
@@ -274,6 +270,16 @@ class LoRARouter:
             await self._stock.add(made, virtual)
             self._calibrate_soon()
         admitted.check()
+
+    def _unknown(self, cards: Iterable[profile.Card], virtual: bool) -> list[profile.Card]:
+        """Those that are not routable yet, or only as virtual ones."""
+        new = []
+        for card in cards:
+            found = self._stock.find(card.name)
+            is_known = found is not None and found.identity == card.identity
+            if not is_known or (found is not None and found.virtual and not virtual):
+                new.append(card)
+        return new
 
     def _profiles(
         self, embedded: Iterable[tuple[profile.Card, profile.Vectors]]
