@@ -244,8 +244,11 @@ class Answering:
 
     async def _mixed(
         self, best: Candidate, routing: Routing, max_cards: int, deadline: deadlines.Deadline
-    ) -> tuple[tuple[mixing.Share, ...], str]:
-        """Who answers together with the best card, and the key of all; alone where that fails."""
+    ) -> tuple[tuple[mixing.Share, ...], str | None]:
+        """Who answers together with the best card, and the key of all.
+
+        That card alone where they can't; nobody and None where it left in the meantime.
+        """
         alone = ((mixing.Share(best.card, 1.0),), best.card)
         served = self._engine.served()
         fitting = [(one.card, one.probability) for one in routing.candidates if one.card in served]
@@ -259,10 +262,11 @@ class Answering:
             raise
         except errors.SkillmeshError as error:
             _log.warning("cards not mixed; the best one answers", reason=str(error))
-            return alone
-        # One of them may have left while the mixture came.
-        served = self._engine.served()
-        return (shares, key) if all(one.card in served for one in shares) else alone
+        else:
+            if all(one.card in self._engine.served() for one in shares):
+                return shares, key
+        # It may have left while the mixture came.
+        return alone if best.card in self._engine.served() else ((), None)
 
     async def _ready(self, card: str, deadline_s: float | None) -> bool:
         """Whether a card is served and in memory, now and until something is awaited."""

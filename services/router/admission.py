@@ -104,26 +104,30 @@ async def embedded(
     embed: Callable[[Sequence[str]], Awaitable[profile.Vectors]],
     dimension: int,
 ) -> Embedded:
-    """Embeds cards in one call; one that is wrong does not keep the others away.
+    """Embeds cards in one call, or, where that fails, one by one: none keeps the others away.
 
     Raises:
         errors.InternalError: the vectors are not as many, or not as long, as they should be.
     """
     problems: list[errors.SkillmeshError] = []
-    sound, found = [], []
+    sound, found = list[profile.Card](), []
     for card in cards:
         try:
             sound.append(readable(card))
         except errors.InvalidInputError as error:
             problems.append(error)
-    texts = [text for card in sound for text in (*card.examples, *card.statements)]
-    if texts:
-        vectors_T_D = await embed(texts)
-        _check_shape(vectors_T_D, (len(texts), dimension))
-    at = 0
-    for card in sound:
-        own = vectors_T_D[at : at + len(card.examples) + len(card.statements)]
-        at += len(own)
+    try:
+        vectors = await _vectors(sound, embed)
+    except errors.InternalError as error:
+        if len(sound) == 1:
+            return Embedded((), (*problems, error))
+        alone = [await embedded([card], embed, dimension) for card in sound]
+        return Embedded(
+            tuple(pair for one in alone for pair in one.cards),
+            (*problems, *(problem for one in alone for problem in one.problems)),
+        )
+    for card, own in zip(sound, vectors, strict=True):
+        _check_shape(own, (len(card.examples) + len(card.statements), dimension))
         if np.isfinite(own).all():
             found.append((card, own))
         else:
@@ -134,6 +138,18 @@ async def embedded(
                 )
             )
     return Embedded(tuple(found), tuple(problems))
+
+
+async def _vectors(
+    cards: Sequence[profile.Card],
+    embed: Callable[[Sequence[str]], Awaitable[profile.Vectors]],
+) -> list[profile.Vectors]:
+    """Those of each card's examples and then of its statements."""
+    texts = [text for card in cards for text in (*card.examples, *card.statements)]
+    if not texts:
+        return []
+    ends = np.cumsum([len(card.examples) + len(card.statements) for card in cards])
+    return np.split(await embed(texts), ends[:-1])
 
 
 def _check_shape(vectors: profile.Vectors, shape: tuple[int, ...]) -> None:

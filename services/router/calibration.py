@@ -212,6 +212,8 @@ def _signed(
         weights_F = np.zeros(len(spread_F))
         weights_F[kept_F], bias = fitted(kept_F)
         effects_F = weights_F * spread_F * np.asarray(signs_F) if len(signs_F) else spread_F
+        if not np.isfinite(effects_F).all():  # Leaving features out would not end.
+            raise FloatingPointError("the evidence of the calibration has NaN or infinite values")
         if effects_F.min() >= 0:
             return weights_F, bias
         kept_F[int(effects_F.argmin())] = False

@@ -110,9 +110,11 @@ class Embedding:
             waiting.add_done_callback(lambda _: self._under_way.pop(text, None))
         # Shielded: who goes away must not take the answer from the others.
         vector: Vectors = (await asyncio.shield(waiting))[0]
-        self._cache[text] = vector
-        if len(self._cache) > _CACHED_QUERIES:
-            self._cache.popitem(last=False)
+        # What is no number may be one the next time.
+        if np.isfinite(vector).all():
+            self._cache[text] = vector
+            if len(self._cache) > _CACHED_QUERIES:
+                self._cache.popitem(last=False)
         return vector
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
@@ -145,7 +147,6 @@ class Embedding:
         return done
 
     async def _work(self, model: TextModel) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             jobs = [job for job in self._next() if not job.done.done()]
             if not jobs:
@@ -153,19 +154,31 @@ class Embedding:
                 if not self._urgent and not self._bulk:
                     await self._wake.wait()
                 continue
-            texts = [text for job in jobs for text in job.texts]
             try:
-                vectors_N_D = await loop.run_in_executor(self._thread, model.embed, texts)
+                await self._finish(model, jobs)
             except Exception as error:
                 # The worker must outlive any one batch; its callers get the reason.
-                _log.exception("embedding failed", texts=len(texts))
+                _log.exception("embedding failed", texts=sum(len(job.texts) for job in jobs))
+                if len(jobs) == 1:
+                    _fail(jobs[0], error)
+                    continue
+                # One bad text must not cost the others their vectors.
                 for job in jobs:
-                    job.done.set_exception(errors.InternalError(f"embedding failed: {error}"))
-                continue
-            for job in jobs:
-                if not job.done.done():
-                    job.done.set_result(vectors_N_D[: len(job.texts)])
-                vectors_N_D = vectors_N_D[len(job.texts) :]
+                    try:
+                        await self._finish(model, [job])
+                    except Exception as own_error:
+                        _fail(job, own_error)
+
+    async def _finish(self, model: TextModel, jobs: Sequence[_Job]) -> None:
+        """Embeds the texts of some jobs in one batch."""
+        texts = [text for job in jobs for text in job.texts]
+        loop = asyncio.get_running_loop()
+        vectors_N_D = await loop.run_in_executor(self._thread, model.embed, texts)
+        for job in jobs:
+            # Who goes away meanwhile has given up the answer.
+            if not job.done.done():
+                job.done.set_result(vectors_N_D[: len(job.texts)])
+            vectors_N_D = vectors_N_D[len(job.texts) :]
 
     def _next(self) -> list[_Job]:
         """All that is urgent as far as it fits into a batch, else one batch of bulk."""
@@ -176,3 +189,8 @@ class Embedding:
         if not jobs and self._bulk:
             jobs.append(self._bulk.popleft())
         return jobs
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.done.done():
+        job.done.set_exception(errors.InternalError(f"embedding failed: {error}"))

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from services.router import discriminant, lexicon, words
 from services.router import profile as profiles
 from services.router import space as spaces
-from shared import questions
 
 Column = npt.NDArray[np.float64]
 _NEAREST = 3
@@ -100,14 +99,12 @@ class Index:
         self._askers: dict[str, set[int]] = collections.defaultdict(set)
         for at, found_profile in enumerate(self.profiles):
             for example in found_profile.examples:
-                self._askers[questions.fold(example.text)].add(at)
+                self._askers[example.folded].add(at)
         said = [(at, s.vector) for at, p in enumerate(self.profiles) for s in p.statements]
         self._speaker = np.array([at for at, _ in said], dtype=np.int64)
         self._statements_S_D = np.stack([v for _, v in said]) if said else np.zeros((0, 0))
         rarities = rarities_of._lexicon if rarities_of and rarities_of.profiles else None
-        self._lexicon = lexicon.Lexicon(
-            [[example.terms for example in p.examples] for p in self.profiles], rarities
-        )
+        self._lexicon = lexicon.Lexicon([p.told for p in self.profiles], rarities)
         if space is not None:
             self._directions_R_D = space.directions(self._examples_R_D)
             self._boundaries = (
@@ -144,7 +141,7 @@ class Index:
         distance = np.sqrt(np.maximum(2.0 - 2.0 * centroid, 0.0))
         anchor, shared, foreign, unexplained = self._compare_words(question)
         verbatim = np.zeros(len(self.profiles))
-        verbatim[list(self._askers.get(questions.fold(question.text), ()))] = 1.0
+        verbatim[list(self._askers.get(question.folded, ()))] = 1.0
         return Evidence(
             verbatim=verbatim,
             nearest=nearest,

@@ -16,6 +16,8 @@ from services.router import index as indexes
 from services.router import profile as profiles
 from services.router import space as spaces
 
+Near = Callable[[profiles.Question], Sequence[profiles.Profile]]
+"""The cards that a question is compared with."""
 _FOLDS = 5
 _QUESTIONS_OF_ALL_CARDS = 900
 _NAMELESS_WEIGHT = 0.5
@@ -174,7 +176,7 @@ def observe(
 
 def observe_near(
     cards: Sequence[profiles.Profile],
-    near: Callable[[profiles.Question], Sequence[profiles.Profile]],
+    near: Near,
     index: Callable[[Sequence[profiles.Profile]], indexes.Index],
     unrelated: Sequence[profiles.Question],
 ) -> calibration.Rows:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router import lexicon
+from shared import questions
 from shared.cards import manifest as manifests
 
 Vectors = npt.NDArray[np.float32]
@@ -57,6 +58,11 @@ class Question:
         """Words and pairs of neighbours, as often as they occur."""
         return lexicon.terms(self.text)
 
+    @functools.cached_property
+    def folded(self) -> str:
+        """The same for every spelling of the question."""
+        return questions.fold(self.text)
+
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
@@ -73,6 +79,11 @@ class Profile:
     salience: Mapping[str, float]
     """How much each word is what the card is about (0 to 1): its weight times the share of the
     examples that contain it, over the highest such product."""
+
+    @functools.cached_property
+    def told(self) -> lexicon.Told:
+        """The terms of the examples."""
+        return lexicon.Told(tuple(example.terms for example in self.examples))
 
     @property
     def identity(self) -> str:

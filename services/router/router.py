@@ -168,20 +168,20 @@ class LoRARouter:
     async def unregister_card(self, name: str) -> None:
         """Forgets whatever version of a name is active; an unknown name is fine."""
         async with self._changing:
-            await self._stock.remove([name])
-            self._calibrate_soon()
+            await self._forget([name])
 
     async def unregister_version(self, name: str, digest: str) -> None:
         """Forgets one version of a name, if it is the active one."""
-        if self.is_active(name, digest):
-            await self.unregister_card(name)
+        async with self._changing:
+            # Looked up here: another version may have been on its way in.
+            if self.is_active(name, digest):
+                await self._forget([name])
 
     async def retain(self, names: Collection[str]) -> None:
         """Forgets every card that has none of these names."""
         async with self._changing:
             gone = await asyncio.to_thread(lambda: set(self._stock.names()).difference(names))
-            await self._stock.remove(gone)
-            self._calibrate_soon()
+            await self._forget(gone)
 
     async def select(
         self, query: str, top_k: int = 1, threshold: float | None = None
@@ -220,7 +220,10 @@ class LoRARouter:
         decided = decision.decide(question, index, evidence, fitted.model, max(top_k, 2), limit)
         ranked = [(found.card, found.probability) for found in decided.candidates]
         seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual, len(self))
-        return explanation.explain(seen, ranked, decided.confidence, limit, top_k)
+        # A thousand cards take a third of a second, which the questions of others must not wait.
+        return await asyncio.to_thread(
+            explanation.explain, seen, ranked, decided.confidence, limit, top_k
+        )
 
     @property
     def calibration_error(self) -> float:
@@ -244,6 +247,10 @@ class LoRARouter:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._calibrating
 
+    async def _forget(self, names: Collection[str]) -> None:
+        await self._stock.remove(names)
+        self._calibrate_soon()
+
     async def _question(self, query: str) -> profile.Question:
         vector = admission.question_vector(await self._embed_query(query), self._dimension)
         return profile.Question(query, vector, self._words.of(query))
@@ -253,12 +260,8 @@ class LoRARouter:
         return frozenset(name for name, one in found.items() if one and one.virtual is virtual)
 
     async def _add(self, cards: Iterable[profile.Card], virtual: bool) -> None:
-        new = []
-        for card in cards:
-            found = self._stock.find(card.name)
-            is_known = found is not None and found.identity == card.identity
-            if not is_known or (found is not None and found.virtual and not virtual):
-                new.append(card)
+        # Looking up a thousand cards on the shelf reads as many rows.
+        new = await asyncio.to_thread(self._unknown, cards, virtual)
         if not new:
             return
         admitted = await admission.embedded(new, self._embed, self._dimension)
@@ -267,6 +270,16 @@ class LoRARouter:
             await self._stock.add(made, virtual)
             self._calibrate_soon()
         admitted.check()
+
+    def _unknown(self, cards: Iterable[profile.Card], virtual: bool) -> list[profile.Card]:
+        """Those that are not routable yet, or only as virtual ones."""
+        new = []
+        for card in cards:
+            found = self._stock.find(card.name)
+            is_known = found is not None and found.identity == card.identity
+            if not is_known or (found is not None and found.virtual and not virtual):
+                new.append(card)
+        return new
 
     def _profiles(
         self, embedded: Iterable[tuple[profile.Card, profile.Vectors]]
@@ -292,9 +305,10 @@ class LoRARouter:
         """Fits until the newest set of cards is reflected, off the event loop."""
         try:
             while self._calibrated is not self._stock.index:
-                index = self._stock.index
+                # Both are of one moment: cards may move to the shelf meanwhile.
+                index, shortlist = self._stock.index, self._stock.shortlist
                 try:
-                    fitted, model = await asyncio.to_thread(self._fit, index)
+                    fitted, model = await asyncio.to_thread(self._fit, index, shortlist)
                 except (np.linalg.LinAlgError, FloatingPointError, ValueError):
                     # The former calibration still holds; the next change tries again.
                     _log.exception("calibration failed", cards=len(index))
@@ -310,7 +324,9 @@ class LoRARouter:
         finally:
             self._calibrating = None
 
-    def _fit(self, index: indexes.Index) -> tuple[indexes.Index, fitting.Fitted]:
+    def _fit(
+        self, index: indexes.Index, shortlist: observation.Near | None
+    ) -> tuple[indexes.Index, fitting.Fitted]:
         """The same cards in a space of their own, and the calibration there."""
 
         def indexed(cards: Sequence[profile.Profile]) -> indexes.Index:
@@ -318,7 +334,7 @@ class LoRARouter:
             own = space.sums(groups) if groups else None
             return indexes.Index(cards, space.fit(self._ground.sums, own), index.bounded)
 
-        cards, unrelated, shortlist = index.profiles, self._ground.unrelated, self._stock.shortlist
+        cards, unrelated = index.profiles, self._ground.unrelated
         fitted = indexed(cards)
         if shortlist is None:
             observed = observation.observe(cards, indexed, unrelated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -110,8 +111,9 @@ class RouterService(router_pb2_grpc.RouterServicer):
     ) -> router_pb2.RouterStatus:
         """Tells what is routable, how well calibrated, and what became of the events."""
         error = self._router.calibration_error
+        cards = await asyncio.to_thread(self._router.first_cards, MOST_CARDS_TOLD)
         return router_pb2.RouterStatus(
-            cards=self._router.first_cards(MOST_CARDS_TOLD),
+            cards=cards,
             card_count=len(self._router),
             revision=self._cards.revision,
             embedder_id=self._embedder_id,

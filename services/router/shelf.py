@@ -60,7 +60,9 @@ class _Row:
 
     def to_json(self) -> bytes:
         fields = [self.virtual, *(getattr(self.card, f.name) for f in _FIELDS)]
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        # Half a surrogate pair in a description is no reason to lose the card; `loads` reads it.
+        return text.encode(errors="surrogatepass")
 
     @classmethod
     def from_json(cls, data: bytes) -> _Row:
@@ -216,7 +218,7 @@ class Shelf:
                 f"{self._neighbours.dimension}; register it with fewer examples, embedded like "
                 "the others"
             )
-        weights = {w: x for q in (*one.examples, *one.statements) for w, x in q.words.items()}
+        weights = _heaviest(q.words for q in (*one.examples, *one.statements))
         with self._turns:
             number = len(self._rows)
             # Not to be seen before all of it is here.
@@ -306,7 +308,16 @@ class Shelf:
 
     def _weights(self, row: _Row) -> Mapping[str, float]:
         """Of all its words."""
-        return {word: w for text in row.texts for word, w in self._words.of(text).items()}
+        return _heaviest(map(self._words.of, row.texts))
+
+
+def _heaviest(told: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Words with the highest weight that any text gives them: a name stays one in lower case."""
+    found: dict[str, float] = {}
+    for words_of_text in told:
+        for word, weight in words_of_text.items():
+            found[word] = max(weight, found.get(word, 0.0))
+    return found
 
 
 class _Turns:

@@ -109,12 +109,15 @@ class Stock:
         return self._shelf.nearest(vector, count)
 
     def _exceeds(self, more: Sequence[profiles.Profile], share: float) -> bool:
-        examples = sum(len(p.examples) for p in more)
+        """Whether the cards with these, each in the place of another version, are too many."""
+        cards, examples = len(more), sum(len(p.examples) for p in more)
         if self._shelf is not None:
-            examples += self._shelf.examples
+            cards, examples = cards + len(self._shelf), examples + self._shelf.examples
         else:
-            examples += sum(len(p.examples) for p in self.index.profiles)
-        cards = len(self) + len(more)
+            replaced = {p.card.name for p in more}
+            stay = [p for p in self.index.profiles if p.card.name not in replaced]
+            cards += len(stay)
+            examples += sum(len(p.examples) for p in stay)
         return cards > share * self._exact_cards or examples > share * EXACT_EXAMPLES
 
     async def _change(

@@ -94,6 +94,8 @@ class CardSubscriber:
         _log.info("cards listed", cards=len(records))
 
     async def _register(self, records: Sequence[watch.CardRecord]) -> None:
+        """Makes records routable; what fails is raised once the others are in."""
+        failed: errors.SkillmeshError | None = None
         for start in range(0, len(records), _RECORDS_AT_A_TIME):
             some = records[start : start + _RECORDS_AT_A_TIME]
             trusted = await asyncio.to_thread(self._trusted, some)
@@ -104,7 +106,12 @@ class CardSubscriber:
             }
             for remote in (False, True):
                 cards = await asyncio.to_thread(_readable, trusted, remote)
-                await self._router.register_cards(cards, virtual=remote)
+                try:
+                    await self._router.register_cards(cards, virtual=remote)
+                except (errors.InvalidInputError, errors.InternalError) as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _trusted(self, records: Sequence[watch.CardRecord]) -> list[watch.CardRecord]:
         """Those whose signature holds: what no node serves must not be chosen."""

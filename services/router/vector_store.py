@@ -94,7 +94,9 @@ class VectorStore:
         if new:
             vectors_N_D = await self._embed(list(new.values()))
             made = dict(zip(new, vectors_N_D.astype(np.float16), strict=True))
-            await loop.run_in_executor(self._thread, self._file.write, made)
+            # What is no number may be one the next time.
+            sound = {key: vector for key, vector in made.items() if np.isfinite(vector).all()}
+            await loop.run_in_executor(self._thread, self._file.write, sound)
             known |= made
         return np.stack([known[key] for key in keys]).astype(np.float32)
 

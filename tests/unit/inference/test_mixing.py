@@ -157,6 +157,26 @@ async def test_best_card_answers_alone_when_another_can_not_be_had_again(base):
         assert found.shares == (mixing.Share("a@1", 1.0),)
 
 
+@pytest.mark.parametrize(("leaves", "expected"), [("a@1", ()), ("b@1", ("a@1",))])
+async def test_question_is_answered_when_a_card_leaves_while_the_mixture_comes(
+    base, monkeypatch, leaves, expected
+):
+    async with _running(base, Sources(base)) as engine:
+        bring = engine.bring_lora
+
+        async def bring_and_lose(key, *given):
+            await bring(key, *given)
+            if " + " in key:
+                await engine.remove_lora(leaves)
+
+        monkeypatch.setattr(engine, "bring_lora", bring_and_lose)
+        route = _router(("a@1", 0.54), ("b@1", 0.36))
+        answers = answering.Answering(engine, route, together=UP_TO_4)
+        found = await answers.answer(answering.Question(QUERY))
+        assert tuple(one.card for one in found.shares) == expected
+        assert found.generation.answer
+
+
 @pytest.mark.parametrize("max_cards", [-1, 5])
 async def test_question_is_refused_when_it_wants_too_many_cards(base, max_cards):
     async with _running(base, Sources(base)) as engine:

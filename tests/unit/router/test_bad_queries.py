@@ -143,6 +143,20 @@ async def test_other_cards_come_in_when_the_vectors_of_one_are_no_numbers(
     assert (await two.select("Which height has Alvmere?")).candidates[0].card.startswith("good@")
 
 
+async def test_other_cards_come_in_when_the_embedder_fails_at_one(
+    two, embedder, card_about, monkeypatch
+):
+    async def failing(texts):
+        if any("Spoilt" in text for text in texts):
+            raise errors.InternalError("embedding failed: spoilt text")
+        return await embedder.embed(texts)
+
+    monkeypatch.setattr(two, "_embed", failing)
+    with pytest.raises(errors.InternalError, match="spoilt text"):
+        await two.register_cards([card_about("bad", "Spoilt"), card_about("good", "Alvmere")])
+    assert [card.split("@")[0] for card in two.cards] == ["good", "skarn", "tarn"]
+
+
 async def test_version_before_is_kept_when_the_vectors_of_the_next_are_no_numbers(
     two, embedder, card_about
 ):

@@ -94,3 +94,9 @@ def test_best_wrong_card_alone_decides_when_a_question_has_several():
     rows = _rows([[0.9], [0.2], [0.5], [0.7], [0.1]], [1, 0, 0, 0, 1], questions=[0, 0, 0, 1, 1])
     assert list(rows.decisive(np.array([1.0]))) == [True, False, True, True, True]
     assert list(rows.decisive(np.array([-1.0]))) == [True, True, False, True, True]
+
+
+def test_fit_ends_with_an_error_when_a_feature_is_no_number():
+    rows = _rows([[0.0], [1.0], [1.0], [np.nan]], [0, 1, 0, 1])
+    with pytest.raises(FloatingPointError, match="NaN"):
+        calibration.fit([rows], [1.0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 
 import numpy as np
@@ -112,3 +113,38 @@ async def test_next_question_is_answered_when_one_failed(slow):
     with pytest.raises(errors.InternalError, match="broken text"):
         await made.query("broken")
     assert (await made.query("fine")).shape == (fake_router_peers.DIMENSION,)
+
+
+async def test_others_are_answered_when_one_question_of_their_batch_fails(slow):
+    model, made = slow
+    first = asyncio.create_task(made.query("first"))
+    await asyncio.to_thread(model.entered.wait)
+    asked = [asyncio.create_task(made.query(text)) for text in ("good", "broken", "fine")]
+    await asyncio.sleep(0)
+    model.gate.set()
+    _, good, broken, fine = await asyncio.gather(first, *asked, return_exceptions=True)
+    assert model.batches[1] == ["good", "broken", "fine"]
+    assert isinstance(broken, errors.InternalError)
+    alone = fake_router_peers.HashingEmbedder().embed(["good", "fine"])
+    assert np.array_equal([good, fine], alone)
+
+
+async def test_next_question_is_answered_when_a_failed_one_was_given_up(slow):
+    model, made = slow
+    given_up = asyncio.create_task(made.embed(["broken", "fine"]))
+    await asyncio.to_thread(model.entered.wait)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    model.gate.set()
+    async with asyncio.timeout(20):
+        assert (await made.query("fine")).shape == (fake_router_peers.DIMENSION,)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+async def test_question_is_embedded_again_when_its_vector_was_no_number(slow, monkeypatch, value):
+    model, made = slow
+    model.gate.set()
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(model, "embed", lambda texts: np.full((len(texts), 4), value))
+        assert not np.isfinite(await made.query("again?")).all()
+    assert np.isfinite(await made.query("again?")).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -115,6 +116,24 @@ async def test_no_margin_is_told_when_nothing_can_miss_or_reach_the_threshold(tw
     found = await two.explain(QUERY, threshold=threshold)
     assert found.margin is None
     assert all(one.flips_at is None for one in found.cards[0].contributions)
+
+
+async def test_questions_are_answered_when_an_explanation_takes_long(two, monkeypatch):
+    entered, may_go = threading.Event(), threading.Event()
+
+    def slow(*given):
+        entered.set()
+        assert may_go.wait(20)
+        return explain(*given)
+
+    explain = explanation.explain
+    monkeypatch.setattr(explanation, "explain", slow)
+    asked = asyncio.create_task(two.explain(QUERY))
+    assert await asyncio.to_thread(entered.wait, 20)
+    decision = await two.select(QUERY)
+    assert not asked.done()
+    may_go.set()
+    assert (await asked).confidence == decision.confidence
 
 
 async def test_argument_is_named_when_an_explanation_is_asked_for_out_of_range(two):

@@ -12,9 +12,12 @@ def test_words_and_neighbours_are_terms_whatever_stands_between():
     assert not lexicon.terms("?!") and lexicon.terms("a " * 10_000).total() == 399
 
 
+def _told(card: list[str]) -> lexicon.Told:
+    return lexicon.Told(tuple(map(lexicon.terms, card)))
+
+
 def _lexicon(*cards: list[str], rarities_of: lexicon.Lexicon | None = None) -> lexicon.Lexicon:
-    told = [[lexicon.terms(text) for text in card] for card in cards]
-    return lexicon.Lexicon(told, rarities_of)
+    return lexicon.Lexicon(list(map(_told, cards)), rarities_of)
 
 
 def test_cosine_is_exact_when_computed_by_hand():
@@ -52,3 +55,21 @@ def test_one_card_alone_is_weighed_as_among_the_others_when_told_so():
             alone.cosines(lexicon.terms("what is the limit"))[0]
             == found.cosines(lexicon.terms("what is the limit"))[at]
         )
+
+
+def test_cosines_are_the_same_when_a_card_is_remembered_and_when_it_was_forgotten(monkeypatch):
+    monkeypatch.setattr(lexicon, "_REMEMBERED_CARDS", 2)
+    rare, asked = _lexicon(["what is my balance"], ["name it"]), lexicon.terms("what is the limit")
+    cards = [_told(["what is the limit " + "of it " * n]) for n in range(4)]
+    expected = [lexicon.Lexicon([card], _lexicon(["what is my balance"], ["name it"]))
+                .cosines(asked)[0] for card in cards]  # fmt: skip
+    for at in (0, 0, 1, 2, 3, 0, 3):
+        assert lexicon.Lexicon([cards[at]], rare).cosines(asked)[0] == expected[at]
+    assert len(set(expected)) == 4
+
+
+def test_vector_of_a_card_is_made_once_when_it_comes_again(monkeypatch):
+    rare, card = _lexicon(["what is my balance"]), _told(["name it"])
+    first = lexicon.Lexicon([card], rare).cosines(lexicon.terms("name it"))
+    monkeypatch.setattr(lexicon.Lexicon, "_vector", None)
+    assert lexicon.Lexicon([card], rare).cosines(lexicon.terms("name it")) == first

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
-from services.router import practice, profile, router
+from services.router import practice, profile, router, shelf
 from tests import fake_router_peers, fake_routers
 
 THINGS = tuple(
@@ -102,6 +103,14 @@ async def test_virtual_cards_stay_virtual_when_the_limit_is_crossed_both_ways(sm
     assert (await small.select(f"Who built {THINGS[0]}?")).candidates[0].card == few[0].identity
 
 
+async def test_cards_stay_off_the_shelf_when_new_versions_replace_as_many(small):
+    await small.register_cards(cards(LIMIT))
+    await small.register_cards(cards(LIMIT, version="2"))
+    assert small.stock.shortlist is None
+    await small.register_card(cards()[LIMIT])
+    assert small.stock.shortlist is not None
+
+
 async def test_every_question_finds_its_card_when_cards_come_and_go_meanwhile(small):
     lasting = cards()[:3]
     await small.register_cards(lasting)
@@ -132,6 +141,19 @@ async def test_questions_are_answered_when_many_cards_are_registered_at_once(sma
     await registering
     assert len(small) == len(THINGS)
     assert len(seen) > 3
+
+
+async def test_event_loop_reads_no_rows_when_known_cards_are_registered_again(small, monkeypatch):
+    await small.register_cards(cards())
+    readers, find = set(), shelf.Shelf.find
+
+    def noted(store, name):
+        readers.add(threading.get_ident())
+        return find(store, name)
+
+    monkeypatch.setattr(shelf.Shelf, "find", noted)
+    await small.register_cards(cards())
+    assert readers and threading.get_ident() not in readers
 
 
 async def test_first_cards_are_told_when_there_are_many(small):

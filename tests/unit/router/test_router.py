@@ -8,7 +8,7 @@ import pytest
 from services.router import decision as decisions
 from services.router import index, profile
 from shared import errors
-from tests import fake_router_peers
+from tests import fake_router_peers, fake_routers
 
 SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
 
@@ -174,3 +174,27 @@ async def test_signs_that_tell_things_apart_count_when_examples_are_compared(que
     found = index.Index([profile.build(sharp, [question("What is C#?")])])
     assert found.search(question("what is C#")).verbatim == [1.0]
     assert found.search(question("What is C++?")).verbatim == [0.0]
+
+
+async def test_new_version_stays_when_the_old_one_is_forgotten_while_it_comes(ground, card_about):
+    entered, may_go = asyncio.Event(), asyncio.Event()
+
+    async def slow(texts):
+        entered.set()
+        await may_go.wait()
+        return fake_routers.EMBEDDER.embed(texts)
+
+    old, new = card_about("skarn", SKARN), card_about("skarn", SKARN, "2")
+    made = fake_routers.lora_router(ground, embed=slow)
+    may_go.set()
+    await made.register_card(old)
+    entered.clear()
+    may_go.clear()
+    coming = asyncio.create_task(made.register_card(new))
+    await entered.wait()
+    going = asyncio.create_task(made.unregister_version(old.name, old.digest))
+    await asyncio.sleep(0)
+    may_go.set()
+    await asyncio.gather(coming, going)
+    assert made.cards == (new.identity,)
+    await made.close()

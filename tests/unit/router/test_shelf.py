@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -86,6 +87,30 @@ def test_card_is_on_the_shortlist_when_it_alone_says_a_rare_word():
     far = -cards[700]
     assert "card-700" not in names(store.shortlist(question("How tall is it?", far)))
     assert "card-700" in names(store.shortlist(question("Who built Skarnholm?", far)))
+
+
+def test_card_is_found_by_a_name_when_another_of_its_texts_has_it_in_lower_case():
+    weigher = words.Words("how long tall is the who built gate bridge".split())
+    store = shelf.Shelf(DIMENSION, weigher)
+    cards = vectors(1_000, seed=1)
+    store.add([made(f"card-{n}", vector, "how long is it") for n, vector in enumerate(cards)], True)
+    texts = ("How long is the Gate bridge?", "How tall is the gate bridge?")
+    told = [profile.Question(text, cards[0], weigher.of(text)) for text in texts]
+    store.add([profile.build(profile.Card("bridge", "d" * 64, "", "", texts), told)], virtual=False)
+    asked = profile.Question("", -cards[0], weigher.of("Who built the Gate bridge?"))
+    assert "bridge" in names(store.shortlist(asked))
+    store.remove(["bridge"])
+    assert "bridge" not in names(store.shortlist(asked))
+
+
+def test_card_comes_back_when_its_description_has_half_a_surrogate_pair():
+    [vector] = vectors(1, seed=1)
+    one = made("skarn", vector)
+    odd = dataclasses.replace(one, card=dataclasses.replace(one.card, description="\ud800 tall"))
+    store = shelf.Shelf(DIMENSION, WORDS)
+    store.add([odd], virtual=False)
+    [found] = store.shortlist(question("", vector))
+    assert found.card == odd.card
 
 
 def test_card_that_lies_near_comes_first_when_many_say_the_same_word():

@@ -196,3 +196,15 @@ async def test_longest_unused_go_first_when_there_are_too_many(path):
     with sqlite3.connect(path) as file:
         assert file.execute("SELECT count(*) FROM vectors").fetchone() == (30,)
     file.close()
+
+
+async def test_text_is_embedded_again_when_its_vector_was_no_number(path):
+    async def spoilt(texts):
+        vectors = _Embed().embed(texts)
+        vectors[0, 3] = np.nan
+        return vectors
+
+    assert not np.isfinite((await _start(path, spoilt))[0]).all()
+    embed = _Embed()
+    assert np.isfinite(await _start(path, embed)).all()
+    assert embed.asked == TEXTS[:1]
