@@ -30,9 +30,6 @@ SIGNS = tuple(
 _RIDGE = 1.0
 _VERBATIM_LOGIT = 4.0
 _NEWTON_STEPS = 12
-_SHARPENING = 1.25
-"""The index knows half as many examples again as that of a fold (4/5 of those of 4/5 of the cards),
-and so tells cards apart better: by the square root of that."""
 _PRACTICE_ROWS = 300.0
 """The active cards count as much as all practice once they have so many rows."""
 
@@ -64,6 +61,15 @@ class Rows:
         """The same rows, each counting so many times as much."""
         contrasts = dataclasses.replace(self.contrasts, weights_M=self.contrasts.weights_M * factor)
         return dataclasses.replace(self, weights_N=self.weights_N * factor, contrasts=contrasts)
+
+    def without(self, feature: str) -> Rows:
+        """The same rows, in which one feature says nothing."""
+        says_F = np.array([name != feature for name in (*FEATURES, "anchor squared")])
+        differences_M_F = self.contrasts.differences_M_F * says_F
+        contrasts = dataclasses.replace(self.contrasts, differences_M_F=differences_M_F)
+        return dataclasses.replace(
+            self, features_N_F=self.features_N_F * says_F, contrasts=contrasts
+        )
 
     def asked(self, numbers: npt.NDArray[np.int64]) -> Rows:
         """The rows of some questions alone."""
@@ -124,7 +130,7 @@ def features(evidence: indexes.Evidence) -> Matrix:
     return np.stack([*columns, evidence.anchor**2], axis=1)
 
 
-def fit(parts: Sequence[Rows], signs_F: Sequence[float] = ()) -> Model:
+def fit(parts: Sequence[Rows], signs_F: Sequence[float] = (), sharpening: float = 1.0) -> Model:
     """Fits the models; positives and negatives weigh the same in total.
 
     Args:
@@ -132,6 +138,7 @@ def fit(parts: Sequence[Rows], signs_F: Sequence[float] = ()) -> Model:
         signs_F: of each feature's weight, 1 or -1; one that would come out the other way is left
             out, the worst first. A question that is more alike is never less likely then, however
             much two features tell the same. By default any weight may have any sign.
+        sharpening: how many times as well an index tells cards apart as those that made the rows.
     """
     ranking_F = _ranking([part.contrasts for part in parts], signs_F)
     decisive = [part.decisive(ranking_F) for part in parts]
@@ -141,7 +148,7 @@ def fit(parts: Sequence[Rows], signs_F: Sequence[float] = ()) -> Model:
     weights_F, bias = _signed(
         lambda kept_F: _logistic(x_N_F[:, kept_F], y_N, weight_N), x_N_F.std(axis=0), signs_F
     )
-    return Model(weights_F, bias, _SHARPENING * ranking_F)
+    return Model(weights_F, bias, sharpening * ranking_F)
 
 
 def together(practice: Rows, observed: Rows) -> list[Rows]:

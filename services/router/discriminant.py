@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 Directions = npt.NDArray[np.float32]
+Boundary = tuple[Directions, float]
+"""Weights and offset."""
 _RIVALS = 20
 _RIDGE = 1e-3
 """For a hundred examples; the fewer there are, the more."""
@@ -27,12 +30,18 @@ _KEPT_SCATTERS = 256
 class Discriminants:
     """One boundary for each card."""
 
-    def __init__(self, directions_R_D: Directions, counts_C: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        directions_R_D: Directions,
+        counts_C: npt.NDArray[np.int64],
+        drawn: Mapping[int, Boundary] | None = None,
+    ) -> None:
         """Takes the examples of all cards, card by card.
 
         Args:
             directions_R_D: unit vectors.
             counts_C: of each card's examples, at least one.
+            drawn: boundaries of some cards, by their place, that stay as they are.
         """
         cards, dimension = len(counts_C), directions_R_D.shape[1]
         self._weights_C_D = np.zeros((cards, dimension), dtype=np.float32)
@@ -51,7 +60,9 @@ class Discriminants:
             return product
 
         rivals = min(_RIVALS, cards - 1)
-        for at in range(cards):
+        for at, (former_D, offset) in (drawn or {}).items():
+            self._weights_C_D[at], self._offset_C[at] = former_D, offset
+        for at in sorted(set(range(cards)).difference(drawn or ())):
             alike_C = alike_C_D @ alike_C_D[at]
             alike_C[at] = -np.inf
             near = np.argpartition(-alike_C, rivals - 1)[:rivals]
@@ -69,6 +80,10 @@ class Discriminants:
             trust = own / (own + _TRUSTED_EXAMPLES)
             self._weights_C_D[at] = trust * weights_D
             self._offset_C[at] = -trust * float(mean_D @ weights_D)
+
+    def boundary(self, at: int) -> Boundary:
+        """That of the card at some place."""
+        return self._weights_C_D[at], float(self._offset_C[at])
 
     def of(self, direction_D: Directions) -> npt.NDArray[np.float64]:
         """How far one question lies within each card's boundary, shape (cards,).

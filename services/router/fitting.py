@@ -17,19 +17,24 @@ class Fitted:
     reliability: reliability.Reliability
 
 
-def fitted_to(practice: calibration.Rows, observed: calibration.Rows | None = None) -> Fitted:
+def fitted_to(
+    practice: calibration.Rows,
+    observed: calibration.Rows | None = None,
+    sharpening: float = 1.0,
+) -> Fitted:
     """Fits a model and measures it; see `calibration.fit` and `reliability.measure`.
 
     Args:
         practice: rows with at least one positive and one negative among them.
         observed: of the cards, where there are any.
+        sharpening: how many times as well their index tells them apart as those that made the rows.
     """
+
+    def fit(parts: Sequence[calibration.Rows]) -> calibration.Model:
+        return calibration.fit(parts, calibration.SIGNS, sharpening)
+
     parts = [practice] if observed is None else calibration.together(practice, observed)
     measured = reliability.UNKNOWN
     if observed is not None and len(observed.labels_N):
-        measured = reliability.measure(parts[0], observed, _fit)
-    return Fitted(_fit(parts), explanation.typical(parts), measured)
-
-
-def _fit(parts: Sequence[calibration.Rows]) -> calibration.Model:
-    return calibration.fit(parts, calibration.SIGNS)
+        measured = reliability.measure(parts[0], observed, fit)
+    return Fitted(fit(parts), explanation.typical(parts), measured)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,7 @@ class Index:
         """
         self.space, self.bounded = space, bounded
         self._lexicon: lexicon.Lexicon
+        self._boundaries: discriminant.Discriminants | None = None
         by_identity = {profile.identity: profile for profile in found}
         self.profiles = tuple(by_identity[key] for key in sorted(by_identity))
         if not self.profiles:
@@ -107,9 +108,8 @@ class Index:
         self._lexicon = lexicon.Lexicon([p.told for p in self.profiles], rarities)
         if space is not None:
             self._directions_R_D = space.directions(self._examples_R_D)
-            self._boundaries = (
-                discriminant.Discriminants(self._directions_R_D, self._counts) if bounded else None
-            )
+            if bounded:
+                self._boundaries = discriminant.Discriminants(self._directions_R_D, self._counts)
 
     def __len__(self) -> int:
         return len(self.profiles)
@@ -118,7 +118,25 @@ class Index:
         """Another index with some cards more and some identities less."""
         gone = set(remove)
         kept = [p for p in self.profiles if p.identity not in gone]
-        return Index([*kept, *add], self.space, self.bounded)
+        made = Index([*kept, *add], self.space, bounded=False)
+        made.bounded = self.bounded
+        if made.profiles and made.space is not None and self.bounded:
+            # Those of the others would change little; a calibration draws all anew.
+            made._boundaries = discriminant.Discriminants(
+                made._directions_R_D, made._counts, self._drawn(made, {p.identity for p in kept})
+            )
+        return made
+
+    def _drawn(self, other: Index, kept: Collection[str]) -> dict[int, discriminant.Boundary]:
+        """The boundaries of some cards, by the places that they have in another index."""
+        if self._boundaries is None or len(self) < 2:
+            return {}
+        places = {p.identity: at for at, p in enumerate(self.profiles) if p.identity in kept}
+        return {
+            at: self._boundaries.boundary(places[p.identity])
+            for at, p in enumerate(other.profiles)
+            if p.identity in places
+        }
 
     def within(self, space: spaces.Space | None) -> Index:
         """The same cards in another space."""

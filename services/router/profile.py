@@ -143,7 +143,10 @@ def unit(vector: Vectors) -> Vectors:
 
 def _salience(examples: Sequence[Question]) -> dict[str, float]:
     counts = collections.Counter(word for example in examples for word in example.words)
-    weights = {word: weight for example in examples for word, weight in example.words.items()}
+    weights: dict[str, float] = collections.defaultdict(float)
+    for example in examples:
+        for word, weight in example.words.items():
+            weights[word] = max(weights[word], weight)  # Once written as a name it is one.
     products = {word: weights[word] * count / len(examples) for word, count in counts.items()}
     highest = max(products.values(), default=0.0)
     return {word: p / highest if highest > 0 else 0.0 for word, p in products.items()}

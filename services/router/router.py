@@ -334,14 +334,14 @@ class LoRARouter:
             own = space.sums(groups) if groups else None
             return indexes.Index(cards, space.fit(self._ground.sums, own), index.bounded)
 
-        cards, unrelated = index.profiles, self._ground.unrelated
+        cards, unrelated, ground = index.profiles, self._ground.unrelated, self._ground.rows
         fitted = indexed(cards)
         if shortlist is None:
             observed = observation.observe(cards, indexed, unrelated)
-        else:
+            return fitted, fitting.fitted_to(ground, observed, observation.FOLD_SHARPENING)
 
-            def few(some: Sequence[profile.Profile]) -> indexes.Index:
-                return indexes.Index(some, fitted.space, bounded=False, rarities_of=fitted)
+        def few(some: Sequence[profile.Profile]) -> indexes.Index:
+            return indexes.Index(some, fitted.space, bounded=False, rarities_of=fitted)
 
-            observed = observation.observe_near(cards, shortlist, few, unrelated)
-        return fitted, fitting.fitted_to(self._ground.rows, observed)
+        observed = observation.observe_near(cards, shortlist, few, unrelated)
+        return fitted, fitting.fitted_to(ground.without("boundary"), observed)

@@ -62,10 +62,9 @@ def test_shares_are_those_of_a_conditional_logit_when_cards_are_ranked():
         differences += list(cards[own] - np.delete(cards, own, axis=0))
         of += [question] * 5
     parts = [_rows(np.eye(2), [0, 1], differences=differences, of=np.array(of))]
-    found = calibration.fit(parts).ranking_F
-    assert found / found[0] == pytest.approx(true / true[0], rel=0.1)
-    # Sharper than the folds that it learns from: the index knows more than they did.
-    assert found[0] == pytest.approx(1.25 * true[0], rel=0.1)
+    assert calibration.fit(parts).ranking_F == pytest.approx(true, rel=0.1)
+    sharper = calibration.fit(parts, sharpening=1.25).ranking_F
+    assert sharper == pytest.approx(1.25 * true, rel=0.1)
 
 
 def test_questions_of_two_parts_stay_apart_when_their_numbers_are_the_same():
@@ -100,3 +99,12 @@ def test_fit_ends_with_an_error_when_a_feature_is_no_number():
     rows = _rows([[0.0], [1.0], [1.0], [np.nan]], [0, 1, 0, 1])
     with pytest.raises(FloatingPointError, match="NaN"):
         calibration.fit([rows], [1.0])
+
+
+def test_feature_says_nothing_when_rows_are_without_it():
+    width = len(calibration.SIGNS)
+    rows = _rows(np.ones((2, width)), [0, 1], differences=np.ones((3, width)))
+    blind = rows.without("boundary")
+    at = calibration.FEATURES.index("boundary")
+    assert not blind.features_N_F[:, at].any() and not blind.contrasts.differences_M_F[:, at].any()
+    assert blind.features_N_F.sum() == 2 * (width - 1)

@@ -195,3 +195,25 @@ def test_boundary_is_the_ridge_solution_whichever_problem_is_smaller():
 def test_card_alone_has_no_boundary():
     found = discriminant.Discriminants(np.eye(3, dtype=np.float32), np.array([3]))
     assert list(found.of(np.ones(3, dtype=np.float32))) == [0.0]
+
+
+def test_boundaries_of_the_others_stay_when_a_card_comes_and_are_drawn_anew_in_another_space():
+    rng = np.random.default_rng(8)
+    groups = [
+        np.stack([profile.unit(v) for v in rng.normal(size=(6, 8)) + 2 * rng.normal(size=8)])
+        for _ in range(6)
+    ]
+    cards = [_profile(f"{n}", *map(_question, group)) for n, group in enumerate(groups)]
+    fitted = space.fit(space.sums(groups), space.sums(groups))
+    query = _question(profile.unit(rng.normal(size=8)))
+    five, six = index.Index(cards[1:], fitted), index.Index(cards, fitted)
+    grown = five.changed(add=cards[:1])
+    before, after = five.search(query).boundary, grown.search(query).boundary
+    assert list(after[1:]) == pytest.approx(list(before), abs=1e-6)
+    assert after[0] == pytest.approx(six.search(query).boundary[0], abs=1e-6)
+    assert list(grown.within(fitted).search(query).boundary) == pytest.approx(
+        list(six.search(query).boundary), abs=1e-6
+    )
+    assert list(six.changed(remove=[cards[0].identity]).search(query).boundary) == pytest.approx(
+        list(six.search(query).boundary[1:]), abs=1e-6
+    )
