@@ -20,7 +20,7 @@ _GROWTH = 4
 """Times as many vectors are due for other clusters."""
 _LISTS_OF_ROOT = 8
 """Clusters for the square root of the vectors that there are: few enough when they are more."""
-_LISTS_SEARCHED, _USUAL_COUNT = 128, 256
+_LISTS_SEARCHED, _USUAL_COUNT = 96, 256
 """Of clusters, for so many vectors; more for more."""
 _TRAINED_ON_EACH = 20
 _ROUNDS = 5
