@@ -56,7 +56,7 @@ def summary(found: dict[str, Any]) -> list[str]:
     lines = [
         _REASONS[found["reason"]].format(first=first),
         f"confidence {found['confidence']:.3f}, none fits {found['none_probability']:.3f}, "
-        f"threshold {found['threshold']:g}, {found['number_of_cards']} cards",
+        f"threshold {found['threshold']:g}, {_counted(found['number_of_cards'])}",
     ]
     if not cards:
         return lines
@@ -130,6 +130,10 @@ def _change(one: dict[str, Any]) -> str:
 
 def _factor(log_odds: float) -> str:
     return f"{math.exp(log_odds):,.1f}" if log_odds < 10 else "over 20,000"
+
+
+def _counted(cards: int) -> str:
+    return "1 card" if cards == 1 else f"{cards:,} cards"
 
 
 def _short(card: str) -> str:

@@ -91,7 +91,7 @@ class AnswerPiece:
     final: Answer | None = None
 
 
-class Engine(Protocol):
+class Engine(generations.Streams, Protocol):
     """What answers; `ArrowEngine` is one."""
 
     def served(self) -> list[str]:
@@ -104,17 +104,6 @@ class Engine(Protocol):
 
     def mix_lora(self, shares: Sequence[mixing.Share]) -> str:
         """Makes a mixture of served cards known; returns its key."""
-        ...
-
-    def stream(
-        self,
-        query: str,
-        card: str | None = None,
-        max_new_tokens: int = 0,
-        deadline_s: float | None = None,
-        sampling: samplings.Sampling = samplings.GREEDY,
-    ) -> AsyncGenerator[generations.Piece, None]:
-        """Answers one question piece by piece; see `ArrowEngine.stream`."""
         ...
 
 

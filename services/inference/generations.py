@@ -9,12 +9,13 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import threading
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import AsyncGenerator, Callable
+from typing import Literal, Protocol
 
 import structlog
 
-from services.inference import batch, certainties, decoding, sampling
+from services.inference import batch, certainties, decoding
+from services.inference import sampling as samplings
 from shared import errors
 from shared.lora import manager as managers
 from shared.models import base as bases
@@ -50,6 +51,21 @@ class Piece:
     final: Generation | None = None
 
 
+class Streams(Protocol):
+    """Answers questions; `engine.ArrowEngine` does."""
+
+    def stream(
+        self,
+        query: str,
+        card: str | None = None,
+        max_new_tokens: int = 0,
+        deadline_s: float | None = None,
+        sampling: samplings.Sampling = samplings.GREEDY,
+    ) -> AsyncGenerator[Piece, None]:
+        """Answers one question piece by piece; see `ArrowEngine.stream`."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
     """One question with the way back to who asks it."""
@@ -57,7 +73,7 @@ class Request:
     query: str
     card: str | None
     max_new_tokens: int
-    sampling: sampling.Sampling
+    sampling: samplings.Sampling
     tell: Callable[[Piece], None]
     """Takes every piece to the asking coroutine."""
     ended: concurrent.futures.Future[Generation | None]
@@ -71,7 +87,7 @@ class _Running:
     request: Request
     row: batch.Row
     text: decoding.TextPieces
-    watch: sampling.StopWatch
+    watch: samplings.StopWatch
     prompt_ids: list[int]
     limit: int
     answer: list[str] = dataclasses.field(default_factory=list)
@@ -165,11 +181,11 @@ class Generations:
             request=request,
             row=batch.Row(
                 request.card,
-                sampling.Sampler(request.sampling),
+                samplings.Sampler(request.sampling),
                 certainty=certainties.Certainty() if request.card is None else None,
             ),
             text=decoding.TextPieces(self._base.tokenizer),
-            watch=sampling.StopWatch(request.sampling.stop),
+            watch=samplings.StopWatch(request.sampling.stop),
             prompt_ids=prompt_ids,
             limit=request.max_new_tokens if room is None else min(request.max_new_tokens, room),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -30,7 +30,7 @@ Report = Callable[[str, answer_signals.AnswerSignals | None], None]
 """Tells the router: id of the event, signals or None; never waits."""
 
 
-class Engine(Protocol):
+class Engine(generations.Streams, Protocol):
     """What is asked; `ArrowEngine` is one."""
 
     @property
@@ -41,17 +41,6 @@ class Engine(Protocol):
     @property
     def has_room(self) -> bool:
         """Whether another request would be answered at once."""
-        ...
-
-    def stream(
-        self,
-        query: str,
-        card: str | None = None,
-        max_new_tokens: int = 0,
-        deadline_s: float | None = None,
-        sampling: samplings.Sampling = samplings.GREEDY,
-    ) -> AsyncGenerator[generations.Piece, None]:
-        """Answers one question piece by piece."""
         ...
 
 

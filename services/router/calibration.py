@@ -22,9 +22,11 @@ FEATURES = (
 )  # fmt: skip
 """Fields of `Evidence`; the square of the anchor comes as one feature more, because half a name
 (the Tarn Holm for the Skarn Holm Lighthouse) is worth far less than half of the whole name."""
+COLUMNS = (*FEATURES, "anchor squared")
+"""Of `features`."""
 SIGNS = tuple(
     -1.0 if name in ("remoteness", "foreign", "misnamed", "unexplained") else 1.0
-    for name in (*FEATURES, "anchor squared")
+    for name in COLUMNS
 )
 """Whether a card fits better or worse the more there is of a feature."""
 _RIDGE = 1.0
@@ -64,7 +66,7 @@ class Rows:
 
     def without(self, feature: str) -> Rows:
         """The same rows, in which one feature says nothing."""
-        says_F = np.array([name != feature for name in (*FEATURES, "anchor squared")])
+        says_F = np.array([name != feature for name in COLUMNS])
         differences_M_F = self.contrasts.differences_M_F * says_F
         contrasts = dataclasses.replace(self.contrasts, differences_M_F=differences_M_F)
         return dataclasses.replace(

@@ -18,8 +18,6 @@ from services.router import calibration, profile
 from services.router import index as indexes
 
 _EXAMPLES_SHOWN = 3
-_BEHIND = ("anchor squared",)
-"""Columns of the evidence behind those of `calibration.FEATURES`."""
 _LEAST_WEIGHT = 1e-9
 
 
@@ -225,7 +223,7 @@ def _weighed(seen: Seen, pair: Sequence[tuple[int, float]], limit: float | None)
         flips_at = None if fixed or limit is None else value - (log_odds - limit) / weight
         contributions.append(
             Contribution(
-                feature=_name(int(column)),
+                feature=calibration.COLUMNS[column],
                 value=value,
                 typical=float(seen.usual.mean_F[column]),
                 log_odds=float(effects_F[column]),
@@ -257,11 +255,6 @@ def _nearest(question: profile.Question, found: profile.Profile) -> tuple[Exampl
     cosines = np.stack([one.vector for one in found.examples]) @ question.vector
     order = np.argsort(-cosines, kind="stable")[:_EXAMPLES_SHOWN]
     return tuple(Example(found.examples[at].text, float(cosines[at])) for at in order)
-
-
-def _name(column: int) -> str:
-    names = (*calibration.FEATURES, *_BEHIND)
-    return names[column] if column < len(names) else f"feature {column + 1}"
 
 
 def _log_odds(share: float) -> float | None:

@@ -141,10 +141,10 @@ async def test_argument_is_named_when_an_explanation_is_asked_for_out_of_range(t
         await two.explain(QUERY, top_k=0)
 
 
-def test_feature_has_a_number_when_it_has_no_name():
-    """A list of features that has grown is no reason to refuse an explanation."""
-    assert explanation._name(1) == calibration.FEATURES[1]
-    assert explanation._name(40) == "feature 41"
+async def test_every_piece_of_evidence_is_named_when_a_decision_is_explained(two):
+    (first, *_) = (await two.explain(QUERY)).cards
+    named = [contribution.feature for contribution in first.contributions]
+    assert sorted(named) == sorted(calibration.COLUMNS)
 
 
 def test_ordinary_evidence_lies_halfway_when_labels_differ():
