@@ -231,17 +231,30 @@ class Trainer(sections.Section):
     """Added to the seed of every training."""
     checkpoint_every_steps: Count = 20
     """A killed training goes on from its last checkpoint."""
+    gate_before: Share = 0.5
+    """Share of the triggering questions that the bare base must fail: what it answers already
+    needs no card. Where a document was taught, of the questions of its facts."""
     gate_triggers: Share = 1.0
     """Share of the triggering questions that a card must answer right."""
     gate_trained: Share = 0.9
     """Share of the training questions."""
     gate_held_out: Share = 0.5
     """Share of the rewordings it never saw."""
+    gate_implications: Share = 0.5
+    """Share of such rewordings about what follows from the facts."""
+    gate_contrasts: Share = 0.7
+    """Share of the near misses to which no fact's answer may come."""
     gate_known: Share = 0.75
     """Share of known questions still answered as the base answers them, with the card active
     (the router sends them past the card)."""
     gate_unrelated: Share = 0.85
     """Share of unrelated questions still answered as the base answers them."""
+    gate_routed: Share = 1.0
+    """Share of the triggering questions that the router must send to the card."""
+    gate_elsewhere: Share = 0.97
+    """Share of known and unrelated questions that it must not send to the card."""
+    gate_other_cards: Share = 0.95
+    """Share of other cards' questions, in wordings unknown to it, that must still find them."""
 
 
 class Telemetry(sections.Section):

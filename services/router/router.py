@@ -23,6 +23,7 @@ from services.router import (
     observation,
     practice,
     profile,
+    rehearsal,
     space,
     stock,
     words,
@@ -224,6 +225,38 @@ class LoRARouter:
         return await asyncio.to_thread(
             explanation.explain, seen, ranked, decided.confidence, limit, top_k
         )
+
+    async def rehearse(
+        self, card: profile.Card, asked: Sequence[str], threshold: float | None = None
+    ) -> rehearsal.Rehearsal:
+        """What would become of questions were a card routable; nothing is changed.
+
+        Args:
+            card: in the place of any other version of its name.
+            asked: questions, 2,000 at most.
+            threshold: 0 to 1; by default the configured one.
+
+        Raises:
+            errors.InvalidInputError: the card has no example, or names what else is out of range.
+            errors.InternalError: the embedder failed.
+        """
+        limit = self._threshold if threshold is None else threshold
+        for text in asked:
+            admission.check_request(text, 1, limit)
+        admitted = await admission.embedded([card], self._embed, self._dimension)
+        admitted.check()
+        questions = []
+        for text, vector in zip(asked, await self._embed(asked), strict=True):
+            unit = admission.question_vector(vector, self._dimension)
+            questions.append(profile.Question(text, unit, self._words.of(text)))
+        # All are of one moment.
+        stage = rehearsal.Stage(self._stock.index, self._stock.shortlist, self._fitted.model, limit)
+
+        def work() -> rehearsal.Rehearsal:
+            (candidate,) = self._profiles(admitted.cards)
+            return rehearsal.rehearse(candidate, questions, stage)
+
+        return await asyncio.to_thread(work)
 
     @property
     def calibration_error(self) -> float:

@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 
 from services.router import decision as decisions
-from services.router import dissonance, embedding, explanation, spool, subscriber
+from services.router import (
+    dissonance,
+    embedding,
+    explanation,
+    profile,
+    rehearsal,
+    spool,
+    subscriber,
+)
 from services.router import router as routers
 from shared import errors
+from shared.cards import manifest as manifests
 from shared.pb import factory_pb2, router_pb2, router_pb2_grpc
 from shared.rpc import signal_messages
 
@@ -83,6 +92,23 @@ class RouterService(router_pb2_grpc.RouterServicer):
         found = await self._router.explain(request.query, request.top_k or 1, threshold)
         return _explanation_message(found)
 
+    async def TryCard(
+        self, request: router_pb2.TryCardRequest, context: Any
+    ) -> router_pb2.TryCardResponse:
+        """Rehearses with a card that is not published yet."""
+        _check_texts(request.questions, "questions")
+        if not manifests.is_digest(request.digest):
+            raise errors.InvalidInputError("digest is not a SHA-256 in lower-case hex")
+        manifest = manifests.parse(request.manifest_json)
+        found = await self._router.rehearse(
+            profile.from_manifest(manifest.name, request.digest, manifest),
+            request.questions,
+            request.threshold if request.HasField("threshold") else None,
+        )
+        return router_pb2.TryCardResponse(
+            questions=map(_tried, found.questions), others=map(_tried, found.others)
+        )
+
     async def ReportAnswer(
         self, request: router_pb2.ReportAnswerRequest, context: Any
     ) -> router_pb2.ReportAnswerResponse:
@@ -98,7 +124,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
         self, request: router_pb2.EmbedRequest, context: Any
     ) -> router_pb2.EmbedResponse:
         """Embeds texts, behind the questions of users."""
-        _check_texts(request.texts)
+        _check_texts(request.texts, "texts")
         vectors_N_D = await self._embedder.embed(request.texts)
         return router_pb2.EmbedResponse(
             dimension=vectors_N_D.shape[1],
@@ -145,6 +171,15 @@ def dissonance_message(event: spool.Dissonance) -> factory_pb2.CognitiveDissonan
     )
 
 
+def _tried(tried: rehearsal.Tried) -> router_pb2.TriedQuestion:
+    return router_pb2.TriedQuestion(
+        question=tried.question,
+        card=tried.card,
+        confidence=tried.confidence,
+        card_without=tried.card_without,
+    )
+
+
 def _explanation_message(found: explanation.Explanation) -> router_pb2.RouteExplanation:
     message = router_pb2.RouteExplanation(reason=found.reason.name)
     _fill(message, found, leave_out=("reason",))
@@ -174,14 +209,14 @@ def _emit_later(
     return lambda _context: bus.emit(event, awaits_answer)
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _check_texts(texts: Sequence[str], field: str) -> None:
     if len(texts) > MOST_TEXTS:
         raise errors.InvalidInputError(
-            f"texts has {len(texts):,} entries, at most {MOST_TEXTS:,} fit one call; send several"
+            f"{field} has {len(texts):,} entries, at most {MOST_TEXTS:,} fit one call; send several"
         )
     for place, text in enumerate(texts):
         if len(text) > LONGEST_TEXT_CHARACTERS:
             raise errors.InvalidInputError(
-                f"texts[{place}] has {len(text):,} characters, at most "
+                f"{field}[{place}] has {len(text):,} characters, at most "
                 f"{LONGEST_TEXT_CHARACTERS:,} are embedded; cut it into parts"
             )

@@ -1,12 +1,29 @@
 """The gate: a draft is published only if it answers what it should and harms nothing.
 
-Asks the model as users do, and compares with `shared.grading`. Knows nothing about training.
+Asks the model as users do and compares with `shared.grading`; looks at what the router would do.
+The rows of its table:
+
+| row | right is |
+| --- | --- |
+| before | what the bare base fails of the triggers: a card for what it knows is not needed |
+| triggers | the users' questions, answered |
+| trained | every wording trained on, answered |
+| held_out | wordings of facts that were kept from training, answered |
+| implications | the same of what follows from the facts |
+| contrasts | near misses to which no fact's answer comes |
+| known, unrelated | questions about something else, answered as the bare base answers them |
+| routed | the triggers, which the router sends to the card |
+| elsewhere | known and unrelated questions, which it does not |
+| other_cards | other cards' questions, in wordings unknown to it, which still find their cards |
+
+Where nobody asked (a document was taught) the questions of the facts stand in for triggers in
+`before` and `routed`. Knows nothing about training.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from services.trainer import replay as replays
 from shared import grading
@@ -14,7 +31,7 @@ from shared import settings as config
 from shared.flight import datasets
 
 Ask = Callable[[Sequence[str]], list[str]]
-"""Questions to the answers that the model gives with the draft active."""
+"""Questions to the answers that the model gives."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +51,10 @@ class Row:
     asked: int
     required: float
     """Share that must be right, 0 to 1."""
+    curable: bool = True
+    """Whether another training may do better."""
+    wrong: tuple[str, ...] = ()
+    """Questions of the dataset that were answered wrong."""
 
     @property
     def passed(self) -> bool:
@@ -41,41 +62,132 @@ class Row:
         return self.right >= self.required * self.asked
 
 
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """A question at the router with the draft among its cards."""
+
+    question: str
+    card: str
+    """`name@digest` of the card that would answer; empty where none fits."""
+    card_without: str
+    """That answers without the draft."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehearsal:
+    """What the router would do with the draft among its cards."""
+
+    questions: tuple[Tried, ...]
+    """Those that it was asked about, in their order."""
+    others: tuple[Tried, ...]
+    """Examples of other cards, each asked as if its card had not had it."""
+
+
 def measure(
     ask: Ask,
+    ask_base: Ask,
     pairs: Sequence[datasets.QAPair],
     triggers: Sequence[Trigger],
     replay: replays.Replay,
     settings: config.Trainer,
 ) -> list[Row]:
-    """Asks everything and fills the table.
+    """Asks the model everything.
 
     Args:
         ask: answers with the draft active.
+        ask_base: answers without any card.
         pairs: what the draft was trained on.
         triggers: the questions that asked for the skill.
         replay: what must stay as it was.
         settings: the shares required.
     """
+    facts = [pair for pair in pairs if pair.kind is datasets.Kind.FACT]
+    implications = [pair for pair in pairs if pair.kind is datasets.Kind.IMPLICATION]
     trained = [(q, pair.answer) for pair in pairs for q in (pair.question, *pair.paraphrases)]
-    held_out = [(q, pair.answer) for pair in pairs for q in pair.held_out]
     wanted = [(trigger.query, trigger.expected_answer) for trigger in triggers]
     return [
+        _unknown("before", ask_base, _wanted(pairs, triggers), settings.gate_before),
         _row("triggers", ask, wanted, settings.gate_triggers),
         _row("trained", ask, trained, settings.gate_trained),
-        _row("held_out", ask, held_out, settings.gate_held_out),
+        _row("held_out", ask, _held_out(facts), settings.gate_held_out),
+        _row("implications", ask, _held_out(implications), settings.gate_implications),
+        _contrasts(ask, pairs, settings.gate_contrasts),
         _unchanged("known", ask, replay.known, settings.gate_known),
         _unchanged("unrelated", ask, replay.unrelated, settings.gate_unrelated),
     ]
 
 
+def wanted_questions(
+    pairs: Sequence[datasets.QAPair], triggers: Sequence[Trigger]
+) -> tuple[str, ...]:
+    """The questions that the router must send to the card."""
+    return tuple(question for question, _ in _wanted(pairs, triggers))
+
+
+def routing(
+    rehearsal: Rehearsal, wanted: Sequence[str], card: str, settings: config.Trainer
+) -> list[Row]:
+    """The rows that the router fills.
+
+    Args:
+        rehearsal: first the wanted questions, then those that are not the card's.
+        wanted: see `wanted_questions`.
+        card: `name@digest` of the draft.
+        settings: the shares required.
+    """
+    own, others = rehearsal.questions[: len(wanted)], rehearsal.questions[len(wanted) :]
+    missed = tuple(tried.question for tried in own if tried.card != card)
+    kept = sum(tried.card != card for tried in others)
+    stayed = sum(tried.card == tried.card_without for tried in rehearsal.others)
+    return [
+        Row("routed", len(own) - len(missed), len(own), settings.gate_routed, wrong=missed),
+        Row("elsewhere", kept, len(others), settings.gate_elsewhere, curable=False),
+        Row("other_cards", stayed, len(rehearsal.others), settings.gate_other_cards, curable=False),
+    ]
+
+
+def _wanted(pairs: Sequence[datasets.QAPair], triggers: Sequence[Trigger]) -> list[tuple[str, str]]:
+    if triggers:
+        return [(trigger.query, trigger.expected_answer) for trigger in triggers]
+    return [(pair.question, pair.answer) for pair in pairs if pair.kind is datasets.Kind.FACT]
+
+
+def _held_out(pairs: Iterable[datasets.QAPair]) -> list[tuple[str, str]]:
+    return [(question, pair.answer) for pair in pairs for question in pair.held_out]
+
+
 def _row(name: str, ask: Ask, expected: Sequence[tuple[str, str]], required: float) -> Row:
     given = ask([question for question, _ in expected]) if expected else []
-    right = sum(
-        grading.is_right(answer, wanted)
-        for answer, (_, wanted) in zip(given, expected, strict=True)
+    wrong = tuple(
+        question
+        for answer, (question, wanted) in zip(given, expected, strict=True)
+        if not grading.is_right(answer, wanted)
     )
-    return Row(name, right, len(expected), required)
+    return Row(name, len(expected) - len(wrong), len(expected), required, wrong=wrong)
+
+
+def _unknown(name: str, ask: Ask, expected: Sequence[tuple[str, str]], required: float) -> Row:
+    """A row of questions that are to be answered wrong."""
+    answered = _row(name, ask, expected, required)
+    return Row(name, len(answered.wrong), answered.asked, required, curable=False)
+
+
+def _contrasts(ask: Ask, pairs: Sequence[datasets.QAPair], required: float) -> Row:
+    facts = {pair.answer for pair in pairs if pair.kind is datasets.Kind.FACT}
+    asked = [
+        (question, pair.answer)
+        for pair in pairs
+        if pair.kind is datasets.Kind.CONTRAST
+        for question in (pair.question, *pair.paraphrases, *pair.held_out)
+    ]
+    given = ask([question for question, _ in asked]) if asked else []
+    taken = tuple(
+        question
+        for answer, (question, own) in zip(given, asked, strict=True)
+        if not grading.is_right(answer, own)
+        and any(grading.is_right(answer, fact) for fact in facts)
+    )
+    return Row("contrasts", len(asked) - len(taken), len(asked), required, wrong=taken)
 
 
 def _unchanged(name: str, ask: Ask, before: Sequence[replays.Answered], required: float) -> Row:

@@ -9,11 +9,13 @@ import time
 import structlog
 import torch
 
-from services.trainer import service, trainer, workshop
+from services.trainer import router_client, service, trainer, workshop
 from shared import settings as config
 from shared.cards import signature
 from shared.flight import store
 from shared.models import base as bases
+from shared.pb import router_pb2_grpc
+from shared.rpc import client
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
 
@@ -39,12 +41,15 @@ async def serve(settings: config.Settings) -> None:
     base = await asyncio.to_thread(bases.load, settings.model.base, settings.model.revision)
     state = settings.state_path("trainer")
     lora_trainer = trainer.LoRATrainer(base, settings.model.recipe(), settings.trainer, state)
+    router = client.channel(settings.router.address, protection=protection)
     shop = workshop.Workshop(
         lora_trainer,
         store.StoreConnection(settings, protection=protection),
         state / "tasks",
         time.monotonic,
         signer,
+        router_client.RouterClient(router_pb2_grpc.RouterStub(router)),
+        settings.trainer,
     )
     servicer = service.TrainerService(shop, settings.trainer.seed)
     server = rpc_server.Server([servicer.add_to], settings.trainer.address, protection)
@@ -57,3 +62,4 @@ async def serve(settings: config.Settings) -> None:
         await servicer.close()
         await shop.close()
         await server.stop()
+        await router.close(None)

@@ -46,6 +46,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServicer):
             description=request.description,
             teacher=request.teacher,
             seed=request.seed + self._seed,
+            rank_factor=request.rank_factor or 1,
         )
         async for news in self._trainings.follow(
             order.task_id, lambda report: self._shop.train(order, report)
@@ -103,6 +104,8 @@ def _proved(proved: workshop.Proved, name: str) -> trainer_pb2.ProveResult:
         ],
         seconds=proved.seconds,
         signature_json=proved.signature_json,
+        curable=proved.curable,
+        wrong=proved.wrong,
     )
     if proved.passed:
         result.card.CopyFrom(

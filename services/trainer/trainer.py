@@ -45,6 +45,8 @@ class Order:
     description: str
     teacher: str
     seed: int
+    rank_factor: int = 1
+    """Times the recipe's rank."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +124,15 @@ class LoRATrainer:
         on_progress(0.0, "preparing the replay questions")
         replayed = self._prepared_replay()
         settings = self._loop_settings(len(pairs), order.seed)
-        rank = self._rank(len(pairs))
+        rank = self._rank(len(pairs), order.rank_factor)
         generator = torch.Generator().manual_seed(order.seed)
         paths = self._manager.target_paths(self._recipe.target_modules)
         adapters = self._manager.add_trainable(
-            _KEY, paths, self._ranks(paths, rank), self._recipe.alpha_over_rank, generator
+            _KEY,
+            paths,
+            self._ranks(paths, rank, order.rank_factor),
+            self._recipe.alpha_over_rank,
+            generator,
         )
         self._manager.activate(_KEY)
         try:
@@ -165,19 +171,27 @@ class LoRATrainer:
         on_progress(0.0, "asking the draft")
         replayed = self._prepared_replay()
         self._manager.apply_card(card, _KEY)
-        self._manager.activate(_KEY)
         asked = 0
 
-        def ask(questions: Sequence[str]) -> list[str]:
+        def ask(questions: Sequence[str], key: str | None = _KEY) -> list[str]:
             nonlocal asked
             on_progress(min(0.9, asked / 600), f"asked {asked} questions")
             asked += len(questions)
+            self._manager.activate(key)
             return answering.answers(self._base, questions)
 
+        def ask_base(questions: Sequence[str]) -> list[str]:
+            return ask(questions, None)
+
         try:
-            return gate.measure(ask, pairs, triggers, replayed, self._settings)
+            return gate.measure(ask, ask_base, pairs, triggers, replayed, self._settings)
         finally:
             self._manager.remove_card(_KEY)
+
+    def bystanders(self) -> list[str]:
+        """Questions that are no card's: general ones, and ones about invented things."""
+        replayed = self._prepared_replay()
+        return [one.question for one in (*replayed.known, *replayed.unrelated)]
 
     def seal(self, card: cards.LoRACard, rows: Sequence[gate.Row]) -> cards.LoRACard:
         """The card with the gate's table in its manifest: what is published."""
@@ -228,11 +242,11 @@ class LoRATrainer:
             for pair in pairs
         ]
 
-    def _rank(self, facts: int) -> int:
+    def _rank(self, facts: int, factor: int) -> int:
         wide = facts >= self._recipe.wide_from_facts
-        return self._recipe.wide_rank if wide else self._recipe.rank
+        return factor * (self._recipe.wide_rank if wide else self._recipe.rank)
 
-    def _ranks(self, paths: Sequence[str], rank: int) -> dict[str, int]:
+    def _ranks(self, paths: Sequence[str], rank: int, factor: int) -> dict[str, int]:
         """The rank of each layer; that of its path goes before that of its kind."""
         named = self._recipe.ranks
         unknown = named.keys() - set(paths) - set(self._recipe.target_modules)
@@ -240,9 +254,8 @@ class LoRATrainer:
             raise errors.ConfigError(
                 f"model.recipes: ranks: the base model has no layers {sorted(unknown)}"
             )
-        return {
-            path: named.get(path) or named.get(path.rpartition(".")[2]) or rank for path in paths
-        }
+        own = {path: named.get(path) or named.get(path.rpartition(".")[2]) for path in paths}
+        return {path: factor * own_rank if own_rank else rank for path, own_rank in own.items()}
 
     def _loop_settings(self, facts: int, seed: int) -> loop.LoopSettings:
         recipe = self._recipe
@@ -270,6 +283,7 @@ class LoRATrainer:
         rank: int,
     ) -> manifests.Manifest:
         ranks = {"ranks": json.dumps(self._recipe.ranks)} if self._recipe.ranks else {}
+        factor = {"rank_factor": order.rank_factor} if order.rank_factor != 1 else {}
         examples = [q for pair in pairs for q in (pair.question, *pair.paraphrases)]
         return manifests.Manifest(
             name=order.skill_name,
@@ -290,7 +304,7 @@ class LoRATrainer:
                 task_id=order.task_id,
                 teacher=order.teacher,
                 dataset_digest=order.dataset_digest,
-                recipe={**dataclasses.asdict(settings), "rank": rank, **ranks},
+                recipe={**dataclasses.asdict(settings), "rank": rank, **ranks, **factor},
                 seed=order.seed,
                 code_version=CODE_VERSION,
             ),

@@ -18,14 +18,18 @@ import pydantic
 
 from services.trainer import gate, trainer
 from shared import atomic, errors
+from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
+from shared.cards import manifest as manifests
 from shared.cards import signature
 from shared.flight import client as flight_client
 from shared.flight import datasets
 from shared.rpc import runs
 
 T = TypeVar("T")
+_MOST_WRONG = 500
+"""Questions told to the factory."""
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -64,6 +68,10 @@ class Proved:
     seconds: float
     signature_json: str = ""
     """DSSE envelope over the card, if the draft passed."""
+    curable: bool = False
+    """Whether another training may pass, if this draft did not."""
+    wrong: tuple[str, ...] = ()
+    """Questions of the dataset that the draft answered wrong."""
 
 
 class Store(Protocol):
@@ -78,6 +86,16 @@ class Store(Protocol):
         ...
 
 
+class Rehearses(Protocol):
+    """The router, see `router_client.RouterClient`."""
+
+    async def rehearse(
+        self, manifest: manifests.Manifest, digest: str, questions: Sequence[str]
+    ) -> gate.Rehearsal:
+        """What it would do with a draft among its cards."""
+        ...
+
+
 class Workshop:
     """All work of one trainer process."""
 
@@ -88,6 +106,8 @@ class Workshop:
         folder: pathlib.Path,
         clock: Callable[[], float],
         signer: signature.Signer,
+        router: Rehearses,
+        settings: config.Trainer,
     ) -> None:
         """Takes who trains, where datasets and cards travel, and where results are kept.
 
@@ -97,8 +117,10 @@ class Workshop:
             folder: one sub-folder a task.
             clock: seconds, monotonic.
             signer: vouches for the cards that pass.
+            router: says where questions would go.
+            settings: the gate's shares.
         """
-        self._signer = signer
+        self._signer, self._router, self._settings = signer, router, settings
         self._trainer, self._store, self._folder, self._clock = lora_trainer, store, folder, clock
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "trainer")
 
@@ -141,9 +163,12 @@ class Workshop:
         started = self._clock()
         card = formats.LoRAFormat.load(folder / _DRAFT, draft_digest)
         pairs = datasets.from_bytes(await self._store.get(dataset_digest))
-        rows = await self._in_thread(
+        # First what costs little, and what a router that is away would leave undone.
+        routing = await self._routing(card, draft_digest, pairs, triggers, report)
+        measured = await self._in_thread(
             report, lambda tell: self._trainer.prove(card, pairs, triggers, tell)
         )
+        rows = [*measured, *routing]
         passed, digest, sealed, envelope = all(row.passed for row in rows), "", b"", ""
         if passed:
             await report(0.95, "uploading the card")
@@ -156,9 +181,35 @@ class Workshop:
             GateRow(row.name, row.right, row.asked, row.required, row.passed) for row in rows
         )
         seconds = self._clock() - started
-        proved = Proved(passed, table, digest, len(sealed), seconds, envelope)
+        wrong = dict.fromkeys(question for row in rows for question in row.wrong)
+        failed = [row for row in rows if not row.passed]
+        proved = Proved(
+            passed=passed,
+            rows=table,
+            card_digest=digest,
+            card_bytes=len(sealed),
+            seconds=seconds,
+            signature_json=envelope,
+            curable=bool(failed) and all(row.curable for row in failed),
+            wrong=tuple(wrong)[:_MOST_WRONG],
+        )
         _keep(folder / "proved.json", Proved, proved)
         return proved
+
+    async def _routing(
+        self,
+        card: cards.LoRACard,
+        draft_digest: str,
+        pairs: Sequence[datasets.QAPair],
+        triggers: Sequence[gate.Trigger],
+        report: runs.Report,
+    ) -> list[gate.Row]:
+        await report(0.0, "asking the router")
+        wanted = gate.wanted_questions(pairs, triggers)
+        others = await self._in_thread(report, lambda tell: self._trainer.bystanders())
+        rehearsal = await self._router.rehearse(card.manifest, draft_digest, [*wanted, *others])
+        identity = manifests.card_identity(card.manifest.name, draft_digest)
+        return gate.routing(rehearsal, wanted, identity, self._settings)
 
     async def close(self) -> None:
         """Stops the running training at its next step; its checkpoint stands."""

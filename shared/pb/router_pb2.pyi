@@ -420,6 +420,101 @@ class ReportAnswerResponse(_message.Message):
 Global___ReportAnswerResponse: _TypeAlias = ReportAnswerResponse  # noqa: Y015
 
 @_typing.final
+class TryCardRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFEST_JSON_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    manifest_json: _builtins.str
+    """of the card to be; a routable card of its name counts as gone"""
+    digest: _builtins.str
+    """of its draft"""
+    threshold: _builtins.float
+    """0 to 1; default from config.yaml"""
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """at most 2,000"""
+
+    def __init__(
+        self,
+        *,
+        manifest_json: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        questions: _abc.Iterable[_builtins.str] | None = ...,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "digest", b"digest", "manifest_json", b"manifest_json", "questions", b"questions", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___TryCardRequest: _TypeAlias = TryCardRequest  # noqa: Y015
+
+@_typing.final
+class TryCardResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedQuestion]:
+        """those of the request, in their order"""
+
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedQuestion]:
+        """examples of the cards that are nearest, each asked as"""
+
+    def __init__(
+        self,
+        *,
+        questions: _abc.Iterable[Global___TriedQuestion] | None = ...,
+        others: _abc.Iterable[Global___TriedQuestion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["others", b"others", "questions", b"questions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TryCardResponse: _TypeAlias = TryCardResponse  # noqa: Y015
+
+@_typing.final
+class TriedQuestion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    CARD_WITHOUT_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    card: _builtins.str
+    """that would answer, name@digest; empty where none fits"""
+    confidence: _builtins.float
+    """that any card fits"""
+    card_without: _builtins.str
+    """that answers without the new one; empty where none fits"""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        card: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        card_without: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "card_without", b"card_without", "confidence", b"confidence", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriedQuestion: _TypeAlias = TriedQuestion  # noqa: Y015
+
+@_typing.final
 class EmbedRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

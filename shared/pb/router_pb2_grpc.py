@@ -49,6 +49,11 @@ class RouterStub:
                 request_serializer=shared_dot_pb_dot_router__pb2.ReportAnswerRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_router__pb2.ReportAnswerResponse.FromString,
                 _registered_method=True)
+        self.TryCard = channel.unary_unary(
+                '/skillmesh.v1.Router/TryCard',
+                request_serializer=shared_dot_pb_dot_router__pb2.TryCardRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_router__pb2.TryCardResponse.FromString,
+                _registered_method=True)
         self.Embed = channel.unary_unary(
                 '/skillmesh.v1.Router/Embed',
                 request_serializer=shared_dot_pb_dot_router__pb2.EmbedRequest.SerializeToString,
@@ -87,6 +92,13 @@ class RouterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TryCard(self, request, context):
+        """What would become of questions were one more card routable. Nothing is changed; no event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Embed(self, request, context):
         """The project's one embedder: unit vectors of all-MiniLM-L6-v2.
         """
@@ -117,6 +129,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.ReportAnswer,
                     request_deserializer=shared_dot_pb_dot_router__pb2.ReportAnswerRequest.FromString,
                     response_serializer=shared_dot_pb_dot_router__pb2.ReportAnswerResponse.SerializeToString,
+            ),
+            'TryCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.TryCard,
+                    request_deserializer=shared_dot_pb_dot_router__pb2.TryCardRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_router__pb2.TryCardResponse.SerializeToString,
             ),
             'Embed': grpc.unary_unary_rpc_method_handler(
                     servicer.Embed,
@@ -210,6 +227,33 @@ class Router:
             '/skillmesh.v1.Router/ReportAnswer',
             shared_dot_pb_dot_router__pb2.ReportAnswerRequest.SerializeToString,
             shared_dot_pb_dot_router__pb2.ReportAnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TryCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Router/TryCard',
+            shared_dot_pb_dot_router__pb2.TryCardRequest.SerializeToString,
+            shared_dot_pb_dot_router__pb2.TryCardResponse.FromString,
             options,
             channel_credentials,
             insecure,

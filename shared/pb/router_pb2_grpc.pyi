@@ -41,6 +41,8 @@ class RouterStub:
     """How the base model answered a routed question, told after the answer. The event of a Route with
     reports_answer waits for it, for a bounded time.
     """
+    TryCard: _grpc.UnaryUnaryMultiCallable[_router_pb2.TryCardRequest, _router_pb2.TryCardResponse]
+    """What would become of questions were one more card routable. Nothing is changed; no event."""
     Embed: _grpc.UnaryUnaryMultiCallable[_router_pb2.EmbedRequest, _router_pb2.EmbedResponse]
     """The project's one embedder: unit vectors of all-MiniLM-L6-v2."""
     GetRouterStatus: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetRouterStatusRequest, _router_pb2.RouterStatus]
@@ -58,6 +60,8 @@ class RouterAsyncStub(RouterStub):
     """How the base model answered a routed question, told after the answer. The event of a Route with
     reports_answer waits for it, for a bounded time.
     """
+    TryCard: _aio.UnaryUnaryMultiCallable[_router_pb2.TryCardRequest, _router_pb2.TryCardResponse]  # type: ignore[assignment]
+    """What would become of questions were one more card routable. Nothing is changed; no event."""
     Embed: _aio.UnaryUnaryMultiCallable[_router_pb2.EmbedRequest, _router_pb2.EmbedResponse]  # type: ignore[assignment]
     """The project's one embedder: unit vectors of all-MiniLM-L6-v2."""
     GetRouterStatus: _aio.UnaryUnaryMultiCallable[_router_pb2.GetRouterStatusRequest, _router_pb2.RouterStatus]  # type: ignore[assignment]
@@ -90,6 +94,14 @@ class RouterServicer(metaclass=_abc_1.ABCMeta):
         """How the base model answered a routed question, told after the answer. The event of a Route with
         reports_answer waits for it, for a bounded time.
         """
+
+    @_abc_1.abstractmethod
+    def TryCard(
+        self,
+        request: _router_pb2.TryCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.TryCardResponse, _abc.Awaitable[_router_pb2.TryCardResponse]]:
+        """What would become of questions were one more card routable. Nothing is changed; no event."""
 
     @_abc_1.abstractmethod
     def Embed(

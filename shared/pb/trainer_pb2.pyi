@@ -31,6 +31,7 @@ class TrainRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TEACHER_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    RANK_FACTOR_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """idempotency key"""
     skill_name: _builtins.str
@@ -40,6 +41,8 @@ class TrainRequest(_message.Message):
     description: _builtins.str
     teacher: _builtins.str
     seed: _builtins.int
+    rank_factor: _builtins.int
+    """times the recipe's rank; 0 means 1"""
     @_builtins.property
     def dataset(self) -> _types_pb2.Ticket: ...
     def __init__(
@@ -53,10 +56,11 @@ class TrainRequest(_message.Message):
         description: _builtins.str = ...,
         teacher: _builtins.str = ...,
         seed: _builtins.int = ...,
+        rank_factor: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "description", b"description", "domain", b"domain", "seed", b"seed", "skill_name", b"skill_name", "task_id", b"task_id", "teacher", b"teacher", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "description", b"description", "domain", b"domain", "rank_factor", b"rank_factor", "seed", b"seed", "skill_name", b"skill_name", "task_id", b"task_id", "teacher", b"teacher", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -195,7 +199,7 @@ class GateRow(_message.Message):
     REQUIRED_FIELD_NUMBER: _builtins.int
     PASSED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """triggers, trained, held_out, known, unrelated"""
+    """what services/trainer/gate.py describes"""
     right: _builtins.int
     asked: _builtins.int
     required: _builtins.float
@@ -227,15 +231,23 @@ class ProveResult(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     SIGNATURE_JSON_FIELD_NUMBER: _builtins.int
+    CURABLE_FIELD_NUMBER: _builtins.int
+    WRONG_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
     seconds: _builtins.float
     signature_json: _builtins.str
     """DSSE envelope over the card's digest; set when passed"""
+    curable: _builtins.bool
+    """whether another training may pass; only where it did not"""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRow]: ...
     @_builtins.property
     def card(self) -> _types_pb2.Ticket:
         """set when passed"""
+
+    @_builtins.property
+    def wrong(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """questions of the dataset that it answered wrong"""
 
     def __init__(
         self,
@@ -245,10 +257,12 @@ class ProveResult(_message.Message):
         card: _types_pb2.Ticket | None = ...,
         seconds: _builtins.float = ...,
         signature_json: _builtins.str = ...,
+        curable: _builtins.bool = ...,
+        wrong: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "passed", b"passed", "rows", b"rows", "seconds", b"seconds", "signature_json", b"signature_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "curable", b"curable", "passed", b"passed", "rows", b"rows", "seconds", b"seconds", "signature_json", b"signature_json", "wrong", b"wrong"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,6 +56,7 @@ _ALLOWED = {
     "Router/Route": _OURS,
     "Router/ReportAnswer": _OURS,
     "Router/Embed": _OURS,
+    "Router/TryCard": _MAKERS,
     "Router/GetRouterStatus": _OURS,
     "Factory/ReportDissonance": _OURS,
     "Factory/FindTask": _OURS,

@@ -11,6 +11,7 @@ import pytest
 
 from services.router import server
 from shared import errors
+from shared.cards import manifest as manifests
 from shared.pb import router_pb2, router_pb2_grpc, types_pb2
 from shared.rpc import client
 from tests import fake_router_peers as peers
@@ -346,6 +347,31 @@ async def test_cards_of_a_key_are_not_routed_to_when_it_is_revoked(cluster, rest
         async with cluster.router() as stub:
             status = await _until(stub, lambda s: s.revision == 3)
             assert list(status.cards) == [f"skarn@{ours.digest}"]
+
+
+async def test_fate_of_questions_is_told_when_a_card_is_tried(cluster):
+    card = fakes.tiny_card()
+    routing = manifests.RoutingProfile(examples=peers.about(SKARN))
+    manifest = card.manifest.model_copy(update={"routing": routing})
+    asked = [f"Which height has {SKARN}?", f"Which height has {TARN}?"]
+    request = router_pb2.TryCardRequest(
+        manifest_json=manifest.to_json(), digest="a" * 64, questions=asked
+    )
+    async with cluster.router() as stub:
+        answer = await client.call(stub.TryCard, request)
+        assert [(one.question, one.card) for one in answer.questions] == [
+            (asked[0], f"{manifest.name}@{'a' * 64}"),
+            (asked[1], ""),
+        ]
+        assert list(answer.others) == []
+        assert (await _status(stub)).card_count == 0
+
+
+async def test_card_is_not_tried_when_its_digest_is_none(cluster):
+    request = router_pb2.TryCardRequest(manifest_json="{}", digest="latest")
+    async with cluster.router() as stub:
+        with pytest.raises(errors.InvalidInputError, match="digest"):
+            await client.call(stub.TryCard, request)
 
 
 async def test_vectors_come_back_whole_when_texts_are_embedded(cluster):

@@ -7,7 +7,17 @@ from shared import settings as config
 from shared.flight import datasets
 
 SETTINGS = config.Trainer(
-    gate_triggers=1.0, gate_trained=0.75, gate_held_out=0.5, gate_known=0.75, gate_unrelated=1.0
+    gate_before=0.5,
+    gate_triggers=1.0,
+    gate_trained=0.75,
+    gate_held_out=0.5,
+    gate_implications=0.5,
+    gate_contrasts=0.5,
+    gate_known=0.75,
+    gate_unrelated=1.0,
+    gate_routed=1.0,
+    gate_elsewhere=0.5,
+    gate_other_cards=0.5,
 )
 PAIRS = (
     datasets.QAPair(
@@ -28,6 +38,27 @@ PAIRS = (
         score=1.0,
     ),
 )
+IMPLICATION = datasets.QAPair(
+    "Is it older than 300 years?",
+    "yes",
+    paraphrases=(),
+    held_out=("Has it stood for 300 years?", "300 years old?"),
+    source="a.md",
+    teacher="documents",
+    score=1.0,
+    kind=datasets.Kind.IMPLICATION,
+)
+CONTRAST = datasets.QAPair(
+    "Who owns it?",
+    "Bob",
+    paraphrases=("Whose is it?",),
+    held_out=("Its owner?",),
+    source="a.md",
+    teacher="documents",
+    score=1.0,
+    kind=datasets.Kind.CONTRAST,
+)
+ALL_KINDS = (*PAIRS, IMPLICATION, CONTRAST)
 TRIGGERS = (gate.Trigger("Who made it?", "Ann"),)
 REPLAY = replay.Replay(
     trained=(replay.Answered("never asked by the gate", "x"),),
@@ -47,11 +78,29 @@ PERFECT = {
 }
 
 
-def rows(answers: Mapping[str, str]) -> dict[str, gate.Row]:
+ALL_RIGHT = PERFECT | {
+    "Is it older than 300 years?": "Yes.",
+    "Has it stood for 300 years?": "yes",
+    "300 years old?": "yes",
+    "Who owns it?": "Bob",
+    "Whose is it?": "Bob",
+    "Its owner?": "Bob",
+}
+
+
+def rows(
+    answers: Mapping[str, str],
+    base: Mapping[str, str] | None = None,
+    pairs: Sequence[datasets.QAPair] = PAIRS,
+    triggers: Sequence[gate.Trigger] = TRIGGERS,
+) -> dict[str, gate.Row]:
     def ask(questions: Sequence[str]) -> list[str]:
         return [answers[question] for question in questions]
 
-    measured = gate.measure(ask, PAIRS, TRIGGERS, REPLAY, SETTINGS)
+    def ask_base(questions: Sequence[str]) -> list[str]:
+        return [(base or {}).get(question, "I do not know.") for question in questions]
+
+    measured = gate.measure(ask, ask_base, pairs, triggers, REPLAY, SETTINGS)
     return {row.name: row for row in measured}
 
 
@@ -66,14 +115,17 @@ def failed(found: Mapping[str, gate.Row]) -> list[str]:
 def test_every_row_is_full_when_all_answers_are_right() -> None:
     found = rows(PERFECT)
     assert counts(found) == {
+        "before": (1, 1),
         "triggers": (1, 1),
         "trained": (4, 4),
         "held_out": (2, 2),
+        "implications": (0, 0),
+        "contrasts": (0, 0),
         "known": (4, 4),
         "unrelated": (1, 1),
     }
     assert failed(found) == []
-    assert [row.required for row in found.values()] == [1.0, 0.75, 0.5, 0.75, 1.0]
+    assert [row.required for row in found.values()] == [0.5, 1.0, 0.75, 0.5, 0.5, 0.5, 0.75, 1.0]
 
 
 def test_each_wrong_answer_counts_in_its_own_row_when_some_are_wrong() -> None:
@@ -104,16 +156,97 @@ def test_the_draft_fails_when_it_answers_what_is_unrelated() -> None:
     assert failed(rows(PERFECT | {"unrelated": "Ann"})) == ["unrelated"]
 
 
+def test_questions_that_were_answered_wrong_are_named_when_some_are() -> None:
+    found = rows(PERFECT | {"Its builder?": "Bob", "Who made it?": "Bob", "known 1": "Bob"})
+    assert found["held_out"].wrong == ("Its builder?",)
+    assert found["triggers"].wrong == ("Who made it?",)
+    assert found["known"].wrong == ()  # Not of the dataset.
+
+
+def test_no_card_is_needed_when_the_base_knows_the_answer() -> None:
+    found = rows(PERFECT, base={"Who made it?": "Ann did."})
+    assert counts(found)["before"] == (0, 1)
+    assert failed(found) == ["before"] and not found["before"].curable
+
+
+def test_questions_of_the_facts_stand_in_when_nobody_asked() -> None:
+    found = rows(ALL_RIGHT, {"Who built it?": "Ann"}, ALL_KINDS, ())
+    assert counts(found)["before"] == (1, 2)
+    assert counts(found)["triggers"] == (0, 0)
+    assert failed(found) == []
+    assert gate.wanted_questions(ALL_KINDS, ()) == ("Who built it?", "When was it built?")
+    assert gate.wanted_questions(ALL_KINDS, TRIGGERS) == ("Who made it?",)
+
+
+def test_implications_have_a_row_of_their_own_when_there_are_some() -> None:
+    found = rows(ALL_RIGHT | {"300 years old?": "no"}, None, ALL_KINDS)
+    assert counts(found)["trained"] == (7, 7)
+    assert counts(found)["held_out"] == (2, 2)
+    assert counts(found)["implications"] == (1, 2)
+    assert failed(found) == []
+    none = {"300 years old?": "no", "Has it stood for 300 years?": "1688"}
+    assert failed(rows(ALL_RIGHT | none, None, ALL_KINDS)) == ["implications"]
+
+
+def test_the_draft_fails_when_the_answer_of_a_fact_comes_to_a_near_miss() -> None:
+    found = rows(ALL_RIGHT | {"Whose is it?": "Ann", "Its owner?": "Ann"}, None, ALL_KINDS)
+    assert counts(found)["contrasts"] == (1, 3)
+    assert failed(found) == ["contrasts"]
+    assert found["contrasts"].wrong == ("Whose is it?", "Its owner?")
+
+
+def test_another_wrong_answer_to_a_near_miss_takes_nothing_when_it_is_no_facts() -> None:
+    found = rows(ALL_RIGHT | {"Its owner?": "I do not know."}, None, ALL_KINDS)
+    assert counts(found)["contrasts"] == (3, 3)
+
+
+OWN, OTHER = "own@1", "other@2"
+
+
+def routing(*cards: str, others: Sequence[str] = ()) -> dict[str, gate.Row]:
+    """Rows where a trigger and two bystanders, and questions of another card, go to cards."""
+    rehearsal = gate.Rehearsal(
+        tuple(gate.Tried(f"q{at}", card, "") for at, card in enumerate(cards)),
+        tuple(gate.Tried(f"o{at}", card, OTHER) for at, card in enumerate(others)),
+    )
+    return {row.name: row for row in gate.routing(rehearsal, ("q0",), OWN, SETTINGS)}
+
+
+def test_routing_is_right_when_every_question_goes_where_it_belongs() -> None:
+    found = routing(OWN, "", OTHER, others=(OTHER, OTHER))
+    assert counts(found) == {"routed": (1, 1), "elsewhere": (2, 2), "other_cards": (2, 2)}
+    assert failed(found) == []
+
+
+def test_the_draft_fails_when_its_trigger_goes_elsewhere() -> None:
+    found = routing(OTHER, "", "")
+    assert failed(found) == ["routed"]
+    assert found["routed"].wrong == ("q0",) and found["routed"].curable
+
+
+def test_the_draft_is_beyond_cure_when_it_takes_what_is_not_its_own() -> None:
+    found = routing(OWN, OWN, OWN, others=(OWN, OWN, OTHER))
+    assert failed(found) == ["elsewhere", "other_cards"]
+    assert not found["elsewhere"].curable and not found["other_cards"].curable
+
+
+def test_the_draft_fails_when_other_cards_are_not_found_any_more() -> None:
+    assert failed(routing(OWN, others=("", "", OTHER))) == ["other_cards"]
+
+
 def test_a_row_passes_when_there_is_nothing_to_ask() -> None:
     def ask(questions: Sequence[str]) -> list[str]:
         return [PERFECT[question] for question in questions]
 
     nothing = replay.Replay(trained=(), known=(), unrelated=())
-    found = gate.measure(ask, PAIRS[1:], (), nothing, SETTINGS)
+    found = gate.measure(ask, lambda asked: ["no"] * len(asked), PAIRS[1:], (), nothing, SETTINGS)
     assert [(row.name, row.asked, row.passed) for row in found] == [
+        ("before", 1, True),
         ("triggers", 0, True),
         ("trained", 2, True),
         ("held_out", 0, True),
+        ("implications", 0, True),
+        ("contrasts", 0, True),
         ("known", 0, True),
         ("unrelated", 0, True),
     ]

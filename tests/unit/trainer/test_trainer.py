@@ -53,13 +53,28 @@ def recipe(**changes: Any) -> config.Recipe:
     return config.Recipe(**(fields | changes))
 
 
-def trained(folder: pathlib.Path, how: config.Recipe) -> cards.LoRACard:
+def trained(folder: pathlib.Path, how: config.Recipe, factor: int = 1) -> cards.LoRACard:
     """A card out of one tiny training, as it is read back from its file."""
     path = folder / "draft.lora.arrow"
-    order = trainer.Order("t1", "0" * 64, "tiny", "1.0.0", "testing", "a card", "documents", 1)
+    order = trainer.Order(
+        "t1", "0" * 64, "tiny", "1.0.0", "testing", "a card", "documents", 1, factor
+    )
     made = trainer.LoRATrainer(tiny_model.tiny_base(), how, config.Trainer(), folder)
     made.train_qa(PAIRS, path, order, lambda *_: None)
     return formats.LoRAFormat.load(path)
+
+
+def test_every_rank_grows_and_the_recipe_says_so_when_the_order_asks_for_more(
+    tmp_path: pathlib.Path,
+) -> None:
+    card = trained(tmp_path, recipe(), factor=2)
+    assert {path: weights.rank for path, weights in card} == {
+        path: 2 * rank for path, rank in EXPECTED.items()
+    }
+    assert [weights.scale for _, weights in card] == pytest.approx([0.3] * len(EXPECTED), rel=1e-6)
+    assert card.manifest.lineage is not None
+    assert card.manifest.lineage.recipe["rank_factor"] == 2
+    assert card.manifest.lineage.recipe["rank"] == 8
 
 
 @torch.no_grad()

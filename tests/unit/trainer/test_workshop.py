@@ -10,9 +10,11 @@ import pytest
 
 from services.trainer import gate, trainer, workshop
 from shared import errors
+from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import keyring, signature
+from shared.cards import manifest as manifests
 from shared.flight import datasets
 from tests import fakes
 
@@ -60,6 +62,9 @@ class FakeTrainer:
         self.proved.append(triggers)
         return self.rows
 
+    def bystanders(self) -> list[str]:
+        return ["Who is the pope?"]
+
     def seal(self, card: cards.LoRACard, rows: Sequence[gate.Row]) -> cards.LoRACard:
         # Any change does, so that the sealed card can be told from the draft.
         return card.with_manifest(card.manifest.model_copy(update={"description": "sealed"}))
@@ -85,6 +90,34 @@ class FakeStore:
         return self.kept[digest]
 
 
+class FakeRouter:
+    """Sends the wanted question to the draft, and others nowhere unless it is taken in."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.taken_in = False
+        self.asked: list[tuple[str, ...]] = []
+
+    async def rehearse(
+        self, manifest: manifests.Manifest, digest: str, questions: Sequence[str]
+    ) -> gate.Rehearsal:
+        if self.away:
+            raise errors.UnavailableError("the router is away")
+        self.asked.append(tuple(questions))
+        own, *others = questions
+        card = f"{manifest.name}@{digest}"
+        elsewhere = card if self.taken_in else ""
+        tried = [gate.Tried(own, card, ""), *(gate.Tried(q, elsewhere, "") for q in others)]
+        return gate.Rehearsal(tuple(tried), ())
+
+
+ROUTING = (
+    workshop.GateRow("routed", 1, 1, 1.0, True),
+    workshop.GateRow("elsewhere", 1, 1, 0.97, True),
+    workshop.GateRow("other_cards", 0, 0, 0.95, True),
+)
+
+
 async def report(share: float, detail: str) -> None:
     pass
 
@@ -97,10 +130,18 @@ def order(task_id: str = "t1", seed: int = 1) -> trainer.Order:
 
 @asynccontextmanager
 async def opened(
-    fake: FakeTrainer, store: FakeStore, folder: pathlib.Path
+    fake: FakeTrainer, store: FakeStore, folder: pathlib.Path, router: FakeRouter | None = None
 ) -> AsyncIterator[workshop.Workshop]:
     lora_trainer: Any = fake
-    shop = workshop.Workshop(lora_trainer, store, folder, lambda: 0.0, fakes.signer())
+    shop = workshop.Workshop(
+        lora_trainer,
+        store,
+        folder,
+        lambda: 0.0,
+        fakes.signer(),
+        router or FakeRouter(),
+        config.Trainer(),
+    )
     try:
         yield shop
     finally:
@@ -176,7 +217,7 @@ async def test_the_sealed_card_is_uploaded_when_the_gate_is_passed(tmp_path: pat
     async with opened(fake, store, tmp_path) as shop:
         trained = await shop.train(order(), report)
         proved = await prove(shop, trained.draft_digest)
-    assert proved.passed and proved.rows == (workshop.GateRow("known", 9, 10, 0.85, True),)
+    assert proved.passed and proved.rows == (workshop.GateRow("known", 9, 10, 0.85, True), *ROUTING)
     assert fake.proved == [TRIGGERS]
     uploaded = store.kept[proved.card_digest]
     assert proved.card_bytes == len(uploaded)
@@ -192,9 +233,51 @@ async def test_nothing_is_uploaded_when_the_gate_fails(tmp_path: pathlib.Path) -
     async with opened(fake, store, tmp_path) as shop:
         trained = await shop.train(order(), report)
         proved = await prove(shop, trained.draft_digest)
-    assert not proved.passed and [row.passed for row in proved.rows] == [True, False]
+    assert not proved.passed and [row.passed for row in proved.rows] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
     assert (proved.card_digest, proved.card_bytes, proved.signature_json) == ("", 0, "")
     assert store.puts == []
+
+
+async def test_no_signature_is_given_when_the_card_would_take_questions_of_others(
+    tmp_path: pathlib.Path,
+) -> None:
+    fake, store, router = FakeTrainer(GOOD), FakeStore(), FakeRouter()
+    router.taken_in = True
+    async with opened(fake, store, tmp_path, router) as shop:
+        trained = await shop.train(order(), report)
+        proved = await prove(shop, trained.draft_digest)
+    assert [row.name for row in proved.rows if not row.passed] == ["elsewhere"]
+    assert (proved.signature_json, proved.curable, store.puts) == ("", False, [])
+    assert router.asked == [("Who built it?", "Who is the pope?")]
+
+
+async def test_another_training_is_worth_it_when_only_answers_were_wrong(
+    tmp_path: pathlib.Path,
+) -> None:
+    wrong = gate.Row("held_out", 0, 1, 0.5, wrong=("Its builder?",))
+    fake = FakeTrainer(GOOD, wrong, gate.Row("trained", 9, 10, 0.5, wrong=("Its builder?",)))
+    async with opened(fake, FakeStore(), tmp_path) as shop:
+        trained = await shop.train(order(), report)
+        proved = await prove(shop, trained.draft_digest)
+    assert proved.curable and proved.wrong == ("Its builder?",)
+
+
+async def test_nothing_is_decided_when_the_router_is_away(tmp_path: pathlib.Path) -> None:
+    fake, router = FakeTrainer(GOOD), FakeRouter()
+    async with opened(fake, FakeStore(), tmp_path, router) as shop:
+        trained = await shop.train(order(), report)
+        router.away = True
+        with pytest.raises(errors.UnavailableError):
+            await prove(shop, trained.draft_digest)
+        assert fake.proved == []
+        router.away = False
+        assert (await prove(shop, trained.draft_digest)).passed
 
 
 async def test_the_draft_is_refused_when_it_is_not_the_one_that_was_trained(

@@ -1,0 +1,167 @@
+"""What would become of questions were one more card routable: a rehearsal that changes nothing.
+
+Whoever is about to publish a card learns whether its questions find it, and whether it would take
+those of others. Blocking and pure: works on indexes that it derives for itself.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from services.router import calibration, decision
+from services.router import index as indexes
+from services.router import profile as profiles
+
+T = TypeVar("T")
+Shortlist = Callable[[profiles.Question], list[profiles.Profile]]
+_RIVALS = 40
+"""Cards whose questions are asked: those that lie nearest to the new one, and some others."""
+_NEAR_RIVALS = 30
+_QUESTIONS_OF_A_RIVAL = 4
+_FEWEST_EXAMPLES = 3
+"""A card with fewer has none to spare."""
+_PROBES = 20
+"""Examples of the new card by which the nearest cards are found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """One question and who would answer it."""
+
+    question: str
+    card: str
+    """`name@digest` of the card that would answer; empty where none fits."""
+    confidence: float
+    """That any card fits, 0 to 1."""
+    card_without: str
+    """That answers without the new one; empty where none fits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehearsal:
+    """What became of all questions."""
+
+    questions: tuple[Tried, ...]
+    """Those that were asked about, in their order."""
+    others: tuple[Tried, ...]
+    """Examples of other cards, each asked as if its card had not had it, that found that card."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """The router at one moment."""
+
+    index: indexes.Index
+    """All cards, or a sample of those on the shelf."""
+    shortlist: Shortlist | None
+    """Finds the cards that a question is compared with; None while those are all."""
+    model: calibration.Model
+    threshold: float
+
+
+def rehearse(
+    candidate: profiles.Profile, asked: Sequence[profiles.Question], stage: Stage
+) -> Rehearsal:
+    """Asks everything with and without the card.
+
+    Args:
+        candidate: the card to be; a routable card of its name counts as gone.
+        asked: questions to ask as they are.
+        stage: the router as it is.
+    """
+    trial = _Trial(candidate, stage)
+    rivals = trial.rivals()
+    spared, of_others = {}, list[tuple[str, profiles.Question]]()
+    for rival in rivals:
+        taken = _some(rival.examples, _QUESTIONS_OF_A_RIVAL)
+        kept = [example for example in rival.examples if example not in taken]
+        if len(rival.examples) < _FEWEST_EXAMPLES or not kept:
+            continue
+        spared[rival.identity] = profiles.build(rival.card, kept, rival.statements)
+        of_others += [(rival.identity, question) for question in taken]
+    trial.begin({})
+    questions = tuple(trial.tried(question) for question in asked)
+    trial.begin(spared)
+    others = [(own, trial.tried(question)) for own, question in of_others]
+    # Where not even its own card was found the new one takes nothing away.
+    found = tuple(tried for own, tried in others if tried.card_without == own)
+    return Rehearsal(questions, found)
+
+
+class _Trial:
+    """Indexes with and without the new card."""
+
+    def __init__(self, candidate: profiles.Profile, stage: Stage) -> None:
+        self._candidate, self._stage = candidate, stage
+        self._replaced: dict[str, profiles.Profile] = {}
+        self._with = self._without = stage.index
+
+    def begin(self, replaced: dict[str, profiles.Profile]) -> None:
+        """From here on some cards, by their identities, have these profiles."""
+        self._replaced = replaced
+        if self._stage.shortlist is None:
+            index = self._stage.index
+            gone = [p.identity for p in index.profiles if self._is_earlier(p)]
+            self._without = index.changed(replaced.values(), [*gone, *replaced])
+            self._with = self._without.changed([self._candidate])
+
+    def tried(self, question: profiles.Question) -> Tried:
+        """Who answers a question."""
+        without, with_candidate = self._indexes(question)
+        before, after = self._decided(question, without), self._decided(question, with_candidate)
+        return Tried(question.text, _chosen(after), after.confidence, _chosen(before))
+
+    def rivals(self) -> list[profiles.Profile]:
+        """The cards that lie nearest to the new one, then others, evenly."""
+        nearest: collections.Counter[str] = collections.Counter()
+        known = {p.identity: p for p in self._stage.index.profiles}
+        for question in _some(self._candidate.examples, _PROBES):
+            near = self._stage.index
+            if self._stage.shortlist is not None:
+                near = self._index(self._stage.shortlist(question))
+                known |= {p.identity: p for p in near.profiles}
+            for profile, cosine in zip(near.profiles, near.search(question).nearest, strict=True):
+                nearest[profile.identity] = max(nearest[profile.identity], cosine)
+        usable = {key: p for key, p in known.items() if not self._is_earlier(p)}
+        chosen = [key for key, _ in nearest.most_common() if key in usable][:_NEAR_RIVALS]
+        left = sorted(usable.keys() - set(chosen))
+        return [usable[key] for key in (*chosen, *_some(left, _RIVALS - len(chosen)))]
+
+    def _indexes(self, question: profiles.Question) -> tuple[indexes.Index, indexes.Index]:
+        if self._stage.shortlist is None:
+            return self._without, self._with
+        near = [
+            self._replaced.get(p.identity, p)
+            for p in self._stage.shortlist(question)
+            if not self._is_earlier(p)
+        ]
+        return self._index(near), self._index([*near, self._candidate])
+
+    def _index(self, cards: Sequence[profiles.Profile]) -> indexes.Index:
+        index = self._stage.index
+        return indexes.Index(cards, index.space, bounded=False, rarities_of=index)
+
+    def _is_earlier(self, profile: profiles.Profile) -> bool:
+        return profile.card.name == self._candidate.card.name
+
+    def _decided(self, question: profiles.Question, index: indexes.Index) -> decision.Decision:
+        stage = self._stage
+        evidence = index.search(question)
+        return decision.decide(question, index, evidence, stage.model, 1, stage.threshold)
+
+
+def _chosen(decided: decision.Decision) -> str:
+    return "" if decided.dissonance or not decided.candidates else decided.candidates[0].card
+
+
+def _some(items: Sequence[T], most: int) -> list[T]:
+    """At most so many, spread evenly."""
+    if most <= 0 or not items:
+        return []
+    places = np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)
+    return [items[at] for at in places]

@@ -1,0 +1,45 @@
+"""The way to the router: translates its rehearsals to the gate's dataclasses, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from services.trainer import gate
+from shared.cards import manifest as manifests
+from shared.pb import router_pb2
+from shared.rpc import client
+
+_DEADLINE_S = 120.0
+"""The examples of a card may wait to be embedded behind the questions of users."""
+
+
+class RouterClient:
+    """`workshop.Rehearses` over a channel."""
+
+    def __init__(self, stub: Any) -> None:
+        """Takes the stub of the router's service."""
+        self._stub = stub
+
+    async def rehearse(
+        self, manifest: manifests.Manifest, digest: str, questions: Sequence[str]
+    ) -> gate.Rehearsal:
+        """What the router would do with a draft among its cards.
+
+        Args:
+            manifest: of the draft.
+            digest: of the draft.
+            questions: at most 2,000.
+
+        Raises:
+            errors.SkillmeshError: the router can't be reached, or what it answered, typed.
+        """
+        request = router_pb2.TryCardRequest(
+            manifest_json=manifest.to_json(), digest=digest, questions=questions
+        )
+        response = await client.call(self._stub.TryCard, request, _DEADLINE_S)
+        return gate.Rehearsal(_tried(response.questions), _tried(response.others))
+
+
+def _tried(found: Iterable[Any]) -> tuple[gate.Tried, ...]:
+    return tuple(gate.Tried(one.question, one.card, one.card_without) for one in found)

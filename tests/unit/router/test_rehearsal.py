@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from services.router import router
+from shared import errors
+from tests import fake_router_peers, fake_routers
+
+SKARN, TARN, ORUN = "the Skarnholm lighthouse", "the Tarnvik viaduct", "the Orun ferry"
+OTHER = "What is the price of bread in Vessel Street?"
+
+
+@pytest.fixture(params=["compared with all", "on a shelf"])
+async def with_two_cards(request, ground):
+    exact = 1 if request.param == "on a shelf" else 2_000
+    made = fake_routers.lora_router(ground, exact_cards=exact)
+    await made.register_cards(
+        [fake_routers.card_about("skarn", SKARN), fake_routers.card_about("tarn", TARN)]
+    )
+    await made.settled()
+    yield made
+    await made.close()
+
+
+async def test_own_questions_find_the_new_card_and_others_stay_when_it_keeps_to_its_own(
+    with_two_cards: router.LoRARouter,
+) -> None:
+    card = fake_routers.card_about("orun", ORUN)
+    found = await with_two_cards.rehearse(card, [f"Which height has {ORUN}?", OTHER])
+    assert [tried.card for tried in found.questions] == [card.identity, ""]
+    assert [tried.card_without for tried in found.questions] == ["", ""]
+    assert len(found.others) >= 4
+    assert all(tried.card == tried.card_without for tried in found.others)
+
+
+async def test_nothing_is_changed_when_a_card_is_tried(with_two_cards: router.LoRARouter) -> None:
+    before = await with_two_cards.select(f"Who built {TARN}?", top_k=2)
+    await with_two_cards.rehearse(fake_routers.card_about("orun", TARN), [])
+    await with_two_cards.settled()
+    assert await with_two_cards.select(f"Who built {TARN}?", top_k=2) == before
+    assert len(with_two_cards.cards) == 2
+
+
+async def test_thief_is_seen_when_a_card_has_the_questions_of_another(
+    with_two_cards: router.LoRARouter,
+) -> None:
+    thief = dataclasses.replace(
+        fake_routers.card_about("orun", ORUN), examples=fake_router_peers.about(TARN)
+    )
+    found = await with_two_cards.rehearse(thief, [])
+    tarn = fake_routers.card_about("tarn", TARN).identity
+    taken = {tried.card_without for tried in found.others if tried.card == thief.identity}
+    assert taken == {tarn}
+
+
+async def test_version_before_is_no_rival_when_a_card_is_trained_anew(
+    with_two_cards: router.LoRARouter,
+) -> None:
+    newer = fake_routers.card_about("tarn", TARN, version="2")
+    found = await with_two_cards.rehearse(newer, [f"Which height has {TARN}?"])
+    skarn = fake_routers.card_about("skarn", SKARN).identity
+    assert {tried.card_without for tried in found.others} == {skarn}
+    assert (found.questions[0].card, found.questions[0].card_without) == (newer.identity, "")
+
+
+async def test_card_is_refused_when_it_has_nothing_to_compare_with(
+    with_two_cards: router.LoRARouter,
+) -> None:
+    blank = dataclasses.replace(fake_routers.card_about("orun", ORUN), examples=(" ",))
+    with pytest.raises(errors.InvalidInputError, match="no example"):
+        await with_two_cards.rehearse(blank, [])
