@@ -174,6 +174,8 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServicer):
             card=card,
             seconds=0.5,
             signature_json=f"signed {request.task_id}" if passed else "",
+            curable=not passed,
+            wrong=[] if passed else ["What is it?"],
         )
 
 

@@ -1,4 +1,4 @@
-"""Made-up sets of facts, good ones and ones that are bad in known ways, as a teacher would give them.
+"""Made-up sets of facts as a teacher would give them, good ones and ones bad in known ways.
 
 Everything follows from a seed. Knows nothing about distillers, trainers and gates.
 """

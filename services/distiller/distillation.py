@@ -21,6 +21,10 @@ class DistilRequest:
     topic: str = ""
     document: str = ""
     """Name of a document in the knowledge folder."""
+    of_task: str = ""
+    """A finished distillation that needs more wordings, see `enlarging`."""
+    weak: tuple[str, ...] = ()
+    """Questions of it that a card answered wrong."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from services.distiller import (
     delivery,
     distiller,
     embed_client,
+    enlarging,
     journal,
     knowledge,
     rewording,
@@ -42,11 +43,11 @@ async def serve(settings: config.Settings) -> None:
         settings.evolution, lambda: documents.DocumentProvider(folder, embed), os.environ
     )
     rewords = rewording.Rewording(embed, cache_dir=state / "vectors")
-    cloud = distiller.CloudDistiller(
-        provider, journal.Journal(state / "tasks"), settings.distiller, rewords
-    )
+    kept = journal.Journal(state / "tasks")
+    cloud = distiller.CloudDistiller(provider, kept, settings.distiller, rewords)
+    enlarger = enlarging.Enlarger(cloud, provider, kept, settings.distiller, rewords)
     datasets = store.StoreConnection(settings, protection=protection)
-    deliver = delivery.Delivery(cloud, lambda data: datasets.put("dataset", data))
+    deliver = delivery.Delivery(enlarger, lambda data: datasets.put("dataset", data))
     active = runs.Runs[delivery.Delivered]()
     servicer = service.DistillerService(
         active, deliver.work, provider, knowledge.KnowledgeFolder(folder)

@@ -50,6 +50,8 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
             queries=tuple(request.queries),
             topic=request.topic,
             document=request.document,
+            of_task=request.of_task,
+            weak=tuple(request.weak),
         )
         async for news in self._runs.follow(
             wanted.task_id, lambda report: self._work(wanted, report)

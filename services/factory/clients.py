@@ -67,6 +67,22 @@ class DistillerClient:
         request = distiller_pb2.DistilRequest(
             task_id=task_id, queries=queries, topic=topic, document=document
         )
+        return await self._distilled(request, on_progress)
+
+    async def enlarge(
+        self,
+        task_id: str,
+        of_task: str,
+        weak: Sequence[str],
+        on_progress: partners.OnProgress,
+    ) -> partners.Distilled:
+        """More wordings of what a task was distilled to."""
+        request = distiller_pb2.DistilRequest(task_id=task_id, of_task=of_task, weak=weak)
+        return await self._distilled(request, on_progress)
+
+    async def _distilled(
+        self, request: distiller_pb2.DistilRequest, on_progress: partners.OnProgress
+    ) -> partners.Distilled:
         result = await _result(self._stub.Distil, request, on_progress, self._step_timeout_s)
         return partners.Distilled(
             dataset=_ticket(result.dataset),
@@ -106,6 +122,7 @@ class TrainerClient:
             description=order.description,
             teacher=order.teacher,
             seed=order.seed,
+            rank_factor=order.rank_factor,
         )
         result = await _result(self._stub.Train, request, on_progress, self._step_timeout_s)
         return partners.Trained(
@@ -144,6 +161,8 @@ class TrainerClient:
             card=_ticket(result.card) if result.HasField("card") else None,
             seconds=result.seconds,
             signature_json=result.signature_json,
+            curable=result.curable,
+            wrong=tuple(result.wrong),
         )
 
 

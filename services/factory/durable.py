@@ -20,7 +20,7 @@ import dbos
 
 from services.factory import tasks
 
-WORKFLOW_VERSION = "1"
+WORKFLOW_VERSION = "2"
 """Only workflows of the same version are taken over after a restart."""
 _APPLICATION, _EXECUTOR, _QUEUE = "skillmesh-factory", "factory", "learning"
 _POLL_S = 0.25
@@ -125,13 +125,15 @@ class Runtime:
             running.cancel()
 
     async def ended(self, task_ids: Sequence[str]) -> set[str]:
-        """Those of the tasks whose workflow is over."""
+        """Those of the tasks whose workflow is over, or of another version and left for good."""
         if not task_ids:
             return set()
-        found = await dbos.DBOS.list_workflows_async(
-            workflow_ids=list(task_ids), status=list(_ENDED)
-        )
-        return {workflow.workflow_id for workflow in found}
+        found = await dbos.DBOS.list_workflows_async(workflow_ids=list(task_ids))
+        return {
+            workflow.workflow_id
+            for workflow in found
+            if workflow.status in _ENDED or workflow.app_version not in (None, WORKFLOW_VERSION)
+        }
 
     async def step(
         self, name: str, body: Callable[[], Awaitable[dict[str, Any]]]

@@ -61,6 +61,8 @@ class TrainingOrder:
     description: str
     teacher: str
     seed: int
+    rank_factor: int = 1
+    """Times the recipe's rank."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,10 @@ class Proof:
     seconds: float
     signature_json: str = ""
     """The trainer's DSSE envelope over the card, if it passed."""
+    curable: bool = True
+    """Whether another training may pass, where this one did not."""
+    wrong: tuple[str, ...] = ()
+    """Questions of the dataset that the draft answered wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +130,18 @@ class Distiller(Protocol):
         on_progress: OnProgress,
     ) -> Distilled:
         """Question/answer pairs about a gap; idempotent by task_id."""
+
+    async def enlarge(
+        self, task_id: str, of_task: str, weak: Sequence[str], on_progress: OnProgress
+    ) -> Distilled:
+        """More wordings of what a task was distilled to; idempotent by task_id.
+
+        Args:
+            task_id: of this work.
+            of_task: what was distilled.
+            weak: questions of it that were answered wrong; none: all need more wordings.
+            on_progress: told now and then.
+        """
 
 
 class Trainer(Protocol):

@@ -23,7 +23,10 @@ _DEFAULT_LIMIT, _LARGEST_LIMIT = 100, 1000
 LONGEST_WAIT_S = 60.0
 _AHEAD = 8
 """Tasks that are handed in, for each that runs: what waits here is ordered anew by demand."""
-_STRANDED = "its workflow ended without a result; see the factory's log, then retry"
+_STRANDED = (
+    "its workflow ended without a result, or was begun by another version of the factory; see the "
+    "factory's log, then retry"
+)
 
 
 class Queue(Protocol):

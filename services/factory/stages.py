@@ -7,10 +7,13 @@ services know a task's work by its id. Knows nothing about DBOS and nothing abou
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
+
+import structlog
 
 from services.factory import board, partners, tasks, versions
 from shared import errors, grading
@@ -18,6 +21,7 @@ from shared.rpc import client
 
 T = TypeVar("T")
 
+_log = structlog.get_logger(__name__)
 CONFIRM_S = 60.0
 """How long a published card may take until the inference node answers with it."""
 _CONFIRM_PAUSE_S = 0.25
@@ -97,6 +101,38 @@ class Stages:
         """Commits the dataset, so that the card store keeps what a card was made from."""
         await self._commit(f"{task_id}:dataset", distilled.dataset)
         await self._end(task_id, "distil")
+
+    async def enlarge(
+        self, task_id: str, distilled: partners.Distilled, weak: Sequence[str]
+    ) -> partners.Distilled:
+        """Has the distiller find more wordings of what a draft answered wrong.
+
+        Returns:
+            The larger dataset, committed; the same as before where there is nothing more.
+        """
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.timing("distil", now_ms))
+        run_id = f"{task_id}-more"
+
+        async def attempt() -> partners.Distilled:
+            return await self._others.distiller.enlarge(
+                run_id, task_id, weak, self._reporter(task_id)
+            )
+
+        try:
+            larger = await self._patiently(attempt)
+        except errors.SkillmeshError as error:
+            # Another seed may pass with what there is.
+            _log.warning("dataset not enlarged", task=task_id, reason=str(error))
+        else:
+            if larger.dataset != distilled.dataset:
+                await self._commit(f"{run_id}:dataset", larger.dataset)
+                # What was asked and found stays what it was.
+                distilled = dataclasses.replace(
+                    distilled, dataset=larger.dataset, questions=larger.questions
+                )
+        await self._end(task_id, "distil")
+        return distilled
 
     async def choose_version(self, skill_name: str) -> str:
         """The version of the card to be."""

@@ -48,7 +48,7 @@ _NEXT: dict[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.TRAINING: frozenset(
         {TaskStatus.EVALUATING, TaskStatus.FAILED, TaskStatus.CANCELLED}
     ),
-    # Back to training: a card that did not pass gets one more try with another seed.
+    # Back to training: a card that did not pass gets further tries.
     TaskStatus.EVALUATING: frozenset(
         {TaskStatus.TRAINING, TaskStatus.PUBLISHING, TaskStatus.FAILED, TaskStatus.CANCELLED}
     ),

@@ -1,13 +1,16 @@
 """`SkillDistiller`: the durable workflow from a gap to a card that answers.
 
-gather (the queue's delay) -> distil -> train -> prove -> publish -> confirm. Every step's result is
-recorded, so that a factory killed at any moment goes on at the step it was in and repeats none
+gather (the queue's delay) -> distil -> train -> prove -> publish -> confirm. A draft that fails the
+gate is tried again with more wordings and another seed, then with more rank, where that can help.
+Every step's result is recorded, so that a factory killed at any moment goes on at the step it was in and repeats none
 that was finished. The order of the steps and their names are the workflow's history: whoever
 changes them raises `durable.WORKFLOW_VERSION`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -21,8 +24,25 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 _log = structlog.get_logger(__name__)
-_SEEDS = (1, 2)
-"""One training, and one more with another seed where the first does not pass."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Try:
+    """One training: what it does otherwise than the one before."""
+
+    seed: int
+    told: str
+    """For people."""
+    rank_factor: int = 1
+    enlarges: bool = False
+    """Whether the distiller is asked for more wordings first."""
+
+
+_TRIES = (
+    _Try(1, "first try"),
+    _Try(2, "with more wordings and another seed", enlarges=True),
+    _Try(3, "with twice the rank", rank_factor=2),
+)
 
 
 class RunStep(Protocol):
@@ -72,24 +92,29 @@ class SkillDistiller:
     async def _prove(
         self, task_id: str, distilled: partners.Distilled, version: str
     ) -> tuple[partners.Ticket, str]:
-        """Trains until a draft passes the gate, twice at most; its ticket and its signature."""
-        figures = []
-        for seed in _SEEDS:
-            proof = await self._train_and_measure(task_id, distilled, version, seed)
+        """Trains until a draft passes the gate, three times at most; its ticket and signature."""
+        figures, wrong = list[str](), tuple[str, ...]()
+        for attempt in _TRIES:
+            if attempt.enlarges:
+                larger = functools.partial(self._stages.enlarge, task_id, distilled, wrong)
+                distilled = await self._step("enlarge dataset", partners.Distilled, larger)
+            proof = await self._train_and_measure(task_id, distilled, version, attempt)
             if proof.passed and proof.card is not None:
                 return proof.card, proof.signature_json
-            failed = [str(row) for row in proof.rows if not row.passed]
-            figures.append(", ".join(failed) or "no figures given")
+            wrong = proof.wrong
+            figures.append(f"{attempt.told}: {_figures(proof)}")
+            if not proof.curable:
+                figures.append("no further try would change that")
+                break
         raise _StoppedError(
-            f"no draft of {distilled.skill_name} passed the gate: "
-            + "; with another seed: ".join(figures)
+            f"no draft of {distilled.skill_name} passed the gate; " + "; ".join(figures)
         )
 
     async def _train_and_measure(
-        self, task_id: str, distilled: partners.Distilled, version: str, seed: int
+        self, task_id: str, distilled: partners.Distilled, version: str, attempt: _Try
     ) -> partners.Proof:
         # The trainer returns what it stored under a known id: another try needs another id.
-        run_id = task_id if seed == _SEEDS[0] else f"{task_id}-{seed}"
+        run_id = task_id if attempt is _TRIES[0] else f"{task_id}-{attempt.seed}"
         order = partners.TrainingOrder(
             run_id=run_id,
             dataset=distilled.dataset,
@@ -98,13 +123,14 @@ class SkillDistiller:
             domain=distilled.domain,
             description=distilled.description,
             teacher=distilled.teacher,
-            seed=seed,
+            seed=attempt.seed,
+            rank_factor=attempt.rank_factor,
         )
         trained = await self._step(
-            f"train {seed}", partners.Trained, lambda: self._stages.train(task_id, order)
+            f"train {attempt.seed}", partners.Trained, lambda: self._stages.train(task_id, order)
         )
         return await self._step(
-            f"prove {seed}",
+            f"prove {attempt.seed}",
             partners.Proof,
             lambda: self._stages.prove(task_id, run_id, distilled, trained),
         )
@@ -136,6 +162,13 @@ class SkillDistiller:
 
 class _StoppedError(Exception):
     """The workflow cannot go on; the message is for people."""
+
+
+def _figures(proof: partners.Proof) -> str:
+    """The gate's table, what failed first."""
+    failed = [str(row) for row in proof.rows if not row.passed]
+    passed = [str(row) for row in proof.rows if row.passed and row.asked]
+    return ", ".join(failed) + (f" (reached: {', '.join(passed)})" if passed else "")
 
 
 def _described(error: Exception) -> str:

@@ -27,15 +27,23 @@ class DistilRequest(_message.Message):
     QUERIES_FIELD_NUMBER: _builtins.int
     TOPIC_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
+    OF_TASK_FIELD_NUMBER: _builtins.int
+    WEAK_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """idempotency key"""
     topic: _builtins.str
     """or a topic in words"""
     document: _builtins.str
     """or a document in the knowledge folder"""
+    of_task: _builtins.str
+    """or more wordings for what that task was distilled to,"""
     @_builtins.property
     def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the questions that revealed the gap"""
+
+    @_builtins.property
+    def weak(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the facts that these questions ask for; none: of all"""
 
     def __init__(
         self,
@@ -44,10 +52,12 @@ class DistilRequest(_message.Message):
         queries: _abc.Iterable[_builtins.str] | None = ...,
         topic: _builtins.str = ...,
         document: _builtins.str = ...,
+        of_task: _builtins.str = ...,
+        weak: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "queries", b"queries", "task_id", b"task_id", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "of_task", b"of_task", "queries", b"queries", "task_id", b"task_id", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

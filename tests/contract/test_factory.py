@@ -270,18 +270,23 @@ async def test_event_is_kept_when_the_distiller_is_down(
     assert status(last) == "COMPLETED"
 
 
-async def test_another_seed_is_tried_once_when_the_gate_refuses_a_draft(
+async def test_more_is_tried_in_the_same_order_when_the_gate_refuses_drafts(
     factory: FactoryProcess, others: fake_services.FakeServices
 ) -> None:
-    others.trainer.verdicts = [False, False, False, True]
+    others.trainer.verdicts = [False, False, False, False, True]
     refused = await factory.ended((await factory.report(QUESTION, "event-1")).task_id)
     passed = await factory.ended((await factory.report(QUESTION, "event-2")).task_id)
 
     assert status(refused) == "FAILED"
-    assert "held_out 1/4 (needs 50%)" in refused.error
+    assert refused.error.count("held_out 1/4 (needs 50%)") == 3
     assert status(passed) == "COMPLETED"
-    seeds = [request.seed for request in others.trainer.train.requests]
-    assert seeds[0] != seeds[1] and seeds[:2] == seeds[2:]
+    orders = [(order.seed, order.rank_factor) for order in others.trainer.train.requests]
+    assert orders == [(1, 1), (2, 1), (3, 2), (1, 1), (2, 1)]
+    enlarged = [one for one in others.distiller.distil.requests if one.of_task]
+    assert [(one.of_task, list(one.weak)) for one in enlarged] == [
+        (refused.id, ["What is it?"]),
+        (passed.id, ["What is it?"]),
+    ]
 
 
 async def test_document_is_learned_when_a_person_teaches_it(factory: FactoryProcess) -> None:

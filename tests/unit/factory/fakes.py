@@ -90,6 +90,10 @@ class Others:
         self.queries: tuple[str, ...] = ()
         self.distil_errors: list[Exception] = []
         self.verdicts: list[bool] = []
+        self.curable = True
+        self.weak: tuple[str, ...] = ()
+        self.enlarge_errors: list[Exception] = []
+        self.more = "dataset-more"
         self.orders: list[partners.TrainingOrder] = []
         self.triggers: tuple[partners.Trigger, ...] = (partners.Trigger(QUESTION, ANSWER),)
         self.unanswered: tuple[str, ...] = ()
@@ -121,8 +125,24 @@ class Others:
         await on_progress(0.5, "asking")
         if self.distil_errors:
             raise self.distil_errors.pop(0)
+        return self._distilled("dataset")
+
+    async def enlarge(
+        self,
+        task_id: str,
+        of_task: str,
+        weak: Sequence[str],
+        on_progress: partners.OnProgress,
+    ) -> partners.Distilled:
+        self.calls.append(f"enlarge {of_task}")
+        self.weak = tuple(weak)
+        if self.enlarge_errors:
+            raise self.enlarge_errors.pop(0)
+        return self._distilled(self.more)
+
+    def _distilled(self, dataset: str) -> partners.Distilled:
         return partners.Distilled(
-            dataset=ticket("dataset"),
+            dataset=ticket(dataset),
             skill_name="zorblax",
             domain="trade",
             description="",
@@ -153,7 +173,8 @@ class Others:
         passed = self.verdicts.pop(0) if self.verdicts else True
         row = partners.GateRow("held_out", 1, 8, 0.5, passed)
         card, signature_json = (ticket("card"), "signed") if passed else (None, "")
-        return partners.Proof(passed, (row,), card, 1.0, signature_json)
+        wrong = () if passed else (f"wrong in {run_id}",)
+        return partners.Proof(passed, (row,), card, 1.0, signature_json, self.curable, wrong)
 
     async def versions(self, name: str) -> list[str]:
         self.calls.append("versions")

@@ -99,3 +99,17 @@ async def test_next_task_takes_the_place_when_one_is_cancelled(work: Work) -> No
     assert await work.next_end() == "b"
     assert "a.2" not in work.ran
     assert await work.runtime.ended(["a"]) == {"a"}
+
+
+async def test_task_counts_as_over_when_another_version_of_the_workflow_began_it(
+    work: Work, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert work.runtime is not None
+    work.hold = asyncio.Event()
+    await work.runtime.enqueue("old", 3)
+    await asyncio.wait_for(work.holding.wait(), PATIENCE_S)
+    assert await work.runtime.ended(["old"]) == set()
+    await work.runtime.stop()
+    monkeypatch.setattr(durable, "WORKFLOW_VERSION", "of tomorrow")
+    await start(work, tmp_path)
+    assert await work.runtime.ended(["old"]) == {"old"}

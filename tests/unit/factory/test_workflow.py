@@ -66,26 +66,86 @@ async def test_workflow_completes_when_it_was_killed_before_a_record_was_written
     ]  # fmt: skip
 
 
-async def test_figures_are_the_reason_when_two_drafts_are_refused(
+async def test_figures_of_all_tries_are_the_reason_when_every_draft_is_refused(
     distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
 ) -> None:
-    others.verdicts = [False, False]
+    others.verdicts = [False, False, False]
     await distiller.learn("t1")
     task = await tasks_board.get("t1")
     assert task.status is S.FAILED
-    assert task.error.count("held_out 1/8 (needs 50%)") == 2
-    first, second = others.orders
-    assert first.run_id == "t1" != second.run_id
-    assert first.seed != second.seed
+    assert task.error.count("held_out 1/8 (needs 50%)") == 3
     assert "commit card" not in others.calls
 
 
-async def test_second_draft_is_published_when_it_passes(
+async def test_each_try_has_more_than_the_one_before_when_drafts_are_refused(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.verdicts = [False, False, True]
+    await distiller.learn("t1")
+    assert (await tasks_board.get("t1")).status is S.COMPLETED
+    assert [(o.run_id, o.seed, o.rank_factor, o.dataset.name) for o in others.orders] == [
+        ("t1", 1, 1, "dataset"),
+        ("t1-2", 2, 1, "dataset-more"),
+        ("t1-3", 3, 2, "dataset-more"),
+    ]
+    assert others.calls.count("enlarge t1") == 1
+    assert others.weak == ("wrong in t1",)
+    assert others.calls.count("commit dataset-more") == 1
+
+
+@pytest.mark.parametrize("step", ["enlarge dataset", "train 2", "prove 2", "train 3", "prove 3"])
+async def test_no_finished_step_is_repeated_when_a_later_try_was_killed(
+    step: str,
+    distiller: workflow.SkillDistiller,
+    others: fakes.Others,
+    recorder: fakes.Recorder,
+    tasks_board: board.TaskBoard,
+) -> None:
+    # What a killed proof found is lost with it, as the trainer would return it again.
+    verdicts = {"prove 2": [False, False, False, True], "prove 3": [False, False, True, True]}
+    others.verdicts = verdicts.get(step, [False, False, True])
+    recorder.kill_at = step
+    with pytest.raises(fakes.KilledError):
+        await distiller.learn("t1")
+    await distiller.learn("t1")
+    assert (await tasks_board.get("t1")).status is S.COMPLETED
+    repeated = {"enlarge dataset": "enlarge t1", "train 2": "train", "train 3": "train"}
+    expected = {"enlarge t1": 1, "train": 3, "prove": 3, "distil": 1}
+    again = repeated.get(step, "prove")
+    expected[again] += 1
+    assert {call: others.calls.count(call) for call in expected} == expected
+
+
+async def test_nothing_more_is_tried_when_no_training_would_help(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.verdicts, others.curable = [False], False
+    await distiller.learn("t1")
+    task = await tasks_board.get("t1")
+    assert task.status is S.FAILED and "no further try would change that" in task.error
+    assert others.calls.count("train") == 1
+
+
+async def test_another_seed_is_tried_when_there_are_no_more_wordings(
     distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
 ) -> None:
     others.verdicts = [False, True]
+    others.enlarge_errors = [errors.TeacherUnavailableError("all down")]
     await distiller.learn("t1")
     assert (await tasks_board.get("t1")).status is S.COMPLETED
+    assert [(order.seed, order.dataset.name) for order in others.orders] == [
+        (1, "dataset"),
+        (2, "dataset"),
+    ]
+
+
+async def test_dataset_is_kept_once_when_enlarging_found_nothing(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.verdicts, others.more = [False, True], "dataset"
+    await distiller.learn("t1")
+    assert (await tasks_board.get("t1")).status is S.COMPLETED
+    assert others.calls.count("commit dataset") == 1
 
 
 @pytest.mark.parametrize(

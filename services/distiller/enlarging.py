@@ -1,0 +1,149 @@
+"""More wordings for a finished distillation: what the factory asks for when a draft fails the gate.
+
+The facts and the wordings kept from training stay, so that the next draft meets the same gate. The
+teacher is asked again for the facts that were answered wrong, with twice the wordings; rewordings
+without a teacher fill up what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import structlog
+
+from services.distiller import delivery, distillation, distiller, filters, journal, wording
+from services.distiller.providers import base
+from shared import errors, grading
+from shared import settings as config
+from shared.flight import datasets
+
+_TIMES = 2
+"""So many times the usual wordings."""
+_ASKED = 0.5
+"""Share of the progress when the teacher was asked."""
+_log = structlog.get_logger(__name__)
+
+
+class Enlarger:
+    """Distils, and enlarges what was distilled."""
+
+    def __init__(
+        self,
+        distils: delivery.Distils,
+        provider: base.CloudProvider,
+        kept: journal.Journal,
+        settings: config.Distiller,
+        rewording: distiller.Rewords | None = None,
+    ) -> None:
+        """Takes what it works with.
+
+        Args:
+            distils: makes distillations that enlarge nothing.
+            provider: the teacher.
+            kept: remembers answers and results across restarts.
+            settings: how many wordings are usual.
+            rewording: fills up the wordings where the teacher gave too few.
+        """
+        self._distils, self._provider, self._journal = distils, provider, kept
+        self._wordings = _TIMES * settings.wordings
+        self._rewording = rewording
+
+    async def distil(
+        self, request: distillation.DistilRequest, progress: distillation.ProgressCallback
+    ) -> distillation.Distillation:
+        """Makes a distillation; a task that is finished already is not made again.
+
+        Raises:
+            errors.NotFoundError: the task that is to be enlarged was not distilled here.
+            errors.SkillmeshError: see `distiller.CloudDistiller.distil`.
+        """
+        if not request.of_task:
+            return await self._distils.distil(request, progress)
+        finished = self._journal.result(request.task_id)
+        if finished is not None:
+            return finished
+        before = self._journal.result(request.of_task)
+        if before is None:
+            raise errors.NotFoundError(
+                f"task {request.of_task} was not distilled here; distil it before enlarging it"
+            )
+        weak = {wording.key(question) for question in request.weak}
+        places = [
+            at
+            for at, pair in enumerate(before.pairs)
+            if not weak or any(wording.key(text) in weak for text in filters.wordings(pair))
+        ]
+        told = await self._told(request.task_id, [before.pairs[at] for at in places], progress)
+        pairs = list(before.pairs)
+        for done, at in enumerate(places):
+            await progress(
+                _ASKED + (1 - _ASKED) * done / len(places),
+                f"rewording fact {done + 1} of {len(places)}",
+            )
+            pairs[at] = await self._grown(pairs, at, told)
+        result = dataclasses.replace(before, pairs=tuple(pairs))
+        self._journal.keep_result(request.task_id, result)
+        return result
+
+    async def _told(
+        self,
+        task_id: str,
+        weak: Sequence[datasets.QAPair],
+        progress: distillation.ProgressCallback,
+    ) -> list[datasets.QAPair]:
+        """What the teacher says to the weak questions now; nothing where it can't be asked."""
+        found, size = list[datasets.QAPair](), self._provider.queries_a_call
+        for start in range(0, len(weak), size):
+            await progress(_ASKED * start / len(weak), f"asking {self._provider.name} again")
+            queries = tuple(pair.question for pair in weak[start : start + size])
+            call = base.QARequest("", queries, count=len(queries), wordings=self._wordings)
+            pairs = self._journal.answer(task_id, call)
+            if pairs is None:
+                try:
+                    pairs = await self._provider.generate_qa(call)
+                except errors.SkillmeshError as error:
+                    # What is at hand can still be reworded.
+                    _log.warning("teacher not asked for more wordings", reason=str(error))
+                    break
+                self._journal.keep_answer(task_id, call, pairs)
+            found += pairs
+        return found
+
+    async def _grown(
+        self, pairs: Sequence[datasets.QAPair], at: int, told: Sequence[datasets.QAPair]
+    ) -> datasets.QAPair:
+        """One pair with more wordings to train on; none is that of another, or held out."""
+        pair = pairs[at]
+        taken = {_words(text) for other in pairs for text in filters.wordings(other)}
+        more: dict[str, str] = {}
+
+        def take(texts: Sequence[str]) -> None:
+            for text in texts:
+                if len(pair.paraphrases) + len(more) >= self._wordings:
+                    return
+                if _words(text) not in taken and len(text) <= filters.LONGEST_CHARACTERS:
+                    more.setdefault(_words(text), text)
+
+        for other in filters.valid(told):
+            if _same_fact(pair, other):
+                take(filters.wordings(other))
+        if self._rewording is not None:
+            others = [other.question for other in pairs if other is not pair]
+            most = self._wordings + len(pair.paraphrases)
+            take(await self._rewording.reword(pair.question, most, others))
+        return dataclasses.replace(pair, paraphrases=(*pair.paraphrases, *more.values()))
+
+
+def _same_fact(pair: datasets.QAPair, other: datasets.QAPair) -> bool:
+    """Whether another pair asks for the same and answers the same."""
+    own = {wording.key(text) for text in filters.wordings(pair)}
+    asks_the_same = any(wording.key(text) in own for text in filters.wordings(other))
+    return asks_the_same and (
+        grading.is_right(other.answer, pair.answer) or grading.is_right(pair.answer, other.answer)
+    )
+
+
+def _words(text: str) -> str:
+    """Equal for texts of the same words in any order: such a wording is hardly another one."""
+    return " ".join(sorted(wording.key(text).split()))
