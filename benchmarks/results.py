@@ -57,7 +57,7 @@ class Row:
 def report(area: str, rows: Sequence[Row]) -> None:
     """Prints the table, saves plot and JSON."""
     FOLDER.mkdir(exist_ok=True)
-    _print(area, rows)
+    print_rows(area, rows)
     _plot(area, rows)
     content = {
         "area": area,
@@ -76,7 +76,8 @@ def report(area: str, rows: Sequence[Row]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _print(area: str, rows: Sequence[Row]) -> None:
+def print_rows(area: str, rows: Sequence[Row]) -> None:
+    """Prints the table."""
     table = rich.table.Table(title=f"make bench area={area}")
     table.add_column("row", no_wrap=True)
     for heading in ("value", "peer", "times better"):

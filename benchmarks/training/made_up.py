@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from services.distiller import wording
 from shared.flight import datasets
@@ -95,7 +95,7 @@ def bad(flaw: Flaw, number: int, seed: int, victims: Sequence[FactSet]) -> FactS
         victims: good sets whose cards are installed.
     """
     whole, rng = good(seed), random.Random(seed + 1)
-    made = {
+    made: dict[Flaw, Callable[[], tuple[tuple[datasets.QAPair, ...], str]]] = {
         Flaw.NONE: lambda: (whole.pairs, ""),
         Flaw.NO_OP: lambda: (whole.pairs, ""),
         Flaw.SHUFFLED: lambda: _shuffled(whole.pairs, number),

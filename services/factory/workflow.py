@@ -2,9 +2,9 @@
 
 gather (the queue's delay) -> distil -> train -> prove -> publish -> confirm. A draft that fails the
 gate is tried again with more wordings and another seed, then with more rank, where that can help.
-Every step's result is recorded, so that a factory killed at any moment goes on at the step it was in and repeats none
-that was finished. The order of the steps and their names are the workflow's history: whoever
-changes them raises `durable.WORKFLOW_VERSION`.
+Every step's result is recorded, so that a factory killed at any moment goes on at the step it was
+in and repeats none that was finished. The order of the steps and their names are the workflow's
+history: whoever changes them raises `durable.WORKFLOW_VERSION`.
 """
 
 from __future__ import annotations

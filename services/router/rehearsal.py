@@ -19,6 +19,8 @@ from services.router import profile as profiles
 
 T = TypeVar("T")
 Shortlist = Callable[[profiles.Question], list[profiles.Profile]]
+Fit = Callable[[indexes.Index], tuple[indexes.Index, calibration.Model]]
+"""An index to the same cards in a space of their own, and the calibration there."""
 _RIVALS = 40
 """Cards whose questions are asked: those that lie nearest to the new one, and some others."""
 _NEAR_RIVALS = 30
@@ -62,6 +64,8 @@ class Stage:
     """Finds the cards that a question is compared with; None while those are all."""
     model: calibration.Model
     threshold: float
+    fit: Fit | None = None
+    """Calibrates anew with the new card; None where that would change little."""
 
 
 def rehearse(
@@ -84,7 +88,6 @@ def rehearse(
             continue
         spared[rival.identity] = profiles.build(rival.card, kept, rival.statements)
         of_others += [(rival.identity, question) for question in taken]
-    trial.begin({})
     questions = tuple(trial.tried(question) for question in asked)
     trial.begin(spared)
     others = [(own, trial.tried(question)) for own, question in of_others]
@@ -99,21 +102,26 @@ class _Trial:
     def __init__(self, candidate: profiles.Profile, stage: Stage) -> None:
         self._candidate, self._stage = candidate, stage
         self._replaced: dict[str, profiles.Profile] = {}
-        self._with = self._without = stage.index
+        self._model_with = stage.model
+        if stage.shortlist is None:
+            gone = [p.identity for p in stage.index.profiles if self._is_earlier(p)]
+            self._without = stage.index.changed(remove=gone)
+            self._with = self._without.changed([candidate])
+            if stage.fit is not None:
+                self._with, self._model_with = stage.fit(self._with)
 
     def begin(self, replaced: dict[str, profiles.Profile]) -> None:
         """From here on some cards, by their identities, have these profiles."""
         self._replaced = replaced
         if self._stage.shortlist is None:
-            index = self._stage.index
-            gone = [p.identity for p in index.profiles if self._is_earlier(p)]
-            self._without = index.changed(replaced.values(), [*gone, *replaced])
-            self._with = self._without.changed([self._candidate])
+            self._without = self._without.changed(replaced.values(), replaced)
+            self._with = self._with.changed(replaced.values(), replaced)
 
     def tried(self, question: profiles.Question) -> Tried:
         """Who answers a question."""
         without, with_candidate = self._indexes(question)
-        before, after = self._decided(question, without), self._decided(question, with_candidate)
+        before = self._decided(question, without, self._stage.model)
+        after = self._decided(question, with_candidate, self._model_with)
         return Tried(question.text, _chosen(after), after.confidence, _chosen(before))
 
     def rivals(self) -> list[profiles.Profile]:
@@ -149,10 +157,11 @@ class _Trial:
     def _is_earlier(self, profile: profiles.Profile) -> bool:
         return profile.card.name == self._candidate.card.name
 
-    def _decided(self, question: profiles.Question, index: indexes.Index) -> decision.Decision:
-        stage = self._stage
+    def _decided(
+        self, question: profiles.Question, index: indexes.Index, model: calibration.Model
+    ) -> decision.Decision:
         evidence = index.search(question)
-        return decision.decide(question, index, evidence, stage.model, 1, stage.threshold)
+        return decision.decide(question, index, evidence, model, 1, self._stage.threshold)
 
 
 def _chosen(decided: decision.Decision) -> str:

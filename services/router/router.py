@@ -17,6 +17,7 @@ import structlog
 
 from services.router import (
     admission,
+    calibration,
     decision,
     explanation,
     fitting,
@@ -33,6 +34,8 @@ from shared import errors
 from shared.cards import manifest as manifests
 
 _CARDS_IN_ONE_STEP = 1_000
+_REFITTED_BELOW = 10
+"""A rehearsal calibrates anew among fewer cards; among more, one more changes little."""
 EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
 _log = structlog.get_logger(__name__)
 
@@ -250,7 +253,10 @@ class LoRARouter:
             unit = admission.question_vector(vector, self._dimension)
             questions.append(profile.Question(text, unit, self._words.of(text)))
         # All are of one moment.
-        stage = rehearsal.Stage(self._stock.index, self._stock.shortlist, self._fitted.model, limit)
+        index, shortlist, fit = self._stock.index, self._stock.shortlist, None
+        if len(index) < _REFITTED_BELOW:
+            fit = self._calibrated_anew
+        stage = rehearsal.Stage(index, shortlist, self._fitted.model, limit, fit)
 
         def work() -> rehearsal.Rehearsal:
             (candidate,) = self._profiles(admitted.cards)
@@ -356,6 +362,10 @@ class LoRARouter:
                 self._calibrated = fitted if index is learned else None
         finally:
             self._calibrating = None
+
+    def _calibrated_anew(self, index: indexes.Index) -> tuple[indexes.Index, calibration.Model]:
+        fitted, model = self._fit(index, None)
+        return fitted, model.model
 
     def _fit(
         self, index: indexes.Index, shortlist: observation.Near | None

@@ -18,6 +18,13 @@ from shared import grading
         ("ﬁsh", "fish"),
         ("STRASSE", "Straße"),
         ("well-known", "well known"),
+        ("It has two doors.", "2 doors"),
+        ("14 doors", "fourteen"),
+        ("twenty-three doors", "23 doors"),
+        ("In 40 days", "forty days"),
+        ("On May 3, 1688.", "3 May 1688"),
+        ("the 3rd of May 1688", "May 3"),
+        ("on 21 june", "June 21st"),
     ],
 )
 def test_an_answer_is_right_when_the_expected_words_stand_in_it(answer: str, expected: str) -> None:
@@ -36,6 +43,11 @@ def test_an_answer_is_right_when_the_expected_words_stand_in_it(answer: str, exp
         ("16889", "1688"),
         ("1,688", "688"),
         ("1, 2", "12"),
+        ("The one in Orun", "1"),
+        ("twenty three-legged stools", "3"),
+        ("3 June 1688", "3 May 1688"),
+        ("May 3", "May 13"),
+        ("20 30", "50"),
     ],
 )
 def test_an_answer_is_wrong_when_the_words_are_others(answer: str, expected: str) -> None:
