@@ -213,7 +213,9 @@ class House:
         decided = await self.router.select(query, top_k=4)
         return answering.Routing(
             candidates=tuple(
-                answering.Candidate(one.card, one.probability, one.similarity, one.nearest_example)
+                answering.Candidate(
+                    one.card, one.probability, one.similarity, one.reading or one.nearest_example
+                )
                 for one in decided.candidates
             ),
             none_probability=decided.none_probability,

@@ -146,7 +146,9 @@ def _alone(
         own = [one for one in decided.candidates if one.card == card]
         return answering.Routing(
             tuple(
-                answering.Candidate(one.card, 1.0, one.similarity, one.nearest_example)
+                answering.Candidate(
+                    one.card, 1.0, one.similarity, one.reading or one.nearest_example
+                )
                 for one in own
             )
         )
