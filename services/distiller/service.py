@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import grpc
 
-from services.distiller import delivery, distillation, knowledge
+from services.distiller import delivery, distillation, knowledge, spending
 from services.distiller.providers import base
 from shared.pb import distiller_pb2, distiller_pb2_grpc, types_pb2
 from shared.rpc import runs
@@ -29,12 +30,14 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         work: Work,
         provider: base.CloudProvider,
         folder: knowledge.KnowledgeFolder,
+        ledger: spending.Ledger,
     ) -> None:
         """Takes what it talks to."""
         self._runs = active
         self._work = work
         self._provider = provider
         self._folder = folder
+        self._ledger = ledger
 
     def add_to(self, server: grpc.aio.Server) -> str:
         """Registers with a server and returns the service's full name."""
@@ -78,6 +81,33 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         """Puts a document into the knowledge folder."""
         digest = self._folder.add(request.name, request.text)
         return distiller_pb2.AddDocumentResponse(name=request.name, digest=digest)
+
+    async def GetSpending(
+        self, request: distiller_pb2.GetSpendingRequest, context: Any
+    ) -> types_pb2.Spending:
+        """What the teachers of a task cost so far."""
+        return _to_spending(self._ledger.of_task(request.task_id))
+
+    async def GetDistillerStatus(
+        self, request: distiller_pb2.GetDistillerStatusRequest, context: Any
+    ) -> distiller_pb2.DistillerStatus:
+        """Which teachers are asked, and what they cost today."""
+        return distiller_pb2.DistillerStatus(
+            teachers=[
+                distiller_pb2.Teacher(
+                    name=one.name,
+                    circuit=one.state.value,
+                    reason=one.reason,
+                    open_for_s=one.open_for_s,
+                )
+                for one in self._provider.circuits()
+            ],
+            today=_to_spending(self._ledger.today()),
+        )
+
+
+def _to_spending(spent: spending.Spent) -> types_pb2.Spending:
+    return types_pb2.Spending(**dataclasses.asdict(spent))
 
 
 def _to_result(delivered: delivery.Delivered) -> distiller_pb2.DistilResult:

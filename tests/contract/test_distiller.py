@@ -63,7 +63,9 @@ async def _served(
     cloud = distiller.CloudDistiller(teacher, journal.Journal(folder / "tasks"), config.Distiller())
     active = runs.Runs[delivery.Delivered]()
     work = delivery.Delivery(cloud, store.put).work
-    servicer = service.DistillerService(active, work, teacher, knowledge.KnowledgeFolder(documents))
+    servicer = service.DistillerService(
+        active, work, teacher, knowledge.KnowledgeFolder(documents), fakes.ledger()
+    )
     server = rpc_server.Server([servicer.add_to], "127.0.0.1:0")
     await server.start()
     channel = client.channel(f"127.0.0.1:{server.port}")
@@ -161,7 +163,7 @@ async def test_caller_may_ask_again_when_the_service_stops_in_the_middle(
     server = rpc_server.Server(
         [
             service.DistillerService(
-                active, work, teacher, knowledge.KnowledgeFolder(tmp_path)
+                active, work, teacher, knowledge.KnowledgeFolder(tmp_path), fakes.ledger()
             ).add_to
         ],
         "127.0.0.1:0",

@@ -25,7 +25,7 @@ RECORDING = {
 def _build(environ: dict[str, str], **evolution: object) -> base.CloudProvider:
     section = config.Evolution.model_validate(evolution)
     return registry.get_cloud_provider(
-        section, lambda: fakes.Teacher([], "documents"), environ, lambda: 0.0
+        section, lambda: fakes.Teacher([], "documents"), environ, fakes.ledger(), lambda: 0.0
     )
 
 
@@ -73,7 +73,7 @@ def test_message_names_what_is_missing_when_a_teacher_cannot_be_built(
 async def test_document_goes_to_its_reader_when_a_cloud_teacher_is_configured() -> None:
     reader = fakes.Teacher([fakes.pair("Q?", "A")], "documents", title="Handbook")
     provider = registry.get_cloud_provider(
-        config.Evolution(), lambda: reader, {"OPENAI_API_KEY": "sk"}, lambda: 0.0
+        config.Evolution(), lambda: reader, {"OPENAI_API_KEY": "sk"}, fakes.ledger(), lambda: 0.0
     )
     request = base.QARequest(topic="", queries=(), document="handbook.md")
     pairs = await provider.generate_qa(request)
