@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+import time
 from typing import Any
 
 _REASONS = {200: "OK"}
@@ -41,6 +43,8 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    at_s: float
+    """Monotonic."""
 
 
 class TeacherServer:
@@ -50,10 +54,11 @@ class TeacherServer:
         self._script = list(script)
         self.seen: list[Seen] = []
         self._released = asyncio.Event()
+        self._answering: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> TeacherServer:
-        self._server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -61,13 +66,27 @@ class TeacherServer:
         self._released.set()
         self._server.close()
         await self._server.wait_closed()
+        # Else the loop may be closed under an answer that is still being written.
+        await asyncio.gather(*self._answering)
 
     @property
     def root(self) -> str:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._handle(reader, writer))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, EOFError):
+            await self._answer(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         request_line, *lines = head.strip().split("\r\n")
         headers = {
@@ -76,7 +95,7 @@ class TeacherServer:
         }
         body = json.loads(await reader.readexactly(int(headers["content-length"])))
         path = request_line.split()[1]
-        self.seen.append(Seen(path, headers, body))
+        self.seen.append(Seen(path, headers, body, time.monotonic()))
         step = self._script.pop(0) if len(self._script) > 1 else self._script[0]
         if step.hangs:
             await self._released.wait()
@@ -87,7 +106,6 @@ class TeacherServer:
         else:
             writer.write(_response(path, step))
             await writer.drain()
-        writer.close()
 
     async def _trickle(self, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")
