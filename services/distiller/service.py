@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -11,7 +10,7 @@ import grpc
 from services.distiller import delivery, distillation, knowledge, spending
 from services.distiller.providers import base
 from shared.pb import distiller_pb2, distiller_pb2_grpc, types_pb2
-from shared.rpc import runs
+from shared.rpc import cost_messages, runs
 
 FULL_NAME = distiller_pb2.DESCRIPTOR.services_by_name["Distiller"].full_name
 
@@ -86,7 +85,7 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         self, request: distiller_pb2.GetSpendingRequest, context: Any
     ) -> types_pb2.Spending:
         """What the teachers of a task cost so far."""
-        return _to_spending(self._ledger.of_task(request.task_id))
+        return cost_messages.message(self._ledger.of_task(request.task_id))
 
     async def GetDistillerStatus(
         self, request: distiller_pb2.GetDistillerStatusRequest, context: Any
@@ -102,12 +101,8 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
                 )
                 for one in self._provider.circuits()
             ],
-            today=_to_spending(self._ledger.today()),
+            today=cost_messages.message(self._ledger.today()),
         )
-
-
-def _to_spending(spent: spending.Spent) -> types_pb2.Spending:
-    return types_pb2.Spending(**dataclasses.asdict(spent))
 
 
 def _to_result(delivered: delivery.Delivered) -> distiller_pb2.DistilResult:

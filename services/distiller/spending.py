@@ -17,7 +17,7 @@ import pathlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from shared import errors, teacher_settings
+from shared import costs, errors, teacher_settings
 
 _MILLION = 1_000_000
 _ANSWERS_KEPT_MS = 7 * 24 * 3600 * 1000
@@ -52,21 +52,6 @@ class Usage:
     tokens_out: int
     estimated: bool = False
     """Nobody told them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Spent:
-    """What some calls cost together."""
-
-    calls: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    dollars: float = 0.0
-    """Of the calls whose price is known."""
-    unpriced_calls: int = 0
-    """Of models that cost money and have no rate."""
-    estimated_calls: int = 0
-    """Whose tokens are estimates: the server told none, or the end of the call was not seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,22 +183,24 @@ class Ledger:
         """Forgets a call that cost nothing: it was turned down, or never reached the provider."""
         self._connection.execute("DELETE FROM calls WHERE id = ?", (number,))
 
-    def of_task(self, task_id: str) -> Spent:
+    def of_task(self, task_id: str) -> costs.Spent:
         """What the calls of a task cost."""
         return self._spent("task_id = ?", task_id)
 
-    def today(self) -> Spent:
+    def today(self) -> costs.Spent:
         """What the calls of this day (UTC) cost."""
         return self._spent("day = ?", _day(self._now_ms()))
 
-    def _spent(self, where: str, value: str) -> Spent:
+    def _spent(self, where: str, value: str) -> costs.Spent:
         row = self._connection.execute(
             "SELECT COUNT(*), TOTAL(tokens_in), TOTAL(tokens_out), TOTAL(dollars),"
             f" TOTAL(dollars IS NULL), TOTAL(estimated) FROM calls WHERE {where}",
             (value,),
         ).fetchone()
         calls, tokens_in, tokens_out, dollars, unpriced, estimated = row
-        return Spent(calls, int(tokens_in), int(tokens_out), dollars, int(unpriced), int(estimated))
+        return costs.Spent(
+            calls, int(tokens_in), int(tokens_out), dollars, int(unpriced), int(estimated)
+        )
 
     def _check(self, order: Order, day: str) -> None:
         budget = self._budget

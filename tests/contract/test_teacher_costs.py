@@ -11,7 +11,7 @@ import structlog
 
 from services.distiller import spending
 from services.distiller.providers import base, registry
-from shared import errors, teacher_settings
+from shared import costs, errors, teacher_settings
 from shared import settings as config
 from tests.contract import asked_teachers, teacher_server
 from tests.unit.distiller import fakes
@@ -48,7 +48,7 @@ async def test_tokens_and_dollars_are_counted_when_the_server_tells_them(
     async with teacher_server.TeacherServer(COUNTED) as server:
         await _ask(make, server, ledger)
     free = make is asked_teachers.local_teacher
-    assert ledger.of_task("t1") == spending.Spent(1, 210, 90, 0.0 if free else 0.00111)
+    assert ledger.of_task("t1") == costs.Spent(1, 210, 90, 0.0 if free else 0.00111)
 
 
 @every_teacher
@@ -94,7 +94,7 @@ async def test_nothing_is_counted_when_the_server_turned_the_request_down(
     async with teacher_server.TeacherServer(teacher_server.Step(status=status)) as server:
         with pytest.raises(errors.SkillmeshError):
             await _ask(make, server, ledger)
-    assert ledger.of_task("t1") == spending.Spent()
+    assert ledger.of_task("t1") == costs.Spent()
 
 
 @every_teacher

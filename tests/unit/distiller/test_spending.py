@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from services.distiller import spending
-from shared import errors, teacher_settings
+from shared import costs, errors, teacher_settings
 from tests.unit.distiller import fakes
 
 ORDER = spending.Order(
@@ -33,7 +33,7 @@ def test_call_counts_at_its_largest_when_its_end_was_not_seen() -> None:
     ledger = fakes.ledger(_evolution())
     ledger.open(ORDER)
     # 1,000 of 2 and 4,000 of 10 dollars a million.
-    assert ledger.of_task("t1") == spending.Spent(
+    assert ledger.of_task("t1") == costs.Spent(
         calls=1, tokens_in=1_000, tokens_out=4_000, dollars=0.042, estimated_calls=1
     )
 
@@ -43,9 +43,9 @@ def test_call_counts_at_what_the_provider_says_when_it_is_settled() -> None:
     number = ledger.open(ORDER)
     assert ledger.answer(ORDER) is None
     ledger.settle(number, ORDER, spending.Usage(900, 100), "{}")
-    assert ledger.of_task("t1") == spending.Spent(1, 900, 100, dollars=0.0028)
+    assert ledger.of_task("t1") == costs.Spent(1, 900, 100, dollars=0.0028)
     assert ledger.today() == ledger.of_task("t1")
-    assert ledger.of_task("t2") == spending.Spent()
+    assert ledger.of_task("t2") == costs.Spent()
     assert ledger.answer(ORDER) == "{}"
     assert ledger.answer(dataclasses.replace(ORDER, task_id="t2")) is None
     assert ledger.answer(dataclasses.replace(ORDER, provider="other")) is None
@@ -55,7 +55,7 @@ def test_call_counts_at_what_the_provider_says_when_it_is_settled() -> None:
 def test_nothing_is_counted_when_a_call_was_turned_down() -> None:
     ledger = fakes.ledger(_evolution())
     ledger.release(ledger.open(ORDER))
-    assert ledger.of_task("t1") == spending.Spent()
+    assert ledger.of_task("t1") == costs.Spent()
 
 
 def test_price_is_unknown_when_a_model_has_no_rate() -> None:
@@ -148,7 +148,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     ledger = fakes.ledger(path=path)
-    assert ledger.of_task("t1") == spending.Spent(2, 11, 22, 0.0, 2, 1)
+    assert ledger.of_task("t1") == costs.Spent(2, 11, 22, 0.0, 2, 1)
     order = dataclasses.replace(ORDER, provider="p")
     assert ledger.answer(order) == "answer"
     ledger.close()
