@@ -88,7 +88,8 @@ class Evolution(sections.Section):
     retries: Annotated[int, pydantic.Field(ge=0, le=10)] = 2
     """Of one request, after answers such as 429 and 500, as far as the time for it goes."""
     max_output_tokens: sections.Count = 16_000
-    """Most tokens of one answer; a call is counted as that large before it is made."""
+    """Most tokens of one answer of a teacher that costs money; a call is counted as that large
+    before it is made. Some older models allow less and refuse a larger one."""
     rates: Mapping[str, Rate] = {}
     """By the name of the model; what a model without a rate costs is not known."""
     budget: Spending = Spending()

@@ -54,6 +54,7 @@ class TeacherServer:
         self._script = list(script)
         self.seen: list[Seen] = []
         self._released = asyncio.Event()
+        self._arrived = asyncio.Condition()
         self._answering: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -68,6 +69,11 @@ class TeacherServer:
         await self._server.wait_closed()
         # Else the loop may be closed under an answer that is still being written.
         await asyncio.gather(*self._answering)
+
+    async def until_asked(self, times: int) -> None:
+        """Waits until so many requests have arrived."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.seen) >= times)
 
     @property
     def root(self) -> str:
@@ -95,7 +101,9 @@ class TeacherServer:
         }
         body = json.loads(await reader.readexactly(int(headers["content-length"])))
         path = request_line.split()[1]
-        self.seen.append(Seen(path, headers, body, time.monotonic()))
+        async with self._arrived:
+            self.seen.append(Seen(path, headers, body, time.monotonic()))
+            self._arrived.notify_all()
         step = self._script.pop(0) if len(self._script) > 1 else self._script[0]
         if step.hangs:
             await self._released.wait()

@@ -35,7 +35,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def _teacher(
     endpoint: str, ledger: spending.Ledger, model: str = str(CHECKPOINT)
 ) -> local.LocalTeacherProvider:
-    terms = language_model.Terms(ledger, ANSWER_S, retries=0, max_output_tokens=64)
+    terms = language_model.Terms(ledger, ANSWER_S, retries=0)
     return local.LocalTeacherProvider(endpoint, model, terms)
 
 
@@ -46,7 +46,7 @@ async def test_completion_comes_back_when_a_real_server_is_asked(endpoint: str) 
     assert told.text
     assert told.refusal is None
     assert told.tokens_in is not None and told.tokens_in > spending.tokens("France")
-    assert told.tokens_out is not None and 0 < told.tokens_out <= 64
+    assert told.tokens_out is not None and told.tokens_out > 0
 
 
 async def test_answer_is_counted_and_repaired_once_when_the_model_writes_no_json(
@@ -61,7 +61,7 @@ async def test_answer_is_counted_and_repaired_once_when_the_model_writes_no_json
     spent = ledger.of_task("t1")
     assert (spent.calls, spent.estimated_calls, spent.dollars) == (2, 0, 0.0)
     assert spent.tokens_in > 2 * 100
-    assert 0 < spent.tokens_out <= 2 * 64
+    assert spent.tokens_out > 0
 
 
 async def test_error_is_typed_when_the_server_has_another_model(endpoint: str) -> None:

@@ -157,11 +157,16 @@ async def test_output_limit_is_sent_when_the_estimate_relies_on_it() -> None:
     for make, name in (
         (asked_teachers.openai_teacher, "max_completion_tokens"),
         (asked_teachers.anthropic_teacher, "max_tokens"),
-        (asked_teachers.local_teacher, "max_tokens"),
     ):
         async with teacher_server.TeacherServer(COUNTED) as server:
             await _ask(make, server, _ledger())
         assert server.seen[0].body[name] == 16_000
+
+
+async def test_no_output_limit_is_sent_when_a_local_server_may_have_less_room() -> None:
+    async with teacher_server.TeacherServer(COUNTED) as server:
+        await _ask(asked_teachers.local_teacher, server, _ledger())
+    assert not {"max_tokens", "max_completion_tokens"} & set(server.seen[0].body)
 
 
 LEAK = f"bad header 'Authorization: Bearer {asked_teachers.KEY}'"

@@ -57,12 +57,11 @@ class LocalTeacherProvider(language_model.LanguageModelProvider):
         conversation: Sequence[prompts.Turn],
         response_format: shared_params.ResponseFormatJSONSchema | openai.Omit,
     ) -> language_model.Completion:
-        # The shape stands in the prompt as well: some servers take a schema and ignore it. The
-        # older name of the output's limit is the one that all of them know.
+        # The shape stands in the prompt as well: some servers take a schema and ignore it. No limit
+        # of the output: it costs nothing, and some refuse one that their context can't hold.
         completion = await self._client.chat.completions.create(
             model=self._model.name,
             messages=chat.messages(prompts.with_shape(prompts.SYSTEM), conversation),
             response_format=response_format,
-            max_tokens=self._terms.max_output_tokens,
         )
         return chat.read(self.name, completion)
