@@ -148,10 +148,15 @@ def _show(found: dict[str, Any]) -> None:
             )
         )
     if found["teachers"] is not None:
-        _show_teachers(found["teachers"])
+        show_teachers(found["teachers"])
 
 
-def _show_teachers(teachers: dict[str, Any]) -> None:
+def show_teachers(teachers: dict[str, Any]) -> None:
+    """Prints who teaches or is left alone, and what that cost today.
+
+    Args:
+        teachers: fields of `domain.Teachers`.
+    """
     for teacher in teachers["chain"]:
         about = "is asked"
         if teacher["circuit"] != "closed":

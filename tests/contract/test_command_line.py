@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway import asking, domain, listing, peers, teaching
+from services.gateway import asking, domain, listing, operating, peers, teaching
 from shared import errors, terminal
 from shared import settings as config
 from shared.pb import (
@@ -243,12 +244,15 @@ async def test_costs_of_teachers_are_listed_when_a_task_asked_them(
 
 
 async def test_teachers_and_todays_costs_are_known_when_the_distiller_answers(
-    services: Services,
+    services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with peers.connected(config.load()) as connected:
         found = await connected.teachers()
     assert found.chain == (domain.Teacher("a", "open", "no credit", 90.0),)
-    assert str(found.today) == "2 calls, 1,200 tokens, $0.5000"
+    operating.show_teachers(dataclasses.asdict(found))
+    printed = capsys.readouterr().out
+    assert "teacher: a is left alone for 90 s: no credit" in printed
+    assert "teachers today: 2 calls, 1,200 tokens, $0.5000" in printed
 
 
 async def test_says_make_up_when_nothing_runs(

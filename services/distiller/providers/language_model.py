@@ -12,11 +12,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import structlog
+
 from services.distiller import spending
 from services.distiller.providers import base, failures, masking, prompts, reply, retrying
 from shared import errors
 from shared.flight import datasets
 
+_log = structlog.get_logger(__name__)
 MOST_FACTS_A_REPLY = 16
 """What a model writes well within the default timeout and its output limit."""
 LONGEST_CONNECT_S = 10.0
@@ -150,6 +153,12 @@ class LanguageModelProvider(base.CloudProvider):
     ) -> Completion:
         ledger = self._terms.ledger
         number = ledger.open(order)
+        _log.info(
+            "teacher is asked",
+            teacher=self.name,
+            task=order.task_id,
+            most_tokens=order.largest.tokens_in + order.largest.tokens_out,
+        )
         # Whatever else ends the call, such as the deadline, leaves it at its estimate.
         try:
             completion = await self._complete(conversation)
@@ -165,7 +174,9 @@ class LanguageModelProvider(base.CloudProvider):
             refusal=None if completion.refusal is None else self._mask(completion.refusal),
         )
         answer = json.dumps(dataclasses.asdict(completion))
-        ledger.settle(number, order, _usage(completion, order.largest), answer)
+        usage = _usage(completion, order.largest)
+        ledger.settle(number, order, usage, answer)
+        _log.info("teacher answered", teacher=self.name, **dataclasses.asdict(usage))
         return completion
 
     def _order(self, conversation: Sequence[prompts.Turn], task_id: str) -> spending.Order:
