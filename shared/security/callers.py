@@ -65,6 +65,7 @@ _ALLOWED = {
     "Distiller/Locate": _MAKERS,
     "Distiller/Distil": _MAKERS,
     "Distiller/GetSpending": _MAKERS,
+    "Distiller/GetDistillerStatus": _MAKERS,
     "Trainer/Train": _MAKERS,
     "Trainer/Prove": _MAKERS,
     "Inference/Generate": _OURS,
