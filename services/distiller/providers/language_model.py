@@ -53,7 +53,7 @@ class Model:
     """Of the model, at the provider."""
     free: bool = False
     """It costs nothing."""
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     """Never to be written down."""
 
 
