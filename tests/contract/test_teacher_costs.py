@@ -132,6 +132,17 @@ async def test_only_the_repair_is_paid_when_the_first_answer_was_there_before(
     assert len(server.seen) == 3
 
 
+async def test_question_is_asked_again_when_the_kept_answer_is_of_another_shape() -> None:
+    ledger = _ledger()
+    script = (teacher_server.Step("Sure!"), COUNTED)
+    async with teacher_server.TeacherServer(*script) as server:
+        await _ask(asked_teachers.local_teacher, server, ledger)
+        ledger._connection.execute("UPDATE calls SET answer = '{\"words\": 1}'")
+        await _ask(asked_teachers.local_teacher, server, ledger)
+    # Once more the task; its answer needs no repair this time.
+    assert len(server.seen) == 3
+
+
 async def test_documents_teach_when_the_paid_teacher_is_over_budget() -> None:
     async with teacher_server.TeacherServer(COUNTED) as server:
         reader = fakes.Teacher([fakes.pair("Q?", "A", teacher="documents")], "documents")

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import pydantic
 import structlog
 
 from services.distiller import spending
@@ -41,6 +42,9 @@ class Completion:
     tokens_in: int | None = None
     """As the provider counts; nothing where it told none."""
     tokens_out: int | None = None
+
+
+_COMPLETION: pydantic.TypeAdapter[Completion] = pydantic.TypeAdapter(Completion)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +144,10 @@ class LanguageModelProvider(base.CloudProvider):
         order = self._order(conversation, task_id)
         before = self._terms.ledger.answer(order)
         if before is not None:
-            return Completion(**json.loads(before))
+            try:
+                return _COMPLETION.validate_json(before)
+            except pydantic.ValidationError as error:
+                _log.warning("kept answer ignored", task=task_id, reason=str(error))
         return await retrying.within(
             self.name,
             self._terms.timeout_s,
@@ -173,9 +180,8 @@ class LanguageModelProvider(base.CloudProvider):
             text=self._mask(completion.text),
             refusal=None if completion.refusal is None else self._mask(completion.refusal),
         )
-        answer = json.dumps(dataclasses.asdict(completion))
         usage = _usage(completion, order.largest)
-        ledger.settle(number, order, usage, answer)
+        ledger.settle(number, order, usage, _COMPLETION.dump_json(completion).decode())
         _log.info("teacher answered", teacher=self.name, **dataclasses.asdict(usage))
         return completion
 
