@@ -30,6 +30,7 @@ from services.inference import engine as engines
 from services.router import embedding, profile
 from services.router import router as routers
 from services.trainer import gate, trainer, workshop
+from shared import costs
 from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
@@ -320,6 +321,9 @@ class _Work:
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, of_task=of_task, weak=tuple(weak))
         return await self._distilled(request, on_progress)
+
+    async def spending(self, task_id: str) -> costs.Spent:
+        return costs.Spent()
 
     async def _distilled(
         self, request: distillation.DistilRequest, on_progress: partners.OnProgress
