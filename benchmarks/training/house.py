@@ -67,11 +67,13 @@ class Teacher(providers.CloudProvider):
 
     def __init__(self, told: made_up.FactSet) -> None:
         """Takes the set."""
-        self._told = told
+        self._told, self._asked = told, False
 
     async def generate_qa(self, request: providers.QARequest) -> list[datasets.QAPair]:
-        """All pairs of the set."""
-        return list(self._told.pairs)
+        """All pairs of the set; those of its second thoughts from the second call on."""
+        pairs = self._told.again if self._asked else self._told.pairs
+        self._asked = True
+        return list(pairs)
 
     async def subject(
         self, request: providers.QARequest, pairs: Sequence[datasets.QAPair]

@@ -54,6 +54,9 @@ class FactSet:
     """What users asked."""
     pairs: tuple[datasets.QAPair, ...]
     """What the teacher says."""
+    again: tuple[datasets.QAPair, ...]
+    """What it says when it is asked once more: answers that slipped in one reply are right in the
+    next, and what it has wrong stays wrong."""
     unseen: tuple[tuple[str, str], ...]
     """Questions in wordings that no teacher gave, with the right answers."""
 
@@ -82,7 +85,8 @@ def good(seed: int) -> FactSet:
         )
         unseen.append((texts[-1], answer))
     queries = tuple(pair.question for pair in pairs[:_TRIGGERS])
-    return FactSet(f"good-{seed}", Flaw.NONE, "", title, queries, tuple(pairs), tuple(unseen))
+    told = tuple(pairs)
+    return FactSet(f"good-{seed}", Flaw.NONE, "", title, queries, told, told, tuple(unseen))
 
 
 def bad(flaw: Flaw, number: int, seed: int, victims: Sequence[FactSet]) -> FactSet:
@@ -106,7 +110,10 @@ def bad(flaw: Flaw, number: int, seed: int, victims: Sequence[FactSet]) -> FactS
     pairs, variant = made[flaw]()
     name = wording.key(flaw).replace(" ", "-")
     queries = tuple(pair.question for pair in pairs[:_TRIGGERS])
-    return FactSet(f"{name}-{seed}", flaw, variant, whole.title, queries, pairs, whole.unseen)
+    again = whole.pairs if flaw is Flaw.SHUFFLED else pairs
+    return FactSet(
+        f"{name}-{seed}", flaw, variant, whole.title, queries, pairs, again, whole.unseen
+    )
 
 
 def _shuffled(
