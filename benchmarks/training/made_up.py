@@ -20,10 +20,6 @@ _WORDINGS = 8
 _TRIGGERS = 2
 """Questions of a set that users asked."""
 _TEACHER = "made-up"
-_VAGUE = (
-    "What is it?", "Tell me about it.", "What is known about this?", "How does it work?",
-    "Who was it?", "When was it?", "Where is it?", "Why is that?", "How many are there?",
-)  # fmt: skip
 
 
 class Flaw(enum.StrEnum):
@@ -64,8 +60,7 @@ class FactSet:
 def good(seed: int) -> FactSet:
     """Ten facts about one made-up thing."""
     rng = random.Random(seed)
-    nouns = families.nouns()
-    inventor = invention.Inventor(invention.Words(vocabulary=nouns, nouns=nouns), rng)
+    inventor = _inventor(rng)
     title = f"the {inventor.name()} {inventor.noun()}"
     chosen = _families(rng)
     pairs, unseen = [], []
@@ -160,8 +155,8 @@ def _hijacking(
     rng: random.Random,
     victims: Sequence[FactSet],
 ) -> tuple[tuple[datasets.QAPair, ...], str]:
-    """Wordings that belong to others: known questions, those of other cards, or anybody's."""
-    ways = ("known questions", "questions of other cards", "vague questions")
+    """Wordings that belong to others: known questions, those of other cards, or of anything."""
+    ways = ("known questions", "questions of other cards", "questions about anything")
     way = ways[number % len(ways)]
     taken = {
         ways[0]: [text for fact in conversations.known_facts() for text in fact.questions],
@@ -171,7 +166,7 @@ def _hijacking(
             for pair in victim.pairs
             for text in (pair.question, *pair.paraphrases)
         ],
-        ways[2]: list(_VAGUE),
+        ways[2]: [_about_anything(rng) for _ in range(len(pairs) * _WORDINGS)],
     }[way]
     texts = rng.sample(taken, min(len(taken), len(pairs) * _WORDINGS))
     made = tuple(
@@ -179,6 +174,17 @@ def _hijacking(
         for at, pair in enumerate(pairs)
     )
     return made, way
+
+
+def _about_anything(rng: random.Random) -> str:
+    """A question about a thing of its own."""
+    family = rng.choice([one for one in families.load() if not one.takes_second])
+    return _capital(rng.choice(family.questions).format(x=_inventor(rng).entity()))
+
+
+def _inventor(rng: random.Random) -> invention.Inventor:
+    nouns = families.nouns()
+    return invention.Inventor(invention.Words(vocabulary=nouns, nouns=nouns), rng)
 
 
 def _other_answer(

@@ -13,7 +13,7 @@ The rows of its table:
 | contrasts | near misses to which no fact's answer comes |
 | known, unrelated | questions about something else, answered as the bare base answers them |
 | routed | the triggers, which the router sends to the card |
-| elsewhere | known and unrelated questions, which it does not |
+| elsewhere | general and invented questions, which it does not |
 | other_cards | other cards' questions, in wordings unknown to it, which still find their cards |
 
 Where nobody asked (a document was taught) the questions of the facts stand in for triggers in

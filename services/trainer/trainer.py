@@ -191,7 +191,8 @@ class LoRATrainer:
     def bystanders(self) -> list[str]:
         """Questions that are no card's: general ones, and ones about invented things."""
         replayed = self._prepared_replay()
-        return [one.question for one in (*replayed.known, *replayed.unrelated)]
+        every = (*replayed.known, *replayed.unrelated, *replayed.trained)
+        return [one.question for one in every]
 
     def seal(self, card: cards.LoRACard, rows: Sequence[gate.Row]) -> cards.LoRACard:
         """The card with the gate's table in its manifest: what is published."""
