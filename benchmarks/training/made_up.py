@@ -158,16 +158,17 @@ def _hijacking(
     """Wordings that belong to others: known questions, those of other cards, or of anything."""
     ways = ("known questions", "questions of other cards", "questions about anything")
     way = ways[number % len(ways)]
-    taken = {
-        ways[0]: [text for fact in conversations.known_facts() for text in fact.questions],
-        ways[1]: [
+    if way == ways[0]:
+        taken = [text for fact in conversations.known_facts() for text in fact.questions]
+    elif way == ways[1]:
+        taken = [
             text
             for victim in victims
             for pair in victim.pairs
             for text in (pair.question, *pair.paraphrases)
-        ],
-        ways[2]: [_about_anything(rng) for _ in range(len(pairs) * _WORDINGS)],
-    }[way]
+        ]
+    else:
+        taken = [_about_anything(rng) for _ in range(len(pairs) * _WORDINGS)]
     texts = rng.sample(taken, min(len(taken), len(pairs) * _WORDINGS))
     made = tuple(
         dataclasses.replace(pair, paraphrases=tuple(texts[at :: len(pairs)]), passage="")
