@@ -76,3 +76,14 @@ def test_card_is_refused_when_its_answers_are_not_there(answered_by, named):
     text = manifests.parse(record.manifest_json).model_dump() | {"routing": routing}
     with pytest.raises(errors.CardFormatError, match=f"answered_by.*{named}"):
         manifests.parse(json.dumps(text))
+
+
+async def test_card_is_read_when_only_a_part_of_its_examples_is_looked_at(lora_router):
+    thing = "the Skarnholm lighthouse"
+    examples = (*(f"Who painted door {n} of {thing}?" for n in range(1200)), "\ud83c")
+    answered_by = (*(n % 2 for n in range(1200)), 0)
+    card = profile.Card("skarn", "a" * 64, "", "", examples, ("Ann", "Bob"), answered_by)
+    await lora_router.register_card(card)
+    await lora_router.settled()
+    decision = await lora_router.select(f"Door 8 of {thing} was painted by whom?")
+    assert decision.candidates[0].reading in examples
