@@ -13,9 +13,7 @@ import pathlib
 import threading
 from collections.abc import Callable, Sequence
 
-import torch
-
-from services.trainer import answering, checkpoint, data, gate, loop, replay
+from services.trainer import answering, backends, checkpoint, data, gate, loop, replay
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -79,9 +77,13 @@ class LoRATrainer:
             recipe: ranks, rates and steps for this base.
             settings: checkpoints and the gate's shares.
             state_dir: where the base's own answers are kept for replay.
+
+        Raises:
+            errors.ConfigError: what `trainer.backend` needs is not there.
         """
         self._base, self._recipe, self._settings = base, recipe, settings
         self._manager = managers.LoRAManager(base.model, base.fingerprint)
+        self._backend = backends.chosen(settings)
         self._state_dir = state_dir
         self._replay: replay.Replay | None = None
         self._stop = threading.Event()
@@ -123,32 +125,24 @@ class LoRATrainer:
         replayed = self._prepared_replay()
         settings = self._loop_settings(len(pairs), order.seed)
         rank = self._rank(len(pairs))
-        generator = torch.Generator().manual_seed(order.seed)
         paths = self._manager.target_paths(self._recipe.target_modules)
-        adapters = self._manager.add_trainable(
-            _KEY, paths, self._ranks(paths, rank), self._recipe.alpha_over_rank, generator
+        work = backends.Work(
+            base=self._base,
+            ranks=self._ranks(paths, rank),
+            scale=self._recipe.alpha_over_rank,
+            facts=self._facts(pairs),
+            replay=[data.example(self._base, one.question, one.answer) for one in replayed.trained],
+            settings=settings,
         )
-        self._manager.activate(_KEY)
-        try:
-            training = loop.Loop(
-                self._base.model,
-                list(adapters.values()),
-                self._facts(pairs),
-                [data.example(self._base, one.question, one.answer) for one in replayed.trained],
-                self._base.tokenizer.pad_token_id or 0,
-                settings,
-                lambda on: self._manager.activate(_KEY if on else None),
-            )
-            saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
-            outcome = self._run(training, saved, on_progress)
+        saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
+        with self._backend.open(work) as training:
+            outcome = self._run(training.loop, saved, on_progress)
             modules = {
                 path: tensors.weights_of(
                     adapter, adapter.scale * adapter.rank, self._recipe.card_dtype
                 )
-                for path, adapter in adapters.items()
+                for path, adapter in training.adapters().items()
             }
-        finally:
-            self._manager.remove_card(_KEY)
         manifest = self._manifest(order, pairs, settings, rank)
         formats.LoRAFormat.save(cards.LoRACard(manifest, modules), output_path)
         saved.remove()

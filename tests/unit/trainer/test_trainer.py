@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer import checkpoint, loop, probe, replay, trainer
+from services.trainer import backends, checkpoint, data, loop, probe, replay, trainer
+from services.trainer.backends import own
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -129,12 +130,11 @@ def test_training_begins_again_when_the_checkpoint_is_of_other_ranks(
 ) -> None:
     whole = trained(tmp_path / "whole", recipe())
     base = tiny_model.tiny_base()
-    lora_manager = manager.LoRAManager(base.model)
-    generator = torch.Generator().manual_seed(0)
-    adapters = lora_manager.add_trainable("one", list(EXPECTED), 1, 2.0, generator)
     settings = loop.LoopSettings(0.1, 2, 2, 1, 0, 0.0, 1, 1.0, 0.0, 0.0, 1)
-    other = loop.Loop(base.model, list(adapters.values()), [[]], [], 0, settings, lambda _: None)
-    state = other.state() | {"step": 2}
+    facts = [[data.example(base, "Who?", "Ann")]]
+    work = backends.Work(base, dict.fromkeys(EXPECTED, 1), 2.0, facts, [], settings)
+    with own.Own().open(work) as other:
+        state = other.loop.state() | {"step": 2}
     checkpoint.Checkpoint(tmp_path / "draft.lora.checkpoint").save(state, 1.0)
     again = trained(tmp_path, recipe())
     assert again.modules == whole.modules
