@@ -11,9 +11,12 @@ import datetime
 import json
 import pathlib
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
+from typing import Protocol
 
 from services.trainer import answering, backends, checkpoint, data, gate, loop, replay
+from services.trainer import pace as paces
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -27,8 +30,19 @@ from shared.models import base as bases
 CODE_VERSION = "0.1.0"
 _KEY = "draft"
 
-OnProgress = Callable[[float, str], None]
-"""Takes the share that is done (0 to 1) and what is being done."""
+
+class OnProgress(Protocol):
+    """Takes news of the work."""
+
+    def __call__(self, share: float, detail: str, pace: paces.Pace | None = None) -> None:
+        """Tells how far it is.
+
+        Args:
+            share: that is done, 0 to 1.
+            detail: what is being done, for people.
+            pace: of a training.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,17 +209,17 @@ class LoRATrainer:
         if state is not None and training.fits(state):
             training.restore(state)
             seconds_before = saved.seconds
-        clock = checkpoint.Stopwatch(seconds_before)
+        clock, meter = checkpoint.Stopwatch(seconds_before), paces.Meter(time.monotonic)
         last = loop.Progress(0, 1, float("nan"), None, checked=False)
         for last in training.run():
             if self._stop.is_set():
                 raise Cancelled
+            pace = meter.pace(last)
             if last.checked:
                 saved.save(training.state(), clock.seconds)
+            if meter.due() or last.checked:
                 right = "" if last.right is None else f", {last.right:.0%} right"
-                on_progress(
-                    last.step / last.max_steps, f"step {last.step}, loss {last.loss:.3f}{right}"
-                )
+                on_progress(last.step / last.max_steps, f"{pace}{right}", pace)
         return Outcome(last.step, last.loss, last.right or 0.0, clock.seconds)
 
     def _prepared_replay(self) -> replay.Replay:

@@ -86,7 +86,7 @@ class Head:
 
     def scores(self, states_N_H: torch.Tensor) -> _Scores:
         """Logits, and what makes probabilities of them."""
-        wide = self._how.cast(states_N_H)
+        wide = self._how.cast(states_N_H, "in")
         logits_N_V = states_N_H.new_empty(len(states_N_H), len(self._weight_V_H))
         peak_N = wide.new_full((len(wide),), -torch.inf, dtype=torch.float32)
         total_N = torch.zeros_like(peak_N)

@@ -45,7 +45,8 @@ class Linear(torch.nn.Module):
         super().__init__()
         self.base = base
         self.in_features, self.out_features = base.in_features, base.out_features
-        self._adapter, self._how, self._switch = adapter, how, switch
+        self.how = how
+        self._adapter, self._switch = adapter, switch
 
     @property
     def weight(self) -> torch.Tensor:
@@ -71,15 +72,16 @@ class Linear(torch.nn.Module):
         self, x: torch.Tensor, lora_a: torch.Tensor | None, lora_b: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The output, and x @ A for the backward pass: (N, rank)."""
-        wide = self._how.cast(x.reshape(-1, self.in_features))
-        out = self._how.forwards(wide, products.weight_of(self.base))
+        wide = self.how.cast(x.reshape(-1, self.in_features), "in")
+        out = self.how.forwards(wide, products.weight_of(self.base))
         if self.base.bias is not None:
             out += self.base.bias
         low = None
         if lora_a is not None and lora_b is not None and self._adapter is not None:
             low = wide @ lora_a.to(wide.dtype)
             out.addmm_(low, lora_b.to(wide.dtype), alpha=self._adapter.scale)
-        return out.to(x.dtype).view(*x.shape[:-1], self.out_features), low
+        out = out.to(x.dtype, copy=self.how.widen)  # Its memory is used again.
+        return out.view(*x.shape[:-1], self.out_features), low
 
     def gradients(
         self,
@@ -94,16 +96,16 @@ class Linear(torch.nn.Module):
             grad: of the output, (..., out_features).
             x: the input; None where there is no adapter.
             saved: x @ A, A and B.
-            for_x: whether the input's is asked for; (N, in_features), in the multiplied dtype.
+            for_x: whether the input's is asked for; (N, in_features), good until the next product.
         """
-        wide = self._how.cast(grad.reshape(-1, self.out_features))
-        grad_x = self._how.backwards(wide, products.weight_of(self.base)) if for_x else None
+        wide = self.how.cast(grad.reshape(-1, self.out_features), "in")
+        grad_x = self.how.backwards(wide, products.weight_of(self.base)) if for_x else None
         low, lora_a, lora_b = saved
         if lora_a is None or lora_b is None or low is None or x is None or self._adapter is None:
             return grad_x, None, None
         grad_low = (wide @ lora_b.to(wide.dtype).T).mul_(self._adapter.scale)
         grad_b = (low.T @ wide).mul_(self._adapter.scale)
-        grad_a = self._how.cast(x.reshape(-1, self.in_features)).T @ grad_low
+        grad_a = self.how.cast(x.reshape(-1, self.in_features), "input").T @ grad_low
         if grad_x is not None:
             grad_x.addmm_(grad_low, lora_a.to(wide.dtype).T)
         return grad_x, grad_a.to(lora_a.dtype), grad_b.to(lora_b.dtype)
@@ -128,7 +130,7 @@ class _Plain(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         grad_x, grad_a, grad_b = ctx.layer.gradients(grad, x, saved, ctx.needs_input_grad[0])
         if grad_x is not None:
-            grad_x = grad_x.to(ctx.dtype).view(ctx.shape)
+            grad_x = grad_x.to(ctx.dtype, copy=ctx.layer.how.widen).view(ctx.shape)
         return grad_x, grad_a, grad_b, None
 
 

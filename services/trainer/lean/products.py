@@ -8,7 +8,8 @@ multiplied, and the result is rounded once. Nothing else of the weights is ever 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +31,9 @@ class Products:
             widen: multiply in float32 whatever the dtype of the weights.
         """
         self.widen = widen
-        self._room = torch.empty(0)
+        self._rooms: dict[str, torch.Tensor] = {}
+        """Memory that is used again: what is widened comes and goes with every layer, and between
+        activations that stay it would tear holes."""
 
     @classmethod
     def best_for(cls, weight: torch.Tensor) -> Products:
@@ -45,24 +48,26 @@ class Products:
         )
         return cls(widen=not fast)
 
-    def cast(self, x: torch.Tensor) -> torch.Tensor:
-        """In the dtype that is multiplied in."""
-        return x.float() if self.widen else x
+    def cast(self, x: torch.Tensor, room: str) -> torch.Tensor:
+        """In the dtype that is multiplied in; good until the room is used again."""
+        if not self.widen or x.dtype == torch.float32:
+            return x
+        return self._room(room, x.shape).copy_(x)
 
     def forwards(self, x_N_I: torch.Tensor, weight_O_I: torch.Tensor) -> torch.Tensor:
-        """`x @ weight.T`, (N, O), in the dtype that is multiplied in."""
+        """`x @ weight.T`, (N, O), in the dtype that is multiplied in; good until the next call."""
         if not self.widen:
             return F.linear(x_N_I, weight_O_I)
-        out_N_O = x_N_I.new_empty(len(x_N_I), len(weight_O_I))
+        out_N_O = self._room("out", (len(x_N_I), len(weight_O_I)))
         for start, piece_P_I in self.pieces(weight_O_I):
             torch.mm(x_N_I, piece_P_I.T, out=out_N_O[:, start : start + len(piece_P_I)])
         return out_N_O
 
     def backwards(self, grad_N_O: torch.Tensor, weight_O_I: torch.Tensor) -> torch.Tensor:
-        """`grad @ weight`, (N, I), in the dtype that is multiplied in."""
+        """`grad @ weight`, (N, I), in the dtype that is multiplied in; good until the next call."""
         if not self.widen:
             return grad_N_O @ weight_O_I
-        out_N_I = grad_N_O.new_zeros(len(grad_N_O), weight_O_I.shape[1])
+        out_N_I = self._room("out", (len(grad_N_O), weight_O_I.shape[1])).zero_()
         for start, piece_P_I in self.pieces(weight_O_I):
             out_N_I.addmm_(grad_N_O[:, start : start + len(piece_P_I)], piece_P_I)
         return out_N_I
@@ -73,11 +78,13 @@ class Products:
         rows = -(-count // -(-count * width // _PIECE_FLOATS))
         for start in range(0, count, rows):
             piece = weight_O_I[start : start + rows]
-            if self.widen:
-                if len(self._room) < piece.numel():
-                    self._room = torch.empty(piece.numel())
-                piece = self._room[: piece.numel()].view(piece.shape).copy_(piece)
-            yield start, piece
+            yield start, self.cast(piece, "piece")
+
+    def _room(self, name: str, shape: Sequence[int]) -> torch.Tensor:
+        size = math.prod(shape)
+        if name not in self._rooms or len(self._rooms[name]) < size:
+            self._rooms[name] = torch.empty(size)
+        return self._rooms[name][:size].view(shape)
 
 
 def weight_of(layer: torch.nn.Linear) -> torch.Tensor:
