@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from services.trainer import answering, backends, checkpoint, data, gate, loop, replay
+from services.trainer import answering, backends, checkpoint, data, gate, loop, replay, sizing
 from services.trainer import pace as paces
 from shared import errors
 from shared import settings as config
@@ -29,6 +29,7 @@ from shared.models import base as bases
 
 CODE_VERSION = "0.1.0"
 _KEY = "draft"
+_MANIFEST_BYTES = 64 * 1024
 
 
 class OnProgress(Protocol):
@@ -139,25 +140,24 @@ class LoRATrainer:
         replayed = self._prepared_replay()
         settings = self._loop_settings(len(pairs), order.seed)
         rank = self._rank(len(pairs))
-        paths = self._manager.target_paths(self._recipe.target_modules)
+        plan = self._planned(rank, pairs)
         work = backends.Work(
             base=self._base,
-            ranks=self._ranks(paths, rank),
+            ranks=plan.ranks,
             scale=self._recipe.alpha_over_rank,
             facts=self._facts(pairs),
             replay=[data.example(self._base, one.question, one.answer) for one in replayed.trained],
             settings=settings,
+            from_layer=self._recipe.trainable_from_layer,
         )
         saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
         with self._backend.open(work) as training:
             outcome = self._run(training.loop, saved, on_progress)
             modules = {
-                path: tensors.weights_of(
-                    adapter, adapter.scale * adapter.rank, self._recipe.card_dtype
-                )
+                path: tensors.weights_of(adapter, adapter.scale * adapter.rank, plan.dtype)
                 for path, adapter in training.adapters().items()
             }
-        manifest = self._manifest(order, pairs, settings, rank)
+        manifest = self._manifest(order, pairs, settings, {"rank": rank, "card_size": plan.why})
         formats.LoRAFormat.save(cards.LoRACard(manifest, modules), output_path)
         saved.remove()
         return outcome
@@ -240,6 +240,28 @@ class LoRATrainer:
         wide = facts >= self._recipe.wide_from_facts
         return self._recipe.wide_rank if wide else self._recipe.rank
 
+    def _planned(self, rank: int, pairs: Sequence[datasets.QAPair]) -> sizing.Plan:
+        """Layers, ranks and dtype: as the recipe asks, or what fits the card's budget."""
+        first = self._recipe.trainable_from_layer
+        paths = self._manager.target_paths(self._recipe.target_modules)
+        ranks = {
+            path: own
+            for path, own in self._ranks(paths, rank).items()
+            if (number := sizing.layer_number(path)) is None or number >= first
+        }
+        if not ranks:
+            raise errors.ConfigError(
+                f"model.recipes: trainable_from_layer {first}: the base model has no layers to "
+                "adapt from there on"
+            )
+        layers = {path: self._base.model.get_submodule(path) for path in ranks}
+        shapes = {path: (one.in_features, one.out_features) for path, one in layers.items()}
+        texts = [t for p in pairs for t in (p.question, p.answer, *p.paraphrases)]
+        # Twice the text for its escapes; the rest of a manifest is small.
+        aside_bytes = _MANIFEST_BYTES + 2 * sum(len(text.encode()) for text in texts)
+        budget_bytes = round(self._settings.card_budget_mb * 1e6)
+        return sizing.fit(shapes, ranks, self._recipe.card_dtype, budget_bytes, aside_bytes)
+
     def _ranks(self, paths: Sequence[str], rank: int) -> dict[str, int]:
         """The rank of each layer; that of its path goes before that of its kind."""
         named = self._recipe.ranks
@@ -275,7 +297,7 @@ class LoRATrainer:
         order: Order,
         pairs: Sequence[datasets.QAPair],
         settings: loop.LoopSettings,
-        rank: int,
+        chosen: dict[str, int | str],
     ) -> manifests.Manifest:
         ranks = {"ranks": json.dumps(self._recipe.ranks)} if self._recipe.ranks else {}
         examples = [q for pair in pairs for q in (pair.question, *pair.paraphrases)]
@@ -298,7 +320,7 @@ class LoRATrainer:
                 task_id=order.task_id,
                 teacher=order.teacher,
                 dataset_digest=order.dataset_digest,
-                recipe={**dataclasses.asdict(settings), "rank": rank, **ranks},
+                recipe={**dataclasses.asdict(settings), **chosen, **ranks},
                 seed=order.seed,
                 code_version=CODE_VERSION,
             ),
