@@ -34,6 +34,11 @@ _VERBATIM_LOGIT = 4.0
 _NEWTON_STEPS = 12
 _PRACTICE_ROWS = 300.0
 """The active cards count as much as all practice once they have so many rows."""
+_REFUSED_SHARE, _REFUSED_BELOW = 0.85, 0.4
+"""Odds that a question has a card are raised only while so large a share of those without one stays
+below the router's usual threshold."""
+_MOST_ODDS, _QUESTIONS_FOR_ODDS = 3.0, 100.0
+"""Most questions have a card where cards have grown to what is asked; how many is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +137,16 @@ def features(evidence: indexes.Evidence) -> Matrix:
     return np.stack([*columns, evidence.anchor**2], axis=1)
 
 
-def fit(parts: Sequence[Rows], signs_F: Sequence[float] = (), sharpening: float = 1.0) -> Model:
+def fit(
+    parts: Sequence[Rows],
+    signs_F: Sequence[float] = (),
+    sharpening: float = 1.0,
+    most_odds: float = 1.0,
+) -> Model:
     """Fits the models; positives and negatives weigh the same in total.
+
+    The odds that a question has a card are then raised as far as those without one stay refused:
+    a classifier at a bounded share of false positives (Neyman and Pearson, 1933).
 
     Args:
         parts: rows with at least one positive and one negative among them, and one contrast.
@@ -141,6 +154,8 @@ def fit(parts: Sequence[Rows], signs_F: Sequence[float] = (), sharpening: float 
             out, the worst first. A question that is more alike is never less likely then, however
             much two features tell the same. By default any weight may have any sign.
         sharpening: how many times as well an index tells cards apart as those that made the rows.
+            All log odds are multiplied by it.
+        most_odds: that a question has a card, 1 or more, before any evidence.
     """
     ranking_F = _ranking([part.contrasts for part in parts], signs_F)
     decisive = [part.decisive(ranking_F) for part in parts]
@@ -150,13 +165,40 @@ def fit(parts: Sequence[Rows], signs_F: Sequence[float] = (), sharpening: float 
     weights_F, bias = _signed(
         lambda kept_F: _logistic(x_N_F[:, kept_F], y_N, weight_N), x_N_F.std(axis=0), signs_F
     )
+    weights_F, bias = sharpening * weights_F, sharpening * bias
+    unknown_N = y_N == 0
+    generous = _generosity(x_N_F[unknown_N] @ weights_F + bias, weight_N[unknown_N])
+    bias += min(generous, float(np.log(most_odds)))
     return Model(weights_F, bias, sharpening * ranking_F)
+
+
+def _generosity(logits_N: Matrix, weight_N: Matrix) -> float:
+    """Log odds, 0 or more, that a question has a card, beyond what the evidence says.
+
+    Args:
+        logits_N: of questions without one.
+        weight_N: of each.
+    """
+    order = np.argsort(logits_N)
+    reached_N = np.cumsum(weight_N[order])
+    at = int(np.searchsorted(reached_N, _REFUSED_SHARE * reached_N[-1]))
+    refused = np.log(_REFUSED_BELOW / (1.0 - _REFUSED_BELOW))
+    return max(float(refused - logits_N[order[at]]), 0.0)
 
 
 def together(practice: Rows, observed: Rows) -> list[Rows]:
     """Practice beside what was observed, the less of it the more there is of that."""
     weight = 1.0 / (1.0 + observed.weights_N.sum() / _PRACTICE_ROWS)
     return [practice.scaled(weight), observed]
+
+
+def most_odds(observed: Rows) -> float:
+    """How likely at most it is taken to be that a question has a card, before any evidence.
+
+    A few cards say nothing about what will be asked.
+    """
+    known = float(observed.labels_N.sum())
+    return float(_MOST_ODDS ** (known / (known + _QUESTIONS_FOR_ODDS)))
 
 
 def sigmoid(x: Matrix) -> Matrix:

@@ -29,12 +29,16 @@ def fitted_to(
         observed: of the cards, where there are any.
         sharpening: how many times as well their index tells them apart as those that made the rows.
     """
+    parts, odds = [practice], 1.0
+    if observed is not None:
+        parts, odds = calibration.together(practice, observed), calibration.most_odds(observed)
 
-    def fit(parts: Sequence[calibration.Rows]) -> calibration.Model:
-        return calibration.fit(parts, calibration.SIGNS, sharpening)
+    def plain(some: Sequence[calibration.Rows]) -> calibration.Model:
+        return calibration.fit(some, calibration.SIGNS)
 
-    parts = [practice] if observed is None else calibration.together(practice, observed)
     measured = reliability.UNKNOWN
     if observed is not None and len(observed.labels_N):
-        measured = reliability.measure(parts[0], observed, fit)
-    return Fitted(fit(parts), explanation.typical(parts), measured)
+        # What an index knows beyond its folds, and how many questions have a card, is not in them.
+        measured = reliability.measure(parts[0], observed, plain)
+    model = calibration.fit(parts, calibration.SIGNS, sharpening, odds)
+    return Fitted(model, explanation.typical(parts), measured)

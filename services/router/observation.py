@@ -19,9 +19,9 @@ from services.router import space as spaces
 Near = Callable[[profiles.Question], Sequence[profiles.Profile]]
 """The cards that a question is compared with."""
 _FOLDS = 5
-FOLD_SHARPENING = 1.25
+FOLD_SHARPENING = 1.5
 """An index knows half as many examples again as that of a fold (4/5 of those of 4/5 of the cards),
-and so tells cards apart better: by the square root of that."""
+and so tells cards apart better. How much was measured, see docs/adr/0015."""
 _QUESTIONS_OF_ALL_CARDS = 900
 _NAMELESS_WEIGHT = 0.5
 """Most questions name what they are about."""

@@ -65,6 +65,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
                     probability=found.probability,
                     similarity=found.similarity,
                     nearest_example=found.nearest_example,
+                    reading=found.reading,
                 )
                 for found in decision.candidates
             ],
@@ -111,11 +112,13 @@ class RouterService(router_pb2_grpc.RouterServicer):
     ) -> router_pb2.RouterStatus:
         """Tells what is routable, how well calibrated, and what became of the events."""
         error = self._router.calibration_error
+        # Before the cards: what they are is told of no revision that they may not reflect yet.
+        revision = self._cards.revision
         cards = await asyncio.to_thread(self._router.first_cards, MOST_CARDS_TOLD)
         return router_pb2.RouterStatus(
             cards=cards,
             card_count=len(self._router),
-            revision=self._cards.revision,
+            revision=revision,
             embedder_id=self._embedder_id,
             events_emitted=self._bus.emitted,
             events_delivered=self._bus.delivered,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ SCHEMA = pa.schema(
         pa.field("source", pa.utf8(), nullable=False),
         pa.field("teacher", pa.utf8(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
+        pa.field("kind", pa.utf8(), nullable=False),
+        pa.field("passage", pa.utf8(), nullable=False),
     ]
 )
 
@@ -33,6 +36,17 @@ _LAYOUT = file_layout.Layout(
     most_rows=MOST_PAIRS,
     lists=frozenset({b"paraphrases", b"held_out"}),
 )
+
+
+class Kind(enum.StrEnum):
+    """What a pair is there for."""
+
+    FACT = "fact"
+    """What the skill is about."""
+    IMPLICATION = "implication"
+    """What follows from a fact, or from several."""
+    CONTRAST = "contrast"
+    """A near miss: a question that looks like a fact's and has another answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +65,9 @@ class QAPair:
     """How sure the distiller is of the pair, 0 to 1."""
     held_out: tuple[str, ...] = ()
     """Wordings kept from training; the gate asks them."""
+    kind: Kind = Kind.FACT
+    passage: str = ""
+    """What the teacher had before it when it answered; empty where that is not known."""
 
 
 def to_bytes(pairs: Sequence[QAPair]) -> bytes:
@@ -94,9 +111,20 @@ def from_bytes(data: bytes | pa.Buffer) -> list[QAPair]:
             source=row["source"],
             teacher=row["teacher"],
             score=row["score"],
+            kind=_kind(row["kind"]),
+            passage=row["passage"],
         )
         for row in check(data).to_pylist()
     ]
+
+
+def _kind(told: str) -> Kind:
+    try:
+        return Kind(told)
+    except ValueError as error:
+        raise errors.InvalidInputError(
+            f"dataset: kind {told!r} is none of {', '.join(Kind)}"
+        ) from error
 
 
 def digest(data: bytes) -> str:

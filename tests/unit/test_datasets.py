@@ -10,7 +10,17 @@ import pytest
 from shared import errors
 from shared.flight import datasets
 
-PAIR = datasets.QAPair("q?", "a", ("q, then?",), "notes.md", "documents", 1.0, ("so, q?",))
+PAIR = datasets.QAPair(
+    "q?",
+    "a",
+    ("q, then?",),
+    "notes.md",
+    "documents",
+    1.0,
+    ("so, q?",),
+    datasets.Kind.CONTRAST,
+    "A. q.",
+)
 
 
 def table(**columns: list[object]) -> pa.Table:
@@ -104,3 +114,8 @@ def test_dataset_is_refused_or_harmless_when_any_word_of_it_is_wrong() -> None:
         except errors.InvalidInputError:
             refused += 1
     assert refused > 300
+
+
+def test_dataset_is_refused_when_a_pair_is_of_no_known_kind() -> None:
+    with pytest.raises(errors.InvalidInputError, match="kind 'rumour' is none of fact, "):
+        datasets.from_bytes(file(table(kind=["rumour"])))

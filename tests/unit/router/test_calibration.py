@@ -108,3 +108,22 @@ def test_feature_says_nothing_when_rows_are_without_it():
     at = calibration.FEATURES.index("boundary")
     assert not blind.features_N_F[:, at].any() and not blind.contrasts.differences_M_F[:, at].any()
     assert blind.features_N_F.sum() == 2 * (width - 1)
+
+
+@pytest.mark.parametrize(("apart", "raised"), [(4.0, True), (0.3, False)])
+def test_odds_are_raised_only_when_questions_without_a_card_stay_refused(apart, raised):
+    rng = np.random.default_rng(3)
+    labels = np.repeat([1, 0], 400)
+    rows = _rows(rng.normal(size=(800, 1)) + apart * labels[:, None], labels)
+    plain = calibration.fit([rows])
+    generous = calibration.fit([rows], most_odds=3.0)
+    assert (generous.bias > plain.bias) is raised
+    assert generous.bias <= plain.bias + np.log(3.0) + 1e-9
+    x = rows.features_N_F[labels == 0] @ generous.weights_F + generous.bias
+    if raised:
+        assert (calibration.sigmoid(x) < 0.4).mean() >= 0.849
+
+
+def test_few_questions_of_cards_raise_the_odds_less_when_there_are_others():
+    few, many = (_rows(np.zeros((n, 1)), np.ones(n)) for n in (10, 1000))
+    assert 1.0 < calibration.most_odds(few) < 1.2 < 2.5 < calibration.most_odds(many) < 3.0
