@@ -1,9 +1,9 @@
 """One training in a process of its own: `python -m benchmarks.training.one_training JOB`.
 
-JOB is a `Job` in JSON, and so is the `Found` on the last line of the output. Both sides train the
-same matrices from the same first weights on the same rows with the same optimiser. The own side is
-the production path; the PEFT side is what its users write: `get_peft_model`, and a forward pass
-with labels.
+JOB is a `jobs.Job` in JSON, and so is the `jobs.Found` on the last line of the output. Both sides
+train the same matrices from the same first weights on the same rows with the same optimiser. The
+own side is the production path; the PEFT side is what its users write: `get_peft_model`, and a
+forward pass with labels.
 """
 
 from __future__ import annotations
@@ -18,52 +18,23 @@ import time
 import types
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from benchmarks.engine import shapes
+from benchmarks.training import jobs
 from services.trainer import backends, data, loop
 from services.trainer.backends import own, with_peft
 from shared.models import base as bases
 
-ROWS, PROMPT_TOKENS, ANSWER_TOKENS = 4, 48, 16
-TOKENS = ROWS * (PROMPT_TOKENS + ANSWER_TOKENS)
-"""That a step trains on, prompt included."""
-RANK, _LEARNING_RATE, _SCALE = 8, 1e-3, 2.0
+_LEARNING_RATE, _SCALE = 1e-3, 2.0
 _FIRST_TOKEN = 10
 _ENDLESS = 1_000_000
 """So many steps leave the learning rate as it is."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What to train, and how."""
-
-    shape: Literal["embedded", "0.5B"]
-    dtype: Literal["float32", "bfloat16"]
-    side: Literal["own", "peft"]
-    steps: int
-    warm_up: int
-    """Steps before any counts."""
-    from_layer: int = 0
-    gradient_checkpointing: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What it took."""
-
-    step_s: tuple[float, ...]
-    """Processor time of each step that counts; on one thread the time that it takes where nothing
-    else runs."""
-    memory_mib: float
-    """Peak resident memory above that with the model loaded."""
-    losses: tuple[float, ...]
-    """Of all steps."""
-
-
-def run(job: Job) -> Found:
+def run(job: jobs.Job) -> jobs.Found:
     """Trains in this process."""
     torch.set_num_threads(1)
     base = _base(job)
@@ -81,17 +52,17 @@ def run(job: Job) -> Found:
         taken.append(time.process_time() - started)
     memory_mib = _resident_mib("VmHWM") - before_mib
     steps.close()  # type: ignore[attr-defined]
-    return Found(tuple(taken[job.warm_up :]), memory_mib, tuple(losses))
+    return jobs.Found(tuple(taken[job.warm_up :]), memory_mib, tuple(losses))
 
 
-def _base(job: Job) -> bases.BaseModel:
+def _base(job: jobs.Job) -> bases.BaseModel:
     if job.shape == "embedded":
         return bases.load(bases.EMBEDDED, dtype=job.dtype)
     model = shapes.qwen(getattr(torch, job.dtype))
     return bases.BaseModel("0.5B", "main", "", model, types.SimpleNamespace(pad_token_id=0))
 
 
-def _work(base: bases.BaseModel, job: Job) -> backends.Work:
+def _work(base: bases.BaseModel, job: jobs.Job) -> backends.Work:
     generator = torch.Generator().manual_seed(0)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -109,15 +80,18 @@ def _work(base: bases.BaseModel, job: Job) -> backends.Work:
     ]
     return backends.Work(
         base=base,
-        ranks=dict.fromkeys(paths, RANK),
+        ranks=dict.fromkeys(paths, jobs.RANK),
         scale=_SCALE,
-        facts=[[data.Example("", "", ids(PROMPT_TOKENS), ids(ANSWER_TOKENS))] for _ in range(ROWS)],
+        facts=[
+            [data.Example("", "", ids(jobs.PROMPT_TOKENS), ids(jobs.ANSWER_TOKENS))]
+            for _ in range(jobs.ROWS)
+        ],
         replay=[],
         settings=loop.LoopSettings(
             learning_rate=_LEARNING_RATE,
             max_steps=_ENDLESS,
             least_steps=_ENDLESS,
-            batch_rows=ROWS,
+            batch_rows=jobs.ROWS,
             replay_rows=0,
             replay_weight=0.0,
             warmup_steps=1,
@@ -131,7 +105,7 @@ def _work(base: bases.BaseModel, job: Job) -> backends.Work:
     )
 
 
-def _own(work: backends.Work, job: Job) -> Iterator[float]:
+def _own(work: backends.Work, job: jobs.Job) -> Iterator[float]:
     with own.Own(job.gradient_checkpointing).open(work) as training:
         for progress in training.loop.run():
             yield progress.loss
@@ -145,8 +119,8 @@ def _peft(work: backends.Work) -> Iterator[float]:
     model: Any = peft.get_peft_model(
         work.base.model,
         peft.LoraConfig(
-            r=RANK,
-            lora_alpha=_SCALE * RANK,
+            r=jobs.RANK,
+            lora_alpha=_SCALE * jobs.RANK,
             target_modules=list(shapes.ALL_SEVEN),
             task_type="CAUSAL_LM",
         ),
@@ -157,7 +131,7 @@ def _peft(work: backends.Work) -> Iterator[float]:
     rows = [fact[0] for fact in work.facts]
     input_ids = torch.tensor([[*row.prompt_ids, *row.answer_ids] for row in rows])
     labels = input_ids.clone()
-    labels[:, :PROMPT_TOKENS] = data.IGNORED
+    labels[:, : jobs.PROMPT_TOKENS] = data.IGNORED
     mask = torch.ones_like(input_ids)
     trained = [one for one in model.parameters() if one.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=_LEARNING_RATE, weight_decay=0.0)
@@ -182,4 +156,4 @@ def _resident_mib(field: str) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(dataclasses.asdict(run(Job(**json.loads(sys.argv[1]))))))
+    print(json.dumps(dataclasses.asdict(run(jobs.Job(**json.loads(sys.argv[1]))))))

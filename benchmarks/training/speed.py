@@ -11,7 +11,7 @@ import sys
 import torch
 
 from benchmarks import results
-from benchmarks.training import one_training
+from benchmarks.training import jobs
 from shared import terminal
 
 _FASTER, _SMALLER = 1.35, 1.6
@@ -29,7 +29,7 @@ def rows() -> list[results.Row]:
 
 
 def _embedded() -> list[results.Row]:
-    own = one_training.Job("embedded", "float32", "own", steps=30, warm_up=5)
+    own = jobs.Job("embedded", "float32", "own", steps=30, warm_up=5)
     peft = dataclasses.replace(own, side="peft")
     upper = dataclasses.replace(own, from_layer=2)
     found = in_turn({"own": own, "peft": peft, "upper": upper})
@@ -41,7 +41,7 @@ def _embedded() -> list[results.Row]:
 
 def _large(dtype: str) -> list[results.Row]:
     name = "" if dtype == "bfloat16" else f"_{dtype}"
-    own = one_training.Job("0.5B", dtype, "own", steps=3, warm_up=1)  # type: ignore[arg-type]
+    own = jobs.Job("0.5B", dtype, "own", steps=3, warm_up=1)  # type: ignore[arg-type]
     peft = dataclasses.replace(own, side="peft")
     rounds = _ROUNDS
     note = ""
@@ -70,30 +70,28 @@ def _large(dtype: str) -> list[results.Row]:
     ]
 
 
-def in_turn(
-    jobs: dict[str, one_training.Job], rounds: int = _ROUNDS
-) -> dict[str, list[one_training.Found]]:
+def in_turn(wanted: dict[str, jobs.Job], rounds: int = _ROUNDS) -> dict[str, list[jobs.Found]]:
     """Each job in a process of its own, round after round, every second one backwards."""
-    found: dict[str, list[one_training.Found]] = {name: [] for name in jobs}
+    found: dict[str, list[jobs.Found]] = {name: [] for name in wanted}
     for number in range(rounds):
-        order = list(jobs) if number % 2 == 0 else list(jobs)[::-1]
+        order = list(wanted) if number % 2 == 0 else list(wanted)[::-1]
         for name in order:
-            terminal.NOTES.print(f"training: {jobs[name].shape}, {jobs[name].dtype}, {name}")
-            found[name].append(_in_a_process(jobs[name]))
+            terminal.NOTES.print(f"training: {wanted[name].shape}, {wanted[name].dtype}, {name}")
+            found[name].append(_in_a_process(wanted[name]))
     return found
 
 
-def tokens_per_s(runs: list[one_training.Found]) -> float:
+def tokens_per_s(runs: list[jobs.Found]) -> float:
     """The median step's, over the median run."""
-    return statistics.median(one_training.TOKENS / statistics.median(one.step_s) for one in runs)
+    return statistics.median(jobs.TOKENS / statistics.median(one.step_s) for one in runs)
 
 
-def memory_mib(runs: list[one_training.Found]) -> float:
+def memory_mib(runs: list[jobs.Found]) -> float:
     """The median run's."""
     return statistics.median(one.memory_mib for one in runs)
 
 
-def _in_a_process(job: one_training.Job) -> one_training.Found:
+def _in_a_process(job: jobs.Job) -> jobs.Found:
     done = subprocess.run(
         [
             sys.executable,
@@ -108,13 +106,13 @@ def _in_a_process(job: one_training.Job) -> one_training.Found:
     )
     if done.returncode:
         raise RuntimeError(f"{job} failed:\n{done.stderr[-2000:]}")
-    return one_training.Found(**json.loads(done.stdout.splitlines()[-1]))
+    return jobs.Found(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _compared(
     name: str,
-    own: list[one_training.Found],
-    peft: list[one_training.Found],
+    own: list[jobs.Found],
+    peft: list[jobs.Found],
     note: str = "",
 ) -> list[results.Row]:
     """The rows that have a target, and that both did the same work."""
@@ -133,8 +131,8 @@ def _compared(
 
 def _pair(
     name: str,
-    own: list[one_training.Found],
-    peft: list[one_training.Found],
+    own: list[jobs.Found],
+    peft: list[jobs.Found],
     least: tuple[float | None, float | None] = (None, None),
     note: str = "",
 ) -> list[results.Row]:
@@ -164,7 +162,7 @@ def _pair(
     ]
 
 
-def loss_difference(own: one_training.Found, peft: one_training.Found) -> float:
+def loss_difference(own: jobs.Found, peft: jobs.Found) -> float:
     """Relative, at the last step that both took."""
     at = min(len(own.losses), len(peft.losses)) - 1
     return abs(own.losses[at] / peft.losses[at] - 1.0)
