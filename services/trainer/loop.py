@@ -89,7 +89,7 @@ class Loop:
         self._parameters = list(net.parameters)
         self._device = self._parameters[0].device
         self._optimiser = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, weight_decay=0.0
+            self._parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True
         )
         self._batches = batches.by_fact(
             facts,
