@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shared.pb import types_pb2 as shared_dot_pb_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/trainer.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\xc4\x01\n\x0cTrainRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x12\n\nskill_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0f\n\x07teacher\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x13\n\x0brank_factor\x18\t \x01(\x05\"Z\n\x0bTrainUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.TrainResult\"}\n\x0bTrainResult\x12#\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x12\n\nfinal_loss\x18\x03 \x01(\x01\x12\x15\n\rtrained_right\x18\x04 \x01(\x01\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\x94\x01\n\x0cProveRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12#\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\'\n\x08triggers\x18\x04 \x03(\x0b\x32\x15.skillmesh.v1.Trigger\"Z\n\x0bProveUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.ProveResult\"W\n\x07GateRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05right\x18\x02 \x01(\x05\x12\r\n\x05\x61sked\x18\x03 \x01(\x05\x12\x10\n\x08required\x18\x04 \x01(\x01\x12\x0e\n\x06passed\x18\x05 \x01(\x08\"\xaf\x01\n\x0bProveResult\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.skillmesh.v1.GateRow\x12\"\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x16\n\x0esignature_json\x18\x05 \x01(\t\x12\x0f\n\x07\x63urable\x18\x06 \x01(\x08\x12\r\n\x05wrong\x18\x07 \x03(\t2\x8d\x01\n\x07Trainer\x12@\n\x05Train\x12\x1a.skillmesh.v1.TrainRequest\x1a\x19.skillmesh.v1.TrainUpdate0\x01\x12@\n\x05Prove\x12\x1a.skillmesh.v1.ProveRequest\x1a\x19.skillmesh.v1.ProveUpdate0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/trainer.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\xc4\x01\n\x0cTrainRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x12\n\nskill_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0f\n\x07teacher\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x13\n\x0brank_factor\x18\t \x01(\x05\"\x9c\x01\n\x0bTrainUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.TrainResult\x12\x0c\n\x04step\x18\x04 \x01(\x05\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x06 \x01(\x01\x12\x0e\n\x06left_s\x18\x07 \x01(\x01\"}\n\x0bTrainResult\x12#\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x12\n\nfinal_loss\x18\x03 \x01(\x01\x12\x15\n\rtrained_right\x18\x04 \x01(\x01\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\x94\x01\n\x0cProveRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12#\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\'\n\x08triggers\x18\x04 \x03(\x0b\x32\x15.skillmesh.v1.Trigger\"Z\n\x0bProveUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.ProveResult\"W\n\x07GateRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05right\x18\x02 \x01(\x05\x12\r\n\x05\x61sked\x18\x03 \x01(\x05\x12\x10\n\x08required\x18\x04 \x01(\x01\x12\x0e\n\x06passed\x18\x05 \x01(\x08\"\xaf\x01\n\x0bProveResult\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.skillmesh.v1.GateRow\x12\"\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x16\n\x0esignature_json\x18\x05 \x01(\t\x12\x0f\n\x07\x63urable\x18\x06 \x01(\x08\x12\r\n\x05wrong\x18\x07 \x03(\t2\x8d\x01\n\x07Trainer\x12@\n\x05Train\x12\x1a.skillmesh.v1.TrainRequest\x1a\x19.skillmesh.v1.TrainUpdate0\x01\x12@\n\x05Prove\x12\x1a.skillmesh.v1.ProveRequest\x1a\x19.skillmesh.v1.ProveUpdate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAINREQUEST']._serialized_start=65
   _globals['_TRAINREQUEST']._serialized_end=261
-  _globals['_TRAINUPDATE']._serialized_start=263
-  _globals['_TRAINUPDATE']._serialized_end=353
-  _globals['_TRAINRESULT']._serialized_start=355
-  _globals['_TRAINRESULT']._serialized_end=480
-  _globals['_PROVEREQUEST']._serialized_start=483
-  _globals['_PROVEREQUEST']._serialized_end=631
-  _globals['_PROVEUPDATE']._serialized_start=633
-  _globals['_PROVEUPDATE']._serialized_end=723
-  _globals['_GATEROW']._serialized_start=725
-  _globals['_GATEROW']._serialized_end=812
-  _globals['_PROVERESULT']._serialized_start=815
-  _globals['_PROVERESULT']._serialized_end=990
-  _globals['_TRAINER']._serialized_start=993
-  _globals['_TRAINER']._serialized_end=1134
+  _globals['_TRAINUPDATE']._serialized_start=264
+  _globals['_TRAINUPDATE']._serialized_end=420
+  _globals['_TRAINRESULT']._serialized_start=422
+  _globals['_TRAINRESULT']._serialized_end=547
+  _globals['_PROVEREQUEST']._serialized_start=550
+  _globals['_PROVEREQUEST']._serialized_end=698
+  _globals['_PROVEUPDATE']._serialized_start=700
+  _globals['_PROVEUPDATE']._serialized_end=790
+  _globals['_GATEROW']._serialized_start=792
+  _globals['_GATEROW']._serialized_end=879
+  _globals['_PROVERESULT']._serialized_start=882
+  _globals['_PROVERESULT']._serialized_end=1057
+  _globals['_TRAINER']._serialized_start=1060
+  _globals['_TRAINER']._serialized_end=1201
 # @@protoc_insertion_point(module_scope)
