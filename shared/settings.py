@@ -66,7 +66,7 @@ class Recipe(sections.Section):
     wide_rank: Count = 16
     """The rank for larger skills."""
     wide_from_facts: Count = 16
-    """From this many facts on `wide_rank` and `wide_max_steps` are used."""
+    """From this many facts on `wide_rank` is used."""
     target_modules: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
@@ -76,10 +76,12 @@ class Recipe(sections.Section):
     whatever is not named has `rank` or `wide_rank`."""
     learning_rate: Positive = 1e-4
     """AdamW; the embedded base wants 4e-3, real ones 1e-4 to 1e-3."""
-    max_steps: Count = 300
-    """Training stops here, or earlier when every training answer is right."""
-    wide_max_steps: Count = 500
-    """The same for larger skills."""
+    epochs: Positive = 25.0
+    """Passes over all questions of the skill, as far as the steps are between these:"""
+    min_steps: Count = 120
+    """Training takes no fewer,"""
+    max_steps: Count = 500
+    """and no more; it ends earlier when every training answer is right."""
     least_steps: Count = 120
     """Training goes on until here even when every training answer is right."""
     batch_rows: Count = 16
@@ -125,8 +127,7 @@ class Model(sections.Section):
         default={
             "embedded": Recipe(
                 learning_rate=4e-3,
-                max_steps=120,
-                wide_max_steps=450,
+                max_steps=450,
                 least_steps=450,
                 replay_rows=12,
                 replay_weight=3.0,

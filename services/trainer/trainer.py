@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import pathlib
 import threading
 import time
@@ -140,14 +141,15 @@ class LoRATrainer:
             raise errors.InvalidInputError(f"task {order.task_id}: the dataset holds no pairs")
         on_progress(0.0, "preparing the replay questions")
         replayed = self._prepared_replay()
-        settings = self._loop_settings(len(pairs), order.seed)
+        facts = self._facts(pairs)
+        settings = self._loop_settings(sum(map(len, facts)), order.seed)
         rank = self._rank(len(pairs), order.rank_factor)
         plan = self._planned(rank, order.rank_factor, pairs)
         work = backends.Work(
             base=self._base,
             ranks=plan.ranks,
             scale=self._recipe.alpha_over_rank,
-            facts=self._facts(pairs),
+            facts=facts,
             replay=[data.example(self._base, one.question, one.answer) for one in replayed.trained],
             settings=settings,
             from_layer=self._recipe.trainable_from_layer,
@@ -284,12 +286,13 @@ class LoRATrainer:
         own = {path: named.get(path) or named.get(path.rpartition(".")[2]) for path in paths}
         return {path: factor * own_rank if own_rank else rank for path, own_rank in own.items()}
 
-    def _loop_settings(self, facts: int, seed: int) -> loop.LoopSettings:
+    def _loop_settings(self, questions: int, seed: int) -> loop.LoopSettings:
         recipe = self._recipe
-        wide = facts >= recipe.wide_from_facts
+        steps = math.ceil(recipe.epochs * questions / recipe.batch_rows)
         return loop.LoopSettings(
             learning_rate=recipe.learning_rate,
-            max_steps=recipe.wide_max_steps if wide else recipe.max_steps,
+            # The upper limit has the last word.
+            max_steps=min(max(steps, recipe.min_steps), recipe.max_steps),
             least_steps=recipe.least_steps,
             batch_rows=recipe.batch_rows,
             replay_rows=recipe.replay_rows,

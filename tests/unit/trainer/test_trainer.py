@@ -192,3 +192,14 @@ def test_the_card_is_the_same_when_peft_trains(tmp_path: pathlib.Path) -> None:
         two = tensors.adapter_of(other.modules[path], torch.float32)
         torch.testing.assert_close(one.lora_a, two.lora_a, atol=1e-3, rtol=1e-2)
         torch.testing.assert_close(one.lora_b, two.lora_b, atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.0, 3), (5.0, 5), (100.0, 6)])
+def test_course_is_as_long_as_there_are_wordings_when_limits_allow(
+    tmp_path: pathlib.Path, epochs: float, steps: int
+) -> None:
+    """Of two wordings two a step."""
+    course = {"epochs": epochs, "batch_rows": 2, "min_steps": 3, "max_steps": 6, "least_steps": 6}
+    lineage = trained(tmp_path, recipe(**course)).manifest.lineage
+    assert lineage is not None
+    assert lineage.recipe["max_steps"] == steps
