@@ -43,7 +43,7 @@ async def serve(settings: config.Settings) -> None:
     )
     rewords = rewording.Rewording(embed, cache_dir=state / "vectors")
     cloud = distiller.CloudDistiller(
-        provider, journal.Journal(state / "tasks"), settings.distiller, rewords
+        provider, journal.Journal(state / "tasks"), settings.distiller, rewords, embed
     )
     datasets = store.StoreConnection(settings, protection=protection)
     deliver = delivery.Delivery(cloud, lambda data: datasets.put("dataset", data))

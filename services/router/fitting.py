@@ -29,7 +29,6 @@ def fitted_to(
         observed: of the cards, where there are any.
         sharpening: how many times as well their index tells them apart as those that made the rows.
     """
-
     parts, odds = [practice], 1.0
     if observed is not None:
         parts, odds = calibration.together(practice, observed), calibration.most_odds(observed)

@@ -27,6 +27,10 @@ class QARequest:
     """Most facts wanted."""
     wordings: int = 10
     """Rewordings wanted for each fact."""
+    passage: str = ""
+    """What to answer from; empty for whatever the teacher knows."""
+    only_queries: bool = False
+    """Nothing is wanted but answers to the queries, in few words."""
 
 
 @dataclasses.dataclass(frozen=True)
