@@ -3,6 +3,10 @@
 Answers are quoted, never composed: the sentences that most probably answer a question. Where that
 is not clear between neighbours it quotes up to three. Needs the embedder, reached through the
 router's `Embed`.
+
+It makes facts alone. Implications and near misses are left to language models: rules that turn a
+sentence round, or ask it as a yes/no question, have to know what its words refer to, and would
+teach that every question of that form is answered with yes.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ _ENOUGH_PROBABILITY = 0.8
 _MOST_SENTENCES = 3
 _SUMMARY_SENTENCES = 3
 _LONGEST_SUMMARY_CHARACTERS = 400
+_LONGEST_PASSAGE_CHARACTERS = 4000
 _LEAST_NEW_STEMS = 2
 """An answer says more than the question by at least so many words."""
 _FILLED_UP_TO = 8
@@ -51,10 +56,11 @@ class DocumentProvider(base.CloudProvider):
         """Takes the knowledge folder and the embedder; reads at each request.
 
         Args:
-            folder: holds .md and .txt files, which may come and go.
+            folder: holds files of `reading.SUFFIXES`, which may come and go.
             embed: texts to unit vectors.
         """
         self._folder, self._embed = folder, embed
+        self._reader = reading.FolderReader(folder)
         self._indexed: dict[str, ranking.IndexedDocument] = {}
         self._lock = asyncio.Lock()
 
@@ -140,6 +146,7 @@ class DocumentProvider(base.CloudProvider):
             source=f"{document.name}:{ranked[0].passage.line}",
             teacher=NAME,
             score=min(1.0, sure),
+            passage=_around(document, ranked[0].passage),
         )
 
     async def _source(self, query: str, document: str) -> _Source | None:
@@ -169,7 +176,7 @@ class DocumentProvider(base.CloudProvider):
 
     async def _documents(self) -> list[ranking.IndexedDocument]:
         async with self._lock:
-            documents = await asyncio.to_thread(reading.read_folder, self._folder)
+            documents = await asyncio.to_thread(self._reader.read)
             kept = {}
             for document in documents:
                 key = hashlib.sha256(repr(document).encode()).hexdigest()
@@ -210,5 +217,23 @@ def _unasked(document: reading.Document, passage: reading.Passage) -> list[datas
             source=f"{document.name}:{passage.line}",
             teacher=NAME,
             score=journal.UNASKED_SCORE,
+            passage=_around(document, passage),
         )
     ]
+
+
+def _around(document: reading.Document, passage: reading.Passage) -> str:
+    """Title and text of the section that a passage stands in, so long as it is short."""
+    section = [one.text for one in document.passages if one.headings == passage.headings]
+    at = section.index(passage.text)
+    first, last = at, at + 1
+    size = len(passage.text)
+    while first > 0 or last < len(section):
+        # By turns, so that the passage stays in the middle.
+        before = first > 0 and (last == len(section) or at - first <= last - at - 1)
+        size += len(section[first - 1 if before else last]) + 1
+        if size > _LONGEST_PASSAGE_CHARACTERS:
+            break
+        first, last = (first - 1, last) if before else (first, last + 1)
+    heading = ". ".join(dict.fromkeys((document.title, *passage.headings)))
+    return "\n".join([heading, *section[first:last]])

@@ -16,9 +16,12 @@ from shared.flight import datasets
 
 Lookup = Mapping[str, vectors.Vectors]
 """The unit vector of each text, shape (dimension,)."""
-SAME_STATEMENT = 0.93
+SAME_STATEMENT = 0.88
 """Least similarity (cosine) of two answers in whole sentences that say the same."""
 _LEAST_STATEMENT_WORDS = 6
+_NEARLY_ALL = 0.8
+"""Share of words that two statements have in common where one contradicts the other."""
+_SHORT_STEMS = 8
 _SURER_BY = 0.1
 """Of two pairs that contradict each other the surer one stays where its score is so much higher."""
 _BLOCK = 512
@@ -64,11 +67,15 @@ def consistent(pairs: Sequence[datasets.QAPair], vector_of: Lookup) -> verdict.S
     another answer on purpose, so it is held to the wording alone.
     """
     against: dict[int, str] = {}
-    for first, second in _near(pairs, vector_of, meaning.SAME_QUESTION, _questions):
+    near = {
+        *_near(pairs, vector_of, meaning.SAME_QUESTION, _questions),
+        *_near(pairs, vector_of, SAME_STATEMENT, _answers),
+    }
+    for first, second in sorted(near):
         one, other = pairs[first], pairs[second]
         if datasets.Kind.CONTRAST in (one.kind, other.kind) and one.kind is not other.kind:
             continue
-        why = _contradiction(one, other, vector_of)
+        why = _contradiction(one, other, vector_of) or _opposed(one, other)
         if not why:
             continue
         if one.score < other.score + _SURER_BY:
@@ -82,6 +89,10 @@ def consistent(pairs: Sequence[datasets.QAPair], vector_of: Lookup) -> verdict.S
 
 
 def _contradiction(one: datasets.QAPair, other: datasets.QAPair, vector_of: Lookup) -> str:
+    """Why two answers to one question can't both be right; empty where they can."""
+    if datasets.Kind.IMPLICATION in (one.kind, other.kind) and not _both_short(one, other):
+        # What follows from something may be said in many ways, each with names of its own.
+        return ""
     answered = _likeness(one.answer, other.answer, vector_of)
     why = meaning.clash(one.answer, other.answer, answered)
     if not why:
@@ -90,6 +101,25 @@ def _contradiction(one: datasets.QAPair, other: datasets.QAPair, vector_of: Look
         for right in _questions(other):
             if meaning.same_question(left, right, _likeness(left, right, vector_of)):
                 return why
+    return ""
+
+
+def _both_short(one: datasets.QAPair, other: datasets.QAPair) -> bool:
+    return all(len(claims.stems(pair.answer)) <= _SHORT_STEMS for pair in (one, other))
+
+
+def _opposed(one: datasets.QAPair, other: datasets.QAPair) -> str:
+    """Why two statements in nearly the same words can't both be right; empty where they can."""
+    left, right = claims.stems(one.answer), claims.stems(other.answer)
+    if datasets.Kind.IMPLICATION not in (one.kind, other.kind) or _both_short(one, other):
+        return ""
+    if len(left & right) < _NEARLY_ALL * len(left | right):
+        return ""
+    if word := claims.flipped(one.answer, other.answer):
+        return f"one says the opposite about {word}"
+    numbers = claims.numbers(one.answer), claims.numbers(other.answer)
+    if numbers[0] and numbers[1] and not (numbers[0] <= numbers[1] or numbers[1] <= numbers[0]):
+        return f"numbers differ: {', '.join(sorted(numbers[0] ^ numbers[1])[:4])}"
     return ""
 
 

@@ -47,8 +47,10 @@ def _foreign(pair: datasets.QAPair, wanted: frozenset[str]) -> tuple[verdict.Rea
             continue
         ranked: dict[str, float] = dict(py3langid.rank(text))
         best = max(ranked, key=lambda code: ranked[code])
-        nearest = max((ranked[code] for code in wanted if code in ranked), default=None)
-        if nearest is not None and ranked[best] - nearest > _SURE_BY:
+        nearest: float | None = max(
+            (ranked[code] for code in wanted if code in ranked), default=None
+        )
+        if nearest is not None and ranked[best] > nearest + _SURE_BY:
             detail = f"the {part} is {best}, not {' or '.join(sorted(wanted))}"
             return verdict.Reason.LANGUAGE, detail
     return None
@@ -61,6 +63,6 @@ def _language(text: str) -> str:
 
 def _tells(text: str) -> bool:
     """Whether a text is long enough; without spaces between words its letters count."""
-    if any(character > _FIRST_EAST_ASIAN for character in text):
-        return sum(character > _FIRST_EAST_ASIAN for character in text) >= _LEAST_WORDS
-    return sum(word[:1].islower() for word in re.findall(r"\w+", text)) >= _LEAST_WORDS
+    east_asian = sum(character > _FIRST_EAST_ASIAN for character in text)
+    words = sum(word[:1].islower() for word in re.findall(r"\w+", text))
+    return (east_asian or words) >= _LEAST_WORDS

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 
+from services.distiller.documents import words
 from services.distiller.quality import verdict
 from shared import scrubbing
 from shared.flight import datasets
 
-_HIDDEN = "<hidden: personal data or a secret>"
+_PLACEHOLDER = re.compile(r"<[^<>]+>")
+_LEAST_LEFT = 3
+"""New content words of an answer that still says something without what was personal in it."""
 
 
 def public(pairs: Iterable[datasets.QAPair]) -> verdict.Sifted:
-    """Drops pairs whose question or answer holds personal data, and wordings that do.
+    """Scrubs pairs: placeholders stand for what looks personal or secret, see `shared.scrubbing`.
 
-    A placeholder is no answer to train, so such a pair is rejected as a whole; what is kept of it
-    is the placeholder alone. Passages travel with the dataset: what they hold is replaced.
+    Wordings that hold any are dropped; a pair is rejected where its question does, or where
+    nothing is left of its answer. What is kept of such a pair is scrubbed, too, and so are the
+    passages, which travel with the dataset.
     """
     return verdict.sift(map(_checked, pairs))
 
@@ -31,8 +36,10 @@ def _checked(
         paraphrases=tuple(text for text in pair.paraphrases if scrubbing.scrub(text) == text),
         passage=scrubbing.scrub(pair.passage),
     )
-    if clean.question == pair.question and clean.answer == pair.answer:
-        return clean, None
-    detail = f"{clean.question} {clean.answer}"
-    hidden = dataclasses.replace(clean, paraphrases=(), passage="")
-    return hidden, (verdict.Reason.PRIVATE, f"{_HIDDEN} {detail}")
+    if clean.question != pair.question:
+        return clean, (verdict.Reason.PRIVATE, "its question holds personal data or a secret")
+    if clean.answer != pair.answer:
+        left = words.stems(_PLACEHOLDER.sub(" ", clean.answer)) - words.stems(pair.question)
+        if len(left) < _LEAST_LEFT:
+            return clean, (verdict.Reason.PRIVATE, "its answer is personal data or a secret")
+    return clean, None
