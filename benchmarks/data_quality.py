@@ -20,8 +20,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 
+from benchmarks import results
 from services.distiller import distillation, distiller, journal
 from services.distiller.providers import base, recorded
 from services.distiller.quality import claims, support
@@ -32,7 +34,8 @@ from shared.models import embedder as embedders
 
 _RECORDINGS = "seal_gpt4_1_val.json"
 _DOCUMENTS = pathlib.Path(__file__).parent / "documents"
-_RESULTS = pathlib.Path(__file__).parent / "results" / "data_quality.json"
+_RESULTS = results.FOLDER / "data_quality.json"
+_VECTORS = results.KEPT / "data_quality.npz"
 _AUXILIARY = re.compile(r"\b(is|are|was|were|has|have|had|can|could|will|did)\b")
 _MOST_PAIRS = 400
 """Room for everything that was recorded about one passage."""
@@ -55,20 +58,27 @@ class _Given(base.CloudProvider):
 
 
 class _Remembered:
-    """The project's embedder, which embeds no text twice."""
+    """The project's embedder, which embeds no text twice, from one run to the next."""
 
     def __init__(self) -> None:
         self._embedder = embedders.Embedder()
         self._known: dict[str, embedders.Vectors] = {}
+        if _VECTORS.is_file():
+            with np.load(_VECTORS) as kept:
+                texts = json.loads(str(kept["texts"]))
+                self._known.update(zip(texts, kept["vectors"], strict=True))
+
+    def keep(self) -> None:
+        """Writes the vectors down."""
+        _VECTORS.parent.mkdir(exist_ok=True)
+        texts, rows = json.dumps(list(self._known)), np.stack(list(self._known.values()))
+        np.savez(_VECTORS, texts=np.array(texts), vectors=rows)
 
     async def embed(self, texts: Sequence[str]) -> embedders.Vectors:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             self._known.update(zip(new, self._embedder.embed(new), strict=True))
-        found: embedders.Vectors = torch.stack(
-            [torch.from_numpy(self._known[text]) for text in texts]
-        ).numpy()
-        return found
+        return np.stack([self._known[text] for text in texts])
 
 
 @dataclasses.dataclass
@@ -225,6 +235,7 @@ async def measure(path: pathlib.Path) -> dict[str, object]:
         rejected = await carried(provider, queries, embed, everything)
         samples += [{"passage": at} | one for one in rejected]
         if at % 20 == 0:
+            embed.keep()
             print(f"passage {at}", everything.row(), file=sys.stderr, flush=True)
     found["recorded: questions and implications of GPT-4.1"] = everything.row()
     found["rejected"] = samples

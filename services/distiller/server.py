@@ -17,6 +17,7 @@ from services.distiller import (
     service,
 )
 from services.distiller.providers import base, documents, registry
+from services.distiller.quality import language
 from shared import errors
 from shared import settings as config
 from shared.flight import store
@@ -68,6 +69,7 @@ async def serve(settings: config.Settings) -> None:
 async def _prepare(provider: base.CloudProvider, rewords: rewording.Rewording) -> None:
     """Before the first question is located or the first skill distilled: neither waits for this."""
     try:
+        await asyncio.to_thread(language.prepare)
         await provider.prepare()
         await rewords.prepare()
     except errors.SkillmeshError as error:

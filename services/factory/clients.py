@@ -82,6 +82,7 @@ class DistillerClient:
                 for trigger in result.triggers
             ),
             unanswered=tuple(result.unanswered),
+            rejected=dict(result.rejected),
         )
 
 

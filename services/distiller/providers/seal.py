@@ -81,18 +81,19 @@ def statements(completion: str) -> Iterator[tuple[str, str]]:
 
 def _recording(row: _Row) -> recording.Recording:
     found = list(dict.fromkeys(itertools.chain.from_iterable(map(statements, row.completions))))
+    title = row.title.replace("_", " ")
     used = collections.Counter(head.casefold() for head, _ in found)
     return recording.Recording(
         queries=tuple(one.question for one in row.questions),
-        topic=row.title.replace("_", " "),
-        passage=f"{row.title.replace('_', ' ')}\n{row.context}",
+        topic=title,
+        passage=f"{title}\n{row.context}",
         pairs=(
             *(
                 recording.RecordedPair(question=one.question, answer=one.answer)
                 for one in row.questions
             ),
             *(
-                _implication(row.title, head if used[head.casefold()] == 1 else "", text)
+                _implication(title, head if used[head.casefold()] == 1 else "", text)
                 for head, text in found
             ),
         ),

@@ -29,7 +29,7 @@ _BLOCK = 512
 
 def texts(pairs: Sequence[datasets.QAPair]) -> list[str]:
     """What has to be embedded."""
-    found = (text for pair in pairs for text in (pair.question, *pair.paraphrases, pair.answer))
+    found = (text for pair in pairs for text in (*_questions(pair), pair.answer))
     return list(dict.fromkeys(found))
 
 
@@ -90,9 +90,6 @@ def consistent(pairs: Sequence[datasets.QAPair], vector_of: Lookup) -> verdict.S
 
 def _contradiction(one: datasets.QAPair, other: datasets.QAPair, vector_of: Lookup) -> str:
     """Why two answers to one question can't both be right; empty where they can."""
-    if datasets.Kind.IMPLICATION in (one.kind, other.kind) and not _both_short(one, other):
-        # What follows from something may be said in many ways, each with names of its own.
-        return ""
     answered = _likeness(one.answer, other.answer, vector_of)
     why = meaning.clash(one.answer, other.answer, answered)
     if not why:
@@ -104,14 +101,14 @@ def _contradiction(one: datasets.QAPair, other: datasets.QAPair, vector_of: Look
     return ""
 
 
-def _both_short(one: datasets.QAPair, other: datasets.QAPair) -> bool:
-    return all(len(claims.stems(pair.answer)) <= _SHORT_STEMS for pair in (one, other))
+def _is_short(pair: datasets.QAPair) -> bool:
+    return len(claims.stems(pair.answer)) <= _SHORT_STEMS
 
 
 def _opposed(one: datasets.QAPair, other: datasets.QAPair) -> str:
     """Why two statements in nearly the same words can't both be right; empty where they can."""
     left, right = claims.stems(one.answer), claims.stems(other.answer)
-    if datasets.Kind.IMPLICATION not in (one.kind, other.kind) or _both_short(one, other):
+    if all(map(_questions, (one, other))):
         return ""
     if len(left & right) < _NEARLY_ALL * len(left | right):
         return ""
@@ -154,6 +151,12 @@ def _near(
 
 
 def _questions(pair: datasets.QAPair) -> tuple[str, ...]:
+    """By which pairs are compared: a long statement that follows from a fact speaks for itself.
+
+    What follows may be said in many ways, each with names of its own.
+    """
+    if pair.kind is datasets.Kind.IMPLICATION and not _is_short(pair):
+        return ()
     return (pair.question, *pair.paraphrases)
 
 

@@ -89,7 +89,7 @@ def names(text: str) -> frozenset[str]:
             if not word[:1].isupper() or words.content(word) == []:
                 continue
             # `Current Amazon ecology`: a sentence's first word may be any.
-            if at > 0 or len(told) <= _SHORT_WORDS:
+            if at > 0 or (len(told) <= _SHORT_WORDS and not sentence.endswith((".", "!", "?"))):
                 parts = [part for part in re.split(r"[-'’]", word) if part[:1].isupper()]
                 found.update(folded(part) for part in parts if len(part) > 1)
     return frozenset(found - _NUMBER_WORDS.keys())

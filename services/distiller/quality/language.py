@@ -21,6 +21,11 @@ _SURE_BY = 20.0
 """A text is in another language where that is more probable by so many nats."""
 
 
+def prepare() -> None:
+    """Loads the classifier, which takes a second."""
+    _language("")
+
+
 def spoken(texts: Iterable[str]) -> frozenset[str]:
     """The languages of some texts, as ISO 639 codes; texts too short to tell say nothing."""
     told = list(texts)

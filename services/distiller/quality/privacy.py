@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 
@@ -26,6 +27,12 @@ def public(pairs: Iterable[datasets.QAPair]) -> verdict.Sifted:
     return verdict.sift(map(_checked, pairs))
 
 
+@functools.lru_cache(maxsize=64)
+def _scrubbed(passage: str) -> str:
+    # The pairs of one passage follow one another.
+    return scrubbing.scrub(passage)
+
+
 def _checked(
     pair: datasets.QAPair,
 ) -> tuple[datasets.QAPair, tuple[verdict.Reason, str] | None]:
@@ -34,7 +41,7 @@ def _checked(
         question=scrubbing.scrub(pair.question),
         answer=scrubbing.scrub(pair.answer),
         paraphrases=tuple(text for text in pair.paraphrases if scrubbing.scrub(text) == text),
-        passage=scrubbing.scrub(pair.passage),
+        passage=_scrubbed(pair.passage),
     )
     if clean.question != pair.question:
         return clean, (verdict.Reason.PRIVATE, "its question holds personal data or a secret")
