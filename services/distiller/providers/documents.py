@@ -30,7 +30,7 @@ _ENOUGH_PROBABILITY = 0.8
 _MOST_SENTENCES = 3
 _SUMMARY_SENTENCES = 3
 _LONGEST_SUMMARY_CHARACTERS = 400
-_LONGEST_PASSAGE_CHARACTERS = 4000
+_MOST_NEIGHBOURS, _LONGEST_PASSAGE_CHARACTERS = 3, 4000
 _LEAST_NEW_STEMS = 2
 """An answer says more than the question by at least so many words."""
 _FILLED_UP_TO = 8
@@ -146,7 +146,7 @@ class DocumentProvider(base.CloudProvider):
             source=f"{document.name}:{ranked[0].passage.line}",
             teacher=NAME,
             score=min(1.0, sure),
-            passage=_around(document, ranked[0].passage),
+            passage=_around(document, passages),
         )
 
     async def _source(self, query: str, document: str) -> _Source | None:
@@ -217,23 +217,21 @@ def _unasked(document: reading.Document, passage: reading.Passage) -> list[datas
             source=f"{document.name}:{passage.line}",
             teacher=NAME,
             score=journal.UNASKED_SCORE,
-            passage=_around(document, passage),
+            passage=_around(document, [passage]),
         )
     ]
 
 
-def _around(document: reading.Document, passage: reading.Passage) -> str:
-    """Title and text of the section that a passage stands in, so long as it is short."""
-    section = [one.text for one in document.passages if one.headings == passage.headings]
-    at = section.index(passage.text)
-    first, last = at, at + 1
-    size = len(passage.text)
-    while first > 0 or last < len(section):
-        # By turns, so that the passage stays in the middle.
-        before = first > 0 and (last == len(section) or at - first <= last - at - 1)
-        size += len(section[first - 1 if before else last]) + 1
-        if size > _LONGEST_PASSAGE_CHARACTERS:
-            break
-        first, last = (first - 1, last) if before else (first, last + 1)
-    heading = ". ".join(dict.fromkeys((document.title, *passage.headings)))
-    return "\n".join([heading, *section[first:last]])
+def _around(document: reading.Document, quoted: Sequence[reading.Passage]) -> str:
+    """Title and what stands around quoted passages, by turns before and after them."""
+    all_passages = document.passages
+    chosen = {at for at, passage in enumerate(all_passages) if passage in quoted}
+    size = sum(len(all_passages[at].text) for at in chosen)
+    for _ in range(_MOST_NEIGHBOURS):
+        beside = {at + step for at in chosen for step in (-1, 1)} - chosen
+        for at in sorted(beside & set(range(len(all_passages)))):
+            size += len(all_passages[at].text)
+            if size > _LONGEST_PASSAGE_CHARACTERS:
+                break
+            chosen.add(at)
+    return "\n".join([document.title, *(all_passages[at].text for at in sorted(chosen))])

@@ -24,7 +24,7 @@ _FORMS = (
 SAME_QUESTION = 0.85
 """Least similarity (cosine) of two questions that mean the same."""
 _LEAST_SHARED_WORDS = 0.5
-_SHORT_ANSWER = 5
+_SHORT_ANSWER, _LONG_ANSWER = 5, 12
 """Content words."""
 _YES_OR_NO = re.compile(r"^(?:(yes)|(no))\b", re.I)
 
@@ -63,13 +63,13 @@ def clash(one: str, other: str, similarity: float) -> str:
     polar = _YES_OR_NO.match(one), _YES_OR_NO.match(other)
     if polar[0] and polar[1] and polar[0].lastindex != polar[1].lastindex:
         return "yes and no"
-    for what, left, right in (
-        ("numbers", claims.numbers(one), claims.numbers(other)),
-        ("names", claims.names(one), claims.names(other)),
-    ):
+    left_stems, right_stems = claims.stems(one), claims.stems(other)
+    # Long quotations name many things, of which each answers something else.
+    told = ("numbers", claims.numbers), ("names", claims.names)
+    for what, those_of in told if min(map(len, (left_stems, right_stems))) <= _LONG_ANSWER else ():
+        left, right = those_of(one), those_of(other)
         if left and right and not (left <= right or right <= left):
             return f"{what} differ: {', '.join(sorted(left ^ right)[:4])}"
-    left_stems, right_stems = claims.stems(one), claims.stems(other)
     shared = len(left_stems & right_stems) / (min(len(left_stems), len(right_stems)) or 1)
     if shared >= _LEAST_SHARED_WORDS and (word := claims.flipped(one, other)):
         return f"one says the opposite about {word}"

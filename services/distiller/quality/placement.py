@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.distiller import vectors
+from services.distiller import vectors, wording
 from services.distiller.documents import ranking, reading, words
 from services.distiller.quality import claims, support, verdict
 from shared import grading
@@ -65,8 +65,11 @@ def _misplaced(pair: datasets.QAPair, ranked: Sequence[ranking.Ranked]) -> str:
 
 
 def _holding(answer: str, sentences: Sequence[str]) -> list[bool]:
-    """Which sentences an answer stands in: word for word, else by most of its words."""
-    verbatim = [grading.is_right(text, answer) for text in sentences]
+    """Which sentences an answer stands in, or quotes whole; else those with most of its words."""
+    verbatim = [
+        grading.is_right(text, answer) or wording.key(text) in wording.key(answer)
+        for text in sentences
+    ]
     if any(verbatim):
         return verbatim
     said = claims.stems(answer)
