@@ -52,7 +52,7 @@ _OPPOSITES = tuple(
         ("early earlier", "late later"), ("left", "right"), ("majority", "minority"),
         ("allowed permitted", "forbidden prohibited"), ("began started", "ended stopped"),
         ("open opened", "closed"), ("accepted", "rejected refused"), ("first", "last"),
-        ("victory", "defeat"), ("strong stronger", "weak weaker"), ("rich", "poor"),
+        ("victory", "defeat"), ("strong stronger", "weak weaker"), ("rich richer", "poor poorer"),
         ("maximum", "minimum"), ("inside", "outside"), ("include included", "exclude excluded"),
     )
 )  # fmt: skip

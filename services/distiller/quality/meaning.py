@@ -14,12 +14,18 @@ from services.distiller.quality import claims
 from shared import grading
 
 _FORMS = (
-    ("who", re.compile(r"\b(?:who|whom|whose|person)\b")),
-    ("when", re.compile(r"\b(?:when|(?:what|which) (?:year|date|day|month)|date)\b")),
-    ("where", re.compile(r"\b(?:where|which (?:town|city|place|country|village|street))\b")),
-    ("count", re.compile(r"\bhow (?:many|much)\b|\bnumber of\b")),
-    ("how", re.compile(r"\bhow\b")),
-    ("why", re.compile(r"\bwhy\b")),
+    ("when", re.compile(r"when\b|(?:\w+ )?(?:what|which) (?:year|date|day|month)\b")),
+    ("who", re.compile(r"(?:\w+ )?(?:who|whom|whose)\b|(?:what|which) person\b")),
+    ("where", re.compile(r"where\b|(?:\w+ )?(?:what|which) (?:town|city|place|country|street)\b")),
+    ("count", re.compile(r"how (?:many|much)\b")),
+    ("how", re.compile(r"how\b")),
+    ("why", re.compile(r"why\b")),
+    ("what", re.compile(r"(?:\w+ )?(?:what|which)\b")),
+)
+_TYPE_STEMS = frozenset(map(words.stem, "year date day month time person place town city".split()))
+"""Words that only repeat what kind of thing is asked for."""
+_ORDINALS = re.compile(
+    r"\b(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|next|other)\b"
 )
 SAME_QUESTION = 0.85
 """Least similarity (cosine) of two questions that mean the same."""
@@ -39,10 +45,12 @@ def same_question(one: str, other: str, similarity: float) -> bool:
     """
     if similarity < SAME_QUESTION or _form(one) != _form(other):
         return False
-    if claims.numbers(one) != claims.numbers(other) or claims.flipped(one, other):
+    specifics = (claims.numbers, claims.names, _ordinals)
+    if any(those_of(one) != those_of(other) for those_of in specifics):
         return False
-    left, right = claims.stems(one), claims.stems(other)
-    return len(left & right) >= _LEAST_SHARED_WORDS * len(left | right)
+    left, right = (claims.stems(question) - _TYPE_STEMS for question in (one, other))
+    # One word may be another of the same meaning; one that only one of them has tells things apart.
+    return len(left - right) == len(right - left) <= 1 and not claims.flipped(one, other)
 
 
 def same_answer(one: str, other: str) -> bool:
@@ -83,4 +91,8 @@ def clash(one: str, other: str, similarity: float) -> str:
 def _form(question: str) -> str:
     """What a question asks for, as far as its question word tells."""
     lower = question.casefold()
-    return next((name for name, form in _FORMS if form.search(lower)), words.wanted(lower).value)
+    return next((name for name, form in _FORMS if form.match(lower)), "")
+
+
+def _ordinals(question: str) -> frozenset[str]:
+    return frozenset(_ORDINALS.findall(question.casefold()))
