@@ -170,6 +170,7 @@ class CloudDistiller:
 
     async def _asked_again(self, task_id: str, call: base.QARequest) -> list[datasets.QAPair]:
         """As `_answer`, for the judge: what the teacher does not know is an answer, too."""
+        call = dataclasses.replace(call, task_id=task_id)
         try:
             return await self._answer(task_id, call)
         except errors.NotFoundError:

@@ -63,7 +63,8 @@ class Journal:
     def keep_rejected(self, task_id: str, rejected: Sequence[verdict.Rejected]) -> None:
         """Keeps what was not good enough to train on, one JSON object a line, for people."""
         lines = [json.dumps(dataclasses.asdict(one), ensure_ascii=False) for one in rejected]
-        atomic.write(self.rejected_path(task_id), "".join(f"{line}\n" for line in lines).encode())
+        text = "".join(f"{line}\n" for line in lines)
+        atomic.write(self.rejected_path(task_id), text.encode(errors="replace"))
 
     def rejected_path(self, task_id: str) -> pathlib.Path:
         """Where the rejected pairs of a task are kept."""
@@ -82,8 +83,10 @@ class Journal:
 
 
 def _name(call: base.QARequest) -> str:
-    fields = json.dumps(dataclasses.asdict(call), sort_keys=True)
-    return f"{hashlib.sha256(fields.encode()).hexdigest()}.json"
+    fields = dataclasses.asdict(call)
+    del fields["task_id"]  # The folder says it.
+    text = json.dumps(fields, sort_keys=True)
+    return f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
 
 def _read(path: pathlib.Path, shape: pydantic.TypeAdapter[T]) -> T | None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.factory import partners
-from shared import discovery, errors
+from shared import costs, discovery, errors
 from shared import settings as config
 from shared.pb import (
     cards_pb2,
@@ -29,7 +29,7 @@ from shared.pb import (
     trainer_pb2_grpc,
     types_pb2,
 )
-from shared.rpc import client, embedding
+from shared.rpc import client, cost_messages, embedding
 from shared.security import protection as protections
 
 _LOCATE_S = 20.0
@@ -84,6 +84,11 @@ class DistillerClient:
             unanswered=tuple(result.unanswered),
             rejected=dict(result.rejected),
         )
+
+    async def spending(self, task_id: str) -> costs.Spent:
+        """What the teachers of a task cost so far."""
+        request = distiller_pb2.GetSpendingRequest(task_id=task_id)
+        return cost_messages.told(await client.call(self._stub.GetSpending, request))
 
 
 class TrainerClient:

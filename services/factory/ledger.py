@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from services.factory import budget, tables, tasks
-from shared import errors
+from shared import costs, errors
 
 T = TypeVar("T")
 
@@ -394,5 +394,6 @@ def _task(row: sa.RowMapping) -> tasks.TrainingTask:
     values = {field.name: row[field.name] for field in dataclasses.fields(tasks.TrainingTask)}
     values["status"] = tasks.TaskStatus(row["status"])
     values["other_queries"] = tuple(row["other_queries"])
+    values["spent"] = costs.Spent(**row["spent"])
     values["stage_times"] = tuple(tasks.StageTime(*pair) for pair in row["stage_times"])
     return tasks.TrainingTask(**values)

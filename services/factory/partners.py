@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from shared import costs
+
 OnProgress = Callable[[float, str], Awaitable[None]]
 """Takes the progress (0 to 1) and what is being done."""
 
@@ -126,6 +128,9 @@ class Distiller(Protocol):
         on_progress: OnProgress,
     ) -> Distilled:
         """Question/answer pairs about a gap; idempotent by task_id."""
+
+    async def spending(self, task_id: str) -> costs.Spent:
+        """What the teachers of a task cost so far."""
 
 
 class Trainer(Protocol):

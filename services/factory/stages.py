@@ -12,11 +12,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import structlog
+
 from services.factory import board, partners, tasks, versions
 from shared import errors, grading
 from shared.rpc import client
 
 T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 
 CONFIRM_S = 60.0
 """How long a published card may take until the inference node answers with it."""
@@ -69,7 +72,12 @@ class Stages:
                 task_id, task.queries, task.topic, task.document, self._reporter(task_id)
             )
 
-        distilled = await self._patiently(attempt)
+        try:
+            distilled = await self._patiently(attempt)
+        except errors.SkillmeshError:
+            await self._note_costs(task_id)
+            raise
+        await self._note_costs(task_id)
         if distilled.unanswered and not distilled.triggers:
             raise errors.TeacherError(
                 f"{distilled.teacher or 'the teacher'} found no answer to "
@@ -78,6 +86,17 @@ class Stages:
         now_ms = self._board.now_ms()
         await self._board.change(task_id, lambda task: task.placed(distilled.domain, now_ms))
         return distilled
+
+    async def _note_costs(self, task_id: str) -> None:
+        """Takes over what the teachers cost, also where they taught nothing."""
+        try:
+            spent = await self._others.distiller.spending(task_id)
+        except errors.SkillmeshError as error:
+            # For people alone: the distiller keeps its budget by itself.
+            _log.warning("costs of teachers not known", task=task_id, reason=str(error))
+            return
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.paid(spent, now_ms))
 
     async def _gather(self, task_id: str) -> None:
         """Waits for the questions that are still coming: once it is distilled none can join."""

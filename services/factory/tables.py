@@ -40,6 +40,7 @@ training_tasks = sa.Table(
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("demand", sa.Integer, nullable=False),
     sa.Column("admitted_at_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("spent", sa.JSON, nullable=False),
     sa.Column("idempotency_key", sa.Text, unique=True),
 )
 

@@ -10,7 +10,7 @@ import dataclasses
 import enum
 from collections.abc import Iterable
 
-from shared import answer_signals, errors, questions
+from shared import answer_signals, costs, errors, questions
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
 DEFAULT_PRIORITY = 3
@@ -134,6 +134,8 @@ class TrainingTask:
     """How often it was asked for."""
     admitted_at_ms: int = 0
     """When the budget let it start; 0 while it waits."""
+    spent: costs.Spent = costs.NOTHING
+    """What its teachers cost."""
 
     def __post_init__(self) -> None:
         """Refuses a task that could never be worked on."""
@@ -239,6 +241,12 @@ class TrainingTask:
         if self.status.final:
             return self
         return dataclasses.replace(self, domain=domain, updated_at_ms=now_ms)
+
+    def paid(self, spent: costs.Spent, now_ms: int) -> TrainingTask:
+        """The task with what its teachers cost; an ended one too: it was paid all the same."""
+        if spent == self.spent:
+            return self
+        return dataclasses.replace(self, spent=spent, updated_at_ms=now_ms)
 
     def published(self, card: str, now_ms: int) -> TrainingTask:
         """The task with its card, `name@digest`; an ended one stays as it is."""

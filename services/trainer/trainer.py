@@ -270,7 +270,12 @@ class LoRATrainer:
         rank: int,
     ) -> manifests.Manifest:
         ranks = {"ranks": json.dumps(self._recipe.ranks)} if self._recipe.ranks else {}
-        examples = [q for pair in pairs for q in (pair.question, *pair.paraphrases)]
+        statements = list(dict.fromkeys(pair.answer for pair in pairs))
+        answered_by = {
+            question: statements.index(pair.answer)
+            for pair in pairs
+            for question in (pair.question, *pair.paraphrases)
+        }
         return manifests.Manifest(
             name=order.skill_name,
             version=order.version,
@@ -283,8 +288,9 @@ class LoRATrainer:
             domain=order.domain,
             description=order.description,
             routing=manifests.RoutingProfile(
-                examples=tuple(dict.fromkeys(examples)),
-                statements=tuple(dict.fromkeys(pair.answer for pair in pairs)),
+                examples=tuple(answered_by),
+                statements=tuple(statements),
+                answered_by=tuple(answered_by.values()),
             ),
             lineage=manifests.Lineage(
                 task_id=order.task_id,

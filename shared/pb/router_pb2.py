@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shared.pb import types_pb2 as shared_dot_pb_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16shared/pb/router.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\x8f\x01\n\x0cRouteRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bno_learning\x18\x04 \x01(\x08\x12\x16\n\x0ereports_answer\x18\x05 \x01(\x08\x12\x0e\n\x06tenant\x18\x06 \x01(\tB\x0c\n\n_threshold\"`\n\x0eRouteCandidate\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x17\n\x0fnearest_example\x18\x04 \x01(\t\"\xa8\x01\n\rRouteResponse\x12\x30\n\ncandidates\x18\x01 \x03(\x0b\x32\x1c.skillmesh.v1.RouteCandidate\x12\x18\n\x10none_probability\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x12\n\ndissonance\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x11\n\tthreshold\x18\x06 \x01(\x01\"Y\n\x13\x45xplainRouteRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"\xc5\x02\n\x10RouteExplanation\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x05\x63\x61rds\x18\x03 \x03(\x0b\x32\x19.skillmesh.v1.WeighedCard\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x18\n\x10none_probability\x18\x05 \x01(\x01\x12\x11\n\tthreshold\x18\x06 \x01(\x01\x12\x18\n\x0b\x66lips_above\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06margin\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04lead\x18\t \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bsecond_fits\x18\n \x01(\x08H\x03\x88\x01\x01\x12\x17\n\x0fnumber_of_cards\x18\x0b \x01(\x05\x42\x0e\n\x0c_flips_aboveB\t\n\x07_marginB\x07\n\x05_leadB\x0e\n\x0c_second_fits\"\x9f\x02\n\x0bWeighedCard\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x0c\n\x04\x66its\x18\x03 \x01(\x01\x12\x10\n\x08log_odds\x18\x04 \x01(\x01\x12\r\n\x05start\x18\x05 \x01(\x01\x12\x0c\n\x04rest\x18\x06 \x01(\x01\x12\x12\n\nis_example\x18\x07 \x01(\x08\x12+\n\x08\x65xamples\x18\x08 \x03(\x0b\x32\x19.skillmesh.v1.NearExample\x12\x10\n\x08stand_in\x18\t \x01(\x08\x12\x13\n\x0bknown_words\x18\n \x03(\t\x12\x15\n\rforeign_words\x18\x0b \x03(\t\x12\x31\n\rcontributions\x18\x0c \x03(\x0b\x32\x1a.skillmesh.v1.Contribution\"+\n\x0bNearExample\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x01\"\xb4\x01\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0f\n\x07typical\x18\x03 \x01(\x01\x12\x10\n\x08log_odds\x18\x04 \x01(\x01\x12\x19\n\x0c\x61gainst_next\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x66lips_at\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\treachable\x18\x07 \x01(\x08\x42\x0f\n\r_against_nextB\x0b\n\t_flips_at\"U\n\x13ReportAnswerRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12,\n\x07signals\x18\x02 \x01(\x0b\x32\x1b.skillmesh.v1.AnswerSignals\"\x16\n\x14ReportAnswerResponse\"\x1d\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"H\n\rEmbedResponse\x12\x11\n\tdimension\x18\x01 \x01(\x05\x12\x0f\n\x07vectors\x18\x02 \x01(\x0c\x12\x13\n\x0b\x65mbedder_id\x18\x03 \x01(\t\"\x18\n\x16GetRouterStatusRequest\"\x8a\x02\n\x0cRouterStatus\x12\r\n\x05\x63\x61rds\x18\x01 \x03(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x65mbedder_id\x18\x03 \x01(\t\x12\x16\n\x0e\x65vents_emitted\x18\x04 \x01(\x03\x12\x18\n\x10\x65vents_delivered\x18\x05 \x01(\x03\x12\x16\n\x0e\x65vents_dropped\x18\x06 \x01(\x03\x12\x16\n\x0e\x65vents_waiting\x18\x07 \x01(\x03\x12\x12\n\ncard_count\x18\x08 \x01(\x03\x12\x1e\n\x11\x63\x61libration_error\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x63\x61libration_rows\x18\n \x01(\x03\x42\x14\n\x12_calibration_error2\x8b\x03\n\x06Router\x12@\n\x05Route\x12\x1a.skillmesh.v1.RouteRequest\x1a\x1b.skillmesh.v1.RouteResponse\x12Q\n\x0c\x45xplainRoute\x12!.skillmesh.v1.ExplainRouteRequest\x1a\x1e.skillmesh.v1.RouteExplanation\x12U\n\x0cReportAnswer\x12!.skillmesh.v1.ReportAnswerRequest\x1a\".skillmesh.v1.ReportAnswerResponse\x12@\n\x05\x45mbed\x12\x1a.skillmesh.v1.EmbedRequest\x1a\x1b.skillmesh.v1.EmbedResponse\x12S\n\x0fGetRouterStatus\x12$.skillmesh.v1.GetRouterStatusRequest\x1a\x1a.skillmesh.v1.RouterStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16shared/pb/router.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\x8f\x01\n\x0cRouteRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bno_learning\x18\x04 \x01(\x08\x12\x16\n\x0ereports_answer\x18\x05 \x01(\x08\x12\x0e\n\x06tenant\x18\x06 \x01(\tB\x0c\n\n_threshold\"q\n\x0eRouteCandidate\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x17\n\x0fnearest_example\x18\x04 \x01(\t\x12\x0f\n\x07reading\x18\x05 \x01(\t\"\xa8\x01\n\rRouteResponse\x12\x30\n\ncandidates\x18\x01 \x03(\x0b\x32\x1c.skillmesh.v1.RouteCandidate\x12\x18\n\x10none_probability\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x12\n\ndissonance\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x11\n\tthreshold\x18\x06 \x01(\x01\"Y\n\x13\x45xplainRouteRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"\xc5\x02\n\x10RouteExplanation\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x05\x63\x61rds\x18\x03 \x03(\x0b\x32\x19.skillmesh.v1.WeighedCard\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x18\n\x10none_probability\x18\x05 \x01(\x01\x12\x11\n\tthreshold\x18\x06 \x01(\x01\x12\x18\n\x0b\x66lips_above\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06margin\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04lead\x18\t \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bsecond_fits\x18\n \x01(\x08H\x03\x88\x01\x01\x12\x17\n\x0fnumber_of_cards\x18\x0b \x01(\x05\x42\x0e\n\x0c_flips_aboveB\t\n\x07_marginB\x07\n\x05_leadB\x0e\n\x0c_second_fits\"\x9f\x02\n\x0bWeighedCard\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x0c\n\x04\x66its\x18\x03 \x01(\x01\x12\x10\n\x08log_odds\x18\x04 \x01(\x01\x12\r\n\x05start\x18\x05 \x01(\x01\x12\x0c\n\x04rest\x18\x06 \x01(\x01\x12\x12\n\nis_example\x18\x07 \x01(\x08\x12+\n\x08\x65xamples\x18\x08 \x03(\x0b\x32\x19.skillmesh.v1.NearExample\x12\x10\n\x08stand_in\x18\t \x01(\x08\x12\x13\n\x0bknown_words\x18\n \x03(\t\x12\x15\n\rforeign_words\x18\x0b \x03(\t\x12\x31\n\rcontributions\x18\x0c \x03(\x0b\x32\x1a.skillmesh.v1.Contribution\"+\n\x0bNearExample\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x63osine\x18\x02 \x01(\x01\"\xb4\x01\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0f\n\x07typical\x18\x03 \x01(\x01\x12\x10\n\x08log_odds\x18\x04 \x01(\x01\x12\x19\n\x0c\x61gainst_next\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x66lips_at\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\treachable\x18\x07 \x01(\x08\x42\x0f\n\r_against_nextB\x0b\n\t_flips_at\"U\n\x13ReportAnswerRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12,\n\x07signals\x18\x02 \x01(\x0b\x32\x1b.skillmesh.v1.AnswerSignals\"\x16\n\x14ReportAnswerResponse\"\x1d\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"H\n\rEmbedResponse\x12\x11\n\tdimension\x18\x01 \x01(\x05\x12\x0f\n\x07vectors\x18\x02 \x01(\x0c\x12\x13\n\x0b\x65mbedder_id\x18\x03 \x01(\t\"\x18\n\x16GetRouterStatusRequest\"\x8a\x02\n\x0cRouterStatus\x12\r\n\x05\x63\x61rds\x18\x01 \x03(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x65mbedder_id\x18\x03 \x01(\t\x12\x16\n\x0e\x65vents_emitted\x18\x04 \x01(\x03\x12\x18\n\x10\x65vents_delivered\x18\x05 \x01(\x03\x12\x16\n\x0e\x65vents_dropped\x18\x06 \x01(\x03\x12\x16\n\x0e\x65vents_waiting\x18\x07 \x01(\x03\x12\x12\n\ncard_count\x18\x08 \x01(\x03\x12\x1e\n\x11\x63\x61libration_error\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x63\x61libration_rows\x18\n \x01(\x03\x42\x14\n\x12_calibration_error2\x8b\x03\n\x06Router\x12@\n\x05Route\x12\x1a.skillmesh.v1.RouteRequest\x1a\x1b.skillmesh.v1.RouteResponse\x12Q\n\x0c\x45xplainRoute\x12!.skillmesh.v1.ExplainRouteRequest\x1a\x1e.skillmesh.v1.RouteExplanation\x12U\n\x0cReportAnswer\x12!.skillmesh.v1.ReportAnswerRequest\x1a\".skillmesh.v1.ReportAnswerResponse\x12@\n\x05\x45mbed\x12\x1a.skillmesh.v1.EmbedRequest\x1a\x1b.skillmesh.v1.EmbedResponse\x12S\n\x0fGetRouterStatus\x12$.skillmesh.v1.GetRouterStatusRequest\x1a\x1a.skillmesh.v1.RouterStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,31 +35,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTEREQUEST']._serialized_start=64
   _globals['_ROUTEREQUEST']._serialized_end=207
   _globals['_ROUTECANDIDATE']._serialized_start=209
-  _globals['_ROUTECANDIDATE']._serialized_end=305
-  _globals['_ROUTERESPONSE']._serialized_start=308
-  _globals['_ROUTERESPONSE']._serialized_end=476
-  _globals['_EXPLAINROUTEREQUEST']._serialized_start=478
-  _globals['_EXPLAINROUTEREQUEST']._serialized_end=567
-  _globals['_ROUTEEXPLANATION']._serialized_start=570
-  _globals['_ROUTEEXPLANATION']._serialized_end=895
-  _globals['_WEIGHEDCARD']._serialized_start=898
-  _globals['_WEIGHEDCARD']._serialized_end=1185
-  _globals['_NEAREXAMPLE']._serialized_start=1187
-  _globals['_NEAREXAMPLE']._serialized_end=1230
-  _globals['_CONTRIBUTION']._serialized_start=1233
-  _globals['_CONTRIBUTION']._serialized_end=1413
-  _globals['_REPORTANSWERREQUEST']._serialized_start=1415
-  _globals['_REPORTANSWERREQUEST']._serialized_end=1500
-  _globals['_REPORTANSWERRESPONSE']._serialized_start=1502
-  _globals['_REPORTANSWERRESPONSE']._serialized_end=1524
-  _globals['_EMBEDREQUEST']._serialized_start=1526
-  _globals['_EMBEDREQUEST']._serialized_end=1555
-  _globals['_EMBEDRESPONSE']._serialized_start=1557
-  _globals['_EMBEDRESPONSE']._serialized_end=1629
-  _globals['_GETROUTERSTATUSREQUEST']._serialized_start=1631
-  _globals['_GETROUTERSTATUSREQUEST']._serialized_end=1655
-  _globals['_ROUTERSTATUS']._serialized_start=1658
-  _globals['_ROUTERSTATUS']._serialized_end=1924
-  _globals['_ROUTER']._serialized_start=1927
-  _globals['_ROUTER']._serialized_end=2322
+  _globals['_ROUTECANDIDATE']._serialized_end=322
+  _globals['_ROUTERESPONSE']._serialized_start=325
+  _globals['_ROUTERESPONSE']._serialized_end=493
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=495
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=584
+  _globals['_ROUTEEXPLANATION']._serialized_start=587
+  _globals['_ROUTEEXPLANATION']._serialized_end=912
+  _globals['_WEIGHEDCARD']._serialized_start=915
+  _globals['_WEIGHEDCARD']._serialized_end=1202
+  _globals['_NEAREXAMPLE']._serialized_start=1204
+  _globals['_NEAREXAMPLE']._serialized_end=1247
+  _globals['_CONTRIBUTION']._serialized_start=1250
+  _globals['_CONTRIBUTION']._serialized_end=1430
+  _globals['_REPORTANSWERREQUEST']._serialized_start=1432
+  _globals['_REPORTANSWERREQUEST']._serialized_end=1517
+  _globals['_REPORTANSWERRESPONSE']._serialized_start=1519
+  _globals['_REPORTANSWERRESPONSE']._serialized_end=1541
+  _globals['_EMBEDREQUEST']._serialized_start=1543
+  _globals['_EMBEDREQUEST']._serialized_end=1572
+  _globals['_EMBEDRESPONSE']._serialized_start=1574
+  _globals['_EMBEDRESPONSE']._serialized_end=1646
+  _globals['_GETROUTERSTATUSREQUEST']._serialized_start=1648
+  _globals['_GETROUTERSTATUSREQUEST']._serialized_end=1672
+  _globals['_ROUTERSTATUS']._serialized_start=1675
+  _globals['_ROUTERSTATUS']._serialized_end=1941
+  _globals['_ROUTER']._serialized_start=1944
+  _globals['_ROUTER']._serialized_end=2339
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ import abc
 import dataclasses
 from collections.abc import Sequence
 
+from services.distiller.providers import breaker
 from shared.flight import datasets
 
 
@@ -31,6 +32,8 @@ class QARequest:
     """What to answer from; empty for whatever the teacher knows."""
     only_queries: bool = False
     """Nothing is wanted but answers to the queries, in few words."""
+    task_id: str = ""
+    """The learning task whose budget pays; says nothing about what is asked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +105,10 @@ class CloudProvider(abc.ABC):
                 in memory between the two calls.
         """
         return Subject()
+
+    def circuits(self) -> list[breaker.Circuit]:
+        """Whether each teacher behind this one is asked or left alone."""
+        return []
 
     async def aclose(self) -> None:
         """Closes connections; the provider is not asked any more."""
