@@ -10,19 +10,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from services.distiller import distillation, filters, journal, plan, vectors, wording
+from services.distiller import distillation, filters, journal, outcome, plan, vectors, wording
 from services.distiller.providers import base
-from services.distiller.quality import sieve, verdict
+from services.distiller.quality import sieve
 from shared import errors
 from shared import settings as config
-from shared.cards import manifest
 from shared.flight import datasets
 
 _ASKED, _REWORDED = 0.6, 0.95
 """Shares of the progress at the end of the two slow parts."""
-_TITLE_WORDS = 8
-_LEAST_WRONG = 2
-"""One wrong fact says little about a teacher."""
 
 
 class Rewords(Protocol):
@@ -31,14 +27,6 @@ class Rewords(Protocol):
     async def reword(self, question: str, most: int, others: Sequence[str]) -> list[str]:
         """Up to `most` other wordings, none of them nearer to one of the other questions."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    pairs: list[datasets.QAPair]
-    subject: base.Subject
-    reasons: list[str]
-    """Why questions may be without an answer."""
 
 
 class CloudDistiller:
@@ -95,10 +83,17 @@ class CloudDistiller:
         capped = filters.capped(sifted.kept, keys, self._settings.max_facts)
         rejected = (*sifted.rejected, *capped.rejected)
         self._journal.keep_rejected(request.task_id, rejected)
-        self._check(request, asked, capped.kept, rejected)
+        outcome.check(
+            request,
+            asked.pairs,
+            capped.kept,
+            rejected,
+            self._settings,
+            self._journal.rejected_path(request.task_id),
+        )
         pairs = await self._with_more_wordings(capped.kept, keys, progress)
         pairs = filters.held_out(pairs, keys, self._settings.held_out_share)
-        result = _result(request, pairs, asked, rejected)
+        result = outcome.result(request, pairs, asked, rejected)
         earlier = self._journal.skill(result.skill_name)
         if earlier:
             # A new version of a skill must not forget what people asked of the old one.
@@ -108,42 +103,16 @@ class CloudDistiller:
                 keys,
                 self._settings.held_out_share,
             )
-            result = _result(request, pairs, asked, rejected)
+            result = outcome.result(request, pairs, asked, rejected)
         self._journal.keep_result(request.task_id, result)
         return result
-
-    def _check(
-        self,
-        request: distillation.DistilRequest,
-        asked: _Asked,
-        kept: Sequence[datasets.QAPair],
-        rejected: Sequence[verdict.Rejected],
-    ) -> None:
-        """Fails the task where too little is left, or too much was wrong to trust the rest."""
-        if not asked.pairs:
-            return
-        facts = sum(pair.kind is datasets.Kind.FACT for pair in kept)
-        where = f"see {self._journal.rejected_path(request.task_id)}"
-        if facts < self._settings.least_facts:
-            raise errors.TeacherError(
-                f"{facts} of {len(asked.pairs)} pairs about {_about(request)} are facts fit to "
-                f"train on, {self._settings.least_facts} are needed (distiller.least_facts); "
-                f"rejected: {verdict.told(rejected)}; {where}"
-            )
-        wrong = verdict.wrong_facts(rejected)
-        if wrong >= _LEAST_WRONG and wrong > self._settings.most_wrong_share * (wrong + facts):
-            raise errors.TeacherError(
-                f"{wrong} of {wrong + facts} facts about {_about(request)} are wrong, so that the "
-                "others can't be trusted either (distiller.most_wrong_share); "
-                f"rejected: {verdict.told(rejected)}; {where}"
-            )
 
     async def _ask(
         self,
         task_id: str,
         calls: Sequence[base.QARequest],
         progress: distillation.ProgressCallback,
-    ) -> _Asked:
+    ) -> outcome.Asked:
         """Makes all calls but those that were answered before."""
         found: list[datasets.QAPair] = []
         subject, reasons = base.Subject(), []
@@ -158,7 +127,7 @@ class CloudDistiller:
             found += pairs
             if not subject.title:
                 subject = await self._provider.subject(call, pairs)
-        return _Asked(found, subject, reasons or [f"{self._provider.name} has no answer"])
+        return outcome.Asked(found, subject, reasons or [f"{self._provider.name} has no answer"])
 
     async def _answer(self, task_id: str, call: base.QARequest) -> list[datasets.QAPair]:
         """What the teacher answers to a call; one that was answered before is not made again."""
@@ -207,42 +176,6 @@ class CloudDistiller:
         return list(filters.unambiguous(filters.valid(grown).kept, keys).kept)
 
 
-def _result(
-    request: distillation.DistilRequest,
-    pairs: Sequence[datasets.QAPair],
-    asked: _Asked,
-    rejected: Sequence[verdict.Rejected],
-) -> distillation.Distillation:
-    answers = {wording.key(text): pair.answer for pair in pairs for text in filters.wordings(pair)}
-    queries = dict.fromkeys(query.strip() for query in request.queries if wording.key(query))
-    triggers = tuple(
-        distillation.Trigger(query, answers[wording.key(query)])
-        for query in queries
-        if wording.key(query) in answers
-    )
-    if not pairs or (queries and not triggers):
-        raise errors.NotFoundError(
-            f"nobody could teach {_about(request)} ({'; '.join(asked.reasons)}): add a document "
-            "that answers it to the knowledge folder (distiller.knowledge_dir), or configure "
-            "another teacher (evolution.provider_type, evolution.fallbacks) in config.yaml"
-        )
-    domain = asked.subject.title or request.topic.strip() or _shortened(pairs[0].question)
-    teachers = dict.fromkeys(pair.teacher for pair in pairs)
-    count = sum(pair.kind is datasets.Kind.FACT for pair in pairs)
-    facts = "1 fact" if count == 1 else f"{count} facts"
-    return distillation.Distillation(
-        pairs=tuple(pairs),
-        skill_name=manifest.slug(domain),
-        domain=domain,
-        description=f"{facts} about {domain}, such as: {pairs[0].question} "
-        f"{asked.subject.summary}".strip(),
-        teacher=", ".join(teachers),
-        triggers=triggers,
-        unanswered=tuple(query for query in queries if wording.key(query) not in answers),
-        rejected=verdict.counts(rejected),
-    )
-
-
 def _checked(
     request: distillation.DistilRequest, settings: config.Distiller, queries_a_call: int
 ) -> list[base.QARequest]:
@@ -253,14 +186,3 @@ def _checked(
             f"task {request.task_id} names nothing to learn: give queries, a topic or a document"
         )
     return plan.calls(request, settings, queries_a_call)
-
-
-def _about(request: distillation.DistilRequest) -> str:
-    if request.queries:
-        more = len(request.queries) - 1
-        return f"{request.queries[0]!r}" + (f" and {more} more" if more else "")
-    return repr(request.topic or request.document)
-
-
-def _shortened(question: str) -> str:
-    return " ".join(question.rstrip("?.! ").split()[:_TITLE_WORDS])

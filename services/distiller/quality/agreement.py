@@ -21,7 +21,7 @@ SAME_STATEMENT = 0.88
 _LEAST_STATEMENT_WORDS = 6
 _NEARLY_ALL = 0.8
 """Share of words that two statements have in common where one contradicts the other."""
-_SHORT_STEMS = 8
+_SHORT_STEMS = 4
 _SURER_BY = 0.1
 """Of two pairs that contradict each other the surer one stays where its score is so much higher."""
 _BLOCK = 512
@@ -90,15 +90,17 @@ def consistent(pairs: Sequence[datasets.QAPair], vector_of: Lookup) -> verdict.S
 
 def _contradiction(one: datasets.QAPair, other: datasets.QAPair, vector_of: Lookup) -> str:
     """Why two answers to one question can't both be right; empty where they can."""
-    answered = _likeness(one.answer, other.answer, vector_of)
-    why = meaning.clash(one.answer, other.answer, answered)
-    if not why:
+    same = [
+        (left, right)
+        for left in _questions(one)
+        for right in _questions(other)
+        if meaning.same_question(left, right, _likeness(left, right, vector_of))
+    ]
+    if not same:
         return ""
-    for left in _questions(one):
-        for right in _questions(other):
-            if meaning.same_question(left, right, _likeness(left, right, vector_of)):
-                return why
-    return ""
+    surely = any(meaning.same_words(left, right) for left, right in same)
+    answered = _likeness(one.answer, other.answer, vector_of)
+    return meaning.clash(one.answer, other.answer, answered, surely)
 
 
 def _is_short(pair: datasets.QAPair) -> bool:

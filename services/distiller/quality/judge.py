@@ -44,7 +44,7 @@ def agreement(one: str, other: str) -> float:
     """How far two answers to one question agree, 0 to 1: SQuAD's F1 over their words."""
     if meaning.same_answer(one, other):
         return 1.0
-    if meaning.clash(one, other, 0.0):
+    if meaning.clash(one, other, 0.0, True):
         return 0.0
     left, right = grading.normalise(one), grading.normalise(other)
     shared = (collections.Counter(left) & collections.Counter(right)).total()

@@ -25,7 +25,7 @@ _FORMS = (
 _TYPE_STEMS = frozenset(map(words.stem, "year date day month time person place town city".split()))
 """Words that only repeat what kind of thing is asked for."""
 _ORDINALS = re.compile(
-    r"\b(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|next|other)\b"
+    r"\b(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|next|other|another)\b"
 )
 SAME_QUESTION = 0.85
 """Least similarity (cosine) of two questions that mean the same."""
@@ -58,13 +58,20 @@ def same_answer(one: str, other: str) -> bool:
     return grading.is_right(one, other) or grading.is_right(other, one)
 
 
-def clash(one: str, other: str, similarity: float) -> str:
+def same_words(one: str, other: str) -> bool:
+    """Whether two questions have the same content words."""
+    return claims.stems(one) - _TYPE_STEMS == claims.stems(other) - _TYPE_STEMS
+
+
+def clash(one: str, other: str, similarity: float, surely: bool) -> str:
     """Why two answers to one question can't both be right; empty where they can.
 
     Args:
         one: an answer.
         other: another.
         similarity: of their vectors, cosine.
+        surely: whether they surely answer the same question, see `same_words`; where that is not
+            sure, answers that only have nothing in common do not clash.
     """
     if same_answer(one, other):
         return ""
@@ -82,7 +89,7 @@ def clash(one: str, other: str, similarity: float) -> str:
     if shared >= _LEAST_SHARED_WORDS and (word := claims.flipped(one, other)):
         return f"one says the opposite about {word}"
     short = max(len(left_stems), len(right_stems)) <= _SHORT_ANSWER
-    if short and not left_stems & right_stems and similarity < _LEAST_SHARED_WORDS:
+    if surely and short and not left_stems & right_stems and similarity < _LEAST_SHARED_WORDS:
         return "they have nothing in common"
     return ""
 
