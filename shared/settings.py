@@ -99,6 +99,9 @@ class Recipe(sections.Section):
     """Share of the rows that only teach how an answer goes on once it has begun."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
+    trainable_from_layer: int = pydantic.Field(default=0, ge=0)
+    """Decoder layers below are left as they are: no backward pass goes through them, and the own
+    loop keeps their outputs. Faster, and worse at new facts the higher it is."""
 
     @pydantic.model_validator(mode="after")
     def _ranks_are_of_targets(self) -> Recipe:
@@ -215,6 +218,20 @@ class Trainer(sections.Section):
     """Added to the seed of every training."""
     checkpoint_every_steps: Count = 20
     """A killed training goes on from its last checkpoint."""
+    backend: Literal["own", "peft", "unsloth"] = "own"
+    """Who computes a training: the own loop, PEFT (`pip install '.[peft]'`), or Unsloth (an NVIDIA
+    GPU and its package)."""
+    device: str = "cpu"
+    """Where the model is trained and proved: `cpu`, `cuda` or `cuda:NUMBER`."""
+    quantization: Literal["none", "nf4"] = "none"
+    """How the frozen base's linear layers are kept while cards are trained: nf4 is 4-bit normal
+    float, made for CUDA (`pip install '.[quantized]'`)."""
+    gradient_checkpointing: bool = False
+    """Keep only what enters each decoder layer and compute the rest twice: a third slower, for
+    bases that would not fit otherwise."""
+    card_budget_mb: Positive = 10.0
+    """Megabytes (10^6 bytes) that a card's file may take: dtype, ranks and layers are cut until it
+    fits, and the card's lineage says how."""
     gate_triggers: Share = 1.0
     """Share of the triggering questions that a card must answer right."""
     gate_trained: Share = 0.9

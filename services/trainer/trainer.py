@@ -11,11 +11,12 @@ import datetime
 import json
 import pathlib
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
+from typing import Protocol
 
-import torch
-
-from services.trainer import answering, checkpoint, data, gate, loop, replay
+from services.trainer import answering, backends, checkpoint, data, gate, loop, replay, sizing
+from services.trainer import pace as paces
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -28,9 +29,21 @@ from shared.models import base as bases
 
 CODE_VERSION = "0.1.0"
 _KEY = "draft"
+_MANIFEST_BYTES = 64 * 1024
 
-OnProgress = Callable[[float, str], None]
-"""Takes the share that is done (0 to 1) and what is being done."""
+
+class OnProgress(Protocol):
+    """Takes news of the work."""
+
+    def __call__(self, share: float, detail: str, pace: paces.Pace | None = None) -> None:
+        """Tells how far it is.
+
+        Args:
+            share: that is done, 0 to 1.
+            detail: what is being done, for people.
+            pace: of a training.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +92,13 @@ class LoRATrainer:
             recipe: ranks, rates and steps for this base.
             settings: checkpoints and the gate's shares.
             state_dir: where the base's own answers are kept for replay.
+
+        Raises:
+            errors.ConfigError: what `trainer.backend` needs is not there.
         """
         self._base, self._recipe, self._settings = base, recipe, settings
         self._manager = managers.LoRAManager(base.model, base.fingerprint)
+        self._backend = backends.chosen(settings)
         self._state_dir = state_dir
         self._replay: replay.Replay | None = None
         self._stop = threading.Event()
@@ -123,33 +140,24 @@ class LoRATrainer:
         replayed = self._prepared_replay()
         settings = self._loop_settings(len(pairs), order.seed)
         rank = self._rank(len(pairs))
-        generator = torch.Generator().manual_seed(order.seed)
-        paths = self._manager.target_paths(self._recipe.target_modules)
-        adapters = self._manager.add_trainable(
-            _KEY, paths, self._ranks(paths, rank), self._recipe.alpha_over_rank, generator
+        plan = self._planned(rank, pairs)
+        work = backends.Work(
+            base=self._base,
+            ranks=plan.ranks,
+            scale=self._recipe.alpha_over_rank,
+            facts=self._facts(pairs),
+            replay=[data.example(self._base, one.question, one.answer) for one in replayed.trained],
+            settings=settings,
+            from_layer=self._recipe.trainable_from_layer,
         )
-        self._manager.activate(_KEY)
-        try:
-            training = loop.Loop(
-                self._base.model,
-                list(adapters.values()),
-                self._facts(pairs),
-                [data.example(self._base, one.question, one.answer) for one in replayed.trained],
-                self._base.tokenizer.pad_token_id or 0,
-                settings,
-                lambda on: self._manager.activate(_KEY if on else None),
-            )
-            saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
-            outcome = self._run(training, saved, on_progress)
+        saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
+        with self._backend.open(work) as training:
+            outcome = self._run(training.loop, saved, on_progress)
             modules = {
-                path: tensors.weights_of(
-                    adapter, adapter.scale * adapter.rank, self._recipe.card_dtype
-                )
-                for path, adapter in adapters.items()
+                path: tensors.weights_of(adapter, adapter.scale * adapter.rank, plan.dtype)
+                for path, adapter in training.adapters().items()
             }
-        finally:
-            self._manager.remove_card(_KEY)
-        manifest = self._manifest(order, pairs, settings, rank)
+        manifest = self._manifest(order, pairs, settings, {"rank": rank, "card_size": plan.why})
         formats.LoRAFormat.save(cards.LoRACard(manifest, modules), output_path)
         saved.remove()
         return outcome
@@ -201,17 +209,17 @@ class LoRATrainer:
         if state is not None and training.fits(state):
             training.restore(state)
             seconds_before = saved.seconds
-        clock = checkpoint.Stopwatch(seconds_before)
+        clock, meter = checkpoint.Stopwatch(seconds_before), paces.Meter(time.monotonic)
         last = loop.Progress(0, 1, float("nan"), None, checked=False)
         for last in training.run():
             if self._stop.is_set():
                 raise Cancelled
+            pace = meter.pace(last)
             if last.checked:
                 saved.save(training.state(), clock.seconds)
+            if meter.due() or last.checked:
                 right = "" if last.right is None else f", {last.right:.0%} right"
-                on_progress(
-                    last.step / last.max_steps, f"step {last.step}, loss {last.loss:.3f}{right}"
-                )
+                on_progress(last.step / last.max_steps, f"{pace}{right}", pace)
         return Outcome(last.step, last.loss, last.right or 0.0, clock.seconds)
 
     def _prepared_replay(self) -> replay.Replay:
@@ -231,6 +239,28 @@ class LoRATrainer:
     def _rank(self, facts: int) -> int:
         wide = facts >= self._recipe.wide_from_facts
         return self._recipe.wide_rank if wide else self._recipe.rank
+
+    def _planned(self, rank: int, pairs: Sequence[datasets.QAPair]) -> sizing.Plan:
+        """Layers, ranks and dtype: as the recipe asks, or what fits the card's budget."""
+        first = self._recipe.trainable_from_layer
+        paths = self._manager.target_paths(self._recipe.target_modules)
+        ranks = {
+            path: own
+            for path, own in self._ranks(paths, rank).items()
+            if (number := sizing.layer_number(path)) is None or number >= first
+        }
+        if not ranks:
+            raise errors.ConfigError(
+                f"model.recipes: trainable_from_layer {first}: the base model has no layers to "
+                "adapt from there on"
+            )
+        layers = {path: self._base.model.get_submodule(path) for path in ranks}
+        shapes = {path: (one.in_features, one.out_features) for path, one in layers.items()}
+        texts = [t for p in pairs for t in (p.question, p.answer, *p.paraphrases)]
+        # Twice the text for its escapes; the rest of a manifest is small.
+        aside_bytes = _MANIFEST_BYTES + 2 * sum(len(text.encode()) for text in texts)
+        budget_bytes = round(self._settings.card_budget_mb * 1e6)
+        return sizing.fit(shapes, ranks, self._recipe.card_dtype, budget_bytes, aside_bytes)
 
     def _ranks(self, paths: Sequence[str], rank: int) -> dict[str, int]:
         """The rank of each layer; that of its path goes before that of its kind."""
@@ -267,7 +297,7 @@ class LoRATrainer:
         order: Order,
         pairs: Sequence[datasets.QAPair],
         settings: loop.LoopSettings,
-        rank: int,
+        chosen: dict[str, int | str],
     ) -> manifests.Manifest:
         ranks = {"ranks": json.dumps(self._recipe.ranks)} if self._recipe.ranks else {}
         statements = list(dict.fromkeys(pair.answer for pair in pairs))
@@ -296,7 +326,7 @@ class LoRATrainer:
                 task_id=order.task_id,
                 teacher=order.teacher,
                 dataset_digest=order.dataset_digest,
-                recipe={**dataclasses.asdict(settings), "rank": rank, **ranks},
+                recipe={**dataclasses.asdict(settings), **chosen, **ranks},
                 seed=order.seed,
                 code_version=CODE_VERSION,
             ),

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shared.pb import types_pb2 as shared_dot_pb_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/trainer.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\xaf\x01\n\x0cTrainRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x12\n\nskill_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0f\n\x07teacher\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\"Z\n\x0bTrainUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.TrainResult\"}\n\x0bTrainResult\x12#\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x12\n\nfinal_loss\x18\x03 \x01(\x01\x12\x15\n\rtrained_right\x18\x04 \x01(\x01\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\x94\x01\n\x0cProveRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12#\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\'\n\x08triggers\x18\x04 \x03(\x0b\x32\x15.skillmesh.v1.Trigger\"Z\n\x0bProveUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.ProveResult\"W\n\x07GateRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05right\x18\x02 \x01(\x05\x12\r\n\x05\x61sked\x18\x03 \x01(\x05\x12\x10\n\x08required\x18\x04 \x01(\x01\x12\x0e\n\x06passed\x18\x05 \x01(\x08\"\x8f\x01\n\x0bProveResult\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.skillmesh.v1.GateRow\x12\"\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x16\n\x0esignature_json\x18\x05 \x01(\t2\x8d\x01\n\x07Trainer\x12@\n\x05Train\x12\x1a.skillmesh.v1.TrainRequest\x1a\x19.skillmesh.v1.TrainUpdate0\x01\x12@\n\x05Prove\x12\x1a.skillmesh.v1.ProveRequest\x1a\x19.skillmesh.v1.ProveUpdate0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/trainer.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\xaf\x01\n\x0cTrainRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x12\n\nskill_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0f\n\x07teacher\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\"\x9c\x01\n\x0bTrainUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.TrainResult\x12\x0c\n\x04step\x18\x04 \x01(\x05\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x06 \x01(\x01\x12\x0e\n\x06left_s\x18\x07 \x01(\x01\"}\n\x0bTrainResult\x12#\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x12\n\nfinal_loss\x18\x03 \x01(\x01\x12\x15\n\rtrained_right\x18\x04 \x01(\x01\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\x94\x01\n\x0cProveRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12#\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\'\n\x08triggers\x18\x04 \x03(\x0b\x32\x15.skillmesh.v1.Trigger\"Z\n\x0bProveUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.ProveResult\"W\n\x07GateRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05right\x18\x02 \x01(\x05\x12\r\n\x05\x61sked\x18\x03 \x01(\x05\x12\x10\n\x08required\x18\x04 \x01(\x01\x12\x0e\n\x06passed\x18\x05 \x01(\x08\"\x8f\x01\n\x0bProveResult\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.skillmesh.v1.GateRow\x12\"\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x16\n\x0esignature_json\x18\x05 \x01(\t2\x8d\x01\n\x07Trainer\x12@\n\x05Train\x12\x1a.skillmesh.v1.TrainRequest\x1a\x19.skillmesh.v1.TrainUpdate0\x01\x12@\n\x05Prove\x12\x1a.skillmesh.v1.ProveRequest\x1a\x19.skillmesh.v1.ProveUpdate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAINREQUEST']._serialized_start=65
   _globals['_TRAINREQUEST']._serialized_end=240
-  _globals['_TRAINUPDATE']._serialized_start=242
-  _globals['_TRAINUPDATE']._serialized_end=332
-  _globals['_TRAINRESULT']._serialized_start=334
-  _globals['_TRAINRESULT']._serialized_end=459
-  _globals['_PROVEREQUEST']._serialized_start=462
-  _globals['_PROVEREQUEST']._serialized_end=610
-  _globals['_PROVEUPDATE']._serialized_start=612
-  _globals['_PROVEUPDATE']._serialized_end=702
-  _globals['_GATEROW']._serialized_start=704
-  _globals['_GATEROW']._serialized_end=791
-  _globals['_PROVERESULT']._serialized_start=794
-  _globals['_PROVERESULT']._serialized_end=937
-  _globals['_TRAINER']._serialized_start=940
-  _globals['_TRAINER']._serialized_end=1081
+  _globals['_TRAINUPDATE']._serialized_start=243
+  _globals['_TRAINUPDATE']._serialized_end=399
+  _globals['_TRAINRESULT']._serialized_start=401
+  _globals['_TRAINRESULT']._serialized_end=526
+  _globals['_PROVEREQUEST']._serialized_start=529
+  _globals['_PROVEREQUEST']._serialized_end=677
+  _globals['_PROVEUPDATE']._serialized_start=679
+  _globals['_PROVEUPDATE']._serialized_end=769
+  _globals['_GATEROW']._serialized_start=771
+  _globals['_GATEROW']._serialized_end=858
+  _globals['_PROVERESULT']._serialized_start=861
+  _globals['_PROVERESULT']._serialized_end=1004
+  _globals['_TRAINER']._serialized_start=1007
+  _globals['_TRAINER']._serialized_end=1148
 # @@protoc_insertion_point(module_scope)
