@@ -20,6 +20,9 @@ from shared.flight import datasets
 _ASKED, _REWORDED = 0.6, 0.95
 """Shares of the progress at the end of the two slow parts."""
 
+_TO_BE_CONTINUED = ("...", "…")
+"""A text that begins an answer is no question, and has no other wordings."""
+
 
 class Rewords(Protocol):
     """Finds other wordings of a question, see `rewording.Rewording`."""
@@ -162,7 +165,7 @@ class CloudDistiller:
                 f"rewording fact {done + 1} of {len(pairs)}",
             )
             missing = self._settings.wordings - len(pair.paraphrases)
-            if missing > 0:
+            if missing > 0 and not pair.question.endswith(_TO_BE_CONTINUED):
                 # Some will be those that the pair has already.
                 most = self._settings.wordings + len(pair.paraphrases)
                 others = [other.question for other in pairs if other is not pair]

@@ -107,6 +107,15 @@ async def test_wordings_are_filled_up_when_the_teacher_gave_too_few(
     ]
 
 
+async def test_text_is_not_reworded_when_it_only_begins_an_answer(tmp_path: pathlib.Path) -> None:
+    begun = "What follows? Go on: The keeper had to ..."
+    rewording = fakes.Rewording({begun: ["Name the follows."], "Who built it?": ["Its builder?"]})
+    teacher = fakes.Teacher([BUILDER, pair(begun, "The keeper had to climb.")])
+    request = distillation.DistilRequest("t", ("Who built it?",))
+    result = await _distiller(teacher, tmp_path, rewording).distil(request, fakes.no_progress)
+    assert [one.paraphrases for one in result.pairs] == [("Its builder?",), ()]
+
+
 async def test_facts_are_capped_when_the_teacher_gives_more(tmp_path: pathlib.Path) -> None:
     request = distillation.DistilRequest("t", ("Who built it?",))
     result = await _distiller(fakes.Teacher([LENGTH, BUILDER]), tmp_path, max_facts=1).distil(
