@@ -187,14 +187,25 @@ class Distiller(sections.Section):
     address: Address = "127.0.0.1:7403"
     """Where it listens."""
     knowledge_dir: pathlib.Path = pathlib.Path("knowledge")
-    """Documents (.md, .txt) that the `documents` provider reads; copied into the state folder of
-    a local cluster, so that what is taught there stays there."""
+    """Documents (.md, .txt, .html, .pdf) that the `documents` provider reads; copied into the
+    state folder of a local cluster, so that what is taught there stays there."""
     max_facts: Count = 40
     """Facts in one skill."""
     wordings: Count = 10
     """Wordings wanted for each fact."""
     held_out_share: Share = 0.1
     """Share of the wordings kept from training, for the gate."""
+    languages: tuple[str, ...] = ()
+    """Languages in which pairs may be, as ISO 639 codes; none: that of the users' questions."""
+    least_facts: Count = 1
+    """A task with fewer facts left after all checks fails."""
+    most_wrong_share: Share = 0.3
+    """So does one where a larger share of a teacher's facts, and two at least, contradict their
+    passage, each other or the judge: nobody should trust the rest of them either."""
+    judge: Literal["none", "teacher"] = "none"
+    """`teacher`: asks every question a second time and rejects what is then answered otherwise."""
+    judge_threshold: Share = 0.5
+    """Least agreement of the two answers, 0 to 1."""
 
 
 class Trainer(sections.Section):
