@@ -202,7 +202,7 @@ class Distiller(sections.Section):
     most_wrong_share: Share = 0.3
     """So does one where a larger share of a teacher's facts, and two at least, contradict their
     passage, each other or the judge: nobody should trust the rest of them either."""
-    judge: Literal["none", "teacher"] = "none"
+    judge: Literal["none", "teacher"] = "teacher"
     """`teacher`: asks every question a second time and rejects what is then answered otherwise."""
     judge_threshold: Share = 0.5
     """Least agreement of the two answers, 0 to 1."""

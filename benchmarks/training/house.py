@@ -129,7 +129,8 @@ class House:
         """`name@digest`."""
         self._settings = settings
         self._bytes: dict[str, bytes] = {}
-        self._rewording = rewording.Rewording(embedder.embed, cache_dir=FOLDER / "families")
+        self._embed = embedder.embed
+        self._rewording = rewording.Rewording(self._embed, cache_dir=FOLDER / "families")
         self.rewriting = settings.inference.query_rewriting.get(settings.model.base)
         self.answers = answering.Answering(engine, self._route, self.rewriting)
         made = (settings.model.recipe(), settings.trainer, FOLDER)
@@ -162,7 +163,7 @@ class House:
         """Who distils a set."""
         teacher, kept = Teacher(told), journal.Journal(folder)
         settings = self._settings.distiller
-        plain = distiller.CloudDistiller(teacher, kept, settings, self._rewording)
+        plain = distiller.CloudDistiller(teacher, kept, settings, self._rewording, self._embed)
         return enlarging.Enlarger(plain, teacher, kept, settings, self._rewording)
 
     def run_id(self, run_id: str, dataset_digest: str) -> str:

@@ -13,6 +13,7 @@ from services.distiller.quality import (
     agreement,
     judge,
     language,
+    mixing,
     placement,
     privacy,
     support,
@@ -67,6 +68,8 @@ class Sieve:
             vector_of = await self._vectors(checked.kept)
             checked.apply(lambda some: agreement.unrepeated(some, vector_of))
             checked.apply(lambda some: agreement.consistent(some, vector_of))
+            share = self._settings.most_wrong_share
+            checked.apply(lambda some: mixing.unmixed(some, vector_of, share))
         checked.apply(lambda some: filters.unambiguous(some, keys))
         if self._settings.judge == "teacher":
             threshold = self._settings.judge_threshold
