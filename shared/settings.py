@@ -170,6 +170,8 @@ class Factory(sections.Section):
     """Which questions start a task."""
     budget: learning_settings.Budget = learning_settings.Budget()
     """How many tasks may start."""
+    nightly: learning_settings.Nightly = learning_settings.Nightly()
+    """Which tasks wait for the night, and when it begins."""
     step_timeout_s: Positive = 900.0
     """Longest time for one step, restarts of the service that does it included."""
 

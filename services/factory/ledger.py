@@ -103,7 +103,10 @@ class Ledger:
                     sa.select(table)
                     .where(table.c.status == tasks.TaskStatus.PENDING.value)
                     .where(table.c.admitted_at_ms == 0)
-                    .order_by(table.c.priority.desc(), table.c.created_at_ms, table.c.id)
+                    .where(table.c.joined_into == "")
+                    # A nightly batch keeps its order, behind whatever is not of one.
+                    .order_by(table.c.place, table.c.priority.desc(), table.c.created_at_ms)
+                    .order_by(table.c.id)
                     .limit(_MOST_CONSIDERED)
                 ).mappings()
             ]
@@ -149,26 +152,29 @@ class Ledger:
 
     def change(
         self, task_id: str, change: Callable[[tasks.TrainingTask], tasks.TrainingTask]
-    ) -> tuple[tasks.TrainingTask, bool]:
-        """Reads a task, changes it and writes it back.
+    ) -> tuple[tasks.TrainingTask, list[tasks.TrainingTask]]:
+        """Reads a task, changes it and writes it back; tasks that joined it end as it does.
 
         Args:
             task_id: which.
             change: returns the changed task, or the same one for no change. May run again.
 
         Returns:
-            The task, and whether it changed.
+            The task, and all tasks that changed.
 
         Raises:
             errors.NotFoundError: no such task.
         """
 
-        def write(connection: sa.Connection) -> tuple[tasks.TrainingTask, bool]:
+        def write(
+            connection: sa.Connection,
+        ) -> tuple[tasks.TrainingTask, list[tasks.TrainingTask]]:
             before = rows.load(connection, task_id)
             after = change(before)
-            if after != before:
-                rows.save(connection, after)
-            return after, after != before
+            if after == before:
+                return after, []
+            rows.save(connection, after)
+            return after, [after, *rows.end_followers(connection, after)]
 
         return self._database.write(write)
 

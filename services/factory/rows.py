@@ -55,6 +55,33 @@ def save(connection: sa.Connection, task: tasks.TrainingTask, is_news: bool = Tr
         connection.execute(gaps.delete().where(gaps.c.task_id == task.id))
 
 
+def hand_gaps_over(connection: sa.Connection, task_ids: Sequence[str], to: str) -> None:
+    """Makes a task cover what others covered."""
+    gaps = tables.open_gaps
+    if task_ids:
+        connection.execute(gaps.update().where(gaps.c.task_id.in_(task_ids)).values(task_id=to))
+
+
+def end_followers(
+    connection: sa.Connection, leader: tasks.TrainingTask
+) -> list[tasks.TrainingTask]:
+    """Ends the tasks that joined one which has ended; returns them."""
+    if not leader.status.final:
+        return []
+    table = tables.training_tasks
+    query = sa.select(table).where(table.c.joined_into == leader.id).with_for_update()
+    changed = []
+    for row in connection.execute(query).mappings().all():
+        follower = task_of(row)
+        if not follower.status.final:
+            follower = follower.ended_with(leader, leader.updated_at_ms)
+            save(connection, follower)
+            if not follower.status.final:
+                claim(connection, follower)
+            changed.append(follower)
+    return changed
+
+
 def note(connection: sa.Connection, task: tasks.TrainingTask) -> None:
     """Adds a line to what is told of a task."""
     connection.execute(

@@ -40,7 +40,22 @@ training_tasks = sa.Table(
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("demand", sa.Integer, nullable=False),
     sa.Column("admitted_at_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("night", sa.Text, nullable=False),
+    sa.Column("place", sa.Integer, nullable=False),
+    sa.Column("joined_into", sa.Text, nullable=False, index=True),
+    sa.Column("teacher", sa.Text, nullable=False),
     sa.Column("idempotency_key", sa.Text, unique=True),
+)
+
+nights = sa.Table(
+    # One row for each nightly batch: what makes a second one of the same night impossible.
+    "nights",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("due_ms", sa.BigInteger, nullable=False),
+    sa.Column("gathered_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("tasks", sa.Integer, nullable=False),
+    sa.Column("skills", sa.JSON, nullable=False),
 )
 
 open_gaps = sa.Table(

@@ -134,6 +134,14 @@ class TrainingTask:
     """How often it was asked for."""
     admitted_at_ms: int = 0
     """When the budget let it start; 0 while it waits."""
+    night: str = ""
+    """The nightly batch that took it up; empty for none."""
+    place: int = 0
+    """Its place in the order of that batch, from 1."""
+    joined_into: str = ""
+    """The task that learns its questions, and ends as it does."""
+    teacher: str = ""
+    """Who is asked first; empty for the first one configured."""
 
     def __post_init__(self) -> None:
         """Refuses a task that could never be worked on."""
@@ -179,6 +187,51 @@ class TrainingTask:
         demand = self.demand + 1
         raised = DEFAULT_PRIORITY + sum(demand >= at for at in _RAISED_AT)
         return dataclasses.replace(self, demand=demand, priority=max(self.priority, raised))
+
+    def leading(
+        self, others: Iterable[TrainingTask], night: str, place: int, teacher: str, now_ms: int
+    ) -> TrainingTask:
+        """The task that learns others' questions with its own in a nightly batch."""
+        task = self
+        for other in others:
+            task = dataclasses.replace(
+                task.joined(other.queries, now_ms),
+                demand=task.demand + other.demand,
+                priority=max(task.priority, other.priority),
+            )
+        return dataclasses.replace(
+            task, night=night, place=place, teacher=teacher, detail="", updated_at_ms=now_ms
+        )
+
+    def following(self, leader: TrainingTask, now_ms: int) -> TrainingTask:
+        """The task whose questions another one learns."""
+        return dataclasses.replace(
+            self,
+            night=leader.night,
+            joined_into=leader.id,
+            detail=f"is learned together with task {leader.id}",
+            updated_at_ms=now_ms,
+        )
+
+    def ended_with(self, leader: TrainingTask, now_ms: int) -> TrainingTask:
+        """The task that ends as the one that learned its questions.
+
+        Where that one was cancelled it waits as before.
+        """
+        if leader.status is TaskStatus.CANCELLED:
+            return dataclasses.replace(
+                self, night="", joined_into="", detail="", updated_at_ms=now_ms
+            )
+        return dataclasses.replace(
+            self,
+            status=leader.status,
+            card=leader.card,
+            domain=leader.domain,
+            error=leader.error and f"learned together with task {leader.id}: {leader.error}",
+            detail=f"learned together with task {leader.id}",
+            progress=leader.progress,
+            updated_at_ms=now_ms,
+        )
 
     def admitted(self, now_ms: int) -> TrainingTask:
         """The task that the budget lets start."""

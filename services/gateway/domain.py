@@ -107,6 +107,18 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
+class NightlySkill:
+    """Tasks of a nightly batch that are learned as one."""
+
+    task_ids: tuple[str, ...]
+    """The first learns the questions of all."""
+    domain: str
+    teacher: str
+    """Asked first; empty for the first one configured."""
+    base: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Store:
     """The card store."""
 

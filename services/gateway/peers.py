@@ -31,6 +31,7 @@ from shared.rpc import client
 from shared.security import protection as protections
 
 _ASK_DEADLINE_S = 120.0
+_NIGHTLY_DEADLINE_S = 60.0
 _WATCH_DEADLINE_S = 3600.0
 _LISTED_TASKS = 1000
 
@@ -157,6 +158,15 @@ class Peers:
             idempotency_key=idempotency_key, topic=topic, document=document
         )
         return _task(await client.call(self._factory.Teach, request))
+
+    async def run_nightly(self, idempotency_key: str) -> list[domain.NightlySkill]:
+        """Gathers now what waits for the night; the skills in the order they are learned."""
+        request = factory_pb2.RunNightlyRequest(idempotency_key=idempotency_key)
+        reply = await client.call(self._factory.RunNightly, request, _NIGHTLY_DEADLINE_S)
+        return [
+            domain.NightlySkill(tuple(one.task_ids), one.domain, one.teacher, one.base)
+            for one in reply.skills
+        ]
 
     async def tasks(self) -> list[domain.Task]:
         """All tasks, the newest first."""
