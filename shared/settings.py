@@ -172,6 +172,9 @@ class Factory(sections.Section):
     """How many tasks may start."""
     nightly: learning_settings.Nightly = learning_settings.Nightly()
     """Which tasks wait for the night, and when it begins."""
+    trainer_grace_s: Positive = 20.0
+    """Where there are several trainers: how long one that does not serve is waited for, until its
+    work goes to another."""
     step_timeout_s: Positive = 900.0
     """Longest time for one step, restarts of the service that does it included."""
 
@@ -227,6 +230,8 @@ class Trainer(sections.Section):
 
     address: Address = "127.0.0.1:7404"
     """Where it listens."""
+    addresses: tuple[Address, ...] = ()
+    """Where the trainers are that the factory hands work to; empty for `address` alone."""
     threads: Count = 2
     """Threads of one training; it gives way to whoever answers questions."""
     seed: int = 0

@@ -24,7 +24,7 @@ from benchmarks.router import vectors as kept_vectors
 from benchmarks.training import made_up
 from services.distiller import delivery, distillation, distiller, enlarging, journal, rewording
 from services.distiller.providers import base as providers
-from services.factory import board, ledger, partners, stages, tasks, workflow
+from services.factory import board, ledger, partners, stages, tasks, trainers, workflow
 from services.inference import answering
 from services.inference import engine as engines
 from services.router import embedding, profile
@@ -233,6 +233,10 @@ class House:
         )
 
 
+async def _serves(address: str) -> bool:
+    return True
+
+
 @contextlib.asynccontextmanager
 async def opened(settings: config.Settings) -> AsyncIterator[House]:
     """A house without cards."""
@@ -274,7 +278,8 @@ class _Work:
             updated_at_ms=now_ms,
         )
         await kept.record(tasks.CognitiveDissonance(told.name, first, 0.1, now_ms), task)
-        all_of_it = partners.Partners(self, self, self, self)
+        pool = trainers.TrainerPool({"here": self}, _serves, grace_s=0.0)
+        all_of_it = partners.Partners(self, pool, self, self)
         work = stages.Stages(kept, all_of_it, step_timeout_s=3600, confirm_s=_CONFIRM_S)
         await workflow.SkillDistiller(work, self._run_step).learn(told.name)
         ended = await kept.get(told.name)

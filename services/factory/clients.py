@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from services.factory import partners
+from services.factory import partners, trainers
 from shared import discovery, errors
 from shared import settings as config
 from shared.pb import (
@@ -35,6 +35,8 @@ from shared.security import protection as protections
 _LOCATE_S = 20.0
 """A question that takes longer to locate is taken without its place."""
 _GENERATE_S = 60.0
+_HEALTH_S = 5.0
+"""A trainer at work may be slow to say that it is there."""
 _EMBED_S = 5.0
 """A question that takes longer to embed is compared with no other."""
 _LATEST = "latest"
@@ -262,21 +264,30 @@ class Connections:
     def __init__(self, settings: config.Settings, protection: protections.Protection) -> None:
         """Prepares the channels; they connect at first use."""
         step_timeout_s = settings.factory.step_timeout_s
-        addresses = (
-            settings.distiller.address,
-            settings.trainer.address,
-            settings.inference.address,
-            settings.router.address,
-        )
-        self._channels = [client.channel(address, protection=protection) for address in addresses]
-        distiller, trainer, inference, router = self._channels
-        self._router: Any = router_pb2_grpc.RouterStub(router)
+        self._channels: list[grpc.aio.Channel] = []
+
+        def opened(address: str) -> grpc.aio.Channel:
+            self._channels.append(client.channel(address, protection=protection))
+            return self._channels[-1]
+
+        to_trainers = {
+            address: opened(address)
+            for address in settings.trainer.addresses or (settings.trainer.address,)
+        }
+        self._router: Any = router_pb2_grpc.RouterStub(opened(settings.router.address))
         self._store = StoreClient(lambda: discovery.find_stores(settings), protection)
         self.partners = partners.Partners(
-            distiller=DistillerClient(distiller, step_timeout_s),
-            trainer=TrainerClient(trainer, step_timeout_s),
+            distiller=DistillerClient(opened(settings.distiller.address), step_timeout_s),
+            trainers=trainers.TrainerPool(
+                {
+                    address: TrainerClient(channel, step_timeout_s)
+                    for address, channel in to_trainers.items()
+                },
+                lambda address: client.is_serving(to_trainers[address], _HEALTH_S),
+                settings.factory.trainer_grace_s,
+            ),
             store=self._store,
-            inference=InferenceClient(inference),
+            inference=InferenceClient(opened(settings.inference.address)),
         )
 
     async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ The values are recorded by DBOS as JSON, so they hold nothing but text, numbers 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -74,6 +75,8 @@ class Trained:
     final_loss: float
     trained_right: float
     seconds: float
+    trainer: str = ""
+    """The address of the trainer on whose disk it lies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +164,16 @@ class Trainer(Protocol):
         """Measures a draft; idempotent by run_id."""
 
 
+class Trainers(Protocol):
+    """All trainers; see `trainers.TrainerPool`."""
+
+    def borrowed(self, before: str) -> contextlib.AbstractAsyncContextManager[tuple[str, Trainer]]:
+        """A trainer and its address: the one that had the work before, or a free one."""
+
+    async def lost(self, address: str) -> bool:
+        """Whether the work of a trainer has to be done by another one."""
+
+
 class Store(Protocol):
     """Keeps cards and datasets."""
 
@@ -194,6 +207,6 @@ class Partners:
     """The services that a learning task passes through."""
 
     distiller: Distiller
-    trainer: Trainer
+    trainers: Trainers
     store: Store
     inference: Inference

@@ -140,11 +140,18 @@ class Stages:
         return versions.next_minor(published)
 
     async def train(self, task_id: str, order: partners.TrainingOrder) -> partners.Trained:
-        """Has the trainer make a draft."""
+        """Has a trainer make a draft."""
         await self._begin(task_id, tasks.TaskStatus.TRAINING, "train")
-        trained = await self._patiently(
-            lambda: self._others.trainer.train(order, self._reporter(task_id))
-        )
+
+        async def attempt() -> partners.Trained:
+            before = (await self._board.get(task_id)).trainer
+            async with self._others.trainers.borrowed(before) as (address, trainer):
+                # Written first: a factory that is killed meanwhile asks the same one again.
+                await self._send(task_id, address)
+                trained = await trainer.train(order, self._reporter(task_id))
+            return dataclasses.replace(trained, trainer=address)
+
+        trained = await self._patiently(attempt)
         await self._end(task_id, "train")
         return trained
 
@@ -154,20 +161,25 @@ class Stages:
         run_id: str,
         distilled: partners.Distilled,
         trained: partners.Trained,
-    ) -> partners.Proof:
-        """Has the trainer measure its draft."""
+    ) -> partners.Proof | None:
+        """Has the trainer that made a draft measure it; None where it is gone, and the draft."""
         await self._begin(task_id, tasks.TaskStatus.EVALUATING, "prove")
 
-        async def attempt() -> partners.Proof:
-            return await self._others.trainer.prove(
-                run_id,
-                distilled.dataset,
-                trained.draft,
-                distilled.triggers,
-                self._reporter(task_id),
-            )
+        async def attempt() -> partners.Proof | None:
+            async with self._others.trainers.borrowed(trained.trainer) as (address, trainer):
+                if address != trained.trainer:
+                    return None
+                return await trainer.prove(
+                    run_id,
+                    distilled.dataset,
+                    trained.draft,
+                    distilled.triggers,
+                    self._reporter(task_id),
+                )
 
         proof = await self._patiently(attempt)
+        # Another try may go to any trainer.
+        await self._send(task_id, "")
         await self._end(task_id, "prove")
         return proof
 
@@ -253,6 +265,10 @@ class Stages:
         return await self._patiently(
             lambda: self._others.store.commit(idempotency_key, ticket, signature_json)
         )
+
+    async def _send(self, task_id: str, trainer: str) -> None:
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.sent_to(trainer, now_ms))
 
     async def _begin(
         self, task_id: str, status: tasks.TaskStatus, stage: str

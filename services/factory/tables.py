@@ -44,6 +44,7 @@ training_tasks = sa.Table(
     sa.Column("place", sa.Integer, nullable=False),
     sa.Column("joined_into", sa.Text, nullable=False, index=True),
     sa.Column("teacher", sa.Text, nullable=False),
+    sa.Column("trainer", sa.Text, nullable=False),
     sa.Column("idempotency_key", sa.Text, unique=True),
 )
 

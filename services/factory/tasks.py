@@ -142,6 +142,8 @@ class TrainingTask:
     """The task that learns its questions, and ends as it does."""
     teacher: str = ""
     """Who is asked first; empty for the first one configured."""
+    trainer: str = ""
+    """The address of the trainer that works on it; empty for none."""
 
     def __post_init__(self) -> None:
         """Refuses a task that could never be worked on."""
@@ -286,6 +288,12 @@ class TrainingTask:
         return dataclasses.replace(
             self, progress=min(1.0, max(0.0, progress)), detail=detail, updated_at_ms=now_ms
         )
+
+    def sent_to(self, trainer: str, now_ms: int) -> TrainingTask:
+        """The task with the trainer that works on it now; an ended one stays as it is."""
+        if self.status.final or self.trainer == trainer:
+            return self
+        return dataclasses.replace(self, trainer=trainer, updated_at_ms=now_ms)
 
     def placed(self, domain: str, now_ms: int) -> TrainingTask:
         """The task with the domain that the distiller found; an ended one stays as it is."""

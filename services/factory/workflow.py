@@ -44,6 +44,10 @@ _TRIES = (
     _Try(3, "with twice the rank", rank_factor=2),
 )
 
+_MOST_LOST = 5
+"""Trainers that may be lost with a finished draft, one after the other."""
+_PROOF: pydantic.TypeAdapter[partners.Proof | None] = pydantic.TypeAdapter(partners.Proof | None)
+
 
 class RunStep(Protocol):
     """Runs a step once and for all: where its result is recorded already, returns that."""
@@ -126,22 +130,33 @@ class SkillDistiller:
             seed=attempt.seed,
             rank_factor=attempt.rank_factor,
         )
-        trained = await self._step(
-            f"train {attempt.seed}", partners.Trained, lambda: self._stages.train(task_id, order)
-        )
-        return await self._step(
-            f"prove {attempt.seed}",
-            partners.Proof,
-            lambda: self._stages.prove(task_id, run_id, distilled, trained),
-        )
+        for lost in range(_MOST_LOST):
+            again = f" again {lost}" if lost else ""
+            trained = await self._step(
+                f"train {attempt.seed}{again}",
+                partners.Trained,
+                functools.partial(self._stages.train, task_id, order),
+            )
+            proof = await self._step(
+                f"prove {attempt.seed}{again}",
+                _PROOF,
+                functools.partial(self._stages.prove, task_id, run_id, distilled, trained),
+            )
+            if proof is not None:
+                return proof
+            # The draft lay on the disk of a trainer that is gone.
+        raise _StoppedError(f"{_MOST_LOST} trainers were lost, each with the draft that it made")
 
-    async def _step(self, name: str, kind: type[T], body: Callable[[], Awaitable[T]]) -> T:
+    async def _step(
+        self, name: str, kind: type[T] | pydantic.TypeAdapter[T], body: Callable[[], Awaitable[T]]
+    ) -> T:
         """Runs one recorded step.
 
         A failure is recorded like a result, as data: an exception would come back from the record
         as another one than was raised.
         """
-        form: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(kind)
+        form: pydantic.TypeAdapter[T]
+        form = kind if isinstance(kind, pydantic.TypeAdapter) else pydantic.TypeAdapter(kind)
 
         async def recorded() -> Json:
             try:

@@ -9,7 +9,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -36,6 +36,7 @@ class FactoryProcess:
         folder: pathlib.Path,
         others: fake_services.FakeServices,
         router_address: str = "",
+        trainers: Sequence[str] = (),
         **options: Any,
     ):
         self.address = addresses.free_address()
@@ -46,7 +47,7 @@ class FactoryProcess:
             "factory": {"address": self.address, "gather_s": 0.1, **options},
             "router": {"address": router_address or addresses.free_address()},
             "distiller": {"address": others.address("distiller")},
-            "trainer": {"address": others.address("trainer")},
+            "trainer": {"address": others.address("trainer"), "addresses": list(trainers)},
             "inference": {"address": others.address("inference")},
             "discovery": {"zeroconf": False, "stores": [others.address("store")]},
         }

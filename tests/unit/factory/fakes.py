@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from services.factory import partners, tasks
+from services.factory import partners, tasks, trainers
 from shared import errors
 
 QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
@@ -104,7 +104,8 @@ class Others:
 
     @property
     def all(self) -> partners.Partners:
-        return partners.Partners(self, self, self, self)
+        pool = trainers.TrainerPool({"here": self}, _serves, grace_s=0.0)
+        return partners.Partners(self, pool, self, self)
 
     async def locate(self, query: str) -> str:
         self.calls.append("locate")
@@ -197,3 +198,7 @@ class Others:
         if isinstance(reply, errors.SkillmeshError):
             raise reply
         return reply
+
+
+async def _serves(address: str) -> bool:
+    return True

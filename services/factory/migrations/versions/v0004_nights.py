@@ -1,4 +1,4 @@
-"""Nightly batches, and the tasks that take part in them."""
+"""Nightly batches, the tasks that take part in them; the trainer that works on a task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ revision = "0004"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
-_TEXTS = ("night", "joined_into", "teacher")
+_TEXTS = ("night", "joined_into", "teacher", "trainer")
 
 
 def upgrade() -> None:
