@@ -73,3 +73,12 @@ class Nightly(sections.Section):
         if name not in zoneinfo.available_timezones():
             raise ValueError(f"{name!r} is no time zone, such as UTC or Europe/Berlin")
         return name
+
+
+class Recheck(sections.Section):
+    """Served cards are proved again; one that has become worse makes room for the one before."""
+
+    every_hours: Annotated[float, pydantic.Field(ge=0)] = 24.0
+    """How often each card is; 0: never."""
+    tolerance: sections.Share = 0.05
+    """By how much a row of the gate's table may fall below what was recorded."""

@@ -172,6 +172,8 @@ class Factory(sections.Section):
     """How many tasks may start."""
     nightly: learning_settings.Nightly = learning_settings.Nightly()
     """Which tasks wait for the night, and when it begins."""
+    recheck: learning_settings.Recheck = learning_settings.Recheck()
+    """How often served cards are proved again."""
     trainer_grace_s: Positive = 20.0
     """Where there are several trainers: how long one that does not serve is waited for, until its
     work goes to another."""
@@ -251,6 +253,8 @@ class Trainer(sections.Section):
     """Share of such rewordings about what follows from the facts."""
     gate_contrasts: Share = 0.7
     """Share of the near misses to which no fact's answer may come."""
+    gate_regression: Share = 0.95
+    """Share of what the version before was taught and still answers, where there is one."""
     gate_known: Share = 0.75
     """Share of known questions still answered as the base answers them, with the card active
     (the router sends them past the card)."""

@@ -377,6 +377,7 @@ class _Work:
         draft: partners.Ticket,
         triggers: Sequence[partners.Trigger],
         on_progress: partners.OnProgress,
+        before: partners.Published | None = None,
     ) -> partners.Proof:
         task_id = self._house.run_id(run_id, dataset.digest)
         # The gate is what is measured: no verdict of an earlier run counts.
@@ -405,8 +406,26 @@ class _Work:
         self._proofs.append(proof)
         return proof
 
+    async def recheck(
+        self,
+        recheck_id: str,
+        card: partners.Published,
+        triggers: Sequence[partners.Trigger],
+        on_progress: partners.OnProgress,
+    ) -> partners.Rechecked:
+        raise NotImplementedError("a set is learned once")
+
     async def versions(self, name: str) -> list[str]:
         return []
+
+    async def latest(self, name: str) -> partners.Published | None:
+        return None
+
+    async def serving(self, name: str) -> str:
+        return ""
+
+    async def version_before(self, card: str) -> str:
+        return ""
 
     async def commit(
         self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""

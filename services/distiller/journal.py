@@ -27,8 +27,6 @@ _RESULT: pydantic.TypeAdapter[distillation.Distillation] = pydantic.TypeAdapter(
     distillation.Distillation
 )
 _RESULT_FILE = "result.json"
-UNASKED_SCORE = 0.5
-"""Score of facts that nobody asked for: they fill a skill, and make room when it grows."""
 T = TypeVar("T")
 
 
@@ -53,7 +51,7 @@ class Journal:
 
     def keep_result(self, task_id: str, result: distillation.Distillation) -> None:
         """Keeps the finished distillation."""
-        asked = [pair for pair in result.pairs if pair.score > UNASKED_SCORE]
+        asked = [pair for pair in result.pairs if pair.score > datasets.UNASKED_SCORE]
         atomic.write(self._skill_path(result.skill_name), _PAIRS.dump_json(asked))
         atomic.write(self._path(task_id, _RESULT_FILE), _RESULT.dump_json(result))
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from services.factory import budget, clusters, ledger, nights, tasks
+from services.factory import budget, clusters, ledger, nights, published, tasks
 from shared import errors
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class TaskBoard:
         """Takes the ledger, and the Unix time in milliseconds."""
         self._ledger = kept
         self._nights = nights.NightBook(kept.database)
+        self._cards = published.CardBook(kept.database)
         self.now_ms = clock_ms
         # One thread of our own: DBOS replaces the loop's default executor and takes it down.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -123,6 +124,23 @@ class TaskBoard:
             for task in changed:
                 self._tell(task)
             return night
+
+    async def keep_card(self, card: published.PublishedCard) -> None:
+        """Notes a card that was published; see `published.CardBook.keep`."""
+        await self._off_loop(lambda: self._cards.keep(card))
+
+    async def published_card(self, card: str) -> published.PublishedCard | None:
+        """A card by its `name@digest`, if this factory published it."""
+        return await self._off_loop(lambda: self._cards.find(card))
+
+    async def cards_unchecked_since(self, at_ms: int) -> list[published.PublishedCard]:
+        """Published cards that were last proved before a time."""
+        return await self._off_loop(lambda: self._cards.unchecked_since(at_ms))
+
+    async def card_checked(self, card: str) -> None:
+        """Notes that a card was proved again now."""
+        now_ms = self.now_ms()
+        await self._off_loop(lambda: self._cards.checked(card, now_ms))
 
     async def get(self, task_id: str) -> tasks.TrainingTask:
         """One task.

@@ -89,6 +89,11 @@ class GateRow:
     required: float
     passed: bool
 
+    @property
+    def share(self) -> float:
+        """Of right answers; 1 where nothing was asked."""
+        return self.right / self.asked if self.asked else 1.0
+
     def __str__(self) -> str:
         """For people: `held_out 3/8 (needs 50 %)`."""
         return f"{self.name} {self.right}/{self.asked} (needs {self.required:.0%})"
@@ -108,6 +113,32 @@ class Proof:
     """Whether another training may pass, where this one did not."""
     wrong: tuple[str, ...] = ()
     """Questions of the dataset that the draft answered wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A card in the store with what it was trained on."""
+
+    card: str
+    """`name@digest`."""
+    dataset_digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NextVersion:
+    """What a card to be is called, and what it follows."""
+
+    version: str
+    before: Published | None
+    """The version that serves now, if there is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rechecked:
+    """The gate's table for a published card: now, and as it was recorded."""
+
+    rows: tuple[GateRow, ...]
+    recorded: tuple[GateRow, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +191,18 @@ class Trainer(Protocol):
         draft: Ticket,
         triggers: Sequence[Trigger],
         on_progress: OnProgress,
+        before: Published | None = None,
     ) -> Proof:
-        """Measures a draft; idempotent by run_id."""
+        """Measures a draft, beside the version that it is to follow; idempotent by run_id."""
+
+    async def recheck(
+        self,
+        recheck_id: str,
+        card: Published,
+        triggers: Sequence[Trigger],
+        on_progress: OnProgress,
+    ) -> Rechecked:
+        """Measures a published card again; the same id joins one that is under way."""
 
 
 class Trainers(Protocol):
@@ -179,6 +220,15 @@ class Store(Protocol):
 
     async def versions(self, name: str) -> list[str]:
         """The semantic versions of the cards of that name."""
+
+    async def latest(self, name: str) -> Published | None:
+        """The version of a card that serves; None without one, or without a known dataset."""
+
+    async def serving(self, name: str) -> str:
+        """That version as `name@digest`; empty for none."""
+
+    async def version_before(self, card: str) -> str:
+        """The version that was published before a card (`name@digest`); empty for none."""
 
     async def commit(self, idempotency_key: str, ticket: Ticket, signature_json: str = "") -> str:
         """Publishes an uploaded card, whose signature must hold, or keeps a dataset.

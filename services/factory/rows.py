@@ -74,11 +74,17 @@ def end_followers(
     for row in connection.execute(query).mappings().all():
         follower = task_of(row)
         if not follower.status.final:
-            follower = follower.ended_with(leader, leader.updated_at_ms)
-            save(connection, follower)
-            if not follower.status.final:
-                claim(connection, follower)
-            changed.append(follower)
+            after = follower.ended_with(leader, leader.updated_at_ms)
+        elif leader.status is tasks.TaskStatus.FAILED:
+            # Its card was rolled back after it had ended.
+            after = follower.rolled_back(leader.error, leader.updated_at_ms)
+        else:
+            continue
+        if after != follower:
+            save(connection, after)
+            if not after.status.final:
+                claim(connection, after)
+            changed.append(after)
     return changed
 
 

@@ -11,6 +11,7 @@ from services.factory import (
     ledger,
     nightly,
     queue,
+    recheck,
     service,
     stages,
     workflow,
@@ -53,6 +54,7 @@ async def serve(settings: config.Settings) -> None:
         nightly.rotation(settings),
         connections.embed,
     )
+    checks = recheck.Rechecker(kept, connections.partners, settings.factory.recheck)
     servicer = service.FactoryService(factory, shift, protection.admitted)
     server = rpc.Server([servicer.add_to], settings.factory.address, protection)
     try:
@@ -64,7 +66,11 @@ async def serve(settings: config.Settings) -> None:
             await factory.recover()
             watching = [
                 asyncio.create_task(watch)
-                for watch in (factory.admit_for_ever(), shift.run_for_ever())
+                for watch in (
+                    factory.admit_for_ever(),
+                    shift.run_for_ever(),
+                    checks.run_for_ever(),
+                )
             ]
             try:
                 await rpc.until_signal()

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from services.factory import board, partners, tasks, versions
+from services.factory import board, partners, published, tasks, versions
 from shared import errors, grading
 from shared.rpc import client
 
@@ -134,10 +134,12 @@ class Stages:
         await self._end(task_id, "distil")
         return distilled
 
-    async def choose_version(self, skill_name: str) -> str:
-        """The version of the card to be."""
-        published = await self._patiently(lambda: self._others.store.versions(skill_name))
-        return versions.next_minor(published)
+    async def choose_version(self, skill_name: str) -> partners.NextVersion:
+        """The version of the card to be, and the one that it is to follow."""
+        store = self._others.store
+        numbers = await self._patiently(lambda: store.versions(skill_name))
+        before = await self._patiently(lambda: store.latest(skill_name))
+        return partners.NextVersion(versions.next_minor(numbers), before)
 
     async def train(self, task_id: str, order: partners.TrainingOrder) -> partners.Trained:
         """Has a trainer make a draft."""
@@ -161,8 +163,13 @@ class Stages:
         run_id: str,
         distilled: partners.Distilled,
         trained: partners.Trained,
+        before: partners.Published | None,
     ) -> partners.Proof | None:
-        """Has the trainer that made a draft measure it; None where it is gone, and the draft."""
+        """Has the trainer that made a draft measure it, beside the version before.
+
+        Returns:
+            None where that trainer is gone, and the draft with it.
+        """
         await self._begin(task_id, tasks.TaskStatus.EVALUATING, "prove")
 
         async def attempt() -> partners.Proof | None:
@@ -175,6 +182,7 @@ class Stages:
                     trained.draft,
                     distilled.triggers,
                     self._reporter(task_id),
+                    before,
                 )
 
         proof = await self._patiently(attempt)
@@ -218,8 +226,16 @@ class Stages:
             ) from error
         await self._end(task_id, "confirm")
 
-    async def complete(self, task_id: str, distilled: partners.Distilled) -> None:
-        """Ends the task well."""
+    async def complete(self, task_id: str, card: str, distilled: partners.Distilled) -> None:
+        """Ends the task well, and keeps what it takes to prove its card again."""
+        kept = published.PublishedCard(
+            card=card,
+            task_id=task_id,
+            dataset_digest=distilled.dataset.digest,
+            triggers=distilled.triggers,
+            checked_at_ms=self._board.now_ms(),
+        )
+        await self._board.keep_card(kept)
         detail = f"learned from {distilled.teacher}"
         if distilled.unanswered:
             detail += f"; no answer was found to {_quoted(distilled.unanswered)}"

@@ -94,6 +94,16 @@ task_updates = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
 )
 
+published_cards = sa.Table(
+    "published_cards",
+    metadata,
+    sa.Column("card", sa.Text, primary_key=True),
+    sa.Column("task_id", sa.Text, sa.ForeignKey("training_tasks.id"), nullable=False),
+    sa.Column("dataset_digest", sa.Text, nullable=False),
+    sa.Column("triggers", sa.JSON, nullable=False),
+    sa.Column("checked_at_ms", sa.BigInteger, nullable=False),
+)
+
 
 def open_engine(url: str) -> sa.Engine:
     """Opens the database and applies the migrations that it lacks.

@@ -319,6 +319,18 @@ class TrainingTask:
             return self
         return dataclasses.replace(self.moved(TaskStatus.COMPLETED, now_ms, detail), progress=1.0)
 
+    def rolled_back(self, reason: str, now_ms: int) -> TrainingTask:
+        """The COMPLETED task FAILED after all, as its card does not serve any more."""
+        if self.status is not TaskStatus.COMPLETED:
+            return self
+        return dataclasses.replace(
+            self, status=TaskStatus.FAILED, error=reason, updated_at_ms=now_ms
+        )
+
+    def noted(self, detail: str, now_ms: int) -> TrainingTask:
+        """The task, ended or not, with something that people should see."""
+        return dataclasses.replace(self, detail=detail, updated_at_ms=now_ms)
+
     def cancelled(self, now_ms: int) -> TrainingTask:
         """The task CANCELLED; one that is CANCELLED already stays as it is.
 

@@ -101,6 +101,9 @@ class Others:
         self.replies: list[partners.Reply | errors.SkillmeshError] = []
         self.asked = 0
         self.before = "zorblax@older"
+        self.served: partners.Published | None = None
+        self.compared_with: list[partners.Published | None] = []
+        self.rechecks: dict[str, partners.Rechecked] = {}
 
     @property
     def all(self) -> partners.Partners:
@@ -169,13 +172,34 @@ class Others:
         draft: partners.Ticket,
         triggers: Sequence[partners.Trigger],
         on_progress: partners.OnProgress,
+        before: partners.Published | None = None,
     ) -> partners.Proof:
         self.calls.append("prove")
+        self.compared_with.append(before)
         passed = self.verdicts.pop(0) if self.verdicts else True
         row = partners.GateRow("held_out", 1, 8, 0.5, passed)
         card, signature_json = (ticket("card"), "signed") if passed else (None, "")
         wrong = () if passed else (f"wrong in {run_id}",)
         return partners.Proof(passed, (row,), card, 1.0, signature_json, self.curable, wrong)
+
+    async def recheck(
+        self,
+        recheck_id: str,
+        card: partners.Published,
+        triggers: Sequence[partners.Trigger],
+        on_progress: partners.OnProgress,
+    ) -> partners.Rechecked:
+        self.calls.append(f"recheck {card.card}")
+        return self.rechecks[card.card]
+
+    async def latest(self, name: str) -> partners.Published | None:
+        return self.served
+
+    async def serving(self, name: str) -> str:
+        return self.served.card if self.served else ""
+
+    async def version_before(self, card: str) -> str:
+        return self.before
 
     async def versions(self, name: str) -> list[str]:
         self.calls.append("versions")

@@ -36,12 +36,23 @@ class One:
         return partners.Trained(fakes.ticket(f"draft of {self._address}"), 40, 0.01, 1.0, 2.0)
 
     async def prove(
-        self, run_id: str, dataset: Any, draft: partners.Ticket, triggers: Any, on_progress: Any
+        self,
+        run_id: str,
+        dataset: Any,
+        draft: partners.Ticket,
+        triggers: Any,
+        on_progress: Any,
+        before: partners.Published | None = None,
     ) -> partners.Proof:
         self._call("prove")
         assert draft.name == f"draft of {self._address}"
         row = partners.GateRow("held_out", 8, 8, 0.5, True)
         return partners.Proof(True, (row,), fakes.ticket("card"), 1.0, "signed")
+
+    async def recheck(
+        self, recheck_id: str, card: partners.Published, triggers: Any, on_progress: Any
+    ) -> partners.Rechecked:
+        raise NotImplementedError
 
     def _call(self, what: str) -> None:
         call = f"{what} {self._address}"

@@ -299,3 +299,16 @@ async def test_nobody_waits_when_no_question_joins(
     async with asyncio.timeout(10):
         await work.distil("t1")
     assert others.queries == (fakes.QUESTION,)
+
+
+async def test_draft_is_compared_with_the_version_that_serves_when_there_is_one(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.served = partners.Published("zorblax@old", "d" * 64)
+    others.verdicts = [False, True]
+    await distiller.learn("t1")
+    assert others.compared_with == [others.served] * 2
+    kept = await tasks_board.published_card("zorblax@abc")
+    assert kept is not None
+    assert kept.dataset_digest == fakes.ticket("dataset-more").digest
+    assert (kept.task_id, kept.triggers) == ("t1", others.triggers)

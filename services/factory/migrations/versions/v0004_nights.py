@@ -1,4 +1,4 @@
-"""Nightly batches, the tasks that take part in them; the trainer that works on a task."""
+"""Nightly batches, published cards; the night of a task and the trainer that works on it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,19 @@ def upgrade() -> None:
         sa.Column("tasks", sa.Integer, nullable=False),
         sa.Column("skills", sa.JSON, nullable=False),
     )
+    op.create_table(
+        "published_cards",
+        sa.Column("card", sa.Text, primary_key=True),
+        sa.Column("task_id", sa.Text, sa.ForeignKey("training_tasks.id"), nullable=False),
+        sa.Column("dataset_digest", sa.Text, nullable=False),
+        sa.Column("triggers", sa.JSON, nullable=False),
+        sa.Column("checked_at_ms", sa.BigInteger, nullable=False),
+    )
 
 
 def downgrade() -> None:
     """Drops them."""
+    op.drop_table("published_cards")
     op.drop_table("nights")
     with op.batch_alter_table("training_tasks") as tasks:
         tasks.drop_index("ix_training_tasks_joined_into")
