@@ -8,6 +8,7 @@
     ├── AlreadyExistsError       ALREADY_EXISTS       the same name with other content
     ├── BaseModelMismatchError   FAILED_PRECONDITION  the card belongs to another base model
     ├── PreconditionError        FAILED_PRECONDITION  not in a state that allows this
+    │   ├── BudgetError          FAILED_PRECONDITION  a call could cost more than a budget has left
     │   ├── CapacityError        FAILED_PRECONDITION  larger than a limit of this node allows
     │   ├── RevisionTooOldError  FAILED_PRECONDITION  the log no longer reaches back: list again
     │   └── UntrustedError       FAILED_PRECONDITION  unknown signer, bad signature, or revoked
@@ -77,6 +78,10 @@ class PreconditionError(SkillmeshError):
 
 class CapacityError(PreconditionError):
     """Something can't fit, however long one waits; the message names the limit."""
+
+
+class BudgetError(PreconditionError):
+    """A call could cost more than is left; the message says how much, of what, and the key."""
 
 
 class RevisionTooOldError(PreconditionError):

@@ -23,6 +23,7 @@ from shared import (
     sections,
     security_settings,
     store_settings,
+    teacher_settings,
 )
 
 CONFIG_VARIABLE = "SKILLMESH_CONFIG"
@@ -34,10 +35,12 @@ Positive = sections.Positive
 Count = sections.Count
 CardStore = store_settings.CardStore
 Discovery = network_settings.Discovery
+Evolution = teacher_settings.Evolution
 Federation = network_settings.Federation
 Inference = inference_settings.Inference
 Mirror = network_settings.Mirror
 Security = security_settings.Security
+Teacher = teacher_settings.Teacher
 Tls = security_settings.Tls
 
 
@@ -181,36 +184,6 @@ class Factory(sections.Section):
     """Longest time for one step, restarts of the service that does it included."""
 
 
-class Teacher(sections.Section):
-    """One provider of question/answer pairs."""
-
-    provider_type: Literal["openai", "anthropic", "local", "documents", "recorded"]
-    """Which SDK or source."""
-    model: str = ""
-    """Model name at the provider; empty for the provider's default."""
-    endpoint: str = ""
-    """Base URL; empty for the provider's own."""
-    timeout_s: Positive = 60.0
-    """Longest wait for one answer."""
-
-
-class Evolution(sections.Section):
-    """Which teachers are asked. Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY."""
-
-    provider_type: Literal["auto", "openai", "anthropic", "local", "documents", "recorded"] = "auto"
-    """`auto`: openai where its key is set, else documents."""
-    model: str = ""
-    """Model name at the provider; empty for the provider's default."""
-    endpoint: str = ""
-    """Base URL of the provider; empty for its own."""
-    timeout_s: Positive = 60.0
-    """Longest wait for one answer."""
-    fallbacks: tuple[Teacher, ...] = ()
-    """Asked in this order when the one before is down or out of quota."""
-    recordings: pathlib.Path | None = None
-    """Recorded answers for provider_type `recorded`."""
-
-
 class Distiller(sections.Section):
     """Asks the teachers."""
 
@@ -262,9 +235,9 @@ class Trainer(sections.Section):
     """Share of unrelated questions still answered as the base answers them."""
     gate_routed: Share = 1.0
     """Share of the triggering questions that the router must send to the card."""
-    gate_elsewhere: Share = 0.97
-    """Share of known and unrelated questions that it must not send to the card."""
-    gate_other_cards: Share = 0.95
+    gate_elsewhere: Share = 0.98
+    """Share of general and invented questions that it must not send to the card."""
+    gate_other_cards: Share = 0.97
     """Share of other cards' questions, in wordings unknown to it, that must still find them."""
 
 

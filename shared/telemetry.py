@@ -12,7 +12,7 @@ import structlog
 
 from shared import settings as config
 
-_QUIET = ("httpx", "httpcore", "openai", "anthropic", "filelock", "dbos")
+_QUIET = ("httpx2", "httpcore2", "openai", "anthropic", "filelock", "dbos")
 
 
 def configure(settings: config.Telemetry, service: str) -> None:

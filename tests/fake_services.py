@@ -87,6 +87,7 @@ class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
         self.skill_name = "zorblax-trade"
         self.distil = Doings()
         self.located = 0
+        self.spent = types_pb2.Spending()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         distiller_pb2_grpc.add_DistillerServicer_to_server(self, server)
@@ -100,6 +101,11 @@ class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
             keys = [key for word, key in self.places.items() if word in query]
             found.append(distiller_pb2.Location(topic_key=keys[0] if keys else "", score=0.9))
         return distiller_pb2.LocateResponse(locations=found)
+
+    async def GetSpending(
+        self, request: distiller_pb2.GetSpendingRequest, context: Any
+    ) -> types_pb2.Spending:
+        return self.spent
 
     async def Distil(
         self, request: distiller_pb2.DistilRequest, context: Any

@@ -30,6 +30,7 @@ from services.inference import engine as engines
 from services.router import embedding, profile
 from services.router import router as routers
 from services.trainer import gate, trainer, workshop
+from shared import costs
 from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
@@ -66,11 +67,13 @@ class Teacher(providers.CloudProvider):
 
     def __init__(self, told: made_up.FactSet) -> None:
         """Takes the set."""
-        self._told = told
+        self._told, self._asked = told, False
 
     async def generate_qa(self, request: providers.QARequest) -> list[datasets.QAPair]:
-        """All pairs of the set."""
-        return list(self._told.pairs)
+        """All pairs of the set; those of its second thoughts from the second call on."""
+        pairs = self._told.again if self._asked else self._told.pairs
+        self._asked = True
+        return list(pairs)
 
     async def subject(
         self, request: providers.QARequest, pairs: Sequence[datasets.QAPair]
@@ -213,7 +216,9 @@ class House:
         decided = await self.router.select(query, top_k=4)
         return answering.Routing(
             candidates=tuple(
-                answering.Candidate(one.card, one.probability, one.similarity, one.nearest_example)
+                answering.Candidate(
+                    one.card, one.probability, one.similarity, one.reading or one.nearest_example
+                )
                 for one in decided.candidates
             ),
             none_probability=decided.none_probability,
@@ -323,6 +328,9 @@ class _Work:
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, of_task=of_task, weak=tuple(weak))
         return await self._distilled(request, on_progress)
+
+    async def spending(self, task_id: str) -> costs.Spent:
+        return costs.Spent()
 
     async def _distilled(
         self, request: distillation.DistilRequest, on_progress: partners.OnProgress

@@ -20,10 +20,6 @@ _WORDINGS = 8
 _TRIGGERS = 2
 """Questions of a set that users asked."""
 _TEACHER = "made-up"
-_VAGUE = (
-    "What is it?", "Tell me about it.", "What is known about this?", "How does it work?",
-    "Who was it?", "When was it?", "Where is it?", "Why is that?", "How many are there?",
-)  # fmt: skip
 
 
 class Flaw(enum.StrEnum):
@@ -54,6 +50,9 @@ class FactSet:
     """What users asked."""
     pairs: tuple[datasets.QAPair, ...]
     """What the teacher says."""
+    again: tuple[datasets.QAPair, ...]
+    """What it says when it is asked once more: answers that slipped in one reply are right in the
+    next, and what it has wrong stays wrong."""
     unseen: tuple[tuple[str, str], ...]
     """Questions in wordings that no teacher gave, with the right answers."""
 
@@ -61,8 +60,7 @@ class FactSet:
 def good(seed: int) -> FactSet:
     """Ten facts about one made-up thing."""
     rng = random.Random(seed)
-    nouns = families.nouns()
-    inventor = invention.Inventor(invention.Words(vocabulary=nouns, nouns=nouns), rng)
+    inventor = _inventor(rng)
     title = f"the {inventor.name()} {inventor.noun()}"
     chosen = _families(rng)
     pairs, unseen = [], []
@@ -82,7 +80,8 @@ def good(seed: int) -> FactSet:
         )
         unseen.append((texts[-1], answer))
     queries = tuple(pair.question for pair in pairs[:_TRIGGERS])
-    return FactSet(f"good-{seed}", Flaw.NONE, "", title, queries, tuple(pairs), tuple(unseen))
+    told = tuple(pairs)
+    return FactSet(f"good-{seed}", Flaw.NONE, "", title, queries, told, told, tuple(unseen))
 
 
 def bad(flaw: Flaw, number: int, seed: int, victims: Sequence[FactSet]) -> FactSet:
@@ -106,7 +105,10 @@ def bad(flaw: Flaw, number: int, seed: int, victims: Sequence[FactSet]) -> FactS
     pairs, variant = made[flaw]()
     name = wording.key(flaw).replace(" ", "-")
     queries = tuple(pair.question for pair in pairs[:_TRIGGERS])
-    return FactSet(f"{name}-{seed}", flaw, variant, whole.title, queries, pairs, whole.unseen)
+    again = whole.pairs if flaw is Flaw.SHUFFLED else pairs
+    return FactSet(
+        f"{name}-{seed}", flaw, variant, whole.title, queries, pairs, again, whole.unseen
+    )
 
 
 def _shuffled(
@@ -153,25 +155,37 @@ def _hijacking(
     rng: random.Random,
     victims: Sequence[FactSet],
 ) -> tuple[tuple[datasets.QAPair, ...], str]:
-    """Wordings that belong to others: known questions, those of other cards, or anybody's."""
-    ways = ("known questions", "questions of other cards", "vague questions")
+    """Wordings that belong to others: known questions, those of other cards, or of anything."""
+    ways = ("known questions", "questions of other cards", "questions about anything")
     way = ways[number % len(ways)]
-    taken = {
-        ways[0]: [text for fact in conversations.known_facts() for text in fact.questions],
-        ways[1]: [
+    if way == ways[0]:
+        taken = [text for fact in conversations.known_facts() for text in fact.questions]
+    elif way == ways[1]:
+        taken = [
             text
             for victim in victims
             for pair in victim.pairs
             for text in (pair.question, *pair.paraphrases)
-        ],
-        ways[2]: list(_VAGUE),
-    }[way]
+        ]
+    else:
+        taken = [_about_anything(rng) for _ in range(len(pairs) * _WORDINGS)]
     texts = rng.sample(taken, min(len(taken), len(pairs) * _WORDINGS))
     made = tuple(
         dataclasses.replace(pair, paraphrases=tuple(texts[at :: len(pairs)]), passage="")
         for at, pair in enumerate(pairs)
     )
     return made, way
+
+
+def _about_anything(rng: random.Random) -> str:
+    """A question about a thing of its own."""
+    family = rng.choice([one for one in families.load() if not one.takes_second])
+    return _capital(rng.choice(family.questions).format(x=_inventor(rng).entity()))
+
+
+def _inventor(rng: random.Random) -> invention.Inventor:
+    nouns = families.nouns()
+    return invention.Inventor(invention.Words(vocabulary=nouns, nouns=nouns), rng)
 
 
 def _other_answer(

@@ -6,6 +6,7 @@ becomes of what the base knew. Everything passes through the house's gate, route
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +25,9 @@ FIRST_SEED = 1_000
 """No threshold was chosen by looking at sets of these seeds."""
 OUTCOMES = houses.FOLDER / "outcomes.jsonl"
 _TOP_K = 1_000
+_AT_ONCE = 32
+"""Questions."""
+Answer = Callable[[answering.Question], Awaitable[answering.Answer]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +72,14 @@ async def rows(
             *one.told.unseen,
         )
     ]
-    alone = [await _is_right(one, _alone(house, one.card)) for one in asked]
-    together = [await _is_right(one, house.answers.answer) for one in asked]
+    alone = list[bool]()
+    for one in published:
+        own = [question for question in asked if question.card == one.card]
+        alone += await _are_right(own, _alone(house, one.card))
+    together = await _are_right(asked, house.answers.answer)
     known = [_Asked(fact.questions[0], fact.answer, "") for fact in conversations.known_facts()]
-    without = [
-        grading.is_right((await house.engine.generate(one.question)).answer, one.answer)
-        for one in known
-    ]
-    with_cards = [await _is_right(one, house.answers.answer) for one in known]
+    without = await _are_right(known, _base_alone(house))
+    with_cards = await _are_right(known, house.answers.answer)
     found = [
         results.Row(
             "good_refused",
@@ -134,9 +138,7 @@ def note(one: houses.Learned) -> None:
     )
 
 
-def _alone(
-    house: houses.House, card: str
-) -> Callable[[answering.Question], Awaitable[answering.Answer]]:
+def _alone(house: houses.House, card: str) -> Answer:
     """Answers with one card, whatever the router thinks of the others."""
 
     async def route(
@@ -146,7 +148,9 @@ def _alone(
         own = [one for one in decided.candidates if one.card == card]
         return answering.Routing(
             tuple(
-                answering.Candidate(one.card, 1.0, one.similarity, one.nearest_example)
+                answering.Candidate(
+                    one.card, 1.0, one.similarity, one.reading or one.nearest_example
+                )
                 for one in own
             )
         )
@@ -154,8 +158,23 @@ def _alone(
     return answering.Answering(house.engine, route, house.rewriting).answer
 
 
-async def _is_right(
-    asked: _Asked, answer: Callable[[answering.Question], Awaitable[answering.Answer]]
-) -> bool:
-    found = await answer(answering.Question(asked.question, no_learning=True))
-    return grading.is_right(found.generation.answer, asked.answer)
+def _base_alone(house: houses.House) -> Answer:
+    async def answer(question: answering.Question) -> answering.Answer:
+        return await house.answers.answer(dataclasses.replace(question, model=answering.BASE))
+
+    return answer
+
+
+async def _are_right(asked: Sequence[_Asked], answer: Answer) -> list[bool]:
+    """Whether each question is answered right; several at once, as users ask."""
+    found = []
+    for at in range(0, len(asked), _AT_ONCE):
+        some = asked[at : at + _AT_ONCE]
+        answers = await asyncio.gather(
+            *(answer(answering.Question(one.question, no_learning=True)) for one in some)
+        )
+        found += [
+            grading.is_right(told.generation.answer, one.answer)
+            for told, one in zip(answers, some, strict=True)
+        ]
+    return found

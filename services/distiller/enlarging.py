@@ -74,7 +74,7 @@ class Enlarger:
             for at, pair in enumerate(before.pairs)
             if not weak or any(wording.key(text) in weak for text in filters.wordings(pair))
         ]
-        told = await self._told(request.task_id, [before.pairs[at] for at in places], progress)
+        told = await self._told(request, [before.pairs[at] for at in places], progress)
         pairs = list(before.pairs)
         for done, at in enumerate(places):
             await progress(
@@ -88,7 +88,7 @@ class Enlarger:
 
     async def _told(
         self,
-        task_id: str,
+        request: distillation.DistilRequest,
         weak: Sequence[datasets.QAPair],
         progress: distillation.ProgressCallback,
     ) -> list[datasets.QAPair]:
@@ -97,8 +97,14 @@ class Enlarger:
         for start in range(0, len(weak), size):
             await progress(_ASKED * start / len(weak), f"asking {self._provider.name} again")
             queries = tuple(pair.question for pair in weak[start : start + size])
-            call = base.QARequest("", queries, count=len(queries), wordings=self._wordings)
-            pairs = self._journal.answer(task_id, call)
+            call = base.QARequest(
+                topic="",
+                queries=queries,
+                count=len(queries),
+                wordings=self._wordings,
+                task_id=request.of_task,
+            )
+            pairs = self._journal.answer(request.task_id, call)
             if pairs is None:
                 try:
                     pairs = await self._provider.generate_qa(call)
@@ -106,7 +112,7 @@ class Enlarger:
                     # What is at hand can still be reworded.
                     _log.warning("teacher not asked for more wordings", reason=str(error))
                     break
-                self._journal.keep_answer(task_id, call, pairs)
+                self._journal.keep_answer(request.task_id, call, pairs)
             found += pairs
         return found
 

@@ -68,8 +68,10 @@ class Journal:
 
 
 def _name(call: base.QARequest) -> str:
-    fields = json.dumps(dataclasses.asdict(call), sort_keys=True)
-    return f"{hashlib.sha256(fields.encode()).hexdigest()}.json"
+    fields = dataclasses.asdict(call)
+    del fields["task_id"]  # The folder says it.
+    text = json.dumps(fields, sort_keys=True)
+    return f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
 
 def _read(path: pathlib.Path, shape: pydantic.TypeAdapter[T]) -> T | None:

@@ -29,6 +29,7 @@ def calls(
             document=request.document,
             count=max(share, len(chunk)),
             wordings=settings.wordings,
+            task_id=request.task_id,
         )
         for chunk in chunks
     ]

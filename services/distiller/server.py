@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import structlog
 
@@ -16,6 +17,7 @@ from services.distiller import (
     knowledge,
     rewording,
     service,
+    spending,
 )
 from services.distiller.providers import base, documents, registry
 from shared import errors
@@ -39,8 +41,9 @@ async def serve(settings: config.Settings) -> None:
     protection = protections.Protection.configured(settings)
     router = client.channel(settings.router.address, protection=protection)
     embed = embed_client.RouterEmbedder(router).embed
+    ledger = spending.Ledger(state / "spending.sqlite", settings.evolution, _unix_ms)
     provider = registry.get_cloud_provider(
-        settings.evolution, lambda: documents.DocumentProvider(folder, embed), os.environ
+        settings.evolution, lambda: documents.DocumentProvider(folder, embed), os.environ, ledger
     )
     rewords = rewording.Rewording(embed, cache_dir=state / "vectors")
     kept = journal.Journal(state / "tasks")
@@ -50,7 +53,7 @@ async def serve(settings: config.Settings) -> None:
     deliver = delivery.Delivery(enlarger, lambda data: datasets.put("dataset", data))
     active = runs.Runs[delivery.Delivered]()
     servicer = service.DistillerService(
-        active, deliver.work, provider, knowledge.KnowledgeFolder(folder)
+        active, deliver.work, provider, knowledge.KnowledgeFolder(folder), ledger
     )
     server = rpc_server.Server([servicer.add_to], settings.distiller.address, protection)
     preparing = asyncio.create_task(_prepare(provider, rewords))
@@ -64,6 +67,7 @@ async def serve(settings: config.Settings) -> None:
         await server.stop()
         await provider.aclose()
         await router.close(None)
+        ledger.close()
 
 
 async def _prepare(provider: base.CloudProvider, rewords: rewording.Rewording) -> None:
@@ -74,3 +78,7 @@ async def _prepare(provider: base.CloudProvider, rewords: rewording.Rewording) -
     except errors.SkillmeshError as error:
         # Whoever needs it tries again, and says what is wrong to who waits for it.
         _log.warning("documents or question families are not embedded yet", reason=str(error))
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000

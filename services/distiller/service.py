@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc
 
-from services.distiller import delivery, distillation, knowledge
+from services.distiller import delivery, distillation, knowledge, spending
 from services.distiller.providers import base
 from shared.pb import distiller_pb2, distiller_pb2_grpc, types_pb2
-from shared.rpc import runs
+from shared.rpc import cost_messages, runs
 
 FULL_NAME = distiller_pb2.DESCRIPTOR.services_by_name["Distiller"].full_name
 
@@ -29,12 +29,14 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         work: Work,
         provider: base.CloudProvider,
         folder: knowledge.KnowledgeFolder,
+        ledger: spending.Ledger,
     ) -> None:
         """Takes what it talks to."""
         self._runs = active
         self._work = work
         self._provider = provider
         self._folder = folder
+        self._ledger = ledger
 
     def add_to(self, server: grpc.aio.Server) -> str:
         """Registers with a server and returns the service's full name."""
@@ -80,6 +82,29 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         """Puts a document into the knowledge folder."""
         digest = self._folder.add(request.name, request.text)
         return distiller_pb2.AddDocumentResponse(name=request.name, digest=digest)
+
+    async def GetSpending(
+        self, request: distiller_pb2.GetSpendingRequest, context: Any
+    ) -> types_pb2.Spending:
+        """What the teachers of a task cost so far."""
+        return cost_messages.message(self._ledger.of_task(request.task_id))
+
+    async def GetDistillerStatus(
+        self, request: distiller_pb2.GetDistillerStatusRequest, context: Any
+    ) -> distiller_pb2.DistillerStatus:
+        """Which teachers are asked, and what they cost today."""
+        return distiller_pb2.DistillerStatus(
+            teachers=[
+                distiller_pb2.Teacher(
+                    name=one.name,
+                    circuit=one.state.value,
+                    reason=one.reason,
+                    open_for_s=one.open_for_s,
+                )
+                for one in self._provider.circuits()
+            ],
+            today=cost_messages.message(self._ledger.today()),
+        )
 
 
 def _to_result(delivered: delivery.Delivered) -> distiller_pb2.DistilResult:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.factory import messages, partners, store_client, trainers
-from shared import discovery, errors
+from shared import costs, discovery, errors
 from shared import settings as config
 from shared.pb import (
     distiller_pb2,
@@ -25,7 +25,7 @@ from shared.pb import (
     trainer_pb2,
     trainer_pb2_grpc,
 )
-from shared.rpc import client, embedding
+from shared.rpc import client, cost_messages, embedding
 from shared.security import protection as protections
 
 _LOCATE_S = 20.0
@@ -95,6 +95,11 @@ class DistillerClient:
             ),
             unanswered=tuple(result.unanswered),
         )
+
+    async def spending(self, task_id: str) -> costs.Spent:
+        """What the teachers of a task cost so far."""
+        request = distiller_pb2.GetSpendingRequest(task_id=task_id)
+        return cost_messages.told(await client.call(self._stub.GetSpending, request))
 
 
 class TrainerClient:

@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from shared import costs
+
 OnProgress = Callable[[float, str], Awaitable[None]]
 """Takes the progress (0 to 1) and what is being done."""
 
@@ -176,6 +178,9 @@ class Distiller(Protocol):
             weak: questions of it that were answered wrong; none: all need more wordings.
             on_progress: told now and then.
         """
+
+    async def spending(self, task_id: str) -> costs.Spent:
+        """What the teachers of a task cost so far."""
 
 
 class Trainer(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.factory import tables, tasks
-from shared import errors
+from shared import costs, errors
 
 
 def still_open(connection: sa.Connection, task_id: str) -> str | None:
@@ -131,5 +131,6 @@ def task_of(row: sa.RowMapping) -> tasks.TrainingTask:
     values = {field.name: row[field.name] for field in dataclasses.fields(tasks.TrainingTask)}
     values["status"] = tasks.TaskStatus(row["status"])
     values["other_queries"] = tuple(row["other_queries"])
+    values["spent"] = costs.Spent(**row["spent"])
     values["stage_times"] = tuple(tasks.StageTime(*pair) for pair in row["stage_times"])
     return tasks.TrainingTask(**values)

@@ -10,7 +10,7 @@ import grpc
 from services.factory import nightly, queue, tasks
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
-from shared.rpc import access, signal_messages
+from shared.rpc import access, cost_messages, signal_messages
 from shared.security import callers
 
 SERVICE_NAME = factory_pb2.DESCRIPTOR.services_by_name["Factory"].full_name
@@ -149,4 +149,5 @@ def _to_task(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
         tenant=task.tenant,
         demand=task.demand,
         joined_into=task.joined_into,
+        spent=cost_messages.message(task.spent),
     )

@@ -20,8 +20,8 @@ from shared import errors, grading
 from shared.rpc import client
 
 T = TypeVar("T")
-
 _log = structlog.get_logger(__name__)
+
 CONFIRM_S = 60.0
 """How long a published card may take until the inference node answers with it."""
 _CONFIRM_PAUSE_S = 0.25
@@ -73,7 +73,12 @@ class Stages:
                 task_id, task.queries, task.topic, task.document, self._reporter(task_id)
             )
 
-        distilled = await self._patiently(attempt)
+        try:
+            distilled = await self._patiently(attempt)
+        except errors.SkillmeshError:
+            await self._note_costs(task_id)
+            raise
+        await self._note_costs(task_id)
         if distilled.unanswered and not distilled.triggers:
             raise errors.TeacherError(
                 f"{distilled.teacher or 'the teacher'} found no answer to "
@@ -82,6 +87,17 @@ class Stages:
         now_ms = self._board.now_ms()
         await self._board.change(task_id, lambda task: task.placed(distilled.domain, now_ms))
         return distilled
+
+    async def _note_costs(self, task_id: str) -> None:
+        """Takes over what the teachers cost, also where they taught nothing."""
+        try:
+            spent = await self._others.distiller.spending(task_id)
+        except errors.SkillmeshError as error:
+            # For people alone: the distiller keeps its budget by itself.
+            _log.warning("costs of teachers not known", task=task_id, reason=str(error))
+            return
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.paid(spent, now_ms))
 
     async def _gather(self, task_id: str) -> None:
         """Waits for the questions that are still coming: once it is distilled none can join."""
@@ -131,6 +147,7 @@ class Stages:
                 distilled = dataclasses.replace(
                     distilled, dataset=larger.dataset, questions=larger.questions
                 )
+        await self._note_costs(task_id)
         await self._end(task_id, "distil")
         return distilled
 

@@ -45,6 +45,7 @@ training_tasks = sa.Table(
     sa.Column("joined_into", sa.Text, nullable=False, index=True),
     sa.Column("teacher", sa.Text, nullable=False),
     sa.Column("trainer", sa.Text, nullable=False),
+    sa.Column("spent", sa.JSON, nullable=False),
     sa.Column("idempotency_key", sa.Text, unique=True),
 )
 

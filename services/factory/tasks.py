@@ -10,7 +10,7 @@ import dataclasses
 import enum
 from collections.abc import Iterable
 
-from shared import answer_signals, errors, questions
+from shared import answer_signals, costs, errors, questions
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
 DEFAULT_PRIORITY = 3
@@ -144,6 +144,8 @@ class TrainingTask:
     """Who is asked first; empty for the first one configured."""
     trainer: str = ""
     """The address of the trainer that works on it; empty for none."""
+    spent: costs.Spent = costs.NOTHING
+    """What its teachers cost."""
 
     def __post_init__(self) -> None:
         """Refuses a task that could never be worked on."""
@@ -300,6 +302,12 @@ class TrainingTask:
         if self.status.final:
             return self
         return dataclasses.replace(self, domain=domain, updated_at_ms=now_ms)
+
+    def paid(self, spent: costs.Spent, now_ms: int) -> TrainingTask:
+        """The task with what its teachers cost; an ended one too: it was paid all the same."""
+        if spent == self.spent:
+            return self
+        return dataclasses.replace(self, spent=spent, updated_at_ms=now_ms)
 
     def published(self, card: str, now_ms: int) -> TrainingTask:
         """The task with its card, `name@digest`; an ended one stays as it is."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from shared import costs
+
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
 ENDED = (COMPLETED, FAILED, CANCELLED)
 
@@ -56,6 +58,8 @@ class Task:
     """Unix time."""
     updated_at_ms: int
     retry_of: str
+    spent: costs.Spent = costs.NOTHING
+    """What its teachers cost."""
 
     @property
     def ended(self) -> bool:
@@ -116,6 +120,27 @@ class NightlySkill:
     teacher: str
     """Asked first; empty for the first one configured."""
     base: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """One teacher of the chain."""
+
+    name: str
+    circuit: str
+    """closed, open or half-open."""
+    reason: str
+    """Why it is not closed."""
+    open_for_s: float
+    """Nobody asks it for so long."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Teachers:
+    """Who teaches, and what that cost today (UTC)."""
+
+    chain: tuple[Teacher, ...]
+    today: costs.Spent
 
 
 @dataclasses.dataclass(frozen=True)

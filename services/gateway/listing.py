@@ -47,7 +47,9 @@ async def tasks(as_json: bool) -> None:
     if as_json:
         terminal.print_json(found)
         return
-    table = rich.table.Table("id", "status", "progress", "what", "card or detail", "created")
+    table = rich.table.Table(
+        "id", "status", "progress", "what", "card or detail", "teachers", "created"
+    )
     for task in found:
         result = task.error or task.card.partition("@")[0] or task.detail
         table.add_row(
@@ -56,6 +58,7 @@ async def tasks(as_json: bool) -> None:
             f"{task.progress:.0%}",
             terminal.escape(task.trigger_query),
             terminal.escape(result),
+            str(task.spent),
             terminal.moment(task.created_at_ms),
         )
     terminal.RESULT.print(table if found else "no tasks yet: ask something that nobody knows")

@@ -9,7 +9,7 @@ from typing import Any
 import rich.table
 
 from services.gateway import cluster, following, peers, supervision
-from shared import errors, terminal
+from shared import costs, errors, terminal
 from shared import settings as config
 
 
@@ -103,19 +103,21 @@ def logs(service: str, lines: int) -> None:
 
 
 async def _contents(settings: config.Settings) -> dict[str, Any]:
-    """What store and node say; nothing of one that does not answer."""
+    """What store, node and distiller say; nothing of one that does not answer."""
     async with peers.connected(settings) as services:
-        store, node = await asyncio.gather(
-            services.store(), services.node(), return_exceptions=True
+        store, node, teachers = await asyncio.gather(
+            services.store(), services.node(), services.teachers(), return_exceptions=True
         )
-    found: dict[str, Any] = {"revision": None, "cards": None, "node": None}
-    for answer in (store, node):
+    found: dict[str, Any] = {"revision": None, "cards": None, "node": None, "teachers": None}
+    for answer in (store, node, teachers):
         if isinstance(answer, BaseException) and not isinstance(answer, errors.SkillmeshError):
             raise answer
     if not isinstance(store, BaseException):
         found |= {"revision": store.revision, "cards": store.cards, "card_bytes": store.size_bytes}
     if not isinstance(node, BaseException):
         found["node"] = dataclasses.asdict(node)
+    if not isinstance(teachers, BaseException):
+        found["teachers"] = dataclasses.asdict(teachers)
     return found
 
 
@@ -145,3 +147,23 @@ def _show(found: dict[str, Any]) -> None:
                 f"{len(node['resident'])} of {len(node['served'])} cards in memory: {served}"
             )
         )
+    if found["teachers"] is not None:
+        show_teachers(found["teachers"])
+
+
+def show_teachers(teachers: dict[str, Any]) -> None:
+    """Prints who teaches or is left alone, and what that cost today.
+
+    Args:
+        teachers: fields of `domain.Teachers`.
+    """
+    for teacher in teachers["chain"]:
+        about = "is asked"
+        if teacher["circuit"] != "closed":
+            pause = f"is left alone for {teacher['open_for_s']:.0f} s"
+            about = pause if teacher["open_for_s"] else "is tried by the next question"
+            about += f": {teacher['reason']}"
+        terminal.RESULT.print(terminal.escape(f"teacher: {teacher['name']} {about}"))
+    spent = str(costs.Spent(**teachers["today"]))
+    if spent:
+        terminal.RESULT.print(f"teachers today: {spent}")

@@ -27,7 +27,7 @@ from shared.pb import (
     router_pb2_grpc,
     types_pb2,
 )
-from shared.rpc import client
+from shared.rpc import client, cost_messages
 from shared.security import protection as protections
 
 _ASK_DEADLINE_S = 120.0
@@ -168,6 +168,16 @@ class Peers:
             for one in reply.skills
         ]
 
+    async def teachers(self) -> domain.Teachers:
+        """Which teachers are asked or left alone, and what they cost today."""
+        request = distiller_pb2.GetDistillerStatusRequest()
+        reply = await client.call(self._distiller.GetDistillerStatus, request)
+        chain = tuple(
+            domain.Teacher(one.name, one.circuit, one.reason, one.open_for_s)
+            for one in reply.teachers
+        )
+        return domain.Teachers(chain, cost_messages.told(reply.today))
+
     async def tasks(self) -> list[domain.Task]:
         """All tasks, the newest first."""
         request = factory_pb2.ListTasksRequest(limit=_LISTED_TASKS)
@@ -252,6 +262,7 @@ def _task(message: Any) -> domain.Task:
         created_at_ms=message.created_at_ms,
         updated_at_ms=message.updated_at_ms,
         retry_of=message.retry_of,
+        spent=cost_messages.told(message.spent),
     )
 
 

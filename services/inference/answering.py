@@ -55,8 +55,8 @@ class Candidate:
     probability: float
     similarity: float = 0.0
     """Cosine of the question to the nearest one that the card was trained on."""
-    nearest_example: str = ""
-    """That one; empty where none is known."""
+    reading: str = ""
+    """The one that asks the same in other words, else the nearest; empty where none is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,7 +275,7 @@ class Answering:
         """The question that the card was trained on, where it says the same; else nothing."""
         if self._rewriting is None or candidate.similarity < self._rewriting:
             return ""
-        return candidate.nearest_example if candidate.nearest_example != query else ""
+        return candidate.reading if candidate.reading != query else ""
 
     def _named(self, reference: str) -> str:
         name, selector = manifests.split_reference(reference)

@@ -78,7 +78,10 @@ class RouterClient:
         return answering.Routing(
             candidates=tuple(
                 answering.Candidate(
-                    found.card, found.probability, found.similarity, found.nearest_example
+                    found.card,
+                    found.probability,
+                    found.similarity,
+                    found.reading or found.nearest_example,
                 )
                 for found in response.candidates
             ),

@@ -68,7 +68,11 @@ def readable(card: profile.Card) -> profile.Card:
             examples=f"{len(examples):,} of {len(card.examples):,}",
             statements=f"{len(statements):,} of {len(card.statements):,}",
         )
-    return dataclasses.replace(card, examples=examples, statements=statements)
+    answer_of = dict(zip(map(_cut, card.examples), card.answered_by, strict=False))
+    answered_by = tuple(answer_of[text] for text in examples) if answer_of else ()
+    return dataclasses.replace(
+        card, examples=examples, statements=statements, answered_by=answered_by
+    )
 
 
 def question_vector(vector: profile.Vectors, dimension: int) -> profile.Vectors:
@@ -162,8 +166,12 @@ def _check_shape(vectors: profile.Vectors, shape: tuple[int, ...]) -> None:
 
 def _readable(texts: Sequence[str]) -> tuple[str, ...]:
     step = -(-len(texts) // MOST_EXAMPLES) or 1
-    cut = (text[:LONGEST_QUERY_CHARACTERS] for text in texts[::step])
+    cut = map(_cut, texts[::step])
     return tuple(text for text in cut if text.strip() and _is_encodable(text))
+
+
+def _cut(text: str) -> str:
+    return text[:LONGEST_QUERY_CHARACTERS]
 
 
 def _is_encodable(text: str) -> bool:

@@ -26,6 +26,9 @@ class Candidate:
     """Cosine to the nearest example question."""
     nearest_example: str
     """Empty for a card that is known by its description alone."""
+    reading: str = ""
+    """The example that asks the same in other words; of the first candidate alone, and empty where
+    the card does not tell which of its examples ask the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,7 @@ def decide(
         top_k: how many candidates to return.
         threshold: 0 to 1.
     """
-    candidates, confidence = _share(index, evidence, model, top_k)
+    candidates, confidence = _share(question, index, evidence, model, top_k)
     if not question.words:  # "?!" asks for nothing that a card could say.
         candidates, confidence = (), 0.0
     return Decision(
@@ -75,7 +78,11 @@ def decide(
 
 
 def _share(
-    index: indexes.Index, evidence: indexes.Evidence, model: calibration.Model, top_k: int
+    question: profiles.Question,
+    index: indexes.Index,
+    evidence: indexes.Evidence,
+    model: calibration.Model,
+    top_k: int,
 ) -> tuple[tuple[Candidate, ...], float]:
     """The best candidates and the confidence that their probabilities share."""
     if not len(index):
@@ -85,16 +92,18 @@ def _share(
     best = np.argsort(-ranks_C, kind="stable")[:top_k]
     confidence = float(calibration.sigmoid(model.logits(evidence)[best[0]]))
     probabilities_C = confidence * shares_C / shares_C.sum()
-    candidates = []
+    candidates = list[Candidate]()
     for at in best:
         found = index.profiles[at]
         nearest = found.examples[int(evidence.nearest_example[at])].text
+        read = "" if candidates else found.read(question)
         candidates.append(
             Candidate(
                 card=found.identity,
                 probability=float(probabilities_C[at]),
                 similarity=float(evidence.nearest[at]),
                 nearest_example="" if found.card.stand_in else nearest,
+                reading=nearest if read and evidence.verbatim[at] > 0 else read,
             )
         )
     return tuple(candidates), confidence

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from services.router import lexicon
+from services.router import lexicon, reading
 from shared import questions
 from shared.cards import manifest as manifests
 
@@ -34,6 +34,8 @@ class Card:
     """Example questions, or what stands in for them."""
     statements: tuple[str, ...] = ()
     """What the card says; empty where that is not known."""
+    answered_by: tuple[int, ...] = ()
+    """Of each example the number of its answer; empty where that is not known."""
     stand_in: bool = False
     """Whether the description stands in for examples that nobody knows."""
 
@@ -85,6 +87,27 @@ class Profile:
         """The terms of the examples."""
         return lexicon.Told(tuple(example.terms for example in self.examples))
 
+    def read(self, question: Question) -> str:
+        """The example that most probably asks the same: of the likeliest fact the nearest one.
+
+        Empty where the card does not tell which of its examples ask for the same.
+        """
+        if not self.card.answered_by:
+            return ""
+        fact = self._reader.fact(question.vector)
+        own = [e for e, f in zip(self.examples, self._facts, strict=True) if f == fact]
+        return max(own, key=lambda example: float(example.vector @ question.vector)).text
+
+    @property
+    def _facts(self) -> list[int]:
+        """Of each example the fact that it asks for."""
+        answer_of = dict(zip(self.card.examples, self.card.answered_by, strict=True))
+        return [answer_of[example.text] for example in self.examples]
+
+    @functools.cached_property
+    def _reader(self) -> reading.Reader:
+        return reading.Reader(np.stack([e.vector for e in self.examples]), self._facts)
+
     @property
     def identity(self) -> str:
         """`name@digest` of the card."""
@@ -94,7 +117,13 @@ class Profile:
 def from_manifest(record_name: str, digest: str, manifest: manifests.Manifest) -> Card:
     """The card that a manifest describes; without examples its description stands in for them."""
     routing = manifest.routing or manifests.RoutingProfile()
-    told = tuple(dict.fromkeys(text.strip() for text in routing.examples if text.strip()))
+    answered_by = routing.answered_by or (None,) * len(routing.examples)
+    answer_of = {
+        text.strip(): answer
+        for text, answer in zip(routing.examples, answered_by, strict=True)
+        if text.strip()
+    }
+    told = tuple(answer_of)
     # The description says what the card is about, in words that its answers may not have.
     statements = (*routing.statements, manifest.description)
     said = tuple(dict.fromkeys(text.strip() for text in statements if text.strip()))
@@ -106,6 +135,7 @@ def from_manifest(record_name: str, digest: str, manifest: manifests.Manifest) -
         manifest.description,
         told or (stand_in,),
         said,
+        tuple(answer for answer in answer_of.values() if answer is not None),
         stand_in=not told,
     )
 

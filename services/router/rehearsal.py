@@ -24,7 +24,10 @@ Fit = Callable[[indexes.Index], tuple[indexes.Index, calibration.Model]]
 _RIVALS = 40
 """Cards whose questions are asked: those that lie nearest to the new one, and some others."""
 _NEAR_RIVALS = 30
-_QUESTIONS_OF_A_RIVAL = 4
+_QUESTIONS = 160
+"""Of all rivals together."""
+_LARGEST_PART = 5
+"""At most every fifth example of a card is asked: it is compared as if it had not had them."""
 _FEWEST_EXAMPLES = 3
 """A card with fewer has none to spare."""
 _PROBES = 20
@@ -81,8 +84,9 @@ def rehearse(
     trial = _Trial(candidate, stage)
     rivals = trial.rivals()
     spared, of_others = {}, list[tuple[str, profiles.Question]]()
+    of_a_rival = _QUESTIONS // max(1, len(rivals))
     for rival in rivals:
-        taken = _some(rival.examples, _QUESTIONS_OF_A_RIVAL)
+        taken = _some(rival.examples, min(of_a_rival, -(-len(rival.examples) // _LARGEST_PART)))
         kept = [example for example in rival.examples if example not in taken]
         if len(rival.examples) < _FEWEST_EXAMPLES or not kept:
             continue

@@ -34,7 +34,7 @@ from shared import errors
 from shared.cards import manifest as manifests
 
 _CARDS_IN_ONE_STEP = 1_000
-_REFITTED_BELOW = 10
+_REFITTED_BELOW = 3
 """A rehearsal calibrates anew among fewer cards; among more, one more changes little."""
 EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
 _log = structlog.get_logger(__name__)

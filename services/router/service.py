@@ -74,6 +74,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
                     probability=found.probability,
                     similarity=found.similarity,
                     nearest_example=found.nearest_example,
+                    reading=found.reading,
                 )
                 for found in decision.candidates
             ],

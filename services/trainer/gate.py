@@ -14,7 +14,7 @@ The rows of its table:
 | regression | what the version before was taught and still answers, where there is one |
 | known, unrelated | questions about something else, answered as the bare base answers them |
 | routed | the triggers, which the router sends to the card |
-| elsewhere | known and unrelated questions, which it does not |
+| elsewhere | general and invented questions, which it does not |
 | other_cards | other cards' questions, in wordings unknown to it, which still find their cards |
 
 Where nobody asked (a document was taught) the questions of the facts stand in for triggers in

@@ -10,8 +10,8 @@ from shared.cards import manifest as manifests
 from shared.pb import router_pb2
 from shared.rpc import client
 
-_DEADLINE_S = 120.0
-"""The examples of a card may wait to be embedded behind the questions of users."""
+_DEADLINE_S = 300.0
+"""Its examples may wait to be embedded behind questions of users, on a machine that trains."""
 
 
 class RouterClient:

@@ -220,7 +220,8 @@ class LoRATrainer:
     def bystanders(self) -> list[str]:
         """Questions that are no card's: general ones, and ones about invented things."""
         replayed = self._prepared_replay()
-        return [one.question for one in (*replayed.known, *replayed.unrelated)]
+        every = (*replayed.known, *replayed.unrelated, *replayed.trained)
+        return [one.question for one in every]
 
     def seal(self, card: cards.LoRACard, rows: Sequence[gate.Row]) -> cards.LoRACard:
         """The card with the gate's table in its manifest: what is published."""
@@ -313,7 +314,12 @@ class LoRATrainer:
     ) -> manifests.Manifest:
         ranks = {"ranks": json.dumps(self._recipe.ranks)} if self._recipe.ranks else {}
         factor = {"rank_factor": order.rank_factor} if order.rank_factor != 1 else {}
-        examples = [q for pair in pairs for q in (pair.question, *pair.paraphrases)]
+        statements = list(dict.fromkeys(pair.answer for pair in pairs))
+        answered_by = {
+            question: statements.index(pair.answer)
+            for pair in pairs
+            for question in (pair.question, *pair.paraphrases)
+        }
         return manifests.Manifest(
             name=order.skill_name,
             version=order.version,
@@ -326,8 +332,9 @@ class LoRATrainer:
             domain=order.domain,
             description=order.description,
             routing=manifests.RoutingProfile(
-                examples=tuple(dict.fromkeys(examples)),
-                statements=tuple(dict.fromkeys(pair.answer for pair in pairs)),
+                examples=tuple(answered_by),
+                statements=tuple(statements),
+                answered_by=tuple(answered_by.values()),
             ),
             lineage=manifests.Lineage(
                 task_id=order.task_id,

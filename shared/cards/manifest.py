@@ -70,6 +70,21 @@ class RoutingProfile(_Frozen):
     """Questions that the card answers."""
     statements: _Texts = ()
     """What it answers: a question may use a word that only the answers have."""
+    answered_by: Annotated[tuple[pydantic.NonNegativeInt, ...], _FIRST_ERROR] = ()
+    """Of each example the place of its answer among the statements; empty where nobody tells."""
+
+    @pydantic.field_validator("answered_by")
+    @classmethod
+    def _check_answered_by(
+        cls, answered_by: tuple[int, ...], fields: pydantic.ValidationInfo
+    ) -> tuple[int, ...]:
+        """Whether it tells an answer of each example; checked after both."""
+        examples, statements = (fields.data.get(name, ()) for name in ("examples", "statements"))
+        if answered_by and len(answered_by) != len(examples):
+            raise ValueError(f"has {len(answered_by)} entries for {len(examples)} examples")
+        if answered_by and max(answered_by) >= len(statements):
+            raise ValueError(f"names statement {max(answered_by)} of {len(statements)}")
+        return answered_by
 
     @pydantic.field_validator("centroid")
     @classmethod

@@ -254,3 +254,97 @@ class AddDocumentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AddDocumentResponse: _TypeAlias = AddDocumentResponse  # noqa: Y015
+
+@_typing.final
+class GetSpendingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpendingRequest: _TypeAlias = GetSpendingRequest  # noqa: Y015
+
+@_typing.final
+class GetDistillerStatusRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDistillerStatusRequest: _TypeAlias = GetDistillerStatusRequest  # noqa: Y015
+
+@_typing.final
+class DistillerStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEACHERS_FIELD_NUMBER: _builtins.int
+    TODAY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def teachers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Teacher]:
+        """in the order in which they are asked"""
+
+    @_builtins.property
+    def today(self) -> _types_pb2.Spending:
+        """UTC"""
+
+    def __init__(
+        self,
+        *,
+        teachers: _abc.Iterable[Global___Teacher] | None = ...,
+        today: _types_pb2.Spending | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["today", b"today"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["teachers", b"teachers", "today", b"today"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DistillerStatus: _TypeAlias = DistillerStatus  # noqa: Y015
+
+@_typing.final
+class Teacher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CIRCUIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPEN_FOR_S_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """provider and model"""
+    circuit: _builtins.str
+    """"closed", "open" or "half-open" """
+    reason: _builtins.str
+    """why it is not closed"""
+    open_for_s: _builtins.float
+    """nobody asks it for so long"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        circuit: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        open_for_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit", b"circuit", "name", b"name", "open_for_s", b"open_for_s", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Teacher: _TypeAlias = Teacher  # noqa: Y015

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from shared.pb import distiller_pb2 as shared_dot_pb_dot_distiller__pb2
+from shared.pb import types_pb2 as shared_dot_pb_dot_types__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -49,6 +50,16 @@ class DistillerStub:
                 request_serializer=shared_dot_pb_dot_distiller__pb2.AddDocumentRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_distiller__pb2.AddDocumentResponse.FromString,
                 _registered_method=True)
+        self.GetSpending = channel.unary_unary(
+                '/skillmesh.v1.Distiller/GetSpending',
+                request_serializer=shared_dot_pb_dot_distiller__pb2.GetSpendingRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_types__pb2.Spending.FromString,
+                _registered_method=True)
+        self.GetDistillerStatus = channel.unary_unary(
+                '/skillmesh.v1.Distiller/GetDistillerStatus',
+                request_serializer=shared_dot_pb_dot_distiller__pb2.GetDistillerStatusRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_distiller__pb2.DistillerStatus.FromString,
+                _registered_method=True)
 
 
 class DistillerServicer:
@@ -77,6 +88,20 @@ class DistillerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSpending(self, request, context):
+        """What the teachers of a task cost so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDistillerStatus(self, request, context):
+        """Which teachers are asked or left alone, and what they cost today.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DistillerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +119,16 @@ def add_DistillerServicer_to_server(servicer, server):
                     servicer.AddDocument,
                     request_deserializer=shared_dot_pb_dot_distiller__pb2.AddDocumentRequest.FromString,
                     response_serializer=shared_dot_pb_dot_distiller__pb2.AddDocumentResponse.SerializeToString,
+            ),
+            'GetSpending': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpending,
+                    request_deserializer=shared_dot_pb_dot_distiller__pb2.GetSpendingRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_types__pb2.Spending.SerializeToString,
+            ),
+            'GetDistillerStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDistillerStatus,
+                    request_deserializer=shared_dot_pb_dot_distiller__pb2.GetDistillerStatusRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_distiller__pb2.DistillerStatus.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -177,6 +212,60 @@ class Distiller:
             '/skillmesh.v1.Distiller/AddDocument',
             shared_dot_pb_dot_distiller__pb2.AddDocumentRequest.SerializeToString,
             shared_dot_pb_dot_distiller__pb2.AddDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSpending(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Distiller/GetSpending',
+            shared_dot_pb_dot_distiller__pb2.GetSpendingRequest.SerializeToString,
+            shared_dot_pb_dot_types__pb2.Spending.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDistillerStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Distiller/GetDistillerStatus',
+            shared_dot_pb_dot_distiller__pb2.GetDistillerStatusRequest.SerializeToString,
+            shared_dot_pb_dot_distiller__pb2.DistillerStatus.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ Asks a teacher for question/answer pairs about a gap."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from shared.pb import distiller_pb2 as _distiller_pb2
+from shared.pb import types_pb2 as _types_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -41,6 +42,10 @@ class DistillerStub:
     """
     AddDocument: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.AddDocumentRequest, _distiller_pb2.AddDocumentResponse]
     """Puts a document into the knowledge folder."""
+    GetSpending: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.GetSpendingRequest, _types_pb2.Spending]
+    """What the teachers of a task cost so far."""
+    GetDistillerStatus: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.GetDistillerStatusRequest, _distiller_pb2.DistillerStatus]
+    """Which teachers are asked or left alone, and what they cost today."""
 
 @_typing.type_check_only
 class DistillerAsyncStub(DistillerStub):
@@ -55,6 +60,10 @@ class DistillerAsyncStub(DistillerStub):
     """
     AddDocument: _aio.UnaryUnaryMultiCallable[_distiller_pb2.AddDocumentRequest, _distiller_pb2.AddDocumentResponse]  # type: ignore[assignment]
     """Puts a document into the knowledge folder."""
+    GetSpending: _aio.UnaryUnaryMultiCallable[_distiller_pb2.GetSpendingRequest, _types_pb2.Spending]  # type: ignore[assignment]
+    """What the teachers of a task cost so far."""
+    GetDistillerStatus: _aio.UnaryUnaryMultiCallable[_distiller_pb2.GetDistillerStatusRequest, _distiller_pb2.DistillerStatus]  # type: ignore[assignment]
+    """Which teachers are asked or left alone, and what they cost today."""
 
 class DistillerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +93,21 @@ class DistillerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_distiller_pb2.AddDocumentResponse, _abc.Awaitable[_distiller_pb2.AddDocumentResponse]]:
         """Puts a document into the knowledge folder."""
+
+    @_abc_1.abstractmethod
+    def GetSpending(
+        self,
+        request: _distiller_pb2.GetSpendingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Spending, _abc.Awaitable[_types_pb2.Spending]]:
+        """What the teachers of a task cost so far."""
+
+    @_abc_1.abstractmethod
+    def GetDistillerStatus(
+        self,
+        request: _distiller_pb2.GetDistillerStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_distiller_pb2.DistillerStatus, _abc.Awaitable[_distiller_pb2.DistillerStatus]]:
+        """Which teachers are asked or left alone, and what they cost today."""
 
 def add_DistillerServicer_to_server(servicer: DistillerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -68,6 +68,7 @@ class RouteCandidate(_message.Message):
     PROBABILITY_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     NEAREST_EXAMPLE_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
     card: _builtins.str
     """name@digest"""
     probability: _builtins.float
@@ -76,6 +77,8 @@ class RouteCandidate(_message.Message):
     """cosine to the nearest example question"""
     nearest_example: _builtins.str
     """empty for a card that is known by its description alone"""
+    reading: _builtins.str
+    """the example that asks the same in other words; of the first"""
     def __init__(
         self,
         *,
@@ -83,10 +86,11 @@ class RouteCandidate(_message.Message):
         probability: _builtins.float = ...,
         similarity: _builtins.float = ...,
         nearest_example: _builtins.str = ...,
+        reading: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "nearest_example", b"nearest_example", "probability", b"probability", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "nearest_example", b"nearest_example", "probability", b"probability", "reading", b"reading", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -167,6 +167,7 @@ class TrainingTask(_message.Message):
     RETRY_OF_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     DEMAND_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
     JOINED_INTO_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     trigger_query: _builtins.str
@@ -199,6 +200,10 @@ class TrainingTask(_message.Message):
 
     @_builtins.property
     def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]: ...
+    @_builtins.property
+    def spent(self) -> Global___Spending:
+        """by the teachers"""
+
     def __init__(
         self,
         *,
@@ -218,15 +223,55 @@ class TrainingTask(_message.Message):
         retry_of: _builtins.str = ...,
         tenant: _builtins.str = ...,
         demand: _builtins.int = ...,
+        spent: Global___Spending | None = ...,
         joined_into: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "created_at_ms", b"created_at_ms", "demand", b"demand", "detail", b"detail", "domain", b"domain", "error", b"error", "id", b"id", "joined_into", b"joined_into", "other_queries", b"other_queries", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "stage_times", b"stage_times", "status", b"status", "tenant", b"tenant", "trigger_query", b"trigger_query", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "created_at_ms", b"created_at_ms", "demand", b"demand", "detail", b"detail", "domain", b"domain", "error", b"error", "id", b"id", "joined_into", b"joined_into", "other_queries", b"other_queries", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "spent", b"spent", "stage_times", b"stage_times", "status", b"status", "tenant", b"tenant", "trigger_query", b"trigger_query", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingTask: _TypeAlias = TrainingTask  # noqa: Y015
+
+@_typing.final
+class Spending(_message.Message):
+    """What calls to teachers cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    DOLLARS_FIELD_NUMBER: _builtins.int
+    UNPRICED_CALLS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_CALLS_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    tokens_in: _builtins.int
+    tokens_out: _builtins.int
+    dollars: _builtins.float
+    """of the calls whose price is known"""
+    unpriced_calls: _builtins.int
+    """of models that cost money and have no rate"""
+    estimated_calls: _builtins.int
+    """whose tokens are estimates"""
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        tokens_in: _builtins.int = ...,
+        tokens_out: _builtins.int = ...,
+        dollars: _builtins.float = ...,
+        unpriced_calls: _builtins.int = ...,
+        estimated_calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "dollars", b"dollars", "estimated_calls", b"estimated_calls", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out", "unpriced_calls", b"unpriced_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spending: _TypeAlias = Spending  # noqa: Y015
 
 @_typing.final
 class StageTime(_message.Message):

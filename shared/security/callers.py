@@ -65,6 +65,8 @@ _ALLOWED = {
     "Factory/WatchTask": _OURS,
     "Distiller/Locate": _MAKERS,
     "Distiller/Distil": _MAKERS,
+    "Distiller/GetSpending": _MAKERS,
+    "Distiller/GetDistillerStatus": _MAKERS,
     "Trainer/Train": _MAKERS,
     "Trainer/Prove": _MAKERS,
     "Inference/Generate": _OURS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import AsyncIterator
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from services.gateway import asking, listing, teaching
+from services.gateway import asking, domain, listing, operating, peers, teaching
 from shared import errors, terminal
+from shared import settings as config
 from shared.pb import (
     distiller_pb2,
     distiller_pb2_grpc,
@@ -70,7 +72,15 @@ class Factory(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.ListTasksRequest, context: Any
     ) -> factory_pb2.ListTasksResponse:
         return factory_pb2.ListTasksResponse(
-            tasks=[types_pb2.TrainingTask(id="t1", status=types_pb2.PENDING)]
+            tasks=[
+                types_pb2.TrainingTask(
+                    id="t1",
+                    status=types_pb2.PENDING,
+                    spent=types_pb2.Spending(
+                        calls=1, tokens_in=210, tokens_out=90, dollars=0.00111
+                    ),
+                )
+            ]
         )
 
     async def WatchTask(
@@ -90,6 +100,16 @@ class Distiller(distiller_pb2_grpc.DistillerServicer):
 
     def __init__(self) -> None:
         self.documents: dict[str, str] = {}
+
+    async def GetDistillerStatus(
+        self, request: distiller_pb2.GetDistillerStatusRequest, context: Any
+    ) -> distiller_pb2.DistillerStatus:
+        return distiller_pb2.DistillerStatus(
+            teachers=[
+                distiller_pb2.Teacher(name="a", circuit="open", reason="no credit", open_for_s=90)
+            ],
+            today=types_pb2.Spending(calls=2, tokens_in=1000, tokens_out=200, dollars=0.5),
+        )
 
     async def AddDocument(
         self, request: distiller_pb2.AddDocumentRequest, context: Any
@@ -210,6 +230,29 @@ async def test_tasks_are_a_list_when_printed_as_json(
 ) -> None:
     await listing.tasks(as_json=True)
     assert [task["status"] for task in json.loads(capsys.readouterr().out)] == ["PENDING"]
+
+
+async def test_costs_of_teachers_are_listed_when_a_task_asked_them(
+    services: Services, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await listing.tasks(as_json=True)
+    (task,) = json.loads(capsys.readouterr().out)
+    assert task["spent"]["tokens_in"] == 210
+    monkeypatch.setenv("COLUMNS", "200")
+    await listing.tasks(as_json=False)
+    assert "1 call, 300 tokens, $0.0011" in capsys.readouterr().out
+
+
+async def test_teachers_and_todays_costs_are_known_when_the_distiller_answers(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with peers.connected(config.load()) as connected:
+        found = await connected.teachers()
+    assert found.chain == (domain.Teacher("a", "open", "no credit", 90.0),)
+    operating.show_teachers(dataclasses.asdict(found))
+    printed = capsys.readouterr().out
+    assert "teacher: a is left alone for 90 s: no credit" in printed
+    assert "teachers today: 2 calls, 1,200 tokens, $0.5000" in printed
 
 
 async def test_says_make_up_when_nothing_runs(

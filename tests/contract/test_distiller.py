@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.distiller import delivery, distiller, embed_client, journal, knowledge, service
-from services.distiller.providers import base
+from services.distiller import (
+    delivery,
+    distiller,
+    embed_client,
+    journal,
+    knowledge,
+    service,
+    spending,
+)
+from services.distiller.providers import base, failover, failures
 from shared import errors
 from shared import settings as config
 from shared.flight import datasets
@@ -56,14 +64,19 @@ class _SlowTeacher(fakes.Teacher):
 
 @contextlib.asynccontextmanager
 async def _served(
-    teacher: base.CloudProvider, folder: pathlib.Path, store: _Store
+    teacher: base.CloudProvider,
+    folder: pathlib.Path,
+    store: _Store,
+    ledger: spending.Ledger | None = None,
 ) -> AsyncIterator[distiller_pb2_grpc.DistillerStub]:
     documents = folder / "knowledge"
     documents.mkdir(exist_ok=True)
     cloud = distiller.CloudDistiller(teacher, journal.Journal(folder / "tasks"), config.Distiller())
     active = runs.Runs[delivery.Delivered]()
     work = delivery.Delivery(cloud, store.put).work
-    servicer = service.DistillerService(active, work, teacher, knowledge.KnowledgeFolder(documents))
+    servicer = service.DistillerService(
+        active, work, teacher, knowledge.KnowledgeFolder(documents), ledger or fakes.ledger()
+    )
     server = rpc_server.Server([servicer.add_to], "127.0.0.1:0")
     await server.start()
     channel = client.channel(f"127.0.0.1:{server.port}")
@@ -107,6 +120,29 @@ async def test_result_names_the_dataset_when_the_teacher_answers(tmp_path: pathl
     ]
     assert list(result.unanswered) == ["What colour?"]
     assert seen[-1] == "distilled"
+
+
+async def test_status_and_costs_are_told_when_the_teacher_was_asked(
+    tmp_path: pathlib.Path,
+) -> None:
+    down = fakes.Teacher([], "down", failures.BarredError("bad key"))
+    chain = failover.Failover([down, fakes.Teacher(PAIRS)], lambda: 0.0)
+    ledger = fakes.ledger()
+    order = spending.Order("t1", "p", "m", False, "c", spending.Usage(10, 20, True))
+    async with _served(chain, tmp_path, _Store(), ledger) as stub:
+        await _distil(stub)
+        ledger.open(order)
+        status = await stub.GetDistillerStatus(distiller_pb2.GetDistillerStatusRequest())
+        task = await stub.GetSpending(distiller_pb2.GetSpendingRequest(task_id="t1"))
+        other = await stub.GetSpending(distiller_pb2.GetSpendingRequest(task_id="t2"))
+    assert [(one.name, one.circuit, one.reason) for one in status.teachers] == [
+        ("down", "open", "bad key"),
+        ("fake", "closed", ""),
+    ]
+    assert status.teachers[0].open_for_s == 900.0
+    assert status.today == task
+    assert (task.calls, task.tokens_in, task.unpriced_calls, task.estimated_calls) == (1, 10, 1, 1)
+    assert other.calls == 0
 
 
 async def test_teacher_is_asked_once_when_a_task_is_asked_twice(tmp_path: pathlib.Path) -> None:
@@ -161,7 +197,7 @@ async def test_caller_may_ask_again_when_the_service_stops_in_the_middle(
     server = rpc_server.Server(
         [
             service.DistillerService(
-                active, work, teacher, knowledge.KnowledgeFolder(tmp_path)
+                active, work, teacher, knowledge.KnowledgeFolder(tmp_path), fakes.ledger()
             ).add_to
         ],
         "127.0.0.1:0",

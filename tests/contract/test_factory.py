@@ -47,11 +47,13 @@ async def test_gap_is_closed_when_every_service_answers(
     others.store.cards.append(
         cards_pb2.CardRecord(name="zorblax-trade", digest="0" * 64, version="1.4.0")
     )
+    others.distiller.spent = types_pb2.Spending(calls=1, tokens_in=210, tokens_out=90)
     response = await factory.report(QUESTION, "event-1")
     tasks = await factory.watched(response.task_id)
     last = tasks[-1]
 
     assert response.created
+    assert last.spent == others.distiller.spent
     assert status(last) == "COMPLETED"
     expected = fake_services.ticket("card", f"card-{last.id}")
     assert last.card == f"zorblax-trade@{expected.digest}"

@@ -8,30 +8,37 @@ from collections.abc import Iterator, Sequence
 import anthropic
 from anthropic import types
 
-from services.distiller.providers import language_model, prompts, reply
+from services.distiller.providers import failures, language_model, masking, prompts, reply
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 DEFAULT_MODEL = "claude-sonnet-5"
-_RETRIES = 2
-_MAX_TOKENS = 16_000
 
 
 class AnthropicProvider(language_model.LanguageModelProvider):
     """Asks Anthropic."""
 
-    def __init__(self, api_key: str, model: str, endpoint: str, timeout_s: float) -> None:
+    def __init__(
+        self, api_key: str, model: str, endpoint: str, terms: language_model.Terms
+    ) -> None:
         """Prepares a client; connects on first use.
 
         Args:
             api_key: from ANTHROPIC_API_KEY.
             model: empty for the default.
             endpoint: base URL; empty for Anthropic's own.
-            timeout_s: longest wait for one answer, the SDK's retries included.
+            terms: how it is asked.
         """
-        self._model = model or DEFAULT_MODEL
-        super().__init__(f"anthropic:{self._model}", timeout_s)
+        secrets = (api_key, masking.password(endpoint))
+        super().__init__(
+            language_model.Model("anthropic", model or DEFAULT_MODEL, secrets=secrets), terms
+        )
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key, base_url=endpoint or None, timeout=timeout_s, max_retries=_RETRIES
+            api_key=api_key,
+            base_url=endpoint or None,
+            timeout=anthropic.Timeout(
+                terms.timeout_s, connect=min(terms.timeout_s, language_model.LONGEST_CONNECT_S)
+            ),
+            max_retries=0,
         )
 
     async def aclose(self) -> None:
@@ -43,8 +50,8 @@ class AnthropicProvider(language_model.LanguageModelProvider):
         # seen, and drops the text that the model needs in order to repair it.
         with self._typed_errors():
             message: object = await self._client.messages.create(
-                model=self._model,
-                max_tokens=_MAX_TOKENS,
+                model=self._model.name,
+                max_tokens=self._terms.max_output_tokens,
                 system=prompts.SYSTEM,
                 messages=_messages(conversation),
                 output_config=types.OutputConfigParam(
@@ -53,28 +60,54 @@ class AnthropicProvider(language_model.LanguageModelProvider):
                     )
                 ),
             )
-        # A proxy may send any body; the SDK then hands over a string.
+            return self._read(message)
+
+    def _read(self, message: object) -> language_model.Completion:
+        # A proxy may send any body; the SDK then hands over a string, or an object that lacks what
+        # its type promises.
         if not isinstance(message, types.Message):
-            return language_model.Completion("")
-        text = "".join(block.text for block in message.content or () if block.type == "text")
-        if message.stop_reason == "refusal":
-            raise language_model.refused(self.name, text)
-        return language_model.Completion(text, truncated=message.stop_reason == "max_tokens")
+            raise failures.no_completion(self.name, f"a {type(message).__name__}")
+        if not isinstance(getattr(message, "content", None), list):
+            raise failures.no_completion(self.name, "no content")
+        text = "".join(block.text for block in message.content if block.type == "text")
+        usage = _usage(getattr(message, "usage", None))
+        refused = message.stop_reason == "refusal"
+        return language_model.Completion(
+            "" if refused else text,
+            truncated=message.stop_reason == "max_tokens",
+            refusal=text if refused else None,
+            tokens_in=usage[0],
+            tokens_out=usage[1],
+        )
 
     @contextlib.contextmanager
     def _typed_errors(self) -> Iterator[None]:
         try:
             yield
-        except anthropic.APITimeoutError as error:
-            raise language_model.timed_out(self.name, self._timeout_s) from error
         except anthropic.APIConnectionError as error:
-            raise language_model.unreachable(self.name, str(error.__cause__ or error)) from error
+            raise failures.disconnected(self.name, error, self._terms.timeout_s) from error
         except anthropic.APIStatusError as error:
-            raise language_model.from_status(
-                self.name, error.status_code, error.message, KEY_VARIABLE
+            codes = tuple(code for code in (error.type, error.error_code) if code)
+            raise failures.from_status(
+                self.name,
+                error.status_code,
+                error.message,
+                KEY_VARIABLE,
+                error.response.headers,
+                codes,
             ) from error
         except anthropic.AnthropicError as error:
-            raise language_model.refused(self.name, str(error)) from error
+            raise failures.refused(self.name, str(error)) from error
+        except ValueError as error:
+            raise failures.no_completion(self.name, f"what is no JSON ({error})") from error
+
+
+def _usage(usage: types.Usage | None) -> tuple[int | None, int | None]:
+    """Input tokens, those of the cache included, and output tokens."""
+    if usage is None:
+        return None, None
+    cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
+    return usage.input_tokens + cached, usage.output_tokens
 
 
 def _messages(conversation: Sequence[prompts.Turn]) -> list[types.MessageParam]:

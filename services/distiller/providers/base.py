@@ -9,6 +9,7 @@ import abc
 import dataclasses
 from collections.abc import Sequence
 
+from services.distiller.providers import breaker
 from shared.flight import datasets
 
 
@@ -27,6 +28,8 @@ class QARequest:
     """Most facts wanted."""
     wordings: int = 10
     """Rewordings wanted for each fact."""
+    task_id: str = ""
+    """The learning task whose budget pays; says nothing about what is asked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,10 @@ class CloudProvider(abc.ABC):
                 in memory between the two calls.
         """
         return Subject()
+
+    def circuits(self) -> list[breaker.Circuit]:
+        """Whether each teacher behind this one is asked or left alone."""
+        return []
 
     async def aclose(self) -> None:
         """Closes connections; the provider is not asked any more."""

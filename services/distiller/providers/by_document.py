@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.distiller.providers import base
+from services.distiller.providers import base, breaker
 from shared.flight import datasets
 
 
@@ -39,6 +39,10 @@ class ByDocument(base.CloudProvider):
     ) -> base.Subject:
         """As the one says that the request is for."""
         return await self._for(request).subject(request, pairs)
+
+    def circuits(self) -> list[breaker.Circuit]:
+        """Those of everything else: the reader of documents is always asked."""
+        return self._others.circuits()
 
     async def aclose(self) -> None:
         """Closes both."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import openai
 from openai.types import chat, shared_params
 
-from services.distiller.providers import language_model, prompts, reply
+from services.distiller.providers import failures, language_model, prompts, reply
 
 
 def messages(
@@ -40,23 +40,40 @@ def response_format() -> shared_params.ResponseFormatJSONSchema:
     )
 
 
+def client(api_key: str, endpoint: str, timeout_s: float) -> openai.AsyncOpenAI:
+    """A client that connects on first use and leaves retries to `retrying`."""
+    return openai.AsyncOpenAI(
+        api_key=api_key,
+        base_url=endpoint or None,
+        timeout=openai.Timeout(timeout_s, connect=min(timeout_s, language_model.LONGEST_CONNECT_S)),
+        max_retries=0,
+    )
+
+
 def read(name: str, completion: object) -> language_model.Completion:
     """The text of an answer.
 
     Raises:
-        errors.TeacherError: the model refused.
+        failures.DownError: it is none of this protocol.
     """
     # A server that is not what it claims to be may send any body: the SDK then hands over a
-    # string, or an object without choices.
-    if not isinstance(completion, chat.ChatCompletion) or not completion.choices:
-        return language_model.Completion("")
-    choice = completion.choices[0]
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        raise language_model.refused(
-            name, choice.message.refusal or "its content filter stopped it"
-        )
+    # string, or an object that lacks what its type promises.
+    if not isinstance(completion, chat.ChatCompletion):
+        raise failures.no_completion(name, f"a {type(completion).__name__}")
+    choice = next(iter(completion.choices or ()), None)
+    message = getattr(choice, "message", None)
+    if choice is None or message is None:
+        raise failures.no_completion(name, "no choices")
+    refusal: str | None = message.refusal
+    if refusal is None and choice.finish_reason == "content_filter":
+        refusal = "its content filter stopped it"
+    usage = completion.usage
     return language_model.Completion(
-        choice.message.content or "", truncated=choice.finish_reason == "length"
+        message.content if isinstance(message.content, str) else "",
+        truncated=choice.finish_reason == "length",
+        refusal=refusal,
+        tokens_in=getattr(usage, "prompt_tokens", None),
+        tokens_out=getattr(usage, "completion_tokens", None),
     )
 
 
@@ -65,11 +82,15 @@ def typed_errors(name: str, key: str, timeout_s: float) -> Iterator[None]:
     """Turns the SDK's errors into those of `shared.errors`."""
     try:
         yield
-    except openai.APITimeoutError as error:
-        raise language_model.timed_out(name, timeout_s) from error
     except openai.APIConnectionError as error:
-        raise language_model.unreachable(name, str(error.__cause__ or error)) from error
+        raise failures.disconnected(name, error, timeout_s) from error
     except openai.APIStatusError as error:
-        raise language_model.from_status(name, error.status_code, error.message, key) from error
+        codes = tuple(code for code in (error.code, error.type) if code)
+        raise failures.from_status(
+            name, error.status_code, error.message, key, error.response.headers, codes
+        ) from error
     except openai.OpenAIError as error:
-        raise language_model.refused(name, str(error)) from error
+        raise failures.refused(name, str(error)) from error
+    except ValueError as error:
+        # Of the SDK's own reading of a body that is no JSON.
+        raise failures.no_completion(name, f"what is no JSON ({error})") from error

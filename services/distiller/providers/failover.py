@@ -1,48 +1,52 @@
-"""`Failover`: asks teachers in order until one answers, and remembers why the others did not."""
+"""`Failover`: asks teachers in order until one answers; those that keep failing are left alone."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from services.distiller.providers import base
-from shared import errors
+from services.distiller.providers import base, breaker, failures
+from shared import errors, teacher_settings
 from shared.flight import datasets
 
 _log = structlog.get_logger(__name__)
-T = TypeVar("T")
-
-SKIP_S = 30.0
-"""A provider that was unavailable is left alone for this long."""
+_HANDED_ON = (errors.TeacherError, errors.BudgetError)
+"""What is no failure of this cluster, and that the next teacher may not meet."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Failure:
     provider: str
     error: errors.SkillmeshError
-    until_s: float
 
 
 class Failover(base.CloudProvider):
     """A chain of teachers that looks like one.
 
-    A teacher that is unavailable, or answers nothing usable, hands over to the next. One that says
-    its sources know nothing has answered: nobody further is asked.
+    A teacher that is unavailable, too dear for what is left, or answers nothing usable, hands over
+    to the next. One that says its sources know nothing has answered: nobody further is asked.
     """
 
-    def __init__(self, providers: Sequence[base.CloudProvider], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        providers: Sequence[base.CloudProvider],
+        clock: Callable[[], float],
+        settings: teacher_settings.Breaker | None = None,
+    ) -> None:
         """Takes the teachers in the order in which to ask.
 
         Args:
             providers: at least one.
             clock: seconds, monotonic.
+            settings: when a teacher is left alone.
         """
         self._providers = tuple(providers)
-        self._clock = clock
-        self._down: dict[int, _Failure] = {}
+        self._breakers = tuple(
+            breaker.CircuitBreaker(provider.name, settings or teacher_settings.Breaker(), clock)
+            for provider in providers
+        )
         self.name = " > ".join(provider.name for provider in providers)
         self.queries_a_call = min(provider.queries_a_call for provider in providers)
 
@@ -52,10 +56,29 @@ class Failover(base.CloudProvider):
         Raises:
             errors.TeacherUnavailableError: all failed, at least one of them for now only; the
                 message gives every teacher's reason.
+            errors.BudgetError: all failed, none of them for now only, at least one because of a
+                budget.
             errors.TeacherError: all failed, none of them for a reason that will pass by itself.
             errors.NotFoundError: the first teacher that could be asked knows nothing.
         """
-        return await self._first(lambda provider: provider.generate_qa(request))
+        failed: list[_Failure] = []
+        for provider, guard in zip(self._providers, self._breakers, strict=True):
+            if (refusal := guard.refusal()) is not None:
+                failed.append(_Failure(provider.name, refusal))
+                continue
+            try:
+                return await _guarded(guard, provider, request)
+            except errors.NotFoundError as error:
+                if not failed:
+                    raise
+                failed.append(_Failure(provider.name, error))
+                break
+            except errors.SkillmeshError as error:
+                if not (error.retryable or isinstance(error, _HANDED_ON)):
+                    raise
+                _log.warning("teacher failed", teacher=provider.name, reason=str(error))
+                failed.append(_Failure(provider.name, error))
+        raise _all_failed(failed)
 
     async def prepare(self) -> None:
         """Prepares every teacher."""
@@ -63,8 +86,23 @@ class Failover(base.CloudProvider):
             await provider.prepare()
 
     async def locate(self, queries: Sequence[str]) -> list[base.Location]:
-        """What the first teacher that answers says the questions are about."""
-        return await self._first(lambda provider: provider.locate(queries))
+        """What the first teacher that answers says the questions are about.
+
+        Says nothing about whether a teacher is back: a language model answers this unasked.
+        """
+        failed: list[_Failure] = []
+        for provider, guard in zip(self._providers, self._breakers, strict=True):
+            if guard.circuit().state is not breaker.State.CLOSED:
+                continue
+            try:
+                return await provider.locate(queries)
+            except errors.SkillmeshError as error:
+                if not error.retryable:
+                    raise
+                failed.append(_Failure(provider.name, error))
+        if failed:
+            raise _all_failed(failed)
+        return await super().locate(queries)
 
     async def subject(
         self, request: base.QARequest, pairs: Sequence[datasets.QAPair]
@@ -75,44 +113,42 @@ class Failover(base.CloudProvider):
                 return await provider.subject(request, pairs)
         return base.Subject()
 
+    def circuits(self) -> list[breaker.Circuit]:
+        """How the circuits of all teachers stand."""
+        return [guard.circuit() for guard in self._breakers]
+
     async def aclose(self) -> None:
         """Closes every teacher."""
         for provider in self._providers:
             await provider.aclose()
 
-    async def _first(self, ask: Callable[[base.CloudProvider], Awaitable[T]]) -> T:
-        failures: list[_Failure] = []
-        for at, provider in enumerate(self._providers):
-            down = self._down.get(at)
-            if down is not None and self._clock() < down.until_s:
-                failures.append(down)
-                continue
-            try:
-                found = await ask(provider)
-            except errors.NotFoundError as error:
-                if not failures:
-                    raise
-                failures.append(_Failure(provider.name, error, 0.0))
-                break
-            except errors.SkillmeshError as error:
-                if not (error.retryable or isinstance(error, errors.TeacherError)):
-                    raise
-                failure = _Failure(provider.name, error, self._clock() + SKIP_S)
-                _log.warning("teacher failed", teacher=provider.name, reason=str(error))
-                failures.append(failure)
-                # Other retryable errors come from this cluster, such as a router that restarts:
-                # they pass sooner.
-                if isinstance(error, errors.TeacherUnavailableError):
-                    self._down[at] = failure
-            else:
-                self._down.pop(at, None)
-                return found
-        raise _all_failed(failures)
+
+async def _guarded(
+    guard: breaker.CircuitBreaker, provider: base.CloudProvider, request: base.QARequest
+) -> list[datasets.QAPair]:
+    """Asks, and tells the provider's circuit breaker what came of it."""
+    guard.asks()
+    try:
+        pairs = await provider.generate_qa(request)
+    except (errors.TeacherUnavailableError, failures.BarredError) as error:
+        guard.failed(error)
+        raise
+    except (errors.TeacherError, errors.NotFoundError):
+        guard.succeeded()
+        raise
+    except BaseException:
+        # Over budget, stopped, or an error of this cluster, such as a router that restarts.
+        guard.abandoned()
+        raise
+    guard.succeeded()
+    return pairs
 
 
-def _all_failed(failures: Sequence[_Failure]) -> errors.SkillmeshError:
-    reasons = "; ".join(f"{failure.provider}: {failure.error}" for failure in failures)
+def _all_failed(failed: Sequence[_Failure]) -> errors.SkillmeshError:
+    reasons = "; ".join(f"{failure.provider}: {failure.error}" for failure in failed)
     message = f"no teacher could answer: {reasons}"
-    if any(failure.error.retryable for failure in failures):
+    if any(failure.error.retryable for failure in failed):
         return errors.TeacherUnavailableError(message)
+    if any(isinstance(failure.error, errors.BudgetError) for failure in failed):
+        return errors.BudgetError(message)
     return errors.TeacherError(message)

@@ -1,26 +1,33 @@
-"""What all teachers that are language models have in common: ask, read, repair once, give up.
+"""What all teachers that are language models have in common: ask, pay, read, repair once, give up.
 
-Knows no SDK: a subclass sends a conversation and gives back text. Statuses and errors of HTTP
-become errors of `shared.errors` here, so that every provider fails over for the same reasons.
+Knows no SDK: a subclass sends a conversation once and gives back text. Trying again, deadlines,
+what it costs and keeping keys out of what is written down are the same for all and stand here.
 """
 
 from __future__ import annotations
 
 import abc
-import asyncio
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 
-from services.distiller.providers import base, prompts, reply
+import pydantic
+import structlog
+
+from services.distiller import spending
+from services.distiller.providers import base, failures, masking, prompts, reply, retrying
 from shared import errors
 from shared.flight import datasets
 
+_log = structlog.get_logger(__name__)
 MOST_FACTS_A_REPLY = 16
 """What a model writes well within the default timeout and its output limit."""
+LONGEST_CONNECT_S = 10.0
+"""A provider that can't be connected to in this time is down."""
 _LONGEST_QUOTE = 4000
-_OUT_OF_CREDIT, _UNAUTHORISED, _FORBIDDEN, _NOT_FOUND = 402, 401, 403, 404
-_RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})
-_FIRST_SERVER_ERROR = 500
+_TURN_TOKENS = 16
+"""Around every message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +37,51 @@ class Completion:
     text: str
     truncated: bool = False
     """It reached its output limit before it was done."""
+    refusal: str | None = None
+    """It did not want to answer; these are its words, if it had any."""
+    tokens_in: int | None = None
+    """As the provider counts; nothing where it told none."""
+    tokens_out: int | None = None
+
+
+_COMPLETION: pydantic.TypeAdapter[Completion] = pydantic.TypeAdapter(Completion)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Who is asked."""
+
+    provider: str
+    """openai, anthropic or local."""
+    name: str
+    """Of the model, at the provider."""
+    free: bool = False
+    """It costs nothing."""
+    secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    """Never to be written down."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """How a model is asked."""
+
+    ledger: spending.Ledger
+    """Knows the budget, and what was answered before."""
+    timeout_s: float
+    """For one answer, retries and the pauses between them included."""
+    retries: int = 2
+    max_output_tokens: int = 16_000
+    """Of one answer."""
 
 
 class LanguageModelProvider(base.CloudProvider):
     """A teacher that answers a prompt with JSON."""
 
-    def __init__(self, name: str, timeout_s: float) -> None:
-        """Takes the provider's name and the longest wait for one answer, retries included."""
-        self.name = name
-        self._timeout_s = timeout_s
+    def __init__(self, model: Model, terms: Terms) -> None:
+        """Takes who is asked, and how."""
+        self.name = f"{model.provider}:{model.name}"
+        self._model, self._terms = model, terms
+        self._mask = masking.Mask(*model.secrets)
 
     async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
         """Asks the model, and asks it once more to repair what can't be read."""
@@ -48,9 +91,10 @@ class LanguageModelProvider(base.CloudProvider):
                 "documents are read by provider_type documents"
             )
         conversation = [prompts.task(request, MOST_FACTS_A_REPLY)]
-        answer, reason = await self._ask(conversation)
+        answer, reason = await self._ask(conversation, request.task_id)
         if answer is None:
-            answer, reason = await self._ask([*conversation, prompts.repair(reason)])
+            conversation.append(prompts.repair(reason))
+            answer, reason = await self._ask(conversation, request.task_id)
         if answer is None:
             raise errors.TeacherError(
                 f"{self.name}: its answer can't be used, also after it was asked to repair it: "
@@ -68,20 +112,21 @@ class LanguageModelProvider(base.CloudProvider):
 
     @abc.abstractmethod
     async def _complete(self, conversation: Sequence[prompts.Turn]) -> Completion:
-        """Sends the conversation.
+        """Sends the conversation, once.
 
         Raises:
-            errors.TeacherUnavailableError: down, timed out, out of quota.
-            errors.TeacherError: refused, or does not accept the key or the request.
+            errors.TeacherUnavailableError: down, timed out, out of quota; `failures.advice` says
+                more.
+            errors.TeacherError: does not accept the key or the request.
         """
 
-    async def _ask(self, conversation: list[prompts.Turn]) -> tuple[reply.Reply | None, str]:
+    async def _ask(
+        self, conversation: list[prompts.Turn], task_id: str
+    ) -> tuple[reply.Reply | None, str]:
         # The conversation grows in place: a repair must show the model what it wrote.
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                completion = await self._complete(conversation)
-        except TimeoutError as error:
-            raise timed_out(self.name, self._timeout_s) from error
+        completion = await self._paid(conversation, task_id)
+        if completion.refusal is not None:
+            raise failures.refused(self.name, completion.refusal)
         if completion.truncated:
             reason = "it was cut off; write fewer facts"
         else:
@@ -94,40 +139,73 @@ class LanguageModelProvider(base.CloudProvider):
         conversation.append(prompts.Turn("assistant", quote))
         return None, reason
 
-
-def timed_out(name: str, timeout_s: float) -> errors.TeacherUnavailableError:
-    """The error of a teacher that took too long."""
-    return errors.TeacherUnavailableError(
-        f"{name} did not answer within {timeout_s:g} s (timeout_s in config.yaml)"
-    )
-
-
-def unreachable(name: str, reason: str) -> errors.TeacherUnavailableError:
-    """The error of a teacher to which no connection could be made."""
-    return errors.TeacherUnavailableError(f"{name} can't be reached: {reason}")
-
-
-def from_status(name: str, status: int, message: str, key: str) -> errors.SkillmeshError:
-    """The error behind an HTTP status.
-
-    Args:
-        name: the provider.
-        status: HTTP status code.
-        message: what the provider said.
-        key: the environment variable that holds its key.
-    """
-    if status in (_UNAUTHORISED, _FORBIDDEN):
-        return errors.TeacherError(f"{name} does not accept the key in {key}: {message}")
-    if status == _OUT_OF_CREDIT or status in _RETRYABLE_STATUSES or status >= _FIRST_SERVER_ERROR:
-        return errors.TeacherUnavailableError(f"{name} answered {status}: {message}")
-    if status == _NOT_FOUND:
-        return errors.TeacherError(
-            f"{name}: no such model or endpoint ({message}); check evolution.model and "
-            "evolution.endpoint in config.yaml"
+    async def _paid(self, conversation: Sequence[prompts.Turn], task_id: str) -> Completion:
+        """The answer to a conversation: the one that was paid for before, or a new one."""
+        order = self._order(conversation, task_id)
+        before = self._terms.ledger.answer(order)
+        if before is not None:
+            try:
+                return _COMPLETION.validate_json(before)
+            except pydantic.ValidationError as error:
+                _log.warning("kept answer ignored", task=task_id, reason=str(error))
+        return await retrying.within(
+            self.name,
+            self._terms.timeout_s,
+            self._terms.retries,
+            lambda: self._attempt(conversation, order),
         )
-    return errors.TeacherError(f"{name} refused the request with {status}: {message}")
+
+    async def _attempt(
+        self, conversation: Sequence[prompts.Turn], order: spending.Order
+    ) -> Completion:
+        ledger = self._terms.ledger
+        number = ledger.open(order)
+        _log.info(
+            "teacher is asked",
+            teacher=self.name,
+            task=order.task_id,
+            most_tokens=order.largest.tokens_in + order.largest.tokens_out,
+        )
+        # Whatever else ends the call, such as the deadline, leaves it at its estimate.
+        try:
+            completion = await self._complete(conversation)
+        except errors.SkillmeshError as error:
+            if not failures.advice(error).charged:
+                ledger.release(number)
+            error.args = (self._mask(str(error)),)
+            # Its cause quotes the provider too, and whoever logs the error would print it.
+            raise error from None
+        completion = dataclasses.replace(
+            completion,
+            text=self._mask(completion.text),
+            refusal=None if completion.refusal is None else self._mask(completion.refusal),
+        )
+        usage = _usage(completion, order.largest)
+        ledger.settle(number, order, usage, _COMPLETION.dump_json(completion).decode())
+        _log.info("teacher answered", teacher=self.name, **dataclasses.asdict(usage))
+        return completion
+
+    def _order(self, conversation: Sequence[prompts.Turn], task_id: str) -> spending.Order:
+        texts = [prompts.with_shape(prompts.SYSTEM), json.dumps(reply.Reply.model_json_schema())]
+        texts += [turn.text for turn in conversation]
+        turns = json.dumps([dataclasses.astuple(turn) for turn in conversation])
+        return spending.Order(
+            task_id=task_id,
+            provider=self.name,
+            model=self._model.name,
+            free=self._model.free,
+            conversation=hashlib.sha256(turns.encode()).hexdigest(),
+            largest=spending.Usage(
+                tokens_in=sum(spending.tokens(text) + _TURN_TOKENS for text in texts),
+                tokens_out=self._terms.max_output_tokens,
+                estimated=True,
+            ),
+        )
 
 
-def refused(name: str, message: str) -> errors.TeacherError:
-    """The error of a model that does not want to answer."""
-    return errors.TeacherError(f"{name} refused to answer: {message or 'it gave no reason'}")
+def _usage(completion: Completion, largest: spending.Usage) -> spending.Usage:
+    # The SDKs hand over what came, whatever its type.
+    if isinstance(completion.tokens_in, int) and isinstance(completion.tokens_out, int):
+        return spending.Usage(completion.tokens_in, completion.tokens_out)
+    written = spending.tokens(completion.text + (completion.refusal or ""))
+    return spending.Usage(largest.tokens_in, written, estimated=True)

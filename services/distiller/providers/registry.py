@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from services.distiller.providers import base, by_document, failover, recorded
+from services.distiller import spending
+from services.distiller.providers import base, by_document, failover, language_model, recorded
 from shared import errors
 from shared import settings as config
 
@@ -22,6 +23,7 @@ def get_cloud_provider(
     evolution: config.Evolution,
     make_documents: Callable[[], base.CloudProvider],
     environ: Mapping[str, str],
+    ledger: spending.Ledger,
     clock: Callable[[], float] = time.monotonic,
 ) -> base.CloudProvider:
     """The configured teacher with its fallbacks.
@@ -30,6 +32,7 @@ def get_cloud_provider(
         evolution: section `evolution` of the settings.
         make_documents: builds the teacher that reads the knowledge folder.
         environ: holds the keys.
+        ledger: keeps what they cost within the budget.
         clock: seconds, monotonic.
 
     Raises:
@@ -37,7 +40,7 @@ def get_cloud_provider(
     """
     # One reader of the folder serves the chain and the requests that name a document.
     make_documents = functools.cache(make_documents)
-    builder = _Builder(make_documents, environ, evolution)
+    builder = _Builder(make_documents, environ, evolution, ledger)
     kind: _Kind
     if evolution.provider_type == "auto":
         kind = "openai" if environ.get(OPENAI_KEY) else "documents"
@@ -52,7 +55,7 @@ def get_cloud_provider(
     chain = [builder.build(first, "evolution")]
     for at, teacher in enumerate(evolution.fallbacks):
         chain.append(builder.build(teacher, f"evolution.fallbacks[{at}]"))
-    whole = failover.Failover(chain, clock)
+    whole = failover.Failover(chain, clock, evolution.breaker)
     return whole if kind in _READERS else by_document.ByDocument(make_documents(), whole)
 
 
@@ -64,10 +67,12 @@ class _Builder:
         make_documents: Callable[[], base.CloudProvider],
         environ: Mapping[str, str],
         evolution: config.Evolution,
+        ledger: spending.Ledger,
     ) -> None:
         self._make_documents = make_documents
         self._environ = environ
         self._evolution = evolution
+        self._ledger = ledger
 
     def build(self, teacher: config.Teacher, place: str) -> base.CloudProvider:
         # The SDKs take seconds to import and 70 MB: whoever teaches from documents alone is
@@ -77,15 +82,17 @@ class _Builder:
                 from services.distiller.providers import openai
 
                 key = self._key(OPENAI_KEY, place)
+                self._check_rate(teacher.model or openai.DEFAULT_MODEL, place)
                 return openai.OpenAIProvider(
-                    key, teacher.model, teacher.endpoint, teacher.timeout_s
+                    key, teacher.model, teacher.endpoint, self._terms(teacher)
                 )
             case "anthropic":
                 from services.distiller.providers import anthropic
 
                 key = self._key(ANTHROPIC_KEY, place)
+                self._check_rate(teacher.model or anthropic.DEFAULT_MODEL, place)
                 return anthropic.AnthropicProvider(
-                    key, teacher.model, teacher.endpoint, teacher.timeout_s
+                    key, teacher.model, teacher.endpoint, self._terms(teacher)
                 )
             case "local":
                 from services.distiller.providers import local
@@ -96,7 +103,7 @@ class _Builder:
                         "server, such as http://127.0.0.1:11434/v1"
                     )
                 return local.LocalTeacherProvider(
-                    teacher.endpoint, teacher.model, teacher.timeout_s
+                    teacher.endpoint, teacher.model, self._terms(teacher)
                 )
             case "documents":
                 return self._make_documents()
@@ -107,6 +114,22 @@ class _Builder:
                         "of a JSONL file of recorded answers"
                     )
                 return recorded.RecordedProvider(self._evolution.recordings)
+
+    def _terms(self, teacher: config.Teacher) -> language_model.Terms:
+        return language_model.Terms(
+            ledger=self._ledger,
+            timeout_s=teacher.timeout_s,
+            retries=self._evolution.retries,
+            max_output_tokens=self._evolution.max_output_tokens,
+        )
+
+    def _check_rate(self, model: str, place: str) -> None:
+        budget = self._evolution.budget
+        if (budget.task_dollars or budget.day_dollars) and model not in self._evolution.rates:
+            raise errors.ConfigError(
+                f"evolution.rates.{model}: {place} names this model and evolution.budget limits "
+                "dollars; add what a million of its tokens cost, as {input: …, output: …}"
+            )
 
     def _key(self, variable: str, place: str) -> str:
         key = self._environ.get(variable, "")

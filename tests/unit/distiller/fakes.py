@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 
+from services.distiller import spending
 from services.distiller.providers import base
-from shared import errors
+from shared import errors, teacher_settings
 from shared.flight import datasets
 
 
@@ -61,3 +63,12 @@ class Rewording:
 
 async def no_progress(share: float, detail: str) -> None:
     """Nobody listens."""
+
+
+def ledger(
+    settings: teacher_settings.Evolution | None = None,
+    path: pathlib.Path | None = None,
+    now_ms: Callable[[], int] = lambda: 0,
+) -> spending.Ledger:
+    """What was spent, in memory unless a file is named."""
+    return spending.Ledger(path, settings or teacher_settings.Evolution(), now_ms)

@@ -71,6 +71,7 @@ async def test_teacher_is_asked_once_and_first_when_it_knows_more_wordings(
     )  # fmt: skip
     (call,) = teacher.asked
     assert (call.queries, call.wordings) == (("How long is it?",), 4)
+    assert call.task_id == "t"  # Whose budget pays.
 
 
 async def test_no_wording_is_trained_when_the_gate_asks_it_or_another_fact_has_it(

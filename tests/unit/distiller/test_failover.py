@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.distiller.providers import base, failover
+from services.distiller.providers import base, failover, failures
 from shared import errors
 from tests.unit.distiller import fakes
 
@@ -28,14 +28,45 @@ async def test_order_is_kept_when_the_first_answers() -> None:
     assert (chain.name, second.asked) == ("a > b", [])
 
 
-async def test_teacher_is_left_alone_for_30_s_when_it_was_unavailable() -> None:
+async def test_teacher_is_left_alone_when_it_was_unavailable_three_times() -> None:
     clock = _Clock()
     first, second = fakes.Teacher([], "a", DOWN), fakes.Teacher([PAIR], "b")
     chain = failover.Failover([first, second], clock)
-    for now, asked in ((0.0, 1), (29.9, 1), (30.1, 2)):
+    for now, asked in ((0.0, 1), (1.0, 2), (2.0, 3), (3.0, 3), (31.9, 3), (32.1, 4)):
         clock.now = now
         assert await chain.generate_qa(REQUEST) == [PAIR]
         assert len(first.asked) == asked
+    assert [one.state.value for one in chain.circuits()] == ["open", "closed"]
+
+
+async def test_teacher_is_still_left_alone_when_places_were_found_meanwhile() -> None:
+    first = fakes.Teacher([], "a", failures.BarredError("bad key"))
+    chain = failover.Failover([first, fakes.Teacher([PAIR], "b")], _Clock())
+    await chain.generate_qa(REQUEST)
+    await chain.locate(["Q?"])
+    await chain.generate_qa(REQUEST)
+    assert len(first.asked) == 1
+
+
+async def test_next_teacher_is_asked_when_the_first_is_over_budget() -> None:
+    first = fakes.Teacher([], "a", errors.BudgetError("raise day_tokens"))
+    chain = failover.Failover([first, fakes.Teacher([PAIR], "b")], _Clock())
+    for _ in range(4):
+        assert await chain.generate_qa(REQUEST) == [PAIR]
+    # The teacher is well: with a new day it may be asked at once.
+    assert len(first.asked) == 4
+
+
+async def test_error_names_the_budget_when_nobody_else_can_teach() -> None:
+    chain = failover.Failover(
+        [
+            fakes.Teacher([], "a", errors.BudgetError("raise day_tokens")),
+            fakes.Teacher([], "b", errors.NotFoundError("nothing near")),
+        ],
+        _Clock(),
+    )
+    with pytest.raises(errors.BudgetError, match="a: raise day_tokens; b: nothing near"):
+        await chain.generate_qa(REQUEST)
 
 
 async def test_teacher_is_asked_every_time_when_it_only_refused() -> None:

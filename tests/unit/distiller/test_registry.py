@@ -25,7 +25,7 @@ RECORDING = {
 def _build(environ: dict[str, str], **evolution: object) -> base.CloudProvider:
     section = config.Evolution.model_validate(evolution)
     return registry.get_cloud_provider(
-        section, lambda: fakes.Teacher([], "documents"), environ, lambda: 0.0
+        section, lambda: fakes.Teacher([], "documents"), environ, fakes.ledger(), lambda: 0.0
     )
 
 
@@ -70,10 +70,22 @@ def test_message_names_what_is_missing_when_a_teacher_cannot_be_built(
         _build({}, **evolution)
 
 
+def test_rate_is_asked_for_when_dollars_are_limited() -> None:
+    keys = {"OPENAI_API_KEY": "sk"}
+    budget = {"day_dollars": 1.0}
+    with pytest.raises(errors.ConfigError, match=r"evolution\.rates\.m: evolution names"):
+        _build(keys, model="m", budget=budget)
+    rates = {"m": {"input": 1.0, "output": 2.0}}
+    assert _build(keys, model="m", budget=budget, rates=rates).name == "openai:m"
+    # What costs nothing needs none.
+    local = {"provider_type": "local", "endpoint": "http://h/v1"}
+    assert _build({}, budget=budget, **local).name == "local:default"
+
+
 async def test_document_goes_to_its_reader_when_a_cloud_teacher_is_configured() -> None:
     reader = fakes.Teacher([fakes.pair("Q?", "A")], "documents", title="Handbook")
     provider = registry.get_cloud_provider(
-        config.Evolution(), lambda: reader, {"OPENAI_API_KEY": "sk"}, lambda: 0.0
+        config.Evolution(), lambda: reader, {"OPENAI_API_KEY": "sk"}, fakes.ledger(), lambda: 0.0
     )
     request = base.QARequest(topic="", queries=(), document="handbook.md")
     pairs = await provider.generate_qa(request)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from services.factory import partners, tasks, trainers
-from shared import errors
+from shared import costs, errors
 
 QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
 
@@ -100,6 +100,7 @@ class Others:
         self.published = ["1.0.0", "2.3.0", "2.10.0"]
         self.replies: list[partners.Reply | errors.SkillmeshError] = []
         self.asked = 0
+        self.spent: costs.Spent | None = costs.Spent()
         self.before = "zorblax@older"
         self.served: partners.Published | None = None
         self.compared_with: list[partners.Published | None] = []
@@ -157,6 +158,11 @@ class Others:
             triggers=self.triggers,
             unanswered=self.unanswered,
         )
+
+    async def spending(self, task_id: str) -> costs.Spent:
+        if self.spent is None:
+            raise errors.UnavailableError("the distiller restarts")
+        return self.spent
 
     async def train(
         self, order: partners.TrainingOrder, on_progress: partners.OnProgress

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from services.factory import board, ledger, partners, stages, tasks, workflow
-from shared import errors
+from shared import costs, errors
 from tests.unit.factory import fakes
 
 S = tasks.TaskStatus
@@ -289,6 +290,30 @@ async def test_questions_are_learned_together_when_they_keep_coming(
     await distilling
     assert others.queries == tuple(f"Question {number}?" for number in range(5))
     await kept.close()
+
+
+@pytest.mark.parametrize("error", [None, errors.TeacherError("the budget is spent")])
+async def test_task_shows_what_its_teachers_cost_when_they_were_asked(
+    tasks_board: board.TaskBoard, others: fakes.Others, error: errors.SkillmeshError | None
+) -> None:
+    await tasks_board.record(fakes.event(), fakes.task())
+    others.spent = costs.Spent(calls=2, tokens_in=300, tokens_out=40, dollars=0.5)
+    if error is not None:
+        others.distil_errors.append(error)
+    work = stages.Stages(tasks_board, others.all, step_timeout_s=30)
+    with contextlib.suppress(errors.TeacherError):
+        await work.distil("t1")
+    assert (await tasks_board.get("t1")).spent == others.spent
+
+
+async def test_task_goes_on_when_nobody_knows_what_its_teachers_cost(
+    tasks_board: board.TaskBoard, others: fakes.Others
+) -> None:
+    await tasks_board.record(fakes.event(), fakes.task())
+    others.spent = None
+    work = stages.Stages(tasks_board, others.all, step_timeout_s=30)
+    assert (await work.distil("t1")).skill_name == "zorblax"
+    assert (await tasks_board.get("t1")).spent == costs.NOTHING
 
 
 async def test_nobody_waits_when_no_question_joins(
