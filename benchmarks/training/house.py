@@ -315,6 +315,7 @@ class _Work:
         topic: str,
         document: str,
         on_progress: partners.OnProgress,
+        teacher: str = "",
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, tuple(queries))
         return await self._distilled(request, on_progress)

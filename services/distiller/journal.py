@@ -69,7 +69,7 @@ class Journal:
 
 def _name(call: base.QARequest) -> str:
     fields = dataclasses.asdict(call)
-    del fields["task_id"]  # The folder says it.
+    del fields["task_id"], fields["teacher"]  # The folder says the first, the task the other.
     text = json.dumps(fields, sort_keys=True)
     return f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 

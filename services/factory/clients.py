@@ -58,10 +58,11 @@ class DistillerClient:
         topic: str,
         document: str,
         on_progress: partners.OnProgress,
+        teacher: str = "",
     ) -> partners.Distilled:
         """Question/answer pairs about a gap."""
         request = distiller_pb2.DistilRequest(
-            task_id=task_id, queries=queries, topic=topic, document=document
+            task_id=task_id, queries=queries, topic=topic, document=document, teacher=teacher
         )
         return await self._distilled(request, on_progress)
 

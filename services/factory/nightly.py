@@ -159,11 +159,14 @@ class NightShift:
 
 def rotation(settings: config.Settings) -> clusters.Rotation:
     """The configured teachers and base models; one base model today."""
-    evolution = settings.evolution
-    chain = [evolution.provider_type, *(one.provider_type for one in evolution.fallbacks)]
-    teachers = tuple(dict.fromkeys(chain)) if settings.factory.nightly.rotate_teachers else ()
-    # The first one is who is asked by default anyway.
-    return clusters.Rotation(("", *teachers[1:]), (settings.model.base,))
+    names = [""]
+    # The first one is who is asked first anyway.
+    if settings.factory.nightly.rotate_teachers:
+        names += [
+            f"{one.provider_type}:{one.model}" if one.model else one.provider_type
+            for one in settings.evolution.fallbacks
+        ]
+    return clusters.Rotation(tuple(dict.fromkeys(names)), (settings.model.base,))
 
 
 def _ms(moment: datetime.datetime) -> int:

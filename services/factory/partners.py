@@ -164,8 +164,18 @@ class Distiller(Protocol):
         topic: str,
         document: str,
         on_progress: OnProgress,
+        teacher: str = "",
     ) -> Distilled:
-        """Question/answer pairs about a gap; idempotent by task_id."""
+        """Question/answer pairs about a gap; idempotent by task_id.
+
+        Args:
+            task_id: of the task.
+            queries: the questions that revealed it.
+            topic: or what to learn in words.
+            document: or a document to learn.
+            on_progress: told now and then.
+            teacher: of those configured, asked first; empty for their own order.
+        """
 
     async def enlarge(
         self, task_id: str, of_task: str, weak: Sequence[str], on_progress: OnProgress

@@ -70,7 +70,12 @@ class Stages:
 
         async def attempt() -> partners.Distilled:
             return await self._others.distiller.distil(
-                task_id, task.queries, task.topic, task.document, self._reporter(task_id)
+                task_id,
+                task.queries,
+                task.topic,
+                task.document,
+                self._reporter(task_id),
+                task.teacher,
             )
 
         try:

@@ -30,6 +30,8 @@ class QARequest:
     """Rewordings wanted for each fact."""
     task_id: str = ""
     """The learning task whose budget pays; says nothing about what is asked."""
+    teacher: str = ""
+    """Of a chain, asked first: provider, or provider:model."""
 
 
 @dataclasses.dataclass(frozen=True)

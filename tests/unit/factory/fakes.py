@@ -100,6 +100,7 @@ class Others:
         self.published = ["1.0.0", "2.3.0", "2.10.0"]
         self.replies: list[partners.Reply | errors.SkillmeshError] = []
         self.asked = 0
+        self.teacher = ""
         self.spent: costs.Spent | None = costs.Spent()
         self.before = "zorblax@older"
         self.served: partners.Published | None = None
@@ -124,8 +125,10 @@ class Others:
         topic: str,
         document: str,
         on_progress: partners.OnProgress,
+        teacher: str = "",
     ) -> partners.Distilled:
         self.calls.append("distil")
+        self.teacher = teacher
         self.queries = tuple(queries)
         await on_progress(0.5, "asking")
         if self.distil_errors:

@@ -235,6 +235,24 @@ async def test_skills_start_in_the_order_of_the_night_when_the_factory_restarts(
     await second.board.close()
 
 
+@pytest.mark.parametrize(
+    ("rotate", "teachers"), [(True, ("", "anthropic", "local:m")), (False, ("",))]
+)
+def test_configured_teachers_and_base_take_turns_unless_that_is_switched_off(
+    rotate: bool, teachers: tuple[str, ...]
+) -> None:
+    fallbacks = (
+        config.Teacher(provider_type="anthropic"),
+        config.Teacher(provider_type="local", model="m", endpoint="http://127.0.0.1:1/v1"),
+    )
+    settings = config.Settings(
+        evolution=config.Evolution(fallbacks=fallbacks),
+        factory=config.Factory(nightly=learning_settings.Nightly(rotate_teachers=rotate)),
+        model=config.Model(base="some/model"),
+    )
+    assert nightly.rotation(settings) == clusters.Rotation(teachers, ("some/model",))
+
+
 async def _watched(factory: Factory, task_id: str) -> list[tasks.TrainingTask]:
     return [task async for task in factory.queue.watch(task_id)]
 
