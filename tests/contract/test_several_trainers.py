@@ -22,7 +22,11 @@ async def others() -> AsyncIterator[fake_services.FakeServices]:
     services.distiller.answers.update({QUESTION: ANSWER, OTHER_QUESTION: "Ada Quill"})
     # The store takes a card's name from here, as the trainers are not among these services.
     services.trainer.train.requests.append(
-        trainer_pb2.TrainRequest(skill_name="zorblax-trade", version="1.0.0")
+        trainer_pb2.TrainRequest(
+            skill_name="zorblax-trade",
+            version="1.0.0",
+            dataset=fake_services.ticket("dataset", "zorblax-trade"),
+        )
     )
     await services.start()
     yield services
