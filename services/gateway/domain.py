@@ -60,6 +60,8 @@ class Task:
     retry_of: str
     spent: costs.Spent = costs.NOTHING
     """What its teachers cost."""
+    joined_into: str = ""
+    """The task that learns its questions, and ends as it does."""
 
     @property
     def ended(self) -> bool:

@@ -263,6 +263,7 @@ def _task(message: Any) -> domain.Task:
         updated_at_ms=message.updated_at_ms,
         retry_of=message.retry_of,
         spent=cost_messages.told(message.spent),
+        joined_into=message.joined_into,
     )
 
 

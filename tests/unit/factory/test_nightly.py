@@ -200,6 +200,27 @@ async def test_missed_nights_are_made_up_for_once_when_the_factory_starts(
     await restarted.board.close()
 
 
+async def test_night_starts_when_the_factory_was_killed_right_after_it_was_gathered(
+    tmp_path: pathlib.Path,
+) -> None:
+    async def killed() -> None:
+        raise fakes.KilledError
+
+    first = Factory(tmp_path, Clock())
+    ids = [await first.ask(query) for query in (*ABOUT_ZORBLAX, ABOUT_MILL)]
+    shift = nightly.NightShift(first.board, killed, NIGHTLY, clusters.Rotation(), embed)
+    with pytest.raises(fakes.KilledError):
+        await shift.run_now("k")
+    await first.board.close()
+    second = Factory(tmp_path, first.clock)
+    await second.queue.recover()
+    assert second.started == [ids[0], ids[3]]
+    night = await second.shift.run_now("k")
+    assert [len(skill.tasks) for skill in night.skills] == [3, 1]
+    assert second.started == [ids[0], ids[3]]
+    await second.board.close()
+
+
 async def test_night_is_gathered_when_its_time_comes_while_the_factory_runs(
     factory: Factory,
 ) -> None:
