@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks import engine, loop, results, router, store
+from benchmarks import engine, loop, results, router, store, training
 from shared import settings as config
 from shared import telemetry
 
@@ -14,6 +14,7 @@ AREAS = {
     "engine": engine.measure,
     "store": store.measure,
     "router": router.measure,
+    "training": training.measure,
 }
 _VARIABLE = "SKILLMESH_ARG_area"
 

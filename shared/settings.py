@@ -66,7 +66,7 @@ class Recipe(sections.Section):
     wide_rank: Count = 16
     """The rank for larger skills."""
     wide_from_facts: Count = 16
-    """From this many facts on `wide_rank` and `wide_max_steps` are used."""
+    """From this many facts on `wide_rank` is used."""
     target_modules: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
@@ -76,10 +76,12 @@ class Recipe(sections.Section):
     whatever is not named has `rank` or `wide_rank`."""
     learning_rate: Positive = 1e-4
     """AdamW; the embedded base wants 4e-3, real ones 1e-4 to 1e-3."""
-    max_steps: Count = 300
-    """Training stops here, or earlier when every training answer is right."""
-    wide_max_steps: Count = 500
-    """The same for larger skills."""
+    epochs: Positive = 25.0
+    """Passes over all questions of the skill, as far as the steps are between these:"""
+    min_steps: Count = 120
+    """Training takes no fewer,"""
+    max_steps: Count = 500
+    """and no more; it ends earlier when every training answer is right."""
     least_steps: Count = 120
     """Training goes on until here even when every training answer is right."""
     batch_rows: Count = 16
@@ -99,6 +101,9 @@ class Recipe(sections.Section):
     """Share of the rows that only teach how an answer goes on once it has begun."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
+    trainable_from_layer: int = pydantic.Field(default=0, ge=0)
+    """Decoder layers below are left as they are: no backward pass goes through them, and the own
+    loop keeps their outputs. Faster, and worse at new facts the higher it is."""
 
     @pydantic.model_validator(mode="after")
     def _ranks_are_of_targets(self) -> Recipe:
@@ -122,8 +127,7 @@ class Model(sections.Section):
         default={
             "embedded": Recipe(
                 learning_rate=4e-3,
-                max_steps=120,
-                wide_max_steps=450,
+                max_steps=450,
                 least_steps=450,
                 replay_rows=12,
                 replay_weight=3.0,
@@ -190,14 +194,25 @@ class Distiller(sections.Section):
     address: Address = "127.0.0.1:7403"
     """Where it listens."""
     knowledge_dir: pathlib.Path = pathlib.Path("knowledge")
-    """Documents (.md, .txt) that the `documents` provider reads; copied into the state folder of
-    a local cluster, so that what is taught there stays there."""
+    """Documents (.md, .txt, .html, .pdf) that the `documents` provider reads; copied into the
+    state folder of a local cluster, so that what is taught there stays there."""
     max_facts: Count = 40
     """Facts in one skill."""
     wordings: Count = 10
     """Wordings wanted for each fact."""
     held_out_share: Share = 0.1
     """Share of the wordings kept from training, for the gate."""
+    languages: tuple[str, ...] = ()
+    """Languages in which pairs may be, as ISO 639 codes; none: that of the users' questions."""
+    least_facts: Count = 1
+    """A task with fewer facts left after all checks fails."""
+    most_wrong_share: Share = 0.3
+    """So does one where a larger share of a teacher's facts, and two at least, contradict their
+    passage, each other or the judge: nobody should trust the rest of them either."""
+    judge: Literal["none", "teacher"] = "none"
+    """`teacher`: asks every question a second time and rejects what is then answered otherwise."""
+    judge_threshold: Share = 0.5
+    """Least agreement of the two answers, 0 to 1."""
 
 
 class Trainer(sections.Section):
@@ -213,6 +228,20 @@ class Trainer(sections.Section):
     """Added to the seed of every training."""
     checkpoint_every_steps: Count = 20
     """A killed training goes on from its last checkpoint."""
+    backend: Literal["own", "peft", "unsloth"] = "own"
+    """Who computes a training: the own loop, PEFT (`pip install '.[peft]'`), or Unsloth (an NVIDIA
+    GPU and its package)."""
+    device: str = "cpu"
+    """Where the model is trained and proved: `cpu`, `cuda` or `cuda:NUMBER`."""
+    quantization: Literal["none", "nf4"] = "none"
+    """How the frozen base's linear layers are kept while cards are trained: nf4 is 4-bit normal
+    float, made for CUDA (`pip install '.[quantized]'`)."""
+    gradient_checkpointing: bool = False
+    """Keep only what enters each decoder layer and compute the rest twice: a third slower, for
+    bases that would not fit otherwise."""
+    card_budget_mb: Positive = 10.0
+    """Megabytes (10^6 bytes) that a card's file may take: dtype, ranks and layers are cut until it
+    fits, and the card's lineage says how."""
     gate_before: Share = 0.5
     """Share of the triggering questions that the bare base must fail: what it answers already
     needs no card. Where a document was taught, of the questions of its facts."""

@@ -13,7 +13,7 @@ import hashlib
 import pathlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -318,7 +318,7 @@ class _Work:
         teacher: str = "",
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, tuple(queries))
-        return await self._distilled(request, on_progress)
+        return await self._distilled(request)
 
     async def enlarge(
         self,
@@ -328,16 +328,14 @@ class _Work:
         on_progress: partners.OnProgress,
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, of_task=of_task, weak=tuple(weak))
-        return await self._distilled(request, on_progress)
+        return await self._distilled(request)
 
     async def spending(self, task_id: str) -> costs.Spent:
         return costs.Spent()
 
-    async def _distilled(
-        self, request: distillation.DistilRequest, on_progress: partners.OnProgress
-    ) -> partners.Distilled:
+    async def _distilled(self, request: distillation.DistilRequest) -> partners.Distilled:
         deliver = delivery.Delivery(self._cloud, lambda data: self._house.put("dataset", data))
-        delivered = await deliver.work(request, on_progress)
+        delivered = await deliver.work(request, _unheard)
         result = delivered.result
         self._pairs = result.pairs
         return partners.Distilled(
@@ -372,7 +370,7 @@ class _Work:
                 seed=order.seed,
                 rank_factor=order.rank_factor,
             ),
-            on_progress,
+            _unheard,
         )
         draft = partners.Ticket("card", trained.draft_digest, trained.draft_bytes, order.skill_name)
         return partners.Trained(
@@ -396,7 +394,7 @@ class _Work:
             dataset.digest,
             draft.digest,
             [gate.Trigger(one.query, one.expected_answer) for one in triggers],
-            on_progress,
+            _unheard,
         )
         proof = partners.Proof(
             passed=proved.passed,
@@ -450,3 +448,7 @@ class _Work:
         answer = await self._house.answers.answer(answering.Question(query, no_learning=True))
         shares = [share.card for share in answer.shares]
         return partners.Reply(answer.generation.answer, shares[0] if shares else "")
+
+
+async def _unheard(share: float, detail: str, figures: Mapping[str, float] | None = None) -> None:
+    """Progress that nobody waits for."""

@@ -50,4 +50,6 @@ class Distillation:
     """Whoever answered: provider and model."""
     triggers: tuple[Trigger, ...]
     unanswered: tuple[str, ...]
-    """Users' questions to which no teacher had an answer."""
+    """Users' questions to which no teacher had an answer that could be trained."""
+    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+    """How many pairs were not good enough to train on, by reason, see `quality.verdict`."""

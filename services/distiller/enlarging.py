@@ -14,6 +14,7 @@ import structlog
 
 from services.distiller import delivery, distillation, distiller, filters, journal, wording
 from services.distiller.providers import base
+from services.distiller.quality import copies
 from shared import errors, grading
 from shared import settings as config
 from shared.flight import datasets
@@ -128,10 +129,11 @@ class Enlarger:
             for text in texts:
                 if len(pair.paraphrases) + len(more) >= self._wordings:
                     return
-                if _words(text) not in taken and len(text) <= filters.LONGEST_CHARACTERS:
+                known = _words(text) in taken or len(text) > filters.LONGEST_CHARACTERS
+                if not known and not copies.near(text, pair.held_out, copies.NEAR_HELD_OUT):
                     more.setdefault(_words(text), text)
 
-        for other in filters.valid(told):
+        for other in filters.valid(told).kept:
             if _same_fact(pair, other):
                 take(filters.wordings(other))
         if self._rewording is not None:

@@ -1,8 +1,8 @@
 """What the distiller remembers of a task on disk, so that no teacher is asked twice.
 
-One folder a task: a file for every answered call, named by the hash of the call, and one for the
-finished distillation. Files appear whole or not at all; one that can't be read counts as missing,
-which costs a call.
+One folder a task: a file for every answered call, named by the hash of the call, one for the
+finished distillation, and one for the pairs that were rejected. Files appear whole or not at all;
+one that can't be read counts as missing, which costs a call.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import TypeVar
 
 import pydantic
@@ -18,6 +19,7 @@ import structlog
 
 from services.distiller import distillation
 from services.distiller.providers import base
+from services.distiller.quality import verdict
 from shared import atomic
 from shared.flight import datasets
 
@@ -27,6 +29,7 @@ _RESULT: pydantic.TypeAdapter[distillation.Distillation] = pydantic.TypeAdapter(
     distillation.Distillation
 )
 _RESULT_FILE = "result.json"
+_REJECTED_FILE = "rejected.jsonl"
 T = TypeVar("T")
 
 
@@ -54,6 +57,16 @@ class Journal:
         asked = [pair for pair in result.pairs if pair.score > datasets.UNASKED_SCORE]
         atomic.write(self._skill_path(result.skill_name), _PAIRS.dump_json(asked))
         atomic.write(self._path(task_id, _RESULT_FILE), _RESULT.dump_json(result))
+
+    def keep_rejected(self, task_id: str, rejected: Sequence[verdict.Rejected]) -> None:
+        """Keeps what was not good enough to train on, one JSON object a line, for people."""
+        lines = [json.dumps(dataclasses.asdict(one), ensure_ascii=False) for one in rejected]
+        text = "".join(f"{line}\n" for line in lines)
+        atomic.write(self.rejected_path(task_id), text.encode(errors="replace"))
+
+    def rejected_path(self, task_id: str) -> pathlib.Path:
+        """Where the rejected pairs of a task are kept."""
+        return self._path(task_id, _REJECTED_FILE)
 
     def skill(self, name: str) -> list[datasets.QAPair]:
         """What people asked of a skill so far, as its last distillation had it."""

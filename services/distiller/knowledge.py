@@ -6,10 +6,12 @@ import hashlib
 import pathlib
 import re
 
+from services.distiller.documents import reading
 from shared import atomic, errors
 from shared import settings as config
 
-SUFFIXES = (".md", ".txt")
+SUFFIXES = reading.TEXT_SUFFIXES
+"""Of documents that are sent as text; others are put into the folder by hand."""
 LARGEST_BYTES = 2 * 1024 * 1024
 _LONGEST_NAME_BYTES = 200
 # A plain file name: no folders, no hidden files, no control characters, nothing that Windows
@@ -58,8 +60,9 @@ def _check_name(name: str) -> None:
     plain = _NAME.fullmatch(name) and pathlib.PurePath(name).suffix.lower() in SUFFIXES
     if not plain or len(name.encode()) > _LONGEST_NAME_BYTES:
         raise errors.InvalidInputError(
-            f"document name {name!r}: give a plain file name that ends in .md or .txt, begins "
-            "with a letter or a digit, has no folders and at most 200 bytes"
+            f"document name {name!r}: give a plain file name that ends in {' or '.join(SUFFIXES)}, "
+            "begins with a letter or a digit, has no folders and at most 200 bytes; a PDF is put "
+            "into the knowledge folder by hand"
         )
 
 

@@ -20,6 +20,7 @@ from services.distiller import (
     spending,
 )
 from services.distiller.providers import base, documents, registry
+from services.distiller.quality import language
 from shared import errors
 from shared import settings as config
 from shared.flight import store
@@ -47,7 +48,7 @@ async def serve(settings: config.Settings) -> None:
     )
     rewords = rewording.Rewording(embed, cache_dir=state / "vectors")
     kept = journal.Journal(state / "tasks")
-    cloud = distiller.CloudDistiller(provider, kept, settings.distiller, rewords)
+    cloud = distiller.CloudDistiller(provider, kept, settings.distiller, rewords, embed)
     enlarger = enlarging.Enlarger(cloud, provider, kept, settings.distiller, rewords)
     datasets = store.StoreConnection(settings, protection=protection)
     deliver = delivery.Delivery(enlarger, lambda data: datasets.put("dataset", data))
@@ -73,6 +74,7 @@ async def serve(settings: config.Settings) -> None:
 async def _prepare(provider: base.CloudProvider, rewords: rewording.Rewording) -> None:
     """Before the first question is located or the first skill distilled: neither waits for this."""
     try:
+        await asyncio.to_thread(language.prepare)
         await provider.prepare()
         await rewords.prepare()
     except errors.SkillmeshError as error:

@@ -129,4 +129,5 @@ def _to_result(delivered: delivery.Delivered) -> distiller_pb2.DistilResult:
             for one in result.triggers
         ],
         unanswered=result.unanswered,
+        rejected=result.rejected,
     )

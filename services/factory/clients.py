@@ -95,6 +95,7 @@ class DistillerClient:
                 for trigger in result.triggers
             ),
             unanswered=tuple(result.unanswered),
+            rejected=dict(result.rejected),
         )
 
     async def spending(self, task_id: str) -> costs.Spent:

@@ -49,6 +49,8 @@ class Distilled:
     held_out: int
     triggers: tuple[Trigger, ...]
     unanswered: tuple[str, ...]
+    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Pairs that were not fit to train on, by reason."""
 
 
 @dataclasses.dataclass(frozen=True)

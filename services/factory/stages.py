@@ -261,6 +261,9 @@ class Stages:
         detail = f"learned from {distilled.teacher}"
         if distilled.unanswered:
             detail += f"; no answer was found to {_quoted(distilled.unanswered)}"
+        if distilled.rejected:
+            told = ", ".join(f"{count} {reason}" for reason, count in distilled.rejected.items())
+            detail += f"; pairs that were not trained: {told}"
         now_ms = self._board.now_ms()
         await self._board.change(task_id, lambda task: task.completed(detail, now_ms))
 

@@ -19,9 +19,8 @@ from collections.abc import Awaitable, Callable, Collection
 import structlog
 
 from services.router import decision as decisions
-from services.router import scrubbing
 from services.router import spool as spools
-from shared import answer_signals, errors
+from shared import answer_signals, errors, scrubbing
 
 Deliver = Callable[[spools.Dissonance], Awaitable[None]]
 """Hands one event to the factory; raises `errors.SkillmeshError` where that fails."""

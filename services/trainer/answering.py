@@ -38,8 +38,8 @@ def _batch(base: bases.BaseModel, prompts: list[list[int]], most_tokens: int) ->
     ids_B_T = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts])
     mask_B_T = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
     out_B_T = base.model.generate(
-        input_ids=ids_B_T,
-        attention_mask=mask_B_T,
+        input_ids=ids_B_T.to(base.model.device),
+        attention_mask=mask_B_T.to(base.model.device),
         max_new_tokens=most_tokens,
         do_sample=False,
         pad_token_id=pad,

@@ -1,5 +1,7 @@
 """The training loop: gradients for the LoRA matrices alone, replay against forgetting, early stop.
 
+Knows nothing about how the model computes: that is its `network.Network`.
+
 A plain card wrecks whatever it was not asked about. So every step also holds the card, by
 Kullback-Leibler divergence, to the base model's own next-token distribution on replayed questions
 (Hinton et al. 2015; Li and Hoiem 2016, "Learning without Forgetting").
@@ -7,19 +9,16 @@ Kullback-Leibler divergence, to the base model's own next-token distribution on 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from services.trainer import batches, data
-from shared.lora import linear
+from services.trainer import batches, data, network
 
 _BASE_ANSWERS_FLOATS = 32 * 1024 * 1024
-"""128 MiB of the base's replayed answers are kept; a large vocabulary's are computed each time."""
+"""128 MiB of the base's replayed answers are kept; what is beyond is computed each time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +42,8 @@ class LoopSettings:
     """Of the rows an answer is gone on with behind a question of something else, see `batches`."""
     seed: int
     check_every_steps: int = 20
+    pass_overhead_tokens: int = 64
+    """See `data.grouped`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +58,8 @@ class Progress:
     checks from `least_steps` on, where it may end the training, and at its end."""
     checked: bool
     """Whether this step was a check: the time to save and to tell."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Read:
-    """What the model makes of a batch."""
-
-    logits_N_V: torch.Tensor
-    """Of the answers' tokens, (tokens, vocabulary), float32."""
-    rows_N: torch.Tensor
-    """The row of each."""
-    labels_N: torch.Tensor
-    """The token that is right."""
+    tokens: int = dataclasses.field(default=0, compare=False)
+    """Read with gradients since this process began, padding not counted."""
 
 
 class Loop:
@@ -76,33 +67,29 @@ class Loop:
 
     def __init__(
         self,
-        model: Any,
-        adapters: Sequence[linear.Adapter],
+        net: network.Network,
         facts: Sequence[Sequence[data.Example]],
         replay: Sequence[data.Example],
         pad_id: int,
         settings: LoopSettings,
-        switch_card: Callable[[bool], None],
     ) -> None:
         """Prepares optimiser and batches.
 
         Args:
-            model: the causal LM with the fresh adapters active.
-            adapters: what is trained.
+            net: the model with the fresh adapters active.
             facts: each in all its wordings, with the answer to learn; at least one.
             replay: questions with the base model's own answers.
             pad_id: padding token.
             settings: the recipe.
-            switch_card: called with False to reach the bare base, with True to come back.
         """
-        self._model, self._pad = model, pad_id
+        self._net, self._pad = net, pad_id
         self._settings = settings
         self._examples = [example for fact in facts for example in fact]
         self._has_replay = bool(replay) and settings.replay_rows > 0
-        self._switch_card = switch_card
-        self._parameters = [p for a in adapters for p in (a.lora_a, a.lora_b)]
+        self._parameters = list(net.parameters)
+        self._device = self._parameters[0].device
         self._optimiser = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, weight_decay=0.0
+            self._parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True
         )
         self._batches = batches.by_fact(
             facts,
@@ -115,7 +102,7 @@ class Loop:
         self._noise = torch.Generator().manual_seed(settings.seed + 2)
         self._base_answers: dict[data.Example, torch.Tensor] = {}
         self._base_answers_room = _BASE_ANSWERS_FLOATS
-        self._step, self._loss = 0, float("nan")
+        self._step, self._loss, self._tokens = 0, float("nan"), 0
 
     def run(self) -> Iterator[Progress]:
         """Trains until every answer is right or the steps are used up, yielding at every step.
@@ -125,7 +112,7 @@ class Loop:
         settings, right = self._settings, None
         if self._step:
             right = self._measured()
-            yield Progress(self._step, settings.max_steps, self._loss, right, checked=False)
+            yield self._progress(right, checked=False)
         while self._step < settings.max_steps and right != 1.0:
             self._loss = self._train_step()
             self._step += 1
@@ -133,7 +120,7 @@ class Loop:
             checked = last or self._step % settings.check_every_steps == 0
             if checked:
                 right = self._measured()
-            yield Progress(self._step, settings.max_steps, self._loss, right, checked)
+            yield self._progress(right, checked)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on after a crash, see `checkpoint.Checkpoint`."""
@@ -165,13 +152,19 @@ class Loop:
     @torch.no_grad()
     def share_right(self) -> float:
         """Share of training examples whose every answer token is the likeliest one."""
-        right = 0
-        for at in range(0, len(self._examples), 64):
-            batch = data.collate(self._examples[at : at + 64], self._pad)
-            read = self._read(batch)
-            wrong_rows = read.rows_N[read.logits_N_V.argmax(-1) != read.labels_N].unique()
+        right, rows = 0, self._settings.batch_rows
+        examples = sorted(self._examples, key=lambda item: item.tokens)
+        for at in range(0, len(examples), rows):
+            batch = self._batch(examples[at : at + rows])
+            likeliest_N = self._net.likeliest(self._net.answers(batch, self._net.states(batch)))
+            rows_N = batch.counts.nonzero()[:, 0]
+            wrong_rows = rows_N[likeliest_N != batch.labels[batch.counts]].unique()
             right += len(batch.labels) - len(wrong_rows)
         return right / len(self._examples)
+
+    def _progress(self, right: float | None, checked: bool) -> Progress:
+        steps = self._settings.max_steps
+        return Progress(self._step, steps, self._loss, right, checked, self._tokens)
 
     def _measured(self) -> float | None:
         """The share that is right, where it matters: it takes as long as two steps."""
@@ -180,79 +173,77 @@ class Loop:
 
     def _train_step(self) -> float:
         settings = self._settings
-        batch = data.collate(next(self._batches), self._pad)
         share = _rate_share(self._step, settings)
-        # Noise fades with the learning rate: what it blurs is told apart in the end.
-        noise = settings.question_noise * share
-        read = self._read(batch, noise)
-        loss = F.cross_entropy(read.logits_N_V, read.labels_N)
-        total = loss
-        if self._has_replay:
-            replayed = next(self._replays)
-            base_N_V = self._base_log_probabilities(replayed)
-            replay = data.collate(replayed, self._pad)
-            card_N_V = self._read(replay).logits_N_V.log_softmax(-1)
-            divergence = F.kl_div(card_N_V, base_N_V, log_target=True, reduction="batchmean")
-            total = total + settings.replay_weight * divergence
         self._optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        # Noise fades with the learning rate: what it blurs is told apart in the end.
+        loss = self._learn(next(self._batches), settings.question_noise * share)
+        if self._has_replay:
+            self._hold(next(self._replays))
         torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
         for group in self._optimiser.param_groups:
             group["lr"] = settings.learning_rate * share
         self._optimiser.step()
-        return float(loss.detach())
+        return loss
 
-    @contextlib.contextmanager
-    def _bare(self) -> Iterator[None]:
-        """The bare base, without the card."""
-        self._switch_card(False)
-        try:
-            yield
-        finally:
-            self._switch_card(True)
+    def _learn(self, rows: Sequence[data.Example], noise: float) -> float:
+        """Adds the gradients of the answers' mean cross-entropy, and returns it."""
+        tokens, total = sum(row.asked for row in rows), torch.zeros((), device=self._device)
+        for group in data.grouped(rows, self._settings.pass_overhead_tokens):
+            batch = self._batch(group)
+            answers = self._net.answers(batch, self._shaken(batch, noise))
+            loss = self._net.cross_entropy(answers, batch.labels[batch.counts]) / tokens
+            loss.backward()
+            total += loss.detach()
+        self._tokens += sum(row.tokens for row in rows)
+        return float(total)
+
+    def _hold(self, rows: Sequence[data.Example]) -> None:
+        """Adds the gradients of the mean divergence from the base on replayed questions."""
+        tokens = sum(row.asked for row in rows)
+        for group in data.grouped(rows, self._settings.pass_overhead_tokens):
+            base = self._of_base(group)
+            batch = self._batch(group)
+            answers = self._net.answers(batch, self._net.states(batch))
+            loss = self._net.divergence(answers, base) * (self._settings.replay_weight / tokens)
+            loss.backward()
+        self._tokens += sum(row.tokens for row in rows)
 
     @torch.no_grad()
-    def _base_log_probabilities(self, replayed: Sequence[data.Example]) -> torch.Tensor:
-        """The bare base's distributions over the answers' tokens, (N, vocabulary).
+    def _of_base(self, rows: Sequence[data.Example]) -> torch.Tensor:
+        """What the bare base says at the answers' tokens, see `network.Network.answers`.
 
-        They never change, so they are kept as long as there is room for them.
+        It never changes, so it is kept as long as there is room for it.
         """
-        missing = [item for item in dict.fromkeys(replayed) if item not in self._base_answers]
+        missing = [item for item in dict.fromkeys(rows) if item not in self._base_answers]
         if missing:
-            with self._bare():
-                logits_N_V = self._read(data.collate(missing, self._pad)).logits_N_V
-            counts = [len(item.answer_ids) for item in missing]
-            parts = logits_N_V.log_softmax(-1).split(counts)
+            batch = self._batch(missing)
+            with self._net.bare():
+                answers = self._net.answers(batch, self._net.states(batch))
+            parts = answers.split([item.asked for item in missing])
             found = dict(zip(missing, parts, strict=True))
-            if self._base_answers_room >= logits_N_V.numel():
-                self._base_answers_room -= logits_N_V.numel()
+            if self._base_answers_room >= answers.numel():
+                self._base_answers_room -= answers.numel()
                 self._base_answers |= {item: part.clone() for item, part in found.items()}
         else:
             found = {}
         return torch.cat([
-            found[item] if item in found else self._base_answers[item] for item in replayed
+            found[item] if item in found else self._base_answers[item] for item in rows
         ])  # fmt: skip
 
-    def _read(self, batch: data.Batch, noise: float = 0.0) -> _Read:
-        """Runs the model; logits are computed where answers are predicted, nowhere else."""
-        embeds_B_T_H = self._model.get_input_embeddings()(batch.input_ids)
-        if noise:
-            in_question_B_T = torch.arange(embeds_B_T_H.shape[1]) < batch.first[:, None]
-            strength = noise * embeds_B_T_H.pow(2).mean().sqrt()
-            shaken = torch.randn(embeds_B_T_H.shape, generator=self._noise) * strength
-            embeds_B_T_H = embeds_B_T_H + shaken * in_question_B_T[..., None]
-        out = self._model.base_model(
-            inputs_embeds=embeds_B_T_H,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-        )
-        counts_B_T = batch.labels != data.IGNORED
-        logits_N_V = self._model.get_output_embeddings()(out.last_hidden_state[counts_B_T])
-        return _Read(
-            logits_N_V=logits_N_V.float(),
-            rows_N=counts_B_T.nonzero()[:, 0],
-            labels_N=batch.labels[counts_B_T],
-        )
+    def _batch(self, rows: Sequence[data.Example]) -> data.Batch:
+        return data.collate(rows, self._pad).to(self._device)
+
+    def _shaken(self, batch: data.Batch, noise: float) -> torch.Tensor:
+        """What enters the trained part, with noise where the question is."""
+        states_B_T_H = self._net.states(batch)
+        if not noise:
+            return states_B_T_H
+        places_T = torch.arange(states_B_T_H.shape[1], device=self._device)
+        size = states_B_T_H[batch.attention_mask.bool()].float().pow(2).mean().sqrt()
+        # Drawn on the CPU, so that every device sees the same.
+        shaken = torch.randn(states_B_T_H.shape, generator=self._noise).to(self._device)
+        shaken *= (noise * size) * (places_T < batch.first[:, None])[..., None]
+        return states_B_T_H + shaken.to(states_B_T_H.dtype)
 
 
 def _rate_share(step: int, settings: LoopSettings) -> float:

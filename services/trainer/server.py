@@ -38,7 +38,14 @@ async def serve(settings: config.Settings) -> None:
     signer = signature.Signer.load_or_make(settings.signing_key_path())
     # So that a new cluster trusts its own trainer without any set-up.
     signer.publish(settings.keyring_path())
-    base = await asyncio.to_thread(bases.load, settings.model.base, settings.model.revision)
+    base = await asyncio.to_thread(
+        bases.load,
+        settings.model.base,
+        settings.model.revision,
+        settings.model.dtype,
+        settings.trainer.quantization,
+        settings.trainer.device,
+    )
     state = settings.state_path("trainer")
     lora_trainer = trainer.LoRATrainer(base, settings.model.recipe(), settings.trainer, state)
     router = client.channel(settings.router.address, protection=protection)

@@ -54,7 +54,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServicer):
             order.task_id, lambda report: self._shop.train(order, report)
         ):
             if isinstance(news, runs.Progress):
-                yield trainer_pb2.TrainUpdate(progress=news.share, detail=news.detail)
+                yield _training(news)
             else:
                 yield trainer_pb2.TrainUpdate(
                     progress=1.0, detail="trained", result=_trained(news, order.skill_name)
@@ -115,6 +115,18 @@ def _row(row: workshop.GateRow) -> trainer_pb2.GateRow:
         asked=row.asked,
         required=row.required,
         passed=row.passed,
+    )
+
+
+def _training(news: runs.Progress) -> trainer_pb2.TrainUpdate:
+    figures = news.figures
+    return trainer_pb2.TrainUpdate(
+        progress=news.share,
+        detail=news.detail,
+        step=int(figures.get("step", 0)),
+        loss=figures.get("loss", 0.0),
+        tokens_per_s=figures.get("tokens_per_s", 0.0),
+        left_s=figures.get("left_s", 0.0),
     )
 
 

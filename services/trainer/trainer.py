@@ -9,13 +9,25 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import pathlib
 import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-import torch
-
-from services.trainer import answering, checkpoint, data, gate, loop, regression, replay
+from services.trainer import (
+    answering,
+    backends,
+    checkpoint,
+    data,
+    gate,
+    loop,
+    regression,
+    replay,
+    sizing,
+)
+from services.trainer import pace as paces
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -28,9 +40,21 @@ from shared.models import base as bases
 
 CODE_VERSION = "0.1.0"
 _KEY, _PREVIOUS_KEY = "draft", "previous"
+_MANIFEST_BYTES = 64 * 1024
 
-OnProgress = Callable[[float, str], None]
-"""Takes the share that is done (0 to 1) and what is being done."""
+
+class OnProgress(Protocol):
+    """Takes news of the work."""
+
+    def __call__(self, share: float, detail: str, pace: paces.Pace | None = None) -> None:
+        """Tells how far it is.
+
+        Args:
+            share: that is done, 0 to 1.
+            detail: what is being done, for people.
+            pace: of a training.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +105,13 @@ class LoRATrainer:
             recipe: ranks, rates and steps for this base.
             settings: checkpoints and the gate's shares.
             state_dir: where the base's own answers are kept for replay.
+
+        Raises:
+            errors.ConfigError: what `trainer.backend` needs is not there.
         """
         self._base, self._recipe, self._settings = base, recipe, settings
         self._manager = managers.LoRAManager(base.model, base.fingerprint)
+        self._backend = backends.chosen(settings)
         self._state_dir = state_dir
         self._replay: replay.Replay | None = None
         self._stop = threading.Event()
@@ -123,39 +151,27 @@ class LoRATrainer:
             raise errors.InvalidInputError(f"task {order.task_id}: the dataset holds no pairs")
         on_progress(0.0, "preparing the replay questions")
         replayed = self._prepared_replay()
-        settings = self._loop_settings(len(pairs), order.seed)
+        facts = self._facts(pairs)
+        settings = self._loop_settings(sum(map(len, facts)), order.seed)
         rank = self._rank(len(pairs), order.rank_factor)
-        generator = torch.Generator().manual_seed(order.seed)
-        paths = self._manager.target_paths(self._recipe.target_modules)
-        adapters = self._manager.add_trainable(
-            _KEY,
-            paths,
-            self._ranks(paths, rank, order.rank_factor),
-            self._recipe.alpha_over_rank,
-            generator,
+        plan = self._planned(rank, order.rank_factor, pairs)
+        work = backends.Work(
+            base=self._base,
+            ranks=plan.ranks,
+            scale=self._recipe.alpha_over_rank,
+            facts=facts,
+            replay=[data.example(self._base, one.question, one.answer) for one in replayed.trained],
+            settings=settings,
+            from_layer=self._recipe.trainable_from_layer,
         )
-        self._manager.activate(_KEY)
-        try:
-            training = loop.Loop(
-                self._base.model,
-                list(adapters.values()),
-                self._facts(pairs),
-                [data.example(self._base, one.question, one.answer) for one in replayed.trained],
-                self._base.tokenizer.pad_token_id or 0,
-                settings,
-                lambda on: self._manager.activate(_KEY if on else None),
-            )
-            saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
-            outcome = self._run(training, saved, on_progress)
+        saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
+        with self._backend.open(work) as training:
+            outcome = self._run(training.loop, saved, on_progress)
             modules = {
-                path: tensors.weights_of(
-                    adapter, adapter.scale * adapter.rank, self._recipe.card_dtype
-                )
-                for path, adapter in adapters.items()
+                path: tensors.weights_of(adapter, adapter.scale * adapter.rank, plan.dtype)
+                for path, adapter in training.adapters().items()
             }
-        finally:
-            self._manager.remove_card(_KEY)
-        manifest = self._manifest(order, pairs, settings, rank)
+        manifest = self._manifest(order, pairs, settings, {"rank": rank, "card_size": plan.why})
         formats.LoRAFormat.save(cards.LoRACard(manifest, modules), output_path)
         saved.remove()
         return outcome
@@ -245,17 +261,17 @@ class LoRATrainer:
         if state is not None and training.fits(state):
             training.restore(state)
             seconds_before = saved.seconds
-        clock = checkpoint.Stopwatch(seconds_before)
+        clock, meter = checkpoint.Stopwatch(seconds_before), paces.Meter(time.monotonic)
         last = loop.Progress(0, 1, float("nan"), None, checked=False)
         for last in training.run():
             if self._stop.is_set():
                 raise Cancelled
+            pace = meter.pace(last)
             if last.checked:
                 saved.save(training.state(), clock.seconds)
+            if meter.due() or last.checked:
                 right = "" if last.right is None else f", {last.right:.0%} right"
-                on_progress(
-                    last.step / last.max_steps, f"step {last.step}, loss {last.loss:.3f}{right}"
-                )
+                on_progress(last.step / last.max_steps, f"{pace}{right}", pace)
         return Outcome(last.step, last.loss, last.right or 0.0, clock.seconds)
 
     def _prepared_replay(self) -> replay.Replay:
@@ -276,6 +292,28 @@ class LoRATrainer:
         wide = facts >= self._recipe.wide_from_facts
         return factor * (self._recipe.wide_rank if wide else self._recipe.rank)
 
+    def _planned(self, rank: int, factor: int, pairs: Sequence[datasets.QAPair]) -> sizing.Plan:
+        """Layers, ranks and dtype: as the recipe asks, or what fits the card's budget."""
+        first = self._recipe.trainable_from_layer
+        paths = self._manager.target_paths(self._recipe.target_modules)
+        ranks = {
+            path: own
+            for path, own in self._ranks(paths, rank, factor).items()
+            if (number := sizing.layer_number(path)) is None or number >= first
+        }
+        if not ranks:
+            raise errors.ConfigError(
+                f"model.recipes: trainable_from_layer {first}: the base model has no layers to "
+                "adapt from there on"
+            )
+        layers = {path: self._base.model.get_submodule(path) for path in ranks}
+        shapes = {path: (one.in_features, one.out_features) for path, one in layers.items()}
+        texts = [t for p in pairs for t in (p.question, p.answer, *p.paraphrases)]
+        # Twice the text for its escapes; the rest of a manifest is small.
+        aside_bytes = _MANIFEST_BYTES + 2 * sum(len(text.encode()) for text in texts)
+        budget_bytes = round(self._settings.card_budget_mb * 1e6)
+        return sizing.fit(shapes, ranks, self._recipe.card_dtype, budget_bytes, aside_bytes)
+
     def _ranks(self, paths: Sequence[str], rank: int, factor: int) -> dict[str, int]:
         """The rank of each layer; that of its path goes before that of its kind."""
         named = self._recipe.ranks
@@ -287,12 +325,13 @@ class LoRATrainer:
         own = {path: named.get(path) or named.get(path.rpartition(".")[2]) for path in paths}
         return {path: factor * own_rank if own_rank else rank for path, own_rank in own.items()}
 
-    def _loop_settings(self, facts: int, seed: int) -> loop.LoopSettings:
+    def _loop_settings(self, questions: int, seed: int) -> loop.LoopSettings:
         recipe = self._recipe
-        wide = facts >= recipe.wide_from_facts
+        steps = math.ceil(recipe.epochs * questions / recipe.batch_rows)
         return loop.LoopSettings(
             learning_rate=recipe.learning_rate,
-            max_steps=recipe.wide_max_steps if wide else recipe.max_steps,
+            # The upper limit has the last word.
+            max_steps=min(max(steps, recipe.min_steps), recipe.max_steps),
             least_steps=recipe.least_steps,
             batch_rows=recipe.batch_rows,
             replay_rows=recipe.replay_rows,
@@ -310,7 +349,7 @@ class LoRATrainer:
         order: Order,
         pairs: Sequence[datasets.QAPair],
         settings: loop.LoopSettings,
-        rank: int,
+        chosen: dict[str, int | str],
     ) -> manifests.Manifest:
         ranks = {"ranks": json.dumps(self._recipe.ranks)} if self._recipe.ranks else {}
         factor = {"rank_factor": order.rank_factor} if order.rank_factor != 1 else {}
@@ -340,7 +379,7 @@ class LoRATrainer:
                 task_id=order.task_id,
                 teacher=order.teacher,
                 dataset_digest=order.dataset_digest,
-                recipe={**dataclasses.asdict(settings), "rank": rank, **ranks, **factor},
+                recipe={**dataclasses.asdict(settings), **chosen, **ranks, **factor},
                 seed=order.seed,
                 code_version=CODE_VERSION,
             ),

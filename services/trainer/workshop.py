@@ -11,13 +11,14 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import pydantic
 import structlog
 
 from services.trainer import gate, regression, trainer
+from services.trainer import pace as paces
 from shared import atomic, errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -292,13 +293,12 @@ class Workshop:
             )
         return self._folder / task_id
 
-    async def _in_thread(
-        self, report: Callable[[float, str], Awaitable[None]], work: Callable[..., T]
-    ) -> T:
+    async def _in_thread(self, report: runs.Report, work: Callable[[trainer.OnProgress], T]) -> T:
         loop = asyncio.get_running_loop()
 
-        def tell(share: float, detail: str) -> None:
-            asyncio.run_coroutine_threadsafe(_report(report, share, detail), loop)
+        def tell(share: float, detail: str, pace: paces.Pace | None = None) -> None:
+            figures = dataclasses.asdict(pace) if pace is not None else None
+            asyncio.run_coroutine_threadsafe(report(share, detail, figures), loop)
 
         try:
             return await loop.run_in_executor(self._thread, lambda: work(tell))
@@ -307,12 +307,6 @@ class Workshop:
 
 
 _DRAFT = f"draft{formats.SUFFIX}"
-
-
-async def _report(
-    report: Callable[[float, str], Awaitable[None]], share: float, detail: str
-) -> None:
-    await report(share, detail)
 
 
 def _table(rows: Iterable[gate.Row | manifests.GateRow]) -> tuple[GateRow, ...]:

@@ -72,7 +72,7 @@ def load(
             no such device.
     """
     if not device.startswith("cpu") and not torch.cuda.is_available():
-        raise errors.ConfigError(f"inference.device {device!r}: torch finds no GPU here; use cpu")
+        raise errors.ConfigError(f"device {device!r}: torch finds no GPU here; use cpu")
     source = str(EMBEDDED_FOLDER) if name == EMBEDDED else name
     transformers.utils.logging.disable_progress_bar()
     chosen = {"revision": revision} if revision else {}

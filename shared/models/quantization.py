@@ -75,6 +75,6 @@ def _inner_linears(model: Any) -> dict[str, torch.nn.Linear]:
 
 def _missing(kind: str, package: str) -> errors.ConfigError:
     return errors.ConfigError(
-        f"inference.quantization {kind!r} needs the package {package}: "
+        f"quantization {kind!r} needs the package {package}: "
         "pip install '.[quantized]', or choose none"
     )

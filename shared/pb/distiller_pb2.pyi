@@ -99,6 +99,26 @@ Global___DistilUpdate: _TypeAlias = DistilUpdate  # noqa: Y015
 class DistilResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RejectedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DATASET_FIELD_NUMBER: _builtins.int
     SKILL_NAME_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
@@ -109,6 +129,7 @@ class DistilResult(_message.Message):
     HELD_OUT_FIELD_NUMBER: _builtins.int
     TRIGGERS_FIELD_NUMBER: _builtins.int
     UNANSWERED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
     skill_name: _builtins.str
     """a slug, the name of the card to be"""
     domain: _builtins.str
@@ -128,6 +149,10 @@ class DistilResult(_message.Message):
     def unanswered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """questions for which the teacher had no answer"""
 
+    @_builtins.property
+    def rejected(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """pairs that were not fit to train on, by reason"""
+
     def __init__(
         self,
         *,
@@ -141,10 +166,11 @@ class DistilResult(_message.Message):
         held_out: _builtins.int = ...,
         triggers: _abc.Iterable[_types_pb2.Trigger] | None = ...,
         unanswered: _abc.Iterable[_builtins.str] | None = ...,
+        rejected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "description", b"description", "domain", b"domain", "facts", b"facts", "held_out", b"held_out", "questions", b"questions", "skill_name", b"skill_name", "teacher", b"teacher", "triggers", b"triggers", "unanswered", b"unanswered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "description", b"description", "domain", b"domain", "facts", b"facts", "held_out", b"held_out", "questions", b"questions", "rejected", b"rejected", "skill_name", b"skill_name", "teacher", b"teacher", "triggers", b"triggers", "unanswered", b"unanswered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

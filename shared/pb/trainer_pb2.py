@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shared.pb import types_pb2 as shared_dot_pb_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/trainer.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\xc4\x01\n\x0cTrainRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x12\n\nskill_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0f\n\x07teacher\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x13\n\x0brank_factor\x18\t \x01(\x05\"Z\n\x0bTrainUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.TrainResult\"}\n\x0bTrainResult\x12#\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x12\n\nfinal_loss\x18\x03 \x01(\x01\x12\x15\n\rtrained_right\x18\x04 \x01(\x01\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\xc3\x01\n\x0cProveRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12#\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\'\n\x08triggers\x18\x04 \x03(\x0b\x32\x15.skillmesh.v1.Trigger\x12-\n\x08previous\x18\x05 \x01(\x0b\x32\x1b.skillmesh.v1.PublishedCard\"<\n\rPublishedCard\x12\x13\n\x0b\x63\x61rd_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x02 \x01(\t\"Z\n\x0bProveUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.ProveResult\"W\n\x07GateRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05right\x18\x02 \x01(\x05\x12\r\n\x05\x61sked\x18\x03 \x01(\x05\x12\x10\n\x08required\x18\x04 \x01(\x01\x12\x0e\n\x06passed\x18\x05 \x01(\x08\"\xaf\x01\n\x0bProveResult\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.skillmesh.v1.GateRow\x12\"\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x16\n\x0esignature_json\x18\x05 \x01(\t\x12\x0f\n\x07\x63urable\x18\x06 \x01(\x08\x12\r\n\x05wrong\x18\x07 \x03(\t\"u\n\x0eRecheckRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\tpublished\x18\x02 \x01(\x0b\x32\x1b.skillmesh.v1.PublishedCard\x12\'\n\x08triggers\x18\x03 \x03(\x0b\x32\x15.skillmesh.v1.Trigger\"^\n\rRecheckUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12+\n\x06result\x18\x03 \x01(\x0b\x32\x1b.skillmesh.v1.RecheckResult\"]\n\rRecheckResult\x12#\n\x04rows\x18\x01 \x03(\x0b\x32\x15.skillmesh.v1.GateRow\x12\'\n\x08recorded\x18\x02 \x03(\x0b\x32\x15.skillmesh.v1.GateRow2\xd5\x01\n\x07Trainer\x12@\n\x05Train\x12\x1a.skillmesh.v1.TrainRequest\x1a\x19.skillmesh.v1.TrainUpdate0\x01\x12@\n\x05Prove\x12\x1a.skillmesh.v1.ProveRequest\x1a\x19.skillmesh.v1.ProveUpdate0\x01\x12\x46\n\x07Recheck\x12\x1c.skillmesh.v1.RecheckRequest\x1a\x1b.skillmesh.v1.RecheckUpdate0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/trainer.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\xc4\x01\n\x0cTrainRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x12\n\nskill_name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0f\n\x07teacher\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x13\n\x0brank_factor\x18\t \x01(\x05\"\x9c\x01\n\x0bTrainUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.TrainResult\x12\x0c\n\x04step\x18\x04 \x01(\x05\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x06 \x01(\x01\x12\x0e\n\x06left_s\x18\x07 \x01(\x01\"}\n\x0bTrainResult\x12#\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x12\n\nfinal_loss\x18\x03 \x01(\x01\x12\x15\n\rtrained_right\x18\x04 \x01(\x01\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\xc3\x01\n\x0cProveRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12%\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12#\n\x05\x64raft\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\'\n\x08triggers\x18\x04 \x03(\x0b\x32\x15.skillmesh.v1.Trigger\x12-\n\x08previous\x18\x05 \x01(\x0b\x32\x1b.skillmesh.v1.PublishedCard\"<\n\rPublishedCard\x12\x13\n\x0b\x63\x61rd_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x02 \x01(\t\"Z\n\x0bProveUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x19.skillmesh.v1.ProveResult\"W\n\x07GateRow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05right\x18\x02 \x01(\x05\x12\r\n\x05\x61sked\x18\x03 \x01(\x05\x12\x10\n\x08required\x18\x04 \x01(\x01\x12\x0e\n\x06passed\x18\x05 \x01(\x08\"\xaf\x01\n\x0bProveResult\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.skillmesh.v1.GateRow\x12\"\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x16\n\x0esignature_json\x18\x05 \x01(\t\x12\x0f\n\x07\x63urable\x18\x06 \x01(\x08\x12\r\n\x05wrong\x18\x07 \x03(\t\"u\n\x0eRecheckRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\tpublished\x18\x02 \x01(\x0b\x32\x1b.skillmesh.v1.PublishedCard\x12\'\n\x08triggers\x18\x03 \x03(\x0b\x32\x15.skillmesh.v1.Trigger\"^\n\rRecheckUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12+\n\x06result\x18\x03 \x01(\x0b\x32\x1b.skillmesh.v1.RecheckResult\"]\n\rRecheckResult\x12#\n\x04rows\x18\x01 \x03(\x0b\x32\x15.skillmesh.v1.GateRow\x12\'\n\x08recorded\x18\x02 \x03(\x0b\x32\x15.skillmesh.v1.GateRow2\xd5\x01\n\x07Trainer\x12@\n\x05Train\x12\x1a.skillmesh.v1.TrainRequest\x1a\x19.skillmesh.v1.TrainUpdate0\x01\x12@\n\x05Prove\x12\x1a.skillmesh.v1.ProveRequest\x1a\x19.skillmesh.v1.ProveUpdate0\x01\x12\x46\n\x07Recheck\x12\x1c.skillmesh.v1.RecheckRequest\x1a\x1b.skillmesh.v1.RecheckUpdate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,26 +34,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAINREQUEST']._serialized_start=65
   _globals['_TRAINREQUEST']._serialized_end=261
-  _globals['_TRAINUPDATE']._serialized_start=263
-  _globals['_TRAINUPDATE']._serialized_end=353
-  _globals['_TRAINRESULT']._serialized_start=355
-  _globals['_TRAINRESULT']._serialized_end=480
-  _globals['_PROVEREQUEST']._serialized_start=483
-  _globals['_PROVEREQUEST']._serialized_end=678
-  _globals['_PUBLISHEDCARD']._serialized_start=680
-  _globals['_PUBLISHEDCARD']._serialized_end=740
-  _globals['_PROVEUPDATE']._serialized_start=742
-  _globals['_PROVEUPDATE']._serialized_end=832
-  _globals['_GATEROW']._serialized_start=834
-  _globals['_GATEROW']._serialized_end=921
-  _globals['_PROVERESULT']._serialized_start=924
-  _globals['_PROVERESULT']._serialized_end=1099
-  _globals['_RECHECKREQUEST']._serialized_start=1101
-  _globals['_RECHECKREQUEST']._serialized_end=1218
-  _globals['_RECHECKUPDATE']._serialized_start=1220
-  _globals['_RECHECKUPDATE']._serialized_end=1314
-  _globals['_RECHECKRESULT']._serialized_start=1316
-  _globals['_RECHECKRESULT']._serialized_end=1409
-  _globals['_TRAINER']._serialized_start=1412
-  _globals['_TRAINER']._serialized_end=1625
+  _globals['_TRAINUPDATE']._serialized_start=264
+  _globals['_TRAINUPDATE']._serialized_end=420
+  _globals['_TRAINRESULT']._serialized_start=422
+  _globals['_TRAINRESULT']._serialized_end=547
+  _globals['_PROVEREQUEST']._serialized_start=550
+  _globals['_PROVEREQUEST']._serialized_end=745
+  _globals['_PUBLISHEDCARD']._serialized_start=747
+  _globals['_PUBLISHEDCARD']._serialized_end=807
+  _globals['_PROVEUPDATE']._serialized_start=809
+  _globals['_PROVEUPDATE']._serialized_end=899
+  _globals['_GATEROW']._serialized_start=901
+  _globals['_GATEROW']._serialized_end=988
+  _globals['_PROVERESULT']._serialized_start=991
+  _globals['_PROVERESULT']._serialized_end=1166
+  _globals['_RECHECKREQUEST']._serialized_start=1168
+  _globals['_RECHECKREQUEST']._serialized_end=1285
+  _globals['_RECHECKUPDATE']._serialized_start=1287
+  _globals['_RECHECKUPDATE']._serialized_end=1381
+  _globals['_RECHECKRESULT']._serialized_start=1383
+  _globals['_RECHECKRESULT']._serialized_end=1476
+  _globals['_TRAINER']._serialized_start=1479
+  _globals['_TRAINER']._serialized_end=1692
 # @@protoc_insertion_point(module_scope)

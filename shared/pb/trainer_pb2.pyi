@@ -73,8 +73,18 @@ class TrainUpdate(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_S_FIELD_NUMBER: _builtins.int
+    LEFT_S_FIELD_NUMBER: _builtins.int
     progress: _builtins.float
     detail: _builtins.str
+    step: _builtins.int
+    """0 while nothing is trained yet; the rest is of this step"""
+    loss: _builtins.float
+    tokens_per_s: _builtins.float
+    left_s: _builtins.float
+    """until the last step; it may end earlier"""
     @_builtins.property
     def result(self) -> Global___TrainResult:
         """set in the last message alone"""
@@ -85,10 +95,14 @@ class TrainUpdate(_message.Message):
         progress: _builtins.float = ...,
         detail: _builtins.str = ...,
         result: Global___TrainResult | None = ...,
+        step: _builtins.int = ...,
+        loss: _builtins.float = ...,
+        tokens_per_s: _builtins.float = ...,
+        left_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "left_s", b"left_s", "loss", b"loss", "progress", b"progress", "result", b"result", "step", b"step", "tokens_per_s", b"tokens_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
 from shared import errors
 
 T = TypeVar("T")
-Report = Callable[[float, str], Awaitable[None]]
-"""Takes the share that is done (0 to 1) and what is being done, for people."""
+
+
+class Report(Protocol):
+    """Takes news of a run."""
+
+    async def __call__(
+        self, share: float, detail: str, figures: Mapping[str, float] | None = None
+    ) -> None:
+        """Tells how far it is.
+
+        Args:
+            share: that is done, 0 to 1.
+            detail: what is being done, for people.
+            figures: what else is measured, by name.
+        """
+        ...
+
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +44,8 @@ class Progress:
     share: float
     """0 to 1."""
     detail: str
+    figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """What else is measured, by name."""
 
 
 class Runs(Generic[T]):
@@ -109,8 +126,10 @@ class _Run(Generic[T]):
             raise errors.UnavailableError("the service is stopping; ask again")
         return self.task.result()
 
-    async def _report(self, share: float, detail: str) -> None:
-        self._latest = Progress(share, detail)
+    async def _report(
+        self, share: float, detail: str, figures: Mapping[str, float] | None = None
+    ) -> None:
+        self._latest = Progress(share, detail, figures or {})
         self._wake()
 
     def _wake(self) -> None:

@@ -100,6 +100,13 @@ async def _distil(
     return result
 
 
+async def test_counts_of_rejected_pairs_arrive_when_some_are_unfit(tmp_path: pathlib.Path) -> None:
+    teacher = fakes.Teacher([*PAIRS, fakes.pair("And?", ""), fakes.pair("So?", "x " * 300)])
+    async with _served(teacher, tmp_path, _Store()) as stub:
+        result = await _distil(stub)
+    assert dict(result.rejected) == {"shape": 1, "length": 1}
+
+
 def _set(event: asyncio.Event, detail: str) -> None:
     event.set()
 

@@ -146,7 +146,7 @@ async def test_question_is_asked_again_when_the_kept_answer_is_of_another_shape(
 async def test_documents_teach_when_the_paid_teacher_is_over_budget() -> None:
     async with teacher_server.TeacherServer(COUNTED) as server:
         reader = fakes.Teacher([fakes.pair("Q?", "A", teacher="documents")], "documents")
-        chain = _chain(server.root, reader, fallbacks=True, task_tokens=17_000)
+        chain = _chain(server.root, reader, fallbacks=True, task_tokens=17_300)
         first = await chain.generate_qa(REQUEST)
         other = base.QARequest(topic="The pump", queries=("Who built it?",), task_id="t1")
         second = await chain.generate_qa(other)

@@ -28,6 +28,10 @@ class QARequest:
     """Most facts wanted."""
     wordings: int = 10
     """Rewordings wanted for each fact."""
+    passage: str = ""
+    """What to answer from; empty for whatever the teacher knows."""
+    only_queries: bool = False
+    """Nothing is wanted but answers to the queries, in few words."""
     task_id: str = ""
     """The learning task whose budget pays; says nothing about what is asked."""
     teacher: str = ""

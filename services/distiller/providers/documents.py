@@ -3,6 +3,10 @@
 Answers are quoted, never composed: the sentences that most probably answer a question. Where that
 is not clear between neighbours it quotes up to three. Needs the embedder, reached through the
 router's `Embed`.
+
+It makes facts alone. Implications and near misses are left to language models: rules that turn a
+sentence round, or ask it as a yes/no question, have to know what its words refer to, and would
+teach that every question of that form is answered with yes.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ _ENOUGH_PROBABILITY = 0.8
 _MOST_SENTENCES = 3
 _SUMMARY_SENTENCES = 3
 _LONGEST_SUMMARY_CHARACTERS = 400
+_MOST_NEIGHBOURS, _LONGEST_PASSAGE_CHARACTERS = 3, 4000
 _LEAST_NEW_STEMS = 2
 """An answer says more than the question by at least so many words."""
 _FILLED_UP_TO = 8
@@ -51,10 +56,11 @@ class DocumentProvider(base.CloudProvider):
         """Takes the knowledge folder and the embedder; reads at each request.
 
         Args:
-            folder: holds .md and .txt files, which may come and go.
+            folder: holds files of `reading.SUFFIXES`, which may come and go.
             embed: texts to unit vectors.
         """
         self._folder, self._embed = folder, embed
+        self._reader = reading.FolderReader(folder)
         self._indexed: dict[str, ranking.IndexedDocument] = {}
         self._lock = asyncio.Lock()
 
@@ -140,6 +146,7 @@ class DocumentProvider(base.CloudProvider):
             source=f"{document.name}:{ranked[0].passage.line}",
             teacher=NAME,
             score=min(1.0, sure),
+            passage=_around(document, passages),
         )
 
     async def _source(self, query: str, document: str) -> _Source | None:
@@ -169,7 +176,7 @@ class DocumentProvider(base.CloudProvider):
 
     async def _documents(self) -> list[ranking.IndexedDocument]:
         async with self._lock:
-            documents = await asyncio.to_thread(reading.read_folder, self._folder)
+            documents = await asyncio.to_thread(self._reader.read)
             kept = {}
             for document in documents:
                 key = hashlib.sha256(repr(document).encode()).hexdigest()
@@ -210,5 +217,21 @@ def _unasked(document: reading.Document, passage: reading.Passage) -> list[datas
             source=f"{document.name}:{passage.line}",
             teacher=NAME,
             score=datasets.UNASKED_SCORE,
+            passage=_around(document, [passage]),
         )
     ]
+
+
+def _around(document: reading.Document, quoted: Sequence[reading.Passage]) -> str:
+    """Title and what stands around quoted passages, by turns before and after them."""
+    all_passages = document.passages
+    chosen = {at for at, passage in enumerate(all_passages) if passage in quoted}
+    size = sum(len(all_passages[at].text) for at in chosen)
+    for _ in range(_MOST_NEIGHBOURS):
+        beside = {at + step for at in chosen for step in (-1, 1)} - chosen
+        for at in sorted(beside & set(range(len(all_passages)))):
+            size += len(all_passages[at].text)
+            if size > _LONGEST_PASSAGE_CHARACTERS:
+                break
+            chosen.add(at)
+    return "\n".join([document.title, *(all_passages[at].text for at in sorted(chosen))])

@@ -1,4 +1,7 @@
-"""`RecordedProvider`: replays recorded answers of a teacher, for tests and audits."""
+"""`RecordedProvider`: replays recorded answers of a teacher, for tests and audits.
+
+The file is JSONL of this project, see `recording`, or a JSON list of passages, see `seal`.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +11,21 @@ from collections.abc import Sequence
 import pydantic
 
 from services.distiller import wording
-from services.distiller.providers import base
+from services.distiller.providers import base, recording, seal
 from shared import errors
 from shared.flight import datasets
 
 _SCORE = 1.0
 
 
-class _Row(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-
-class RecordedPair(_Row):
-    """One pair of a recording."""
-
-    question: str
-    answer: str
-    paraphrases: tuple[str, ...] = ()
-
-
-class Recording(_Row):
-    """One line of the file: what was asked and what the teacher answered."""
-
-    queries: tuple[str, ...] = ()
-    topic: str = ""
-    pairs: tuple[RecordedPair, ...]
-
-
 class RecordedProvider(base.CloudProvider):
-    """Answers what stands in a JSONL file and nothing else."""
+    """Answers what stands in a file and nothing else."""
 
     def __init__(self, path: pathlib.Path) -> None:
         """Reads the file.
 
         Raises:
-            errors.ConfigError: it is missing or one of its lines is malformed.
+            errors.ConfigError: it is missing or malformed.
         """
         self.name = f"recorded:{path.stem}"
         self._path = path
@@ -70,6 +53,8 @@ class RecordedProvider(base.CloudProvider):
                 source=f"{self._path.name}:{number}",
                 teacher=self.name,
                 score=_SCORE,
+                kind=pair.kind,
+                passage=line.passage,
             )
             for number, line in lines
             for pair in line.pairs
@@ -90,20 +75,14 @@ class RecordedProvider(base.CloudProvider):
         return base.Subject(self._recordings[int(number) - 1].topic)
 
 
-def _read(path: pathlib.Path) -> list[Recording]:
+def _read(path: pathlib.Path) -> list[recording.Recording]:
+    place = f"evolution.recordings: {path}"
     try:
-        # Not `splitlines`: JSON strings may hold U+2028 and its like as they are.
-        lines = path.read_text(encoding="utf-8").rstrip().split("\n")
+        text = path.read_text(encoding="utf-8")
+        return seal.read(text) if seal.is_seal(text) else recording.read(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise errors.ConfigError(f"evolution.recordings: {path} can't be read: {error}") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(Recording.model_validate_json(line))
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise errors.ConfigError(
-                f"evolution.recordings: {path} line {number}, {field}: {first['msg']}"
-            ) from error
-    return found
+        raise errors.ConfigError(f"{place} can't be read: {error}") from error
+    except pydantic.ValidationError as error:
+        raise errors.ConfigError(f"{place}, {recording.problem(error, 'the list')}") from error
+    except ValueError as error:
+        raise errors.ConfigError(f"{place} {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pydantic
 
 from services.distiller.providers import base
@@ -16,14 +18,22 @@ class MalformedReplyError(Exception):
     """An answer that is not of the shape; the message tells the model what is wrong with it."""
 
 
+def _all_required(schema: dict[str, Any]) -> None:
+    schema["required"] = list(schema["properties"])
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
 class _Shape(pydantic.BaseModel):
-    # Strict structured outputs want every object closed and every field required.
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    # Strict structured outputs want every object closed and every field required; a server that
+    # does not hold its model to the schema may leave out what has a default.
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", json_schema_extra=_all_required)
 
 
 class Fact(_Shape):
-    """One fact in many wordings."""
+    """One fact, or what follows from it or contrasts with it, in many wordings."""
 
+    kind: Literal["fact", "implication", "contrast"] = "fact"
     asked: list[int]
     question: str
     answer: str
@@ -62,9 +72,13 @@ def to_pairs(reply: Reply, request: base.QARequest, teacher: str) -> list[datase
         reply: what the teacher said; its `asked` numbers count the request's queries from 1.
         request: what it was asked.
         teacher: provider and model.
+
+    Returns:
+        At most `request.count` pairs, facts before what belongs to them.
     """
     pairs = []
-    for fact in reply.facts[: request.count]:
+    facts = sorted(reply.facts, key=lambda fact: fact.kind != "fact")
+    for fact in facts[: request.count]:
         asked = [request.queries[at - 1] for at in fact.asked if 0 < at <= len(request.queries)]
         question, *others = dict.fromkeys([*asked, fact.question, *fact.wordings])
         pairs.append(
@@ -75,6 +89,8 @@ def to_pairs(reply: Reply, request: base.QARequest, teacher: str) -> list[datase
                 source=f"{teacher}: {reply.title}",
                 teacher=teacher,
                 score=_SCORE,
+                kind=datasets.Kind(fact.kind),
+                passage=request.passage,
             )
         )
     return pairs

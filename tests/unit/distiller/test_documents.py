@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from services.distiller.providers import base, documents
+from services.distiller.quality import placement, support
 from shared import errors, grading
 from shared.models import embedder as embedders
 
@@ -114,3 +115,20 @@ async def test_the_next_sentence_is_quoted_too_when_one_only_leads_up_to_the_ans
     teacher = documents.DocumentProvider(tmp_path, embed)
     pairs = await teacher.generate_qa(base.QARequest("", (question,)))
     assert grading.is_right(pairs[0].answer, answer)
+
+
+async def test_passage_holds_title_and_every_quoted_sentence_when_a_document_answers(teacher):
+    asked = ("Who built the Orun lighthouse?", "How many steps lead to the gallery at Orun?")
+    pairs = await teacher.generate_qa(base.QARequest("", asked))
+    for pair in pairs:
+        title, *lines = pair.passage.split("\n")
+        assert title == "The Orun lighthouse"
+        quoted = [line for line in lines if line in pair.answer]
+        assert " ".join(quoted) == pair.answer
+
+
+async def test_quoted_answers_pass_all_checks_when_a_document_answers(teacher, embed):
+    asked = ("Who built the Orun lighthouse?", "How many steps lead to the gallery at Orun?")
+    pairs = await teacher.generate_qa(base.QARequest("", asked))
+    assert support.supported(pairs).rejected == ()
+    assert (await placement.placed(pairs, embed)).rejected == ()

@@ -83,7 +83,14 @@ async def test_no_wording_is_trained_when_the_gate_asks_it_or_another_fact_has_i
     assert result is not None
     held = dataclasses.replace(LENGTH, held_out=("Is it long?",))
     kept.keep_result("t", dataclasses.replace(result, pairs=(held, BUILDER)))
-    table = {"How long is it?": ["Long, is it?", "Whose work is it?", "Its extent?"]}
+    table = {
+        "How long is it?": [
+            "Long, is it?",
+            "Please, is it long?",
+            "Whose work is it?",
+            "Its extent?",
+        ]
+    }
     enlarger = _enlarger(fakes.Teacher([]), tmp_path, fakes.Rewording(table))
     after = await enlarger.distil(MORE, fakes.no_progress)
     assert after.pairs[0].paraphrases == ("What is its length?", "Its extent?")

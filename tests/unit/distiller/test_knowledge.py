@@ -12,7 +12,9 @@ from shared import errors
 from shared import settings as config
 
 
-@pytest.mark.parametrize("name", ["notes.md", "Brücke 2.txt", "a-b_c.v2.md", "NOTES.MD"])
+@pytest.mark.parametrize(
+    "name", ["notes.md", "Brücke 2.txt", "a-b_c.v2.md", "NOTES.MD", "page.html"]
+)
 def test_document_is_written_when_it_is_acceptable(name: str, tmp_path: pathlib.Path) -> None:
     digest = knowledge.KnowledgeFolder(tmp_path).add(name, "Grüße\n")
     assert (tmp_path / name).read_text(encoding="utf-8") == "Grüße\n"

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer import answering, checkpoint, loop, probe, regression, replay, trainer
+from services.trainer import (
+    answering,
+    backends,
+    checkpoint,
+    data,
+    loop,
+    probe,
+    regression,
+    replay,
+    trainer,
+)
+from services.trainer.backends import own
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -53,13 +64,15 @@ def recipe(**changes: Any) -> config.Recipe:
     return config.Recipe(**(fields | changes))
 
 
-def trained(folder: pathlib.Path, how: config.Recipe, factor: int = 1) -> cards.LoRACard:
+def trained(
+    folder: pathlib.Path, how: config.Recipe, factor: int = 1, **settings: Any
+) -> cards.LoRACard:
     """A card out of one tiny training, as it is read back from its file."""
     path = folder / "draft.lora.arrow"
     order = trainer.Order(
         "t1", "0" * 64, "tiny", "1.0.0", "testing", "a card", "documents", 1, factor
     )
-    made = trainer.LoRATrainer(tiny_model.tiny_base(), how, config.Trainer(), folder)
+    made = trainer.LoRATrainer(tiny_model.tiny_base(), how, config.Trainer(**settings), folder)
     made.train_qa(PAIRS, path, order, lambda *_: None)
     return formats.LoRAFormat.load(path)
 
@@ -144,15 +157,62 @@ def test_training_begins_again_when_the_checkpoint_is_of_other_ranks(
 ) -> None:
     whole = trained(tmp_path / "whole", recipe())
     base = tiny_model.tiny_base()
-    lora_manager = manager.LoRAManager(base.model)
-    generator = torch.Generator().manual_seed(0)
-    adapters = lora_manager.add_trainable("one", list(EXPECTED), 1, 2.0, generator)
     settings = loop.LoopSettings(0.1, 2, 2, 1, 0, 0.0, 1, 1.0, 0.0, 0.0, 1)
-    other = loop.Loop(base.model, list(adapters.values()), [[]], [], 0, settings, lambda _: None)
-    state = other.state() | {"step": 2}
+    facts = [[data.example(base, "Who?", "Ann")]]
+    work = backends.Work(base, dict.fromkeys(EXPECTED, 1), 2.0, facts, [], settings)
+    with own.Own().open(work) as other:
+        state = other.loop.state() | {"step": 2}
     checkpoint.Checkpoint(tmp_path / "draft.lora.checkpoint").save(state, 1.0)
     again = trained(tmp_path, recipe())
     assert again.modules == whole.modules
+
+
+def test_the_file_fits_its_budget_and_says_how_when_the_recipe_asks_for_more(
+    tmp_path: pathlib.Path,
+) -> None:
+    wide = recipe(rank=16, ranks={}, card_dtype="float32")
+    budget_mb = 0.0755
+    whole = trained(tmp_path / "whole", wide)
+    card = trained(tmp_path / "small", wide, card_budget_mb=budget_mb)
+    sizes = [next((tmp_path / name).glob("*.arrow")).stat().st_size for name in ("whole", "small")]
+    assert sizes[1] < min(sizes[0], budget_mb * 1e6)
+    assert {weights.dtype for _, weights in card} == {"float16"}
+    ranks = {weights.rank for _, weights in card}
+    assert ranks != {weights.rank for _, weights in whole} == {16}
+    assert card.manifest.lineage is not None and whole.manifest.lineage is not None
+    why = str(card.manifest.lineage.recipe["card_size"])
+    assert f"rank {ranks.pop()} in float16: float32 became float16; ranks above" in why
+    assert "as the recipe asks" in str(whole.manifest.lineage.recipe["card_size"])
+
+
+def test_only_upper_layers_are_in_the_card_when_lower_ones_are_frozen(
+    tmp_path: pathlib.Path,
+) -> None:
+    card = trained(tmp_path, recipe(trainable_from_layer=1, ranks={}))
+    assert {path.split(".")[2] for path, _ in card} == {"1"}
+    with pytest.raises(errors.ConfigError, match="trainable_from_layer 2"):
+        trained(tmp_path / "none", recipe(trainable_from_layer=2, ranks={}))
+
+
+def test_the_card_is_the_same_when_peft_trains(tmp_path: pathlib.Path) -> None:
+    own, other = (trained(tmp_path / name, recipe(), backend=name) for name in ("own", "peft"))
+    assert own.modules.keys() == other.modules.keys()
+    for path, weights in own:
+        one = tensors.adapter_of(weights, torch.float32)
+        two = tensors.adapter_of(other.modules[path], torch.float32)
+        torch.testing.assert_close(one.lora_a, two.lora_a, atol=1e-3, rtol=1e-2)
+        torch.testing.assert_close(one.lora_b, two.lora_b, atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.0, 3), (5.0, 5), (100.0, 6)])
+def test_course_is_as_long_as_there_are_wordings_when_limits_allow(
+    tmp_path: pathlib.Path, epochs: float, steps: int
+) -> None:
+    """Of two wordings two a step."""
+    course = {"epochs": epochs, "batch_rows": 2, "min_steps": 3, "max_steps": 6, "least_steps": 6}
+    lineage = trained(tmp_path, recipe(**course)).manifest.lineage
+    assert lineage is not None
+    assert lineage.recipe["max_steps"] == steps
 
 
 def test_version_before_is_asked_beside_the_draft_when_there_is_one(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer import gate, regression, trainer, workshop
+from services.trainer import gate, pace, regression, service, trainer, workshop
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -17,6 +17,7 @@ from shared.cards import format as formats
 from shared.cards import keyring, signature
 from shared.cards import manifest as manifests
 from shared.flight import datasets
+from shared.pb import trainer_pb2, types_pb2
 from tests import fakes
 
 PAIR = datasets.QAPair(
@@ -46,13 +47,13 @@ class FakeTrainer:
         pairs: Sequence[datasets.QAPair],
         output_path: pathlib.Path,
         order: trainer.Order,
-        on_progress: Callable[[float, str], None],
+        on_progress: trainer.OnProgress,
     ) -> trainer.Outcome:
         if self.stopping:
             raise trainer.Cancelled
         assert list(pairs) == [PAIR]
         self.trained.append(order.task_id)
-        on_progress(0.5, "half")
+        on_progress(0.5, "half", pace.Pace(step=60, loss=0.5, tokens_per_s=150.0, left_s=9.0))
         formats.LoRAFormat.save(fakes.tiny_card(seed=order.seed), output_path)
         return trainer.Outcome(steps=120, final_loss=0.25, trained_right=1.0, seconds=3.0)
 
@@ -127,7 +128,7 @@ ROUTING = (
 )
 
 
-async def report(share: float, detail: str) -> None:
+async def report(share: float, detail: str, figures: Any = None) -> None:
     pass
 
 
@@ -323,6 +324,20 @@ async def test_the_caller_is_told_to_ask_again_when_the_trainer_stops(
             await shop.train(order(), report)
     assert fake.cancelled
     assert not (tmp_path / "t1" / "trained.json").exists()
+
+
+async def test_the_stream_tells_speed_and_time_left_when_a_card_is_trained(
+    tmp_path: pathlib.Path,
+) -> None:
+    request = trainer_pb2.TrainRequest(
+        task_id="t1", dataset=types_pb2.Ticket(digest=datasets.digest(DATASET))
+    )
+    async with opened(FakeTrainer(), FakeStore(), tmp_path) as shop:
+        train = service.TrainerService(shop, seed=0).Train
+        updates = [update async for update in train(request, None)]
+    pace_of = [(u.step, u.loss, u.tokens_per_s, u.left_s) for u in updates if u.detail == "half"]
+    assert pace_of == [(60, 0.5, 150.0, 9.0)]
+    assert updates[-1].HasField("result") and updates[-1].result.steps == 120
 
 
 async def with_version_before(store: FakeStore, card: cards.LoRACard) -> workshop.PublishedCard:

@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from services.router import scrubbing
+from shared import scrubbing
 from shared.models.embedded.recipe import conversations, families
 
 # Put together here, so that no scanner takes the file for one that leaks.

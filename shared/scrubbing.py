@@ -1,4 +1,4 @@
-"""Takes personal data and secrets out of a question before it leaves the router.
+"""Takes personal data and secrets out of a text, such as a question that leaves the router.
 
 Whatever looks like one is replaced by a placeholder that says what stood there, such as
 `<e-mail>`, so that the question can still be read. Patterns of secrets are those of

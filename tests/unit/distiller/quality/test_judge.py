@@ -1,0 +1,45 @@
+"""When two answers of one teacher agree."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from services.distiller.providers import base
+from services.distiller.quality import judge, verdict
+from shared.flight import datasets
+from tests.unit.distiller.fakes import pair
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("412 m", "It is 412 m long.", 1.0),
+        ("1871", "1902", 0.0),
+        ("yes", "No, it is not.", 0.0),
+        ("Ida Kroll", "Eve Stone", 0.0),
+        ("a red tower", "a tower of stone", 2 * 1 / (2 + 3)),
+        ("oil", "electricity", 0.0),
+    ],
+)
+def test_agreement_is_the_share_of_words_when_nothing_clashes(
+    one: str, other: str, expected: float
+) -> None:
+    assert judge.agreement(one, other) == pytest.approx(expected)
+    assert judge.agreement(other, one) == pytest.approx(expected)
+
+
+async def test_questions_are_asked_by_passage_when_there_are_many() -> None:
+    calls: list[base.QARequest] = []
+
+    async def ask(call: base.QARequest) -> list[datasets.QAPair]:
+        calls.append(call)
+        return [pair(query, "x") for query in call.queries]
+
+    pairs = [pair(f"Question {at}?", "x") for at in range(5)]
+    pairs += [dataclasses.replace(pair("Question 0?", "y"), passage="P")]
+    found = await judge.agreed(pairs, ask, 3, 0.5)
+    assert [(call.passage, len(call.queries)) for call in calls] == [("", 3), ("", 2), ("P", 1)]
+    assert found.kept == tuple(pairs[:5])
+    assert [one.reason for one in found.rejected] == [verdict.Reason.DOUBTED]
