@@ -70,11 +70,12 @@ class TaskBoard:
     async def admit(
         self,
         decide: Callable[[Sequence[tasks.TrainingTask], budget.Spending], list[str]],
+        sleep: nights.Sleep = nights.AWAKE,
     ) -> list[tasks.TrainingTask]:
         """Lets waiting tasks start; see `ledger.Ledger.admit`."""
         async with self._order:
             now_ms = self.now_ms()
-            started, told = await self._off_loop(lambda: self._ledger.admit(now_ms, decide))
+            started, told = await self._off_loop(lambda: self._ledger.admit(now_ms, decide, sleep))
             for task in (*started, *told):
                 self._tell(task)
             return started
@@ -99,10 +100,10 @@ class TaskBoard:
             return task
 
     async def waiting_for_night(
-        self, priority_below: int, until_ms: int
+        self, sleep: nights.Sleep, until_ms: int
     ) -> list[tasks.TrainingTask]:
         """Tasks that wait for a night; see `nights.NightBook.waiting`."""
-        return await self._off_loop(lambda: self._nights.waiting(priority_below, until_ms))
+        return await self._off_loop(lambda: self._nights.waiting(sleep, until_ms))
 
     async def night(self, night_id: str) -> nights.Night | None:
         """A nightly batch that was gathered."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from services.factory import budget, rows, tables, tasks, transactions
+from services.factory import budget, nights, rows, tables, tasks, transactions
 from shared import errors
 
 _MOST_CONSIDERED = 1_000
@@ -81,13 +81,15 @@ class Ledger:
         self,
         now_ms: int,
         decide: Callable[[Sequence[tasks.TrainingTask], budget.Spending], list[str]],
+        sleep: nights.Sleep = nights.AWAKE,
     ) -> tuple[list[tasks.TrainingTask], list[tasks.TrainingTask]]:
-        """Lets tasks that wait start, as far as a budget goes.
+        """Lets tasks that wait start, as far as night and budget go.
 
         Args:
             now_ms: Unix time.
             decide: says of each task that waits, the most urgent first, why it must go on
                 waiting; nothing where it may start.
+            sleep: which tasks wait for the night.
 
         Returns:
             The tasks that start, and those whose reason to wait has changed.
@@ -97,26 +99,15 @@ class Ledger:
             connection: sa.Connection,
         ) -> tuple[list[tasks.TrainingTask], list[tasks.TrainingTask]]:
             table = tables.training_tasks
-            waiting = [
-                rows.task_of(row)
-                for row in connection.execute(
-                    sa.select(table)
-                    .where(table.c.status == tasks.TaskStatus.PENDING.value)
-                    .where(table.c.admitted_at_ms == 0)
-                    .where(table.c.joined_into == "")
-                    # A nightly batch keeps its order, behind whatever is not of one.
-                    .order_by(table.c.place, table.c.priority.desc(), table.c.created_at_ms)
-                    .order_by(table.c.id)
-                    .limit(_MOST_CONSIDERED)
-                ).mappings()
-            ]
-            if not waiting:
-                return [], []
+            asleep = _waiting(connection, nights.is_asleep(sleep), table.c.detail != sleep.reason)
+            awake = _waiting(connection, sa.not_(nights.is_asleep(sleep)))
+            reasons = decide(awake, _spending(connection, now_ms)) if awake else []
             started: list[tasks.TrainingTask] = []
             told: list[tasks.TrainingTask] = []
-            for task, reason in zip(
-                waiting, decide(waiting, _spending(connection, now_ms)), strict=True
-            ):
+            for task, reason in [
+                *((task, sleep.reason) for task in asleep),
+                *zip(awake, reasons, strict=True),
+            ]:
                 after = task.waiting(reason, now_ms) if reason else task.admitted(now_ms)
                 if after != task:
                     rows.save(connection, after, is_news=not reason)
@@ -218,6 +209,23 @@ class Ledger:
         query = sa.select(table).where(table.c.status.not_in(ended)).order_by(table.c.created_at_ms)
         with self._database.read() as connection:
             return [rows.task_of(row) for row in connection.execute(query).mappings()]
+
+
+def _waiting(
+    connection: sa.Connection, *conditions: sa.ColumnElement[bool]
+) -> list[tasks.TrainingTask]:
+    """Tasks that have not started, the most urgent first; a nightly batch in its order behind."""
+    table = tables.training_tasks
+    query = (
+        sa.select(table)
+        .where(table.c.status == tasks.TaskStatus.PENDING.value)
+        .where(table.c.admitted_at_ms == 0)
+        .where(table.c.joined_into == "")
+        .where(*conditions)
+        .order_by(table.c.place, table.c.priority.desc(), table.c.created_at_ms, table.c.id)
+        .limit(_MOST_CONSIDERED)
+    )
+    return [rows.task_of(row) for row in connection.execute(query).mappings()]
 
 
 def _cover(

@@ -47,15 +47,15 @@ class Schedule:
         cron = croniter.croniter(self._settings.cron, self._moment(now_ms))
         return _ms(cron.get_next(datetime.datetime))
 
-    def waits(self, task: tasks.TrainingTask) -> bool:
-        """Whether a task that has not started waits for the night."""
-        settings = self._settings
-        return settings.enabled and not task.night and task.priority < settings.priority_below
-
-    def reason(self, now_ms: int) -> str:
-        """What people see of a task that waits."""
+    def sleep(self, now_ms: int) -> nights.Sleep:
+        """Which tasks wait, and what people see of them."""
+        if not self._settings.enabled:
+            return nights.AWAKE
         at = self._moment(self.next_ms(now_ms))
-        return f"waits for the night: starts after {at:%Y-%m-%d %H:%M} {self._settings.timezone}"
+        return nights.Sleep(
+            self._settings.priority_below,
+            f"waits for the night: starts after {at:%Y-%m-%d %H:%M} {self._settings.timezone}",
+        )
 
     def _moment(self, at_ms: int) -> datetime.datetime:
         return datetime.datetime.fromtimestamp(at_ms / 1000, self._zone)
@@ -98,8 +98,6 @@ class NightShift:
     async def run_due(self) -> nights.Night | None:
         """Gathers the latest night that was due, where that has not been done."""
         due_ms = self._schedule.latest_ms(self._board.now_ms())
-        if not self._settings.enabled:
-            return None
         at = datetime.datetime.fromtimestamp(due_ms / 1000, datetime.UTC)
         night = await self._run(f"cron:{at.isoformat()}", due_ms)
         return night if night.tasks else None
@@ -122,7 +120,8 @@ class NightShift:
             # A factory killed right after gathering has let nothing start yet.
             await self._admit()
             return known
-        gaps = await self._board.waiting_for_night(self._settings.priority_below, due_ms)
+        sleep = self._schedule.sleep(self._board.now_ms())
+        gaps = await self._board.waiting_for_night(sleep, due_ms)
         if not gaps and not keep_empty:
             return nights.Night(night_id, due_ms, self._board.now_ms(), 0, ())
         found = clusters.skills(gaps, await self._vectors(gaps), self._settings.same_skill)

@@ -20,6 +20,20 @@ _MOST_GATHERED = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
+class Sleep:
+    """Which tasks wait for the night."""
+
+    priority_below: int
+    """Those of a lower priority that no batch has taken up."""
+    reason: str
+    """What people see of them."""
+
+
+AWAKE = Sleep(tasks.LOWEST_PRIORITY, "")
+"""None of them."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Night:
     """One nightly batch."""
 
@@ -39,17 +53,17 @@ class NightBook:
         """Takes the ledger's database."""
         self._database = database
 
-    def waiting(self, priority_below: int, until_ms: int) -> list[tasks.TrainingTask]:
+    def waiting(self, sleep: Sleep, until_ms: int) -> list[tasks.TrainingTask]:
         """Tasks that wait for a night, the most urgent first.
 
         Args:
-            priority_below: those of a lower priority.
+            sleep: which ones do.
             until_ms: those that were there at this Unix time.
         """
         with self._database.read() as connection:
             query = (
                 _waiting()
-                .where(tables.training_tasks.c.priority < priority_below)
+                .where(is_asleep(sleep))
                 .where(tables.training_tasks.c.created_at_ms <= until_ms)
                 .limit(_MOST_GATHERED)
             )
@@ -114,6 +128,12 @@ class NightBook:
             return night, changed
 
         return self._database.write(write)
+
+
+def is_asleep(sleep: Sleep) -> sa.ColumnElement[bool]:
+    """Whether a task that has not started waits for the night."""
+    table = tables.training_tasks
+    return sa.and_(table.c.night == "", table.c.priority < sleep.priority_below)
 
 
 def _waiting() -> sa.Select[tuple[object, ...]]:

@@ -242,14 +242,12 @@ class SkillFactory:
 
         def decide(waiting: Sequence[tasks.TrainingTask], spent: budget.Spending) -> list[str]:
             most = self._limits.concurrency * _AHEAD
-            night = self._nights.reason(self._board.now_ms())
-            awake = [task for task in waiting if not self._nights.waits(task)]
-            reasons = iter(budget.reasons_to_wait(awake, spent, self._limits.budget, most))
-            return [night if self._nights.waits(task) else next(reasons) for task in waiting]
+            return budget.reasons_to_wait(waiting, spent, self._limits.budget, most)
 
+        sleep = self._nights.sleep(self._board.now_ms())
         # In their order: what was admitted first is handed in first.
         async with self._admitting:
-            for task in await self._board.admit(decide):
+            for task in await self._board.admit(decide, sleep):
                 await self._queue.enqueue(task.id, _urgency(task), self._gather_left_s(task))
 
     def _gather_left_s(self, task: tasks.TrainingTask) -> float:

@@ -42,15 +42,21 @@ async def embed(texts: Sequence[str]) -> meanings.Vectors:
 class Factory:
     """A factory whose tasks wait for the night, on one database."""
 
-    def __init__(self, folder: pathlib.Path, clock: Clock, **rotation: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        clock: Clock,
+        settings: learning_settings.Nightly = NIGHTLY,
+        **rotation: tuple[str, ...],
+    ) -> None:
         url = f"sqlite:///{folder / 'f.sqlite'}"
         self.clock, self.handed_in, others = clock, fakes.Queue(), fakes.Others()
         self.board = board.TaskBoard(ledger.Ledger(url), clock)
         judgement = learning_settings.Judgement(enabled=False)
-        limits = config.Factory(nightly=NIGHTLY, judgement=judgement)
+        limits = config.Factory(nightly=settings, judgement=judgement)
         self.queue = queue.SkillFactory(self.board, self.handed_in, others, 2.0, limits)
         turns = clusters.Rotation(**rotation)
-        self.shift = nightly.NightShift(self.board, self.queue.admit, NIGHTLY, turns, embed)
+        self.shift = nightly.NightShift(self.board, self.queue.admit, settings, turns, embed)
         self._asked = 0
 
     async def ask(self, query: str) -> str:
@@ -82,7 +88,7 @@ def test_latest_night_is_the_one_that_begins_now_when_it_is_due() -> None:
 def test_night_begins_at_local_time_when_a_time_zone_is_set() -> None:
     schedule = nightly.Schedule(learning_settings.Nightly(timezone="Asia/Tokyo"))
     assert schedule.next_ms(at_ms(1, 12)) == at_ms(1, 17)
-    assert schedule.reason(at_ms(1, 12)).endswith("2026-03-02 02:00 Asia/Tokyo")
+    assert schedule.sleep(at_ms(1, 12)).reason.endswith("2026-03-02 02:00 Asia/Tokyo")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,31 @@ async def test_task_waits_and_says_until_when_when_its_priority_is_low(factory: 
     assert (held.status, held.admitted_at_ms) == (S.PENDING, 0)
     assert held.detail == "waits for the night: starts after 2026-03-02 02:00 UTC"
     assert await factory.shift.run_due() is None
+
+
+async def test_nothing_waits_for_the_night_when_there_are_none(tmp_path: pathlib.Path) -> None:
+    off = NIGHTLY.model_copy(update={"enabled": False})
+    factory = Factory(tmp_path, Clock(), settings=off)
+    task_id = await factory.ask(ABOUT_MILL)
+    factory.clock.now_ms = at_ms(2, 3)
+    assert factory.started == [task_id]
+    assert await factory.shift.run_due() is None
+    await factory.board.close()
+
+
+async def test_night_goes_on_when_more_tasks_wait_for_the_next_than_are_looked_at_together(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_MOST_CONSIDERED", 2)
+    first = [await factory.ask(word) for word in ("Zorblax?", "Tarnock?", "Quern?")]
+    night = await factory.shift.run_now("k")
+    for word in ("Lumo?", "Harp?", "Salt?"):
+        await factory.ask(word)
+    while len(factory.started) < 3:
+        before = len(factory.started)
+        await factory.queue.admit()
+        assert len(factory.started) > before
+    assert night.tasks == 3 and set(factory.started) == set(first)
 
 
 async def test_task_starts_by_day_when_many_ask_for_it(factory: Factory) -> None:
