@@ -13,7 +13,7 @@ unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
 .PHONY: help setup certs demo test test-faults up down status logs ask explain teach cards tasks \
-	base-model protos check bench
+	nightly base-model protos check bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ cards: $(READY) ## list the skill cards: json=1
 
 tasks: $(READY) ## list the learning tasks: json=1
 	$(CLI) tasks
+
+nightly: $(READY) ## learn now what waits for the night: json=1
+	$(CLI) nightly
 
 base-model: $(READY) ## train the embedded base model anew (over an hour; goes on where it was stopped)
 	@$(PYTHON) -m shared.models.embedded.recipe.train --work .base-model \

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from typing import Annotated
 
+import croniter
 import pydantic
 
 from shared import sections
@@ -37,3 +39,46 @@ class Budget(sections.Section):
     """All together, taught ones included: each asks a teacher."""
     tenant_tasks_per_hour: int = pydantic.Field(default=20, ge=0)
     """Of one tenant; callers without a tenant count as one."""
+
+
+class Nightly(sections.Section):
+    """Tasks of low priority wait for the night and are learned together."""
+
+    enabled: bool = True
+    """Without it they start when it is their turn."""
+    cron: str = "0 2 * * *"
+    """When a night begins: minute, hour, day of the month, month, day of the week. One that was
+    missed is made up for at the next start."""
+    timezone: str = "UTC"
+    """Of `cron`, such as Europe/Berlin."""
+    priority_below: Annotated[int, pydantic.Field(ge=1, le=6)] = 3
+    """Tasks of a lower priority wait. Questions have 3, or more where many ask; what is taught has
+    what its teacher gave it."""
+    same_skill: _Similarity = 0.5
+    """Gaps of one domain are learned as one skill from this similarity (cosine) on."""
+    rotate_teachers: bool = True
+    """The skills of a night are shared out among all configured teachers, each asked once through;
+    else all go to the first one. Whoever is down is stood in for as by day."""
+
+    @pydantic.field_validator("cron")
+    @classmethod
+    def _is_cron(cls, cron: str) -> str:
+        if len(cron.split()) != 5 or not croniter.croniter.is_valid(cron):
+            raise ValueError(f"{cron!r} is no cron expression of five fields, such as 0 2 * * *")
+        return cron
+
+    @pydantic.field_validator("timezone")
+    @classmethod
+    def _is_timezone(cls, name: str) -> str:
+        if name not in zoneinfo.available_timezones():
+            raise ValueError(f"{name!r} is no time zone, such as UTC or Europe/Berlin")
+        return name
+
+
+class Recheck(sections.Section):
+    """Served cards are proved again; one that has become worse makes room for the one before."""
+
+    every_hours: Annotated[float, pydantic.Field(ge=0)] = 24.0
+    """How often each card is; 0: never."""
+    tolerance: sections.Share = 0.05
+    """By how much a row of the gate's table may fall below what was recorded."""

@@ -177,6 +177,13 @@ class Factory(sections.Section):
     """Which questions start a task."""
     budget: learning_settings.Budget = learning_settings.Budget()
     """How many tasks may start."""
+    nightly: learning_settings.Nightly = learning_settings.Nightly()
+    """Which tasks wait for the night, and when it begins."""
+    recheck: learning_settings.Recheck = learning_settings.Recheck()
+    """How often served cards are proved again."""
+    trainer_grace_s: Positive = 20.0
+    """Where there are several trainers: how long one that does not serve is waited for, until its
+    work goes to another."""
     step_timeout_s: Positive = 900.0
     """Longest time for one step, restarts of the service that does it included."""
 
@@ -213,6 +220,8 @@ class Trainer(sections.Section):
 
     address: Address = "127.0.0.1:7404"
     """Where it listens."""
+    addresses: tuple[Address, ...] = ()
+    """Where the trainers are that the factory hands work to; empty for `address` alone."""
     threads: Count = 2
     """Threads of one training; it gives way to whoever answers questions."""
     seed: int = 0
@@ -246,6 +255,8 @@ class Trainer(sections.Section):
     """Share of such rewordings about what follows from the facts."""
     gate_contrasts: Share = 0.7
     """Share of the near misses to which no fact's answer may come."""
+    gate_regression: Share = 0.95
+    """Share of what the version before was taught and still answers, where there is one."""
     gate_known: Share = 0.75
     """Share of known questions still answered as the base answers them, with the card active
     (the router sends them past the card)."""

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from shared import errors
+from shared.cards import manifest as manifests
 from shared.pb import (
     cards_pb2,
     cards_pb2_grpc,
@@ -140,6 +141,9 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServicer):
         self.verdicts: list[bool] = []
         self.train = Doings()
         self.prove = Doings()
+        self.rechecked: list[trainer_pb2.RecheckRequest] = []
+        self.worse: set[str] = set()
+        """Digests of cards that answer less than they did."""
 
     def add_to(self, server: grpc.aio.Server) -> None:
         trainer_pb2_grpc.add_TrainerServicer_to_server(self, server)
@@ -168,6 +172,18 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServicer):
         result = await self.prove.once(request.task_id, request, lambda: self._verdict(request))
         yield trainer_pb2.ProveUpdate(progress=1.0, detail="done", result=result)
 
+    async def Recheck(
+        self, request: trainer_pb2.RecheckRequest, context: Any
+    ) -> AsyncIterator[trainer_pb2.RecheckUpdate]:
+        self.rechecked.append(request)
+        right = 1 if request.published.card_digest in self.worse else 3
+        recorded = trainer_pb2.GateRow(name="held_out", right=3, asked=4, required=0.5, passed=True)
+        now = trainer_pb2.GateRow(
+            name="held_out", right=right, asked=4, required=0.5, passed=right > 1
+        )
+        result = trainer_pb2.RecheckResult(rows=[now], recorded=[recorded])
+        yield trainer_pb2.RecheckUpdate(progress=1.0, detail="done", result=result)
+
     def _verdict(self, request: trainer_pb2.ProveRequest) -> trainer_pb2.ProveResult:
         passed = self.verdicts.pop(0) if self.verdicts else True
         row = trainer_pb2.GateRow(
@@ -186,13 +202,13 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServicer):
 
 
 class FakeStore(cards_pb2_grpc.CardStoreServicer):
-    """Keeps what is committed; cards take name and version from `naming`."""
+    """Keeps what is committed; cards are of the trainings that `ordered` names."""
 
-    def __init__(self, naming: Callable[[], tuple[str, str]]) -> None:
+    def __init__(self, ordered: Callable[[], trainer_pb2.TrainRequest]) -> None:
         self.cards: list[cards_pb2.CardRecord] = []
         self.datasets = Doings()
         self.published = Doings()
-        self._naming = naming
+        self._ordered = ordered
 
     def add_to(self, server: grpc.aio.Server) -> None:
         cards_pb2_grpc.add_CardStoreServicer_to_server(self, server)
@@ -210,20 +226,41 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
     async def ListCards(
         self, request: cards_pb2.ListCardsRequest, context: Any
     ) -> cards_pb2.ListCardsResponse:
-        return cards_pb2.ListCardsResponse(cards=self.cards, revision=len(self.cards))
+        newest_first = list(reversed(self.cards))
+        return cards_pb2.ListCardsResponse(cards=newest_first, revision=len(self.cards))
+
+    async def SetAlias(
+        self, request: cards_pb2.SetAliasRequest, context: Any
+    ) -> cards_pb2.CardRecord:
+        [record] = [one for one in self.cards if one.digest == request.digest]
+        self._point_to(record)
+        return record
+
+    @property
+    def latest(self) -> str:
+        """The version that the alias points to."""
+        return "".join(one.version for one in self.cards if "latest" in one.aliases)
+
+    def _point_to(self, record: cards_pb2.CardRecord) -> None:
+        for one in self.cards:
+            if one.name == record.name:
+                del one.aliases[:]
+        record.aliases.append("latest")
 
     def _commit(self, request: cards_pb2.CommitRequest) -> cards_pb2.CommitResponse:
         committed = request.ticket
         if committed.kind != "card":
             return cards_pb2.CommitResponse(revision=1, created=True)
-        name, version = self._naming()
+        order = self._ordered()
         record = cards_pb2.CardRecord(
-            name=name,
+            name=order.skill_name,
             digest=committed.digest,
-            version=version,
+            version=order.version,
             signature_json=request.signature_json,
+            manifest_json=_manifest(order).to_json(),
         )
         self.cards.append(record)
+        self._point_to(record)
         return cards_pb2.CommitResponse(record=record, revision=2, created=True)
 
 
@@ -259,7 +296,7 @@ class FakeServices:
         # Calls that no test makes are left to gRPC, which answers UNIMPLEMENTED.
         self.distiller = FakeDistiller()  # type: ignore[abstract]
         self.trainer = FakeTrainer()
-        self.store = FakeStore(self._name_and_version)  # type: ignore[abstract]
+        self.store = FakeStore(lambda: self.trainer.train.requests[-1])  # type: ignore[abstract]
         self.inference = FakeInference(self.store, self.distiller.answers)  # type: ignore[abstract]
         self._addresses: dict[str, str] = {}
         self._servers: dict[str, grpc.aio.Server] = {}
@@ -288,6 +325,22 @@ class FakeServices:
         """Stops a service at once; running calls are cut off."""
         await self._servers.pop(name).stop(None)
 
-    def _name_and_version(self) -> tuple[str, str]:
-        order = self.trainer.train.requests[-1]
-        return order.skill_name, order.version
+
+def _manifest(order: trainer_pb2.TrainRequest) -> manifests.Manifest:
+    return manifests.Manifest(
+        name=order.skill_name,
+        version=order.version,
+        base_model=manifests.BaseModelReference(id="b", revision="r", fingerprint="0" * 64),
+        target_modules=(),
+        domain=order.domain,
+        description=order.description,
+        lineage=manifests.Lineage(
+            task_id=order.task_id,
+            teacher=order.teacher,
+            dataset_digest=order.dataset.digest,
+            recipe={},
+            seed=order.seed,
+            code_version="1",
+        ),
+        created_at="2026-01-01T00:00:00+00:00",
+    )

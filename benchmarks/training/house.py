@@ -24,7 +24,7 @@ from benchmarks.router import vectors as kept_vectors
 from benchmarks.training import made_up
 from services.distiller import delivery, distillation, distiller, enlarging, journal, rewording
 from services.distiller.providers import base as providers
-from services.factory import board, ledger, partners, stages, tasks, workflow
+from services.factory import board, ledger, partners, stages, tasks, trainers, workflow
 from services.inference import answering
 from services.inference import engine as engines
 from services.router import embedding, profile
@@ -239,6 +239,10 @@ class House:
         )
 
 
+async def _serves(address: str) -> bool:
+    return True
+
+
 @contextlib.asynccontextmanager
 async def opened(settings: config.Settings) -> AsyncIterator[House]:
     """A house without cards."""
@@ -280,7 +284,8 @@ class _Work:
             updated_at_ms=now_ms,
         )
         await kept.record(tasks.CognitiveDissonance(told.name, first, 0.1, now_ms), task)
-        all_of_it = partners.Partners(self, self, self, self)
+        pool = trainers.TrainerPool({"here": self}, _serves, grace_s=0.0)
+        all_of_it = partners.Partners(self, pool, self, self)
         work = stages.Stages(kept, all_of_it, step_timeout_s=3600, confirm_s=_CONFIRM_S)
         await workflow.SkillDistiller(work, self._run_step).learn(told.name)
         ended = await kept.get(told.name)
@@ -311,6 +316,7 @@ class _Work:
         topic: str,
         document: str,
         on_progress: partners.OnProgress,
+        teacher: str = "",
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, tuple(queries))
         return await self._distilled(request)
@@ -379,6 +385,7 @@ class _Work:
         draft: partners.Ticket,
         triggers: Sequence[partners.Trigger],
         on_progress: partners.OnProgress,
+        before: partners.Published | None = None,
     ) -> partners.Proof:
         task_id = self._house.run_id(run_id, dataset.digest)
         # The gate is what is measured: no verdict of an earlier run counts.
@@ -407,8 +414,26 @@ class _Work:
         self._proofs.append(proof)
         return proof
 
+    async def recheck(
+        self,
+        recheck_id: str,
+        card: partners.Published,
+        triggers: Sequence[partners.Trigger],
+        on_progress: partners.OnProgress,
+    ) -> partners.Rechecked:
+        raise NotImplementedError("a set is learned once")
+
     async def versions(self, name: str) -> list[str]:
         return []
+
+    async def latest(self, name: str) -> partners.Published | None:
+        return None
+
+    async def serving(self, name: str) -> str:
+        return ""
+
+    async def version_before(self, card: str) -> str:
+        return ""
 
     async def commit(
         self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""

@@ -25,6 +25,8 @@ class DistilRequest:
     """A finished distillation that needs more wordings, see `enlarging`."""
     weak: tuple[str, ...] = ()
     """Questions of it that a card answered wrong."""
+    teacher: str = ""
+    """Of those configured, asked first: provider, or provider:model; empty for their order."""
 
 
 @dataclasses.dataclass(frozen=True)

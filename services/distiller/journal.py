@@ -30,8 +30,6 @@ _RESULT: pydantic.TypeAdapter[distillation.Distillation] = pydantic.TypeAdapter(
 )
 _RESULT_FILE = "result.json"
 _REJECTED_FILE = "rejected.jsonl"
-UNASKED_SCORE = 0.5
-"""Score of facts that nobody asked for: they fill a skill, and make room when it grows."""
 T = TypeVar("T")
 
 
@@ -56,7 +54,7 @@ class Journal:
 
     def keep_result(self, task_id: str, result: distillation.Distillation) -> None:
         """Keeps the finished distillation."""
-        asked = [pair for pair in result.pairs if pair.score > UNASKED_SCORE]
+        asked = [pair for pair in result.pairs if pair.score > datasets.UNASKED_SCORE]
         atomic.write(self._skill_path(result.skill_name), _PAIRS.dump_json(asked))
         atomic.write(self._path(task_id, _RESULT_FILE), _RESULT.dump_json(result))
 
@@ -84,7 +82,7 @@ class Journal:
 
 def _name(call: base.QARequest) -> str:
     fields = dataclasses.asdict(call)
-    del fields["task_id"]  # The folder says it.
+    del fields["task_id"], fields["teacher"]  # The folder says the first, the task the other.
     text = json.dumps(fields, sort_keys=True)
     return f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 

@@ -30,6 +30,7 @@ def calls(
             count=max(share, len(chunk)),
             wordings=settings.wordings,
             task_id=request.task_id,
+            teacher=request.teacher,
         )
         for chunk in chunks
     ]

@@ -54,6 +54,7 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
             document=request.document,
             of_task=request.of_task,
             weak=tuple(request.weak),
+            teacher=request.teacher,
         )
         async for news in self._runs.follow(
             wanted.task_id, lambda report: self._work(wanted, report)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from services.factory import budget, ledger, tasks
+from services.factory import budget, clusters, ledger, nights, published, tasks
 from shared import errors
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ class TaskBoard:
     def __init__(self, kept: ledger.Ledger, clock_ms: Callable[[], int] = unix_ms) -> None:
         """Takes the ledger, and the Unix time in milliseconds."""
         self._ledger = kept
+        self._nights = nights.NightBook(kept.database)
+        self._cards = published.CardBook(kept.database)
         self.now_ms = clock_ms
         # One thread of our own: DBOS replaces the loop's default executor and takes it down.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -68,11 +70,12 @@ class TaskBoard:
     async def admit(
         self,
         decide: Callable[[Sequence[tasks.TrainingTask], budget.Spending], list[str]],
+        sleep: nights.Sleep = nights.AWAKE,
     ) -> list[tasks.TrainingTask]:
         """Lets waiting tasks start; see `ledger.Ledger.admit`."""
         async with self._order:
             now_ms = self.now_ms()
-            started, told = await self._off_loop(lambda: self._ledger.admit(now_ms, decide))
+            started, told = await self._off_loop(lambda: self._ledger.admit(now_ms, decide, sleep))
             for task in (*started, *told):
                 self._tell(task)
             return started
@@ -92,9 +95,53 @@ class TaskBoard:
         """Changes a task; see `ledger.Ledger.change`."""
         async with self._order:
             task, changed = await self._off_loop(lambda: self._ledger.change(task_id, change))
-            if changed:
-                self._tell(task)
+            for one in changed:
+                self._tell(one)
             return task
+
+    async def waiting_for_night(
+        self, sleep: nights.Sleep, until_ms: int
+    ) -> list[tasks.TrainingTask]:
+        """Tasks that wait for a night; see `nights.NightBook.waiting`."""
+        return await self._off_loop(lambda: self._nights.waiting(sleep, until_ms))
+
+    async def night(self, night_id: str) -> nights.Night | None:
+        """A nightly batch that was gathered."""
+        return await self._off_loop(lambda: self._nights.find(night_id))
+
+    async def night_count(self) -> int:
+        """How many nightly batches were gathered."""
+        return await self._off_loop(self._nights.count)
+
+    async def gather(
+        self, night_id: str, due_ms: int, plan: Sequence[clusters.Skill]
+    ) -> nights.Night:
+        """Takes tasks up into a nightly batch; see `nights.NightBook.gather`."""
+        async with self._order:
+            now_ms = self.now_ms()
+            night, changed = await self._off_loop(
+                lambda: self._nights.gather(night_id, due_ms, plan, now_ms)
+            )
+            for task in changed:
+                self._tell(task)
+            return night
+
+    async def keep_card(self, card: published.PublishedCard) -> None:
+        """Notes a card that was published; see `published.CardBook.keep`."""
+        await self._off_loop(lambda: self._cards.keep(card))
+
+    async def published_card(self, card: str) -> published.PublishedCard | None:
+        """A card by its `name@digest`, if this factory published it."""
+        return await self._off_loop(lambda: self._cards.find(card))
+
+    async def cards_unchecked_since(self, at_ms: int) -> list[published.PublishedCard]:
+        """Published cards that were last proved before a time."""
+        return await self._off_loop(lambda: self._cards.unchecked_since(at_ms))
+
+    async def card_checked(self, card: str) -> None:
+        """Notes that a card was proved again now."""
+        now_ms = self.now_ms()
+        await self._off_loop(lambda: self._cards.checked(card, now_ms))
 
     async def get(self, task_id: str) -> tasks.TrainingTask:
         """One task.

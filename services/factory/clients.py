@@ -6,20 +6,17 @@ typed errors; whether to try again is decided by the caller.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 
-from services.factory import partners
+from services.factory import messages, partners, store_client, trainers
 from shared import costs, discovery, errors
 from shared import settings as config
 from shared.pb import (
-    cards_pb2,
-    cards_pb2_grpc,
     distiller_pb2,
     distiller_pb2_grpc,
     inference_pb2,
@@ -27,7 +24,6 @@ from shared.pb import (
     router_pb2_grpc,
     trainer_pb2,
     trainer_pb2_grpc,
-    types_pb2,
 )
 from shared.rpc import client, cost_messages, embedding
 from shared.security import protection as protections
@@ -35,10 +31,10 @@ from shared.security import protection as protections
 _LOCATE_S = 20.0
 """A question that takes longer to locate is taken without its place."""
 _GENERATE_S = 60.0
+_HEALTH_S = 5.0
+"""A trainer at work may be slow to say that it is there."""
 _EMBED_S = 5.0
 """A question that takes longer to embed is compared with no other."""
-_LATEST = "latest"
-"""The alias that nodes and router follow."""
 
 
 class DistillerClient:
@@ -62,10 +58,11 @@ class DistillerClient:
         topic: str,
         document: str,
         on_progress: partners.OnProgress,
+        teacher: str = "",
     ) -> partners.Distilled:
         """Question/answer pairs about a gap."""
         request = distiller_pb2.DistilRequest(
-            task_id=task_id, queries=queries, topic=topic, document=document
+            task_id=task_id, queries=queries, topic=topic, document=document, teacher=teacher
         )
         return await self._distilled(request, on_progress)
 
@@ -85,7 +82,7 @@ class DistillerClient:
     ) -> partners.Distilled:
         result = await _result(self._stub.Distil, request, on_progress, self._step_timeout_s)
         return partners.Distilled(
-            dataset=_ticket(result.dataset),
+            dataset=messages.ticket(result.dataset),
             skill_name=result.skill_name,
             domain=result.domain,
             description=result.description,
@@ -121,7 +118,7 @@ class TrainerClient:
         """Trains a draft."""
         request = trainer_pb2.TrainRequest(
             task_id=order.run_id,
-            dataset=_to_ticket(order.dataset),
+            dataset=messages.to_ticket(order.dataset),
             skill_name=order.skill_name,
             version=order.version,
             domain=order.domain,
@@ -132,7 +129,7 @@ class TrainerClient:
         )
         result = await _result(self._stub.Train, request, on_progress, self._step_timeout_s)
         return partners.Trained(
-            draft=_ticket(result.draft),
+            draft=messages.ticket(result.draft),
             steps=result.steps,
             final_loss=result.final_loss,
             trained_right=result.trained_right,
@@ -146,106 +143,42 @@ class TrainerClient:
         draft: partners.Ticket,
         triggers: Sequence[partners.Trigger],
         on_progress: partners.OnProgress,
+        before: partners.Published | None = None,
     ) -> partners.Proof:
         """Measures a draft."""
         request = trainer_pb2.ProveRequest(
             task_id=run_id,
-            dataset=_to_ticket(dataset),
-            draft=_to_ticket(draft),
-            triggers=[
-                types_pb2.Trigger(query=trigger.query, expected_answer=trigger.expected_answer)
-                for trigger in triggers
-            ],
+            dataset=messages.to_ticket(dataset),
+            draft=messages.to_ticket(draft),
+            triggers=messages.to_triggers(triggers),
+            previous=None if before is None else messages.to_published(before),
         )
         result = await _result(self._stub.Prove, request, on_progress, self._step_timeout_s)
         return partners.Proof(
             passed=result.passed,
-            rows=tuple(
-                partners.GateRow(row.name, row.right, row.asked, row.required, row.passed)
-                for row in result.rows
-            ),
-            card=_ticket(result.card) if result.HasField("card") else None,
+            rows=messages.rows(result.rows),
+            card=messages.ticket(result.card) if result.HasField("card") else None,
             seconds=result.seconds,
             signature_json=result.signature_json,
             curable=result.curable,
             wrong=tuple(result.wrong),
         )
 
-
-class StoreClient:
-    """`partners.Store`, at whatever address discovery finds at first use."""
-
-    def __init__(
+    async def recheck(
         self,
-        find: Callable[[], Awaitable[Sequence[discovery.StoreAddress]]],
-        protection: protections.Protection = protections.OPEN,
-    ) -> None:
-        """Takes what finds the stores, the best one first, and what is shown to them."""
-        self._find, self._protection = find, protection
-        self._address = ""
-        self._channels: dict[str, grpc.aio.Channel] = {}
-        self._looking = asyncio.Lock()
-
-    async def close(self) -> None:
-        """Closes the channels."""
-        for channel in self._channels.values():
-            await channel.close(None)
-
-    async def versions(self, name: str) -> list[str]:
-        """The semantic versions of the cards of that name."""
-        request = cards_pb2.ListCardsRequest(all_versions=True)
-        response = await self._call("ListCards", request)
-        return [record.version for record in response.cards if record.name == name]
-
-    async def commit(
-        self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""
-    ) -> str:
-        """Publishes an uploaded card or keeps a dataset."""
-        request = cards_pb2.CommitRequest(
-            idempotency_key=idempotency_key,
-            ticket=_to_ticket(ticket),
-            signature_json=signature_json,
+        recheck_id: str,
+        card: partners.Published,
+        triggers: Sequence[partners.Trigger],
+        on_progress: partners.OnProgress,
+    ) -> partners.Rechecked:
+        """Measures a published card again."""
+        request = trainer_pb2.RecheckRequest(
+            id=recheck_id,
+            published=messages.to_published(card),
+            triggers=messages.to_triggers(triggers),
         )
-        response = await self._call("Commit", request)
-        if not response.HasField("record") or not response.record.name:
-            return ""
-        return f"{response.record.name}@{response.record.digest}"
-
-    async def withdraw(self, idempotency_key: str, card: str) -> str:
-        """Lets the version before a card serve again, if there is one."""
-        name, _, digest = card.partition("@")
-        response = await self._call("ListCards", cards_pb2.ListCardsRequest(all_versions=True))
-        # Newest first.
-        others = [r for r in response.cards if r.name == name and r.digest != digest]
-        if not others:
-            return ""
-        move = cards_pb2.SetAliasRequest(
-            idempotency_key=idempotency_key, name=name, alias=_LATEST, digest=others[0].digest
-        )
-        record = await self._call("SetAlias", move)
-        return f"{record.name}@{record.digest}"
-
-    async def _call(self, method: str, request: Any) -> Any:
-        stub: Any = cards_pb2_grpc.CardStoreStub(await self._channel())
-        try:
-            return await client.call(getattr(stub, method), request)
-        except errors.UnavailableError:
-            # The store may have come back elsewhere: look again before the next try.
-            self._address = ""
-            raise
-
-    async def _channel(self) -> grpc.aio.Channel:
-        async with self._looking:
-            if not self._address:
-                stores = await self._find()
-                if not stores:
-                    raise errors.UnavailableError("no card store was found; is one running?")
-                self._address = stores[0].control
-            if self._address not in self._channels:
-                self._channels[self._address] = client.channel(
-                    self._address, protection=self._protection
-                )
-            return self._channels[self._address]
+        result = await _result(self._stub.Recheck, request, on_progress, self._step_timeout_s)
+        return partners.Rechecked(messages.rows(result.rows), messages.rows(result.recorded))
 
 
 class InferenceClient:
@@ -268,21 +201,30 @@ class Connections:
     def __init__(self, settings: config.Settings, protection: protections.Protection) -> None:
         """Prepares the channels; they connect at first use."""
         step_timeout_s = settings.factory.step_timeout_s
-        addresses = (
-            settings.distiller.address,
-            settings.trainer.address,
-            settings.inference.address,
-            settings.router.address,
-        )
-        self._channels = [client.channel(address, protection=protection) for address in addresses]
-        distiller, trainer, inference, router = self._channels
-        self._router: Any = router_pb2_grpc.RouterStub(router)
-        self._store = StoreClient(lambda: discovery.find_stores(settings), protection)
+        self._channels: list[grpc.aio.Channel] = []
+
+        def opened(address: str) -> grpc.aio.Channel:
+            self._channels.append(client.channel(address, protection=protection))
+            return self._channels[-1]
+
+        to_trainers = {
+            address: opened(address)
+            for address in settings.trainer.addresses or (settings.trainer.address,)
+        }
+        self._router: Any = router_pb2_grpc.RouterStub(opened(settings.router.address))
+        self._store = store_client.StoreClient(lambda: discovery.find_stores(settings), protection)
         self.partners = partners.Partners(
-            distiller=DistillerClient(distiller, step_timeout_s),
-            trainer=TrainerClient(trainer, step_timeout_s),
+            distiller=DistillerClient(opened(settings.distiller.address), step_timeout_s),
+            trainers=trainers.TrainerPool(
+                {
+                    address: TrainerClient(channel, step_timeout_s)
+                    for address, channel in to_trainers.items()
+                },
+                lambda address: client.is_serving(to_trainers[address], _HEALTH_S),
+                settings.factory.trainer_grace_s,
+            ),
             store=self._store,
-            inference=InferenceClient(inference),
+            inference=InferenceClient(opened(settings.inference.address)),
         )
 
     async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -310,13 +252,3 @@ async def _result(
         # A service that is stopped ends its streams in good order.
         raise errors.UnavailableError("the stream ended before its result; ask again")
     return last.result
-
-
-def _ticket(ticket: Any) -> partners.Ticket:
-    return partners.Ticket(ticket.kind, ticket.digest, ticket.size_bytes, ticket.name)
-
-
-def _to_ticket(ticket: partners.Ticket) -> types_pb2.Ticket:
-    return types_pb2.Ticket(
-        kind=ticket.kind, digest=ticket.digest, size_bytes=ticket.size_bytes, name=ticket.name
-    )

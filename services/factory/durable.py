@@ -20,7 +20,7 @@ import dbos
 
 from services.factory import tasks
 
-WORKFLOW_VERSION = "2"
+WORKFLOW_VERSION = "3"
 """Only workflows of the same version are taken over after a restart."""
 _APPLICATION, _EXECUTOR, _QUEUE = "skillmesh-factory", "factory", "learning"
 _POLL_S = 0.25

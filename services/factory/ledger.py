@@ -6,19 +6,13 @@ DBOS: what runs when is the workflow's business, what is so stands here.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from services.factory import budget, tables, tasks
-from shared import costs, errors
+from services.factory import budget, nights, rows, tables, tasks, transactions
+from shared import errors
 
-T = TypeVar("T")
-
-_ATTEMPTS = 3
 _MOST_CONSIDERED = 1_000
 """Waiting tasks that are looked at together."""
 
@@ -32,11 +26,16 @@ class Ledger:
         Args:
             url: SQLAlchemy URL.
         """
-        self._engine = tables.open_engine(url)
+        self._database = transactions.Database(url)
+
+    @property
+    def database(self) -> transactions.Database:
+        """Where the tables lie."""
+        return self._database
 
     def close(self) -> None:
         """Closes the connections."""
-        self._engine.dispose()
+        self._database.close()
 
     def record(
         self, event: tasks.CognitiveDissonance, fresh: tasks.TrainingTask, alike: str = ""
@@ -67,7 +66,7 @@ class Ledger:
             _count(connection, event, fresh.created_at_ms, task.id, "")
             return task, created
 
-        return self._write(write)
+        return self._database.write(write)
 
     def dismiss(self, event: tasks.CognitiveDissonance, reason: str, now_ms: int) -> None:
         """Counts an event from which nothing is learned; a known event_id changes nothing."""
@@ -76,19 +75,21 @@ class Ledger:
             if _outcome(connection, event.event_id) is None:
                 _count(connection, event, now_ms, None, reason)
 
-        self._write(write)
+        self._database.write(write)
 
     def admit(
         self,
         now_ms: int,
         decide: Callable[[Sequence[tasks.TrainingTask], budget.Spending], list[str]],
+        sleep: nights.Sleep = nights.AWAKE,
     ) -> tuple[list[tasks.TrainingTask], list[tasks.TrainingTask]]:
-        """Lets tasks that wait start, as far as a budget goes.
+        """Lets tasks that wait start, as far as night and budget go.
 
         Args:
             now_ms: Unix time.
             decide: says of each task that waits, the most urgent first, why it must go on
                 waiting; nothing where it may start.
+            sleep: which tasks wait for the night.
 
         Returns:
             The tasks that start, and those whose reason to wait has changed.
@@ -97,31 +98,23 @@ class Ledger:
         def write(
             connection: sa.Connection,
         ) -> tuple[list[tasks.TrainingTask], list[tasks.TrainingTask]]:
-            rows = tables.training_tasks
-            waiting = [
-                _task(row)
-                for row in connection.execute(
-                    sa.select(rows)
-                    .where(rows.c.status == tasks.TaskStatus.PENDING.value)
-                    .where(rows.c.admitted_at_ms == 0)
-                    .order_by(rows.c.priority.desc(), rows.c.created_at_ms, rows.c.id)
-                    .limit(_MOST_CONSIDERED)
-                ).mappings()
-            ]
-            if not waiting:
-                return [], []
+            table = tables.training_tasks
+            asleep = _waiting(connection, nights.is_asleep(sleep), table.c.detail != sleep.reason)
+            awake = _waiting(connection, sa.not_(nights.is_asleep(sleep)))
+            reasons = decide(awake, _spending(connection, now_ms)) if awake else []
             started: list[tasks.TrainingTask] = []
             told: list[tasks.TrainingTask] = []
-            for task, reason in zip(
-                waiting, decide(waiting, _spending(connection, now_ms)), strict=True
-            ):
+            for task, reason in [
+                *((task, sleep.reason) for task in asleep),
+                *zip(awake, reasons, strict=True),
+            ]:
                 after = task.waiting(reason, now_ms) if reason else task.admitted(now_ms)
                 if after != task:
-                    _save(connection, after, is_news=not reason)
+                    rows.save(connection, after, is_news=not reason)
                     (told if reason else started).append(after)
             return started, told
 
-        return self._write(write)
+        return self._database.write(write)
 
     def add(
         self, fresh: tasks.TrainingTask, idempotency_key: str
@@ -138,40 +131,43 @@ class Ledger:
 
         def write(connection: sa.Connection) -> tuple[tasks.TrainingTask, bool]:
             if idempotency_key:
-                rows = tables.training_tasks
+                table = tables.training_tasks
                 known = connection.scalar(
-                    sa.select(rows.c.id).where(rows.c.idempotency_key == idempotency_key)
+                    sa.select(table.c.id).where(table.c.idempotency_key == idempotency_key)
                 )
                 if known is not None:
-                    return _same_request(_load(connection, known), fresh), False
+                    return _same_request(rows.load(connection, known), fresh), False
             return _cover(connection, fresh, idempotency_key or None)
 
-        return self._write(write)
+        return self._database.write(write)
 
     def change(
         self, task_id: str, change: Callable[[tasks.TrainingTask], tasks.TrainingTask]
-    ) -> tuple[tasks.TrainingTask, bool]:
-        """Reads a task, changes it and writes it back.
+    ) -> tuple[tasks.TrainingTask, list[tasks.TrainingTask]]:
+        """Reads a task, changes it and writes it back; tasks that joined it end as it does.
 
         Args:
             task_id: which.
             change: returns the changed task, or the same one for no change. May run again.
 
         Returns:
-            The task, and whether it changed.
+            The task, and all tasks that changed.
 
         Raises:
             errors.NotFoundError: no such task.
         """
 
-        def write(connection: sa.Connection) -> tuple[tasks.TrainingTask, bool]:
-            before = _load(connection, task_id)
+        def write(
+            connection: sa.Connection,
+        ) -> tuple[tasks.TrainingTask, list[tasks.TrainingTask]]:
+            before = rows.load(connection, task_id)
             after = change(before)
-            if after != before:
-                _save(connection, after)
-            return after, after != before
+            if after == before:
+                return after, []
+            rows.save(connection, after)
+            return after, [after, *rows.end_followers(connection, after)]
 
-        return self._write(write)
+        return self._database.write(write)
 
     def get(self, task_id: str) -> tasks.TrainingTask:
         """One task.
@@ -179,17 +175,17 @@ class Ledger:
         Raises:
             errors.NotFoundError: no such task.
         """
-        with self._read() as connection:
-            return _load(connection, task_id, to_change=False)
+        with self._database.read() as connection:
+            return rows.load(connection, task_id, to_change=False)
 
     def covers(self, gap_key: str) -> bool:
         """Whether an open task covers that gap."""
-        with self._read() as connection:
-            return _covering(connection, [gap_key]) is not None
+        with self._database.read() as connection:
+            return rows.covering(connection, [gap_key]) is not None
 
     def of_event(self, event_id: str) -> tasks.TrainingTask | str | None:
         """The task that an event led to, or why to none; None where it is not known."""
-        with self._read() as connection:
+        with self._database.read() as connection:
             return _outcome(connection, event_id, to_change=False)
 
     def all(self, statuses: Sequence[tasks.TaskStatus], limit: int) -> list[tasks.TrainingTask]:
@@ -199,37 +195,37 @@ class Ledger:
             statuses: only in these; empty for all.
             limit: this many at most.
         """
-        rows = tables.training_tasks
-        query = sa.select(rows).order_by(rows.c.created_at_ms.desc(), rows.c.id).limit(limit)
+        table = tables.training_tasks
+        query = sa.select(table).order_by(table.c.created_at_ms.desc(), table.c.id).limit(limit)
         if statuses:
-            query = query.where(rows.c.status.in_([status.value for status in statuses]))
-        with self._read() as connection:
-            return [_task(row) for row in connection.execute(query).mappings()]
+            query = query.where(table.c.status.in_([status.value for status in statuses]))
+        with self._database.read() as connection:
+            return [rows.task_of(row) for row in connection.execute(query).mappings()]
 
     def open(self) -> list[tasks.TrainingTask]:
         """Every task that has not ended, the oldest first."""
-        rows = tables.training_tasks
+        table = tables.training_tasks
         ended = [status.value for status in tasks.TaskStatus if status.final]
-        query = sa.select(rows).where(rows.c.status.not_in(ended)).order_by(rows.c.created_at_ms)
-        with self._read() as connection:
-            return [_task(row) for row in connection.execute(query).mappings()]
+        query = sa.select(table).where(table.c.status.not_in(ended)).order_by(table.c.created_at_ms)
+        with self._database.read() as connection:
+            return [rows.task_of(row) for row in connection.execute(query).mappings()]
 
-    def _write(self, work: Callable[[sa.Connection], T]) -> T:
-        for attempt in range(_ATTEMPTS):
-            try:
-                with self._engine.begin() as connection:
-                    return work(connection)
-            except sa.exc.IntegrityError:
-                # PostgreSQL lets two writers look for an open gap at the same time; the slower
-                # one meets the primary key, and finds the task when it looks again.
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise errors.InternalError("unreachable: the last attempt returns or raises")
 
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        with self._engine.connect().execution_options(reads_only=True) as connection:
-            yield connection
+def _waiting(
+    connection: sa.Connection, *conditions: sa.ColumnElement[bool]
+) -> list[tasks.TrainingTask]:
+    """Tasks that have not started, the most urgent first; a nightly batch in its order behind."""
+    table = tables.training_tasks
+    query = (
+        sa.select(table)
+        .where(table.c.status == tasks.TaskStatus.PENDING.value)
+        .where(table.c.admitted_at_ms == 0)
+        .where(table.c.joined_into == "")
+        .where(*conditions)
+        .order_by(table.c.place, table.c.priority.desc(), table.c.created_at_ms, table.c.id)
+        .limit(_MOST_CONSIDERED)
+    )
+    return [rows.task_of(row) for row in connection.execute(query).mappings()]
 
 
 def _cover(
@@ -239,29 +235,22 @@ def _cover(
     alike: str = "",
 ) -> tuple[tasks.TrainingTask, bool]:
     """The open task that covers the gap of the fresh one, or that one, stored."""
-    found = _covering(connection, fresh.gap_keys()) or _still_open(connection, alike)
+    found = rows.covering(connection, fresh.gap_keys()) or rows.still_open(connection, alike)
     if found is None:
-        row = {**_row(fresh), "idempotency_key": idempotency_key}
+        row = {**rows.row_of(fresh), "idempotency_key": idempotency_key}
         connection.execute(tables.training_tasks.insert().values(**row))
-        _note(connection, fresh)
-        _claim(connection, fresh)
+        rows.note(connection, fresh)
+        rows.claim(connection, fresh)
         return fresh, True
-    existing = _load(connection, found)
+    existing = rows.load(connection, found)
     after = existing.demanded()
     if existing.status is tasks.TaskStatus.PENDING:
         after = after.joined(fresh.queries, fresh.created_at_ms)
     # Demand alone is no news: a line for each of a thousand askings would tell nobody anything.
-    _save(connection, after, is_news=after.queries != existing.queries)
+    rows.save(connection, after, is_news=after.queries != existing.queries)
     if after.queries != existing.queries:
-        _claim(connection, after)
+        rows.claim(connection, after)
     return after, False
-
-
-def _still_open(connection: sa.Connection, task_id: str) -> str | None:
-    if not task_id:
-        return None
-    gaps = tables.open_gaps
-    return connection.scalar(sa.select(gaps.c.task_id).where(gaps.c.task_id == task_id).limit(1))
 
 
 def _outcome(
@@ -274,7 +263,7 @@ def _outcome(
     ).first()
     if row is None:
         return None
-    return row.reason if row.task_id is None else _load(connection, row.task_id, to_change)
+    return row.reason if row.task_id is None else rows.load(connection, row.task_id, to_change)
 
 
 def _count(
@@ -302,72 +291,20 @@ def _count(
 
 
 def _spending(connection: sa.Connection, now_ms: int) -> budget.Spending:
-    rows = tables.training_tasks
+    table = tables.training_tasks
     ended = [status.value for status in tasks.TaskStatus if status.final]
     started = connection.execute(
-        sa.select(rows.c.tenant, rows.c.admitted_at_ms).where(
-            rows.c.admitted_at_ms > max(0, now_ms - budget.WINDOW_MS)
+        sa.select(table.c.tenant, table.c.admitted_at_ms).where(
+            table.c.admitted_at_ms > max(0, now_ms - budget.WINDOW_MS)
         )
     )
     under_way = connection.scalar(
         sa.select(sa.func.count())
-        .select_from(rows)
-        .where(rows.c.admitted_at_ms > 0)
-        .where(rows.c.status.not_in(ended))
+        .select_from(table)
+        .where(table.c.admitted_at_ms > 0)
+        .where(table.c.status.not_in(ended))
     )
     return budget.Spending(tuple((tenant, at_ms) for tenant, at_ms in started), int(under_way or 0))
-
-
-def _covering(connection: sa.Connection, gap_keys: Sequence[str]) -> str | None:
-    gaps = tables.open_gaps
-    rows = connection.execute(
-        sa.select(gaps.c.gap_key, gaps.c.task_id).where(gaps.c.gap_key.in_(gap_keys))
-    )
-    found = {key: task_id for key, task_id in rows}
-    return next((found[key] for key in gap_keys if key in found), None)
-
-
-def _claim(connection: sa.Connection, task: tasks.TrainingTask) -> None:
-    gaps = tables.open_gaps
-    held = set(
-        connection.scalars(sa.select(gaps.c.gap_key).where(gaps.c.gap_key.in_(task.gap_keys())))
-    )
-    wanted = [key for key in task.gap_keys() if key not in held]
-    if wanted:
-        connection.execute(gaps.insert(), [{"gap_key": key, "task_id": task.id} for key in wanted])
-
-
-def _save(connection: sa.Connection, task: tasks.TrainingTask, is_news: bool = True) -> None:
-    rows = tables.training_tasks
-    connection.execute(rows.update().where(rows.c.id == task.id).values(**_row(task)))
-    if is_news:
-        _note(connection, task)
-    if task.status.final:
-        gaps = tables.open_gaps
-        connection.execute(gaps.delete().where(gaps.c.task_id == task.id))
-
-
-def _note(connection: sa.Connection, task: tasks.TrainingTask) -> None:
-    connection.execute(
-        tables.task_updates.insert().values(
-            task_id=task.id,
-            at_ms=task.updated_at_ms,
-            status=task.status.value,
-            progress=task.progress,
-            detail=task.error or task.detail,
-        )
-    )
-
-
-def _load(connection: sa.Connection, task_id: str, to_change: bool = True) -> tasks.TrainingTask:
-    rows = tables.training_tasks
-    query = sa.select(rows).where(rows.c.id == task_id)
-    if to_change:
-        query = query.with_for_update()
-    row = connection.execute(query).mappings().first()
-    if row is None:
-        raise errors.NotFoundError(f"there is no task {task_id!r}")
-    return _task(row)
 
 
 def _same_request(known: tasks.TrainingTask, asked: tasks.TrainingTask) -> tasks.TrainingTask:
@@ -380,20 +317,3 @@ def _same_request(known: tasks.TrainingTask, asked: tasks.TrainingTask) -> tasks
             "a new key"
         )
     return known
-
-
-def _row(task: tasks.TrainingTask) -> dict[str, Any]:
-    row = dataclasses.asdict(task)
-    row["status"] = task.status.value
-    row["other_queries"] = list(task.other_queries)
-    row["stage_times"] = [[time.stage, time.seconds] for time in task.stage_times]
-    return row
-
-
-def _task(row: sa.RowMapping) -> tasks.TrainingTask:
-    values = {field.name: row[field.name] for field in dataclasses.fields(tasks.TrainingTask)}
-    values["status"] = tasks.TaskStatus(row["status"])
-    values["other_queries"] = tuple(row["other_queries"])
-    values["spent"] = costs.Spent(**row["spent"])
-    values["stage_times"] = tuple(tasks.StageTime(*pair) for pair in row["stage_times"])
-    return tasks.TrainingTask(**values)

@@ -6,6 +6,7 @@ The values are recorded by DBOS as JSON, so they hold nothing but text, numbers 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -78,6 +79,8 @@ class Trained:
     final_loss: float
     trained_right: float
     seconds: float
+    trainer: str = ""
+    """The address of the trainer on whose disk it lies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,11 @@ class GateRow:
     asked: int
     required: float
     passed: bool
+
+    @property
+    def share(self) -> float:
+        """Of right answers; 1 where nothing was asked."""
+        return self.right / self.asked if self.asked else 1.0
 
     def __str__(self) -> str:
         """For people: `held_out 3/8 (needs 50 %)`."""
@@ -112,6 +120,32 @@ class Proof:
 
 
 @dataclasses.dataclass(frozen=True)
+class Published:
+    """A card in the store with what it was trained on."""
+
+    card: str
+    """`name@digest`."""
+    dataset_digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NextVersion:
+    """What a card to be is called, and what it follows."""
+
+    version: str
+    before: Published | None
+    """The version that serves now, if there is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rechecked:
+    """The gate's table for a published card: now, and as it was recorded."""
+
+    rows: tuple[GateRow, ...]
+    recorded: tuple[GateRow, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Reply:
     """What the inference node answered, and which card did (`name@digest`; empty for none)."""
 
@@ -132,8 +166,18 @@ class Distiller(Protocol):
         topic: str,
         document: str,
         on_progress: OnProgress,
+        teacher: str = "",
     ) -> Distilled:
-        """Question/answer pairs about a gap; idempotent by task_id."""
+        """Question/answer pairs about a gap; idempotent by task_id.
+
+        Args:
+            task_id: of the task.
+            queries: the questions that revealed it.
+            topic: or what to learn in words.
+            document: or a document to learn.
+            on_progress: told now and then.
+            teacher: of those configured, asked first; empty for their own order.
+        """
 
     async def enlarge(
         self, task_id: str, of_task: str, weak: Sequence[str], on_progress: OnProgress
@@ -164,8 +208,28 @@ class Trainer(Protocol):
         draft: Ticket,
         triggers: Sequence[Trigger],
         on_progress: OnProgress,
+        before: Published | None = None,
     ) -> Proof:
-        """Measures a draft; idempotent by run_id."""
+        """Measures a draft, beside the version that it is to follow; idempotent by run_id."""
+
+    async def recheck(
+        self,
+        recheck_id: str,
+        card: Published,
+        triggers: Sequence[Trigger],
+        on_progress: OnProgress,
+    ) -> Rechecked:
+        """Measures a published card again; the same id joins one that is under way."""
+
+
+class Trainers(Protocol):
+    """All trainers; see `trainers.TrainerPool`."""
+
+    def borrowed(self, before: str) -> contextlib.AbstractAsyncContextManager[tuple[str, Trainer]]:
+        """A trainer and its address: the one that had the work before, or a free one."""
+
+    async def lost(self, address: str) -> bool:
+        """Whether the work of a trainer has to be done by another one."""
 
 
 class Store(Protocol):
@@ -173,6 +237,15 @@ class Store(Protocol):
 
     async def versions(self, name: str) -> list[str]:
         """The semantic versions of the cards of that name."""
+
+    async def latest(self, name: str) -> Published | None:
+        """The version of a card that serves; None without one, or without a known dataset."""
+
+    async def serving(self, name: str) -> str:
+        """That version as `name@digest`; empty for none."""
+
+    async def version_before(self, card: str) -> str:
+        """The version that was published before a card (`name@digest`); empty for none."""
 
     async def commit(self, idempotency_key: str, ticket: Ticket, signature_json: str = "") -> str:
         """Publishes an uploaded card, whose signature must hold, or keeps a dataset.
@@ -201,6 +274,6 @@ class Partners:
     """The services that a learning task passes through."""
 
     distiller: Distiller
-    trainer: Trainer
+    trainers: Trainers
     store: Store
     inference: Inference

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from services.factory import board, budget, judgement, meanings, partners, tasks
+from services.factory import board, budget, judgement, meanings, nightly, partners, tasks
 from shared import errors, questions
 from shared import settings as config
 
@@ -70,6 +70,7 @@ class SkillFactory:
         self._meanings = (
             meanings.Meanings(embed, self._limits.judgement.same_gap) if embed else None
         )
+        self._nights = nightly.Schedule(self._limits.nightly)
         self._admitting = asyncio.Lock()
         self._board = kept
         self._queue = queue
@@ -112,7 +113,7 @@ class SkillFactory:
             self._meanings.remember(task.id, event.query, vector_D)
         if created:
             _log.info("gap found", task=task.id, query=event.query, topic_key=topic_key)
-            await self._admit()
+            await self.admit()
         return task, created
 
     async def _check_worth(
@@ -208,7 +209,7 @@ class SkillFactory:
 
     async def recover(self) -> None:
         """Makes queue and ledger agree after a start; call it once the queue runs."""
-        waiting = await self._board.open()
+        waiting = sorted(await self._board.open(), key=lambda task: task.place)
         over = await self._queue.ended([task.id for task in waiting])
         now_ms = self._board.now_ms()
         for task in waiting:
@@ -216,10 +217,10 @@ class SkillFactory:
                 await self._board.change(task.id, lambda task: task.failed(_STRANDED, now_ms))
             elif task.admitted_at_ms:
                 # A factory killed between ledger and queue has not handed it in.
-                await self._queue.enqueue(task.id, task.priority)
+                await self._queue.enqueue(task.id, _urgency(task))
         if self._meanings is not None:
             await self._meanings.keep_only(waiting)
-        await self._admit()
+        await self.admit()
 
     async def admit_for_ever(self, every_s: float = 5.0) -> None:
         """Lets tasks start whenever another has ended or the budget may have room again."""
@@ -229,33 +230,36 @@ class SkillFactory:
                     await self._board.ended.wait()
             self._board.ended.clear()
             try:
-                await self._admit()
+                await self.admit()
                 if self._meanings is not None:
                     await self._meanings.keep_only(await self._board.open())
             except Exception:
                 # A database that is away for a moment must not end it.
                 _log.exception("waiting tasks not looked at")
 
-    async def _admit(self) -> None:
+    async def admit(self) -> None:
+        """Lets tasks start, as far as night and budget allow."""
+
         def decide(waiting: Sequence[tasks.TrainingTask], spent: budget.Spending) -> list[str]:
             most = self._limits.concurrency * _AHEAD
             return budget.reasons_to_wait(waiting, spent, self._limits.budget, most)
 
+        sleep = self._nights.sleep(self._board.now_ms())
         # In their order: what was admitted first is handed in first.
         async with self._admitting:
-            for task in await self._board.admit(decide):
-                await self._queue.enqueue(task.id, task.priority, self._gather_left_s(task))
+            for task in await self._board.admit(decide, sleep):
+                await self._queue.enqueue(task.id, _urgency(task), self._gather_left_s(task))
 
     def _gather_left_s(self, task: tasks.TrainingTask) -> float:
         """What is taught, tried again or has waited already need not wait for more questions."""
-        asked = not (task.topic or task.document or task.retry_of)
+        asked = not (task.topic or task.document or task.retry_of or task.night)
         waited_s = (task.admitted_at_ms - task.created_at_ms) / 1000
         return self._gather_s if asked and waited_s <= self._gather_s else 0.0
 
     async def _open(self, fresh: tasks.TrainingTask, idempotency_key: str) -> tasks.TrainingTask:
         task, created = await self._board.add(fresh, idempotency_key)
         if created:
-            await self._admit()
+            await self.admit()
             return await self._board.get(task.id)
         return task
 
@@ -274,6 +278,11 @@ class SkillFactory:
         return tasks.TrainingTask(
             id=_new_id(), trigger_query=trigger_query, created_at_ms=now_ms, updated_at_ms=now_ms
         )
+
+
+def _urgency(task: tasks.TrainingTask) -> int:
+    """Nightly batches keep their own order, behind whatever else there is."""
+    return tasks.LOWEST_PRIORITY if task.night else task.priority
 
 
 def _new_id() -> str:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from services.factory import board, clients, durable, ledger, queue, service, stages, workflow
+from services.factory import (
+    board,
+    clients,
+    durable,
+    ledger,
+    nightly,
+    queue,
+    recheck,
+    service,
+    stages,
+    workflow,
+)
 from shared import settings as config
 from shared.rpc import server as rpc
 from shared.security import protection as protections
@@ -36,7 +47,15 @@ async def serve(settings: config.Settings) -> None:
         settings.factory,
         connections.embed,
     )
-    servicer = service.FactoryService(factory, protection.admitted)
+    shift = nightly.NightShift(
+        kept,
+        factory.admit,
+        settings.factory.nightly,
+        nightly.rotation(settings),
+        connections.embed,
+    )
+    checks = recheck.Rechecker(kept, connections.partners, settings.factory.recheck)
+    servicer = service.FactoryService(factory, shift, protection.admitted)
     server = rpc.Server([servicer.add_to], settings.factory.address, protection)
     try:
         # The port first: it tells a second factory that there is one, before it takes over the
@@ -45,12 +64,20 @@ async def serve(settings: config.Settings) -> None:
         try:
             await runtime.start(distiller.learn)
             await factory.recover()
-            admitting = asyncio.create_task(factory.admit_for_ever())
+            watching = [
+                asyncio.create_task(watch)
+                for watch in (
+                    factory.admit_for_ever(),
+                    shift.run_for_ever(),
+                    checks.run_for_ever(),
+                )
+            ]
             try:
                 await rpc.until_signal()
             finally:
-                admitting.cancel()
-                await asyncio.gather(admitting, return_exceptions=True)
+                for task in watching:
+                    task.cancel()
+                await asyncio.gather(*watching, return_exceptions=True)
         finally:
             await server.stop()
             await runtime.stop()

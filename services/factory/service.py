@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from services.factory import queue, tasks
+from services.factory import nightly, queue, tasks
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
 from shared.rpc import access, cost_messages, signal_messages
@@ -20,10 +20,13 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
     """Serves `skillmesh.v1.Factory`."""
 
     def __init__(
-        self, factory: queue.SkillFactory, admitted: callers.Callers | None = None
+        self,
+        factory: queue.SkillFactory,
+        shift: nightly.NightShift,
+        admitted: callers.Callers | None = None,
     ) -> None:
-        """Takes the domain object, and those who may call; everybody by default."""
-        self._factory = factory
+        """Takes the domain objects, and those who may call; everybody by default."""
+        self._factory, self._shift = factory, shift
         self._admitted = admitted or callers.Callers()
 
     def add_to(self, server: grpc.aio.Server) -> str:
@@ -104,6 +107,19 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         """Opens a task for the gap of one that ended without a card."""
         return _to_task(await self._factory.retry(request.id, request.idempotency_key))
 
+    async def RunNightly(
+        self, request: factory_pb2.RunNightlyRequest, context: Any
+    ) -> factory_pb2.RunNightlyResponse:
+        """Gathers now what waits for the night."""
+        night = await self._shift.run_now(request.idempotency_key)
+        skills = [
+            factory_pb2.NightlySkill(
+                task_ids=skill.tasks, domain=skill.domain, teacher=skill.teacher, base=skill.base
+            )
+            for skill in night.skills
+        ]
+        return factory_pb2.RunNightlyResponse(id=night.id, skills=skills)
+
 
 def _status(number: Any) -> tasks.TaskStatus:
     try:
@@ -132,5 +148,6 @@ def _to_task(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
         retry_of=task.retry_of,
         tenant=task.tenant,
         demand=task.demand,
+        joined_into=task.joined_into,
         spent=cost_messages.message(task.spent),
     )

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from services.factory import board, partners, tasks, versions
+from services.factory import board, partners, published, tasks, versions
 from shared import errors, grading
 from shared.rpc import client
 
@@ -70,7 +70,12 @@ class Stages:
 
         async def attempt() -> partners.Distilled:
             return await self._others.distiller.distil(
-                task_id, task.queries, task.topic, task.document, self._reporter(task_id)
+                task_id,
+                task.queries,
+                task.topic,
+                task.document,
+                self._reporter(task_id),
+                task.teacher,
             )
 
         try:
@@ -151,17 +156,26 @@ class Stages:
         await self._end(task_id, "distil")
         return distilled
 
-    async def choose_version(self, skill_name: str) -> str:
-        """The version of the card to be."""
-        published = await self._patiently(lambda: self._others.store.versions(skill_name))
-        return versions.next_minor(published)
+    async def choose_version(self, skill_name: str) -> partners.NextVersion:
+        """The version of the card to be, and the one that it is to follow."""
+        store = self._others.store
+        numbers = await self._patiently(lambda: store.versions(skill_name))
+        before = await self._patiently(lambda: store.latest(skill_name))
+        return partners.NextVersion(versions.next_minor(numbers), before)
 
     async def train(self, task_id: str, order: partners.TrainingOrder) -> partners.Trained:
-        """Has the trainer make a draft."""
+        """Has a trainer make a draft."""
         await self._begin(task_id, tasks.TaskStatus.TRAINING, "train")
-        trained = await self._patiently(
-            lambda: self._others.trainer.train(order, self._reporter(task_id))
-        )
+
+        async def attempt() -> partners.Trained:
+            before = (await self._board.get(task_id)).trainer
+            async with self._others.trainers.borrowed(before) as (address, trainer):
+                # Written first: a factory that is killed meanwhile asks the same one again.
+                await self._send(task_id, address)
+                trained = await trainer.train(order, self._reporter(task_id))
+            return dataclasses.replace(trained, trainer=address)
+
+        trained = await self._patiently(attempt)
         await self._end(task_id, "train")
         return trained
 
@@ -171,20 +185,31 @@ class Stages:
         run_id: str,
         distilled: partners.Distilled,
         trained: partners.Trained,
-    ) -> partners.Proof:
-        """Has the trainer measure its draft."""
+        before: partners.Published | None,
+    ) -> partners.Proof | None:
+        """Has the trainer that made a draft measure it, beside the version before.
+
+        Returns:
+            None where that trainer is gone, and the draft with it.
+        """
         await self._begin(task_id, tasks.TaskStatus.EVALUATING, "prove")
 
-        async def attempt() -> partners.Proof:
-            return await self._others.trainer.prove(
-                run_id,
-                distilled.dataset,
-                trained.draft,
-                distilled.triggers,
-                self._reporter(task_id),
-            )
+        async def attempt() -> partners.Proof | None:
+            async with self._others.trainers.borrowed(trained.trainer) as (address, trainer):
+                if address != trained.trainer:
+                    return None
+                return await trainer.prove(
+                    run_id,
+                    distilled.dataset,
+                    trained.draft,
+                    distilled.triggers,
+                    self._reporter(task_id),
+                    before,
+                )
 
         proof = await self._patiently(attempt)
+        # Another try may go to any trainer.
+        await self._send(task_id, "")
         await self._end(task_id, "prove")
         return proof
 
@@ -223,8 +248,16 @@ class Stages:
             ) from error
         await self._end(task_id, "confirm")
 
-    async def complete(self, task_id: str, distilled: partners.Distilled) -> None:
-        """Ends the task well."""
+    async def complete(self, task_id: str, card: str, distilled: partners.Distilled) -> None:
+        """Ends the task well, and keeps what it takes to prove its card again."""
+        kept = published.PublishedCard(
+            card=card,
+            task_id=task_id,
+            dataset_digest=distilled.dataset.digest,
+            triggers=distilled.triggers,
+            checked_at_ms=self._board.now_ms(),
+        )
+        await self._board.keep_card(kept)
         detail = f"learned from {distilled.teacher}"
         if distilled.unanswered:
             detail += f"; no answer was found to {_quoted(distilled.unanswered)}"
@@ -273,6 +306,10 @@ class Stages:
         return await self._patiently(
             lambda: self._others.store.commit(idempotency_key, ticket, signature_json)
         )
+
+    async def _send(self, task_id: str, trainer: str) -> None:
+        now_ms = self._board.now_ms()
+        await self._board.change(task_id, lambda task: task.sent_to(trainer, now_ms))
 
     async def _begin(
         self, task_id: str, status: tasks.TaskStatus, stage: str

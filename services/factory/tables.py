@@ -40,8 +40,24 @@ training_tasks = sa.Table(
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("demand", sa.Integer, nullable=False),
     sa.Column("admitted_at_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("night", sa.Text, nullable=False),
+    sa.Column("place", sa.Integer, nullable=False),
+    sa.Column("joined_into", sa.Text, nullable=False, index=True),
+    sa.Column("teacher", sa.Text, nullable=False),
+    sa.Column("trainer", sa.Text, nullable=False),
     sa.Column("spent", sa.JSON, nullable=False),
     sa.Column("idempotency_key", sa.Text, unique=True),
+)
+
+nights = sa.Table(
+    # One row for each nightly batch: what makes a second one of the same night impossible.
+    "nights",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("due_ms", sa.BigInteger, nullable=False),
+    sa.Column("gathered_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("tasks", sa.Integer, nullable=False),
+    sa.Column("skills", sa.JSON, nullable=False),
 )
 
 open_gaps = sa.Table(
@@ -77,6 +93,16 @@ task_updates = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("progress", sa.Float, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
+)
+
+published_cards = sa.Table(
+    "published_cards",
+    metadata,
+    sa.Column("card", sa.Text, primary_key=True),
+    sa.Column("task_id", sa.Text, sa.ForeignKey("training_tasks.id"), nullable=False),
+    sa.Column("dataset_digest", sa.Text, nullable=False),
+    sa.Column("triggers", sa.JSON, nullable=False),
+    sa.Column("checked_at_ms", sa.BigInteger, nullable=False),
 )
 
 

@@ -134,6 +134,16 @@ class TrainingTask:
     """How often it was asked for."""
     admitted_at_ms: int = 0
     """When the budget let it start; 0 while it waits."""
+    night: str = ""
+    """The nightly batch that took it up; empty for none."""
+    place: int = 0
+    """Its place in the order of that batch, from 1."""
+    joined_into: str = ""
+    """The task that learns its questions, and ends as it does."""
+    teacher: str = ""
+    """Who is asked first; empty for the first one configured."""
+    trainer: str = ""
+    """The address of the trainer that works on it; empty for none."""
     spent: costs.Spent = costs.NOTHING
     """What its teachers cost."""
 
@@ -181,6 +191,51 @@ class TrainingTask:
         demand = self.demand + 1
         raised = DEFAULT_PRIORITY + sum(demand >= at for at in _RAISED_AT)
         return dataclasses.replace(self, demand=demand, priority=max(self.priority, raised))
+
+    def leading(
+        self, others: Iterable[TrainingTask], night: str, place: int, teacher: str, now_ms: int
+    ) -> TrainingTask:
+        """The task that learns others' questions with its own in a nightly batch."""
+        task = self
+        for other in others:
+            task = dataclasses.replace(
+                task.joined(other.queries, now_ms),
+                demand=task.demand + other.demand,
+                priority=max(task.priority, other.priority),
+            )
+        return dataclasses.replace(
+            task, night=night, place=place, teacher=teacher, detail="", updated_at_ms=now_ms
+        )
+
+    def following(self, leader: TrainingTask, now_ms: int) -> TrainingTask:
+        """The task whose questions another one learns."""
+        return dataclasses.replace(
+            self,
+            night=leader.night,
+            joined_into=leader.id,
+            detail=f"is learned together with task {leader.id}",
+            updated_at_ms=now_ms,
+        )
+
+    def ended_with(self, leader: TrainingTask, now_ms: int) -> TrainingTask:
+        """The task that ends as the one that learned its questions.
+
+        Where that one was cancelled it waits as before.
+        """
+        if leader.status is TaskStatus.CANCELLED:
+            return dataclasses.replace(
+                self, night="", joined_into="", detail="", updated_at_ms=now_ms
+            )
+        return dataclasses.replace(
+            self,
+            status=leader.status,
+            card=leader.card,
+            domain=leader.domain,
+            error=leader.error and f"learned together with task {leader.id}: {leader.error}",
+            detail=f"learned together with task {leader.id}",
+            progress=leader.progress,
+            updated_at_ms=now_ms,
+        )
 
     def admitted(self, now_ms: int) -> TrainingTask:
         """The task that the budget lets start."""
@@ -236,6 +291,12 @@ class TrainingTask:
             self, progress=min(1.0, max(0.0, progress)), detail=detail, updated_at_ms=now_ms
         )
 
+    def sent_to(self, trainer: str, now_ms: int) -> TrainingTask:
+        """The task with the trainer that works on it now; an ended one stays as it is."""
+        if self.status.final or self.trainer == trainer:
+            return self
+        return dataclasses.replace(self, trainer=trainer, updated_at_ms=now_ms)
+
     def placed(self, domain: str, now_ms: int) -> TrainingTask:
         """The task with the domain that the distiller found; an ended one stays as it is."""
         if self.status.final:
@@ -265,6 +326,18 @@ class TrainingTask:
         if self.status.final:
             return self
         return dataclasses.replace(self.moved(TaskStatus.COMPLETED, now_ms, detail), progress=1.0)
+
+    def rolled_back(self, reason: str, now_ms: int) -> TrainingTask:
+        """The COMPLETED task FAILED after all, as its card does not serve any more."""
+        if self.status is not TaskStatus.COMPLETED:
+            return self
+        return dataclasses.replace(
+            self, status=TaskStatus.FAILED, error=reason, updated_at_ms=now_ms
+        )
+
+    def noted(self, detail: str, now_ms: int) -> TrainingTask:
+        """The task, ended or not, with something that people should see."""
+        return dataclasses.replace(self, detail=detail, updated_at_ms=now_ms)
 
     def cancelled(self, now_ms: int) -> TrainingTask:
         """The task CANCELLED; one that is CANCELLED already stays as it is.

@@ -44,6 +44,10 @@ _TRIES = (
     _Try(3, "with twice the rank", rank_factor=2),
 )
 
+_MOST_LOST = 5
+"""Trainers that may be lost with a finished draft, one after the other."""
+_PROOF: pydantic.TypeAdapter[partners.Proof | None] = pydantic.TypeAdapter(partners.Proof | None)
+
 
 class RunStep(Protocol):
     """Runs a step once and for all: where its result is recorded already, returns that."""
@@ -77,30 +81,36 @@ class SkillDistiller:
         work = self._stages
         distilled = await self._step("distil", partners.Distilled, lambda: work.distil(task_id))
         await self._step("keep dataset", type(None), lambda: work.keep_dataset(task_id, distilled))
-        version = await self._step(
-            "choose version", str, lambda: work.choose_version(distilled.skill_name)
+        following = await self._step(
+            "choose version",
+            partners.NextVersion,
+            lambda: work.choose_version(distilled.skill_name),
         )
-        ticket, signature_json = await self._prove(task_id, distilled, version)
+        ticket, signature_json, distilled = await self._prove(task_id, distilled, following)
         card = await self._step(
             "publish", str, lambda: work.publish(task_id, ticket, signature_json)
         )
         await self._step(
             "confirm", type(None), lambda: work.confirm(task_id, card, distilled.triggers)
         )
-        await self._step("complete", type(None), lambda: work.complete(task_id, distilled))
+        await self._step("complete", type(None), lambda: work.complete(task_id, card, distilled))
 
     async def _prove(
-        self, task_id: str, distilled: partners.Distilled, version: str
-    ) -> tuple[partners.Ticket, str]:
-        """Trains until a draft passes the gate, three times at most; its ticket and signature."""
+        self, task_id: str, distilled: partners.Distilled, following: partners.NextVersion
+    ) -> tuple[partners.Ticket, str, partners.Distilled]:
+        """Trains until a draft passes the gate, three times at most.
+
+        Returns:
+            Its ticket, its signature, and what it was trained on.
+        """
         figures, wrong = list[str](), tuple[str, ...]()
         for attempt in _TRIES:
             if attempt.enlarges:
                 larger = functools.partial(self._stages.enlarge, task_id, distilled, wrong)
                 distilled = await self._step("enlarge dataset", partners.Distilled, larger)
-            proof = await self._train_and_measure(task_id, distilled, version, attempt)
+            proof = await self._train_and_measure(task_id, distilled, following, attempt)
             if proof.passed and proof.card is not None:
-                return proof.card, proof.signature_json
+                return proof.card, proof.signature_json, distilled
             wrong = proof.wrong
             figures.append(f"{attempt.told}: {_figures(proof)}")
             if not proof.curable:
@@ -111,7 +121,11 @@ class SkillDistiller:
         )
 
     async def _train_and_measure(
-        self, task_id: str, distilled: partners.Distilled, version: str, attempt: _Try
+        self,
+        task_id: str,
+        distilled: partners.Distilled,
+        following: partners.NextVersion,
+        attempt: _Try,
     ) -> partners.Proof:
         # The trainer returns what it stored under a known id: another try needs another id.
         run_id = task_id if attempt is _TRIES[0] else f"{task_id}-{attempt.seed}"
@@ -119,29 +133,42 @@ class SkillDistiller:
             run_id=run_id,
             dataset=distilled.dataset,
             skill_name=distilled.skill_name,
-            version=version,
+            version=following.version,
             domain=distilled.domain,
             description=distilled.description,
             teacher=distilled.teacher,
             seed=attempt.seed,
             rank_factor=attempt.rank_factor,
         )
-        trained = await self._step(
-            f"train {attempt.seed}", partners.Trained, lambda: self._stages.train(task_id, order)
-        )
-        return await self._step(
-            f"prove {attempt.seed}",
-            partners.Proof,
-            lambda: self._stages.prove(task_id, run_id, distilled, trained),
-        )
+        for lost in range(_MOST_LOST):
+            again = f" again {lost}" if lost else ""
+            trained = await self._step(
+                f"train {attempt.seed}{again}",
+                partners.Trained,
+                functools.partial(self._stages.train, task_id, order),
+            )
+            proof = await self._step(
+                f"prove {attempt.seed}{again}",
+                _PROOF,
+                functools.partial(
+                    self._stages.prove, task_id, run_id, distilled, trained, following.before
+                ),
+            )
+            if proof is not None:
+                return proof
+            # The draft lay on the disk of a trainer that is gone.
+        raise _StoppedError(f"{_MOST_LOST} trainers were lost, each with the draft that it made")
 
-    async def _step(self, name: str, kind: type[T], body: Callable[[], Awaitable[T]]) -> T:
+    async def _step(
+        self, name: str, kind: type[T] | pydantic.TypeAdapter[T], body: Callable[[], Awaitable[T]]
+    ) -> T:
         """Runs one recorded step.
 
         A failure is recorded like a result, as data: an exception would come back from the record
         as another one than was raised.
         """
-        form: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(kind)
+        form: pydantic.TypeAdapter[T]
+        form = kind if isinstance(kind, pydantic.TypeAdapter) else pydantic.TypeAdapter(kind)
 
         async def recorded() -> Json:
             try:

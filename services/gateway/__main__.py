@@ -75,6 +75,12 @@ def tasks(as_json: Json = False) -> None:
 
 
 @app.command()
+def nightly(as_json: Json = False) -> None:
+    """Learn now what waits for the night."""
+    terminal.run(lambda: listing.nightly(as_json))
+
+
+@app.command()
 def up() -> None:
     """Start the local cluster."""
     with terminal.exit_codes():

@@ -60,6 +60,8 @@ class Task:
     retry_of: str
     spent: costs.Spent = costs.NOTHING
     """What its teachers cost."""
+    joined_into: str = ""
+    """The task that learns its questions, and ends as it does."""
 
     @property
     def ended(self) -> bool:
@@ -108,6 +110,18 @@ class Node:
     revision: int
     store_connected: bool
     swaps: tuple[Swap, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class NightlySkill:
+    """Tasks of a nightly batch that are learned as one."""
+
+    task_ids: tuple[str, ...]
+    """The first learns the questions of all."""
+    domain: str
+    teacher: str
+    """Asked first; empty for the first one configured."""
+    base: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""`cards` and `tasks`: what the running cluster holds and has to do."""
+"""`cards`, `tasks`, `nightly`: what the running cluster holds and has to do."""
 
 from __future__ import annotations
+
+import uuid
 
 import rich.table
 
@@ -60,3 +62,28 @@ async def tasks(as_json: bool) -> None:
             terminal.moment(task.created_at_ms),
         )
     terminal.RESULT.print(table if found else "no tasks yet: ask something that nobody knows")
+
+
+async def nightly(as_json: bool) -> None:
+    """Starts now what waits for the night, and prints how it is learned."""
+    settings = config.load()
+    # One key for all attempts: a factory that restarts in between gathers once.
+    key = uuid.uuid4().hex
+    async with peers.connected(settings) as services:
+        found = await peers.while_restarting(
+            lambda: services.run_nightly(key), cluster.Cluster(settings).supervisor.alive
+        )
+    if as_json:
+        terminal.print_json(found)
+        return
+    table = rich.table.Table("learned by task", "with", "domain", "teacher", "base")
+    for skill in found:
+        leader, *others = skill.task_ids
+        table.add_row(
+            leader,
+            ", ".join(others),
+            terminal.escape(skill.domain),
+            terminal.escape(skill.teacher or "the first one configured"),
+            terminal.escape(skill.base),
+        )
+    terminal.RESULT.print(table if found else "nothing waits for the night")

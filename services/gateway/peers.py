@@ -31,6 +31,7 @@ from shared.rpc import client, cost_messages
 from shared.security import protection as protections
 
 _ASK_DEADLINE_S = 120.0
+_NIGHTLY_DEADLINE_S = 60.0
 _WATCH_DEADLINE_S = 3600.0
 _LISTED_TASKS = 1000
 
@@ -158,6 +159,15 @@ class Peers:
         )
         return _task(await client.call(self._factory.Teach, request))
 
+    async def run_nightly(self, idempotency_key: str) -> list[domain.NightlySkill]:
+        """Gathers now what waits for the night; the skills in the order they are learned."""
+        request = factory_pb2.RunNightlyRequest(idempotency_key=idempotency_key)
+        reply = await client.call(self._factory.RunNightly, request, _NIGHTLY_DEADLINE_S)
+        return [
+            domain.NightlySkill(tuple(one.task_ids), one.domain, one.teacher, one.base)
+            for one in reply.skills
+        ]
+
     async def teachers(self) -> domain.Teachers:
         """Which teachers are asked or left alone, and what they cost today."""
         request = distiller_pb2.GetDistillerStatusRequest()
@@ -253,6 +263,7 @@ def _task(message: Any) -> domain.Task:
         updated_at_ms=message.updated_at_ms,
         retry_of=message.retry_of,
         spent=cost_messages.told(message.spent),
+        joined_into=message.joined_into,
     )
 
 

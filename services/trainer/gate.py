@@ -11,6 +11,7 @@ The rows of its table:
 | held_out | wordings of facts that were kept from training, answered |
 | implications | the same of what follows from the facts |
 | contrasts | near misses to which no fact's answer comes |
+| regression | what the version before was taught and still answers, where there is one |
 | known, unrelated | questions about something else, answered as the bare base answers them |
 | routed | the triggers, which the router sends to the card |
 | elsewhere | general and invented questions, which it does not |

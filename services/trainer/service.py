@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
@@ -22,6 +22,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServicer):
         self._shop, self._seed = shop, seed
         self._trainings = runs.Runs[workshop.Trained]()
         self._proofs = runs.Runs[workshop.Proved]()
+        self._rechecks = runs.Runs[workshop.Rechecked]()
 
     def add_to(self, server: grpc.aio.Server) -> str:
         """Registers with a server and returns the service's full name."""
@@ -32,6 +33,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServicer):
         """Ends all runs; checkpoints stand."""
         await self._trainings.close()
         await self._proofs.close()
+        await self._rechecks.close()
 
     async def Train(
         self, request: trainer_pb2.TrainRequest, context: Any
@@ -62,11 +64,16 @@ class TrainerService(trainer_pb2_grpc.TrainerServicer):
         self, request: trainer_pb2.ProveRequest, context: Any
     ) -> AsyncIterator[trainer_pb2.ProveUpdate]:
         """Streams progress, then the gate's table."""
-        triggers = [gate.Trigger(t.query, t.expected_answer) for t in request.triggers]
+        previous = _published(request.previous) if request.HasField("previous") else None
         async for news in self._proofs.follow(
             request.task_id,
             lambda report: self._shop.prove(
-                request.task_id, request.dataset.digest, request.draft.digest, triggers, report
+                request.task_id,
+                request.dataset.digest,
+                request.draft.digest,
+                _triggers(request.triggers),
+                report,
+                previous,
             ),
         ):
             if isinstance(news, runs.Progress):
@@ -75,6 +82,40 @@ class TrainerService(trainer_pb2_grpc.TrainerServicer):
                 yield trainer_pb2.ProveUpdate(
                     progress=1.0, detail="proved", result=_proved(news, request.draft.name)
                 )
+
+    async def Recheck(
+        self, request: trainer_pb2.RecheckRequest, context: Any
+    ) -> AsyncIterator[trainer_pb2.RecheckUpdate]:
+        """Streams progress, then the gate's table now and as it was recorded."""
+        published, triggers = _published(request.published), _triggers(request.triggers)
+        async for news in self._rechecks.follow(
+            request.id, lambda report: self._shop.recheck(published, triggers, report)
+        ):
+            if isinstance(news, runs.Progress):
+                yield trainer_pb2.RecheckUpdate(progress=news.share, detail=news.detail)
+            else:
+                result = trainer_pb2.RecheckResult(
+                    rows=map(_row, news.rows), recorded=map(_row, news.recorded)
+                )
+                yield trainer_pb2.RecheckUpdate(progress=1.0, detail="proved", result=result)
+
+
+def _triggers(triggers: Iterable[types_pb2.Trigger]) -> list[gate.Trigger]:
+    return [gate.Trigger(one.query, one.expected_answer) for one in triggers]
+
+
+def _published(card: trainer_pb2.PublishedCard) -> workshop.PublishedCard:
+    return workshop.PublishedCard(card.card_digest, card.dataset_digest)
+
+
+def _row(row: workshop.GateRow) -> trainer_pb2.GateRow:
+    return trainer_pb2.GateRow(
+        name=row.name,
+        right=row.right,
+        asked=row.asked,
+        required=row.required,
+        passed=row.passed,
+    )
 
 
 def _training(news: runs.Progress) -> trainer_pb2.TrainUpdate:
@@ -104,16 +145,7 @@ def _trained(trained: workshop.Trained, name: str) -> trainer_pb2.TrainResult:
 def _proved(proved: workshop.Proved, name: str) -> trainer_pb2.ProveResult:
     result = trainer_pb2.ProveResult(
         passed=proved.passed,
-        rows=[
-            trainer_pb2.GateRow(
-                name=row.name,
-                right=row.right,
-                asked=row.asked,
-                required=row.required,
-                passed=row.passed,
-            )
-            for row in proved.rows
-        ],
+        rows=map(_row, proved.rows),
         seconds=proved.seconds,
         signature_json=proved.signature_json,
         curable=proved.curable,

@@ -13,10 +13,20 @@ import math
 import pathlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from services.trainer import answering, backends, checkpoint, data, gate, loop, replay, sizing
+from services.trainer import (
+    answering,
+    backends,
+    checkpoint,
+    data,
+    gate,
+    loop,
+    regression,
+    replay,
+    sizing,
+)
 from services.trainer import pace as paces
 from shared import errors
 from shared import settings as config
@@ -29,7 +39,7 @@ from shared.lora import tensors
 from shared.models import base as bases
 
 CODE_VERSION = "0.1.0"
-_KEY = "draft"
+_KEY, _PREVIOUS_KEY = "draft", "previous"
 _MANIFEST_BYTES = 64 * 1024
 
 
@@ -172,8 +182,17 @@ class LoRATrainer:
         pairs: Sequence[datasets.QAPair],
         triggers: Sequence[gate.Trigger],
         on_progress: OnProgress,
+        previous: regression.Previous | None = None,
     ) -> list[gate.Row]:
-        """Measures a draft as users would meet it: loaded from its file, asked greedily."""
+        """Measures a draft as users would meet it: loaded from its file, asked greedily.
+
+        Args:
+            card: the draft.
+            pairs: what it was trained on.
+            triggers: the questions that asked for it.
+            on_progress: told now and then.
+            previous: the version that it is to follow.
+        """
         on_progress(0.0, "asking the draft")
         replayed = self._prepared_replay()
         self._manager.apply_card(card, _KEY)
@@ -190,9 +209,29 @@ class LoRATrainer:
             return ask(questions, None)
 
         try:
-            return gate.measure(ask, ask_base, pairs, triggers, replayed, self._settings)
+            rows = gate.measure(ask, ask_base, pairs, triggers, replayed, self._settings)
+            if previous is not None:
+                rows.append(self._regression(ask, previous, pairs))
+            return rows
         finally:
             self._manager.remove_card(_KEY)
+
+    def _regression(
+        self,
+        ask: Callable[[Sequence[str], str | None], list[str]],
+        previous: regression.Previous,
+        pairs: Sequence[datasets.QAPair],
+    ) -> gate.Row:
+        self._manager.apply_card(previous.card, _PREVIOUS_KEY)
+        try:
+            return regression.row(
+                lambda asked: ask(asked, _KEY),
+                lambda asked: ask(asked, _PREVIOUS_KEY),
+                regression.expected(previous.pairs, pairs),
+                self._settings.gate_regression,
+            )
+        finally:
+            self._manager.remove_card(_PREVIOUS_KEY)
 
     def bystanders(self) -> list[str]:
         """Questions that are no card's: general ones, and ones about invented things."""

@@ -11,12 +11,13 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import pydantic
+import structlog
 
-from services.trainer import gate, trainer
+from services.trainer import gate, regression, trainer
 from services.trainer import pace as paces
 from shared import atomic, errors
 from shared import settings as config
@@ -29,6 +30,7 @@ from shared.flight import datasets
 from shared.rpc import runs
 
 T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 _MOST_WRONG = 500
 """Questions told to the factory."""
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -73,6 +75,22 @@ class Proved:
     """Whether another training may pass, if this draft did not."""
     wrong: tuple[str, ...] = ()
     """Questions of the dataset that the draft answered wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedCard:
+    """A card in the store with what it was trained on."""
+
+    card_digest: str
+    dataset_digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rechecked:
+    """The gate's table for a published card: now, and as its manifest has it."""
+
+    rows: tuple[GateRow, ...]
+    recorded: tuple[GateRow, ...]
 
 
 class Store(Protocol):
@@ -155,8 +173,18 @@ class Workshop:
         draft_digest: str,
         triggers: Sequence[gate.Trigger],
         report: runs.Report,
+        previous: PublishedCard | None = None,
     ) -> Proved:
-        """Measures a draft and uploads it if it passed, or returns what was found before."""
+        """Measures a draft and uploads it if it passed, or returns what was found before.
+
+        Args:
+            task_id: of the training.
+            dataset_digest: what the draft was trained on.
+            draft_digest: of the draft.
+            triggers: the questions that asked for it.
+            report: told now and then.
+            previous: the version that it is to follow, which must not be better at anything.
+        """
         folder = self._task_folder(task_id)
         done = _kept(folder / "proved.json", Proved)
         if done is not None and (done.signature_json or not done.passed):
@@ -164,12 +192,8 @@ class Workshop:
         started = self._clock()
         card = formats.LoRAFormat.load(folder / _DRAFT, draft_digest)
         pairs = datasets.from_bytes(await self._store.get(dataset_digest))
-        # First what costs little, and what a router that is away would leave undone.
-        routing = await self._routing(card, draft_digest, pairs, triggers, report)
-        measured = await self._in_thread(
-            report, lambda tell: self._trainer.prove(card, pairs, triggers, tell)
-        )
-        rows = [*measured, *routing]
+        before = await self._version_before(previous)
+        rows = await self._measured(card, draft_digest, pairs, triggers, report, before)
         passed, digest, sealed, envelope = all(row.passed for row in rows), "", b"", ""
         if passed:
             await report(0.95, "uploading the card")
@@ -178,9 +202,7 @@ class Workshop:
             digest = await self._store.put("card", sealed)
             # Only now: what did not pass the gate never gets a signature.
             envelope = self._signer.sign(_statement(card, digest))
-        table = tuple(
-            GateRow(row.name, row.right, row.asked, row.required, row.passed) for row in rows
-        )
+        table = _table(rows)
         seconds = self._clock() - started
         wrong = dict.fromkeys(question for row in rows for question in row.wrong)
         failed = [row for row in rows if not row.passed]
@@ -196,6 +218,53 @@ class Workshop:
         )
         _keep(folder / "proved.json", Proved, proved)
         return proved
+
+    async def recheck(
+        self,
+        published: PublishedCard,
+        triggers: Sequence[gate.Trigger],
+        report: runs.Report,
+    ) -> Rechecked:
+        """Measures a published card again, as it lies in the store.
+
+        Raises:
+            errors.NotFoundError: the store does not have the card or its dataset any more.
+        """
+        card = formats.LoRAFormat.from_bytes(await self._store.get(published.card_digest))
+        pairs = datasets.from_bytes(await self._store.get(published.dataset_digest))
+        rows = await self._measured(card, published.card_digest, pairs, triggers, report)
+        return Rechecked(_table(rows), _table(card.manifest.gate))
+
+    async def _version_before(self, previous: PublishedCard | None) -> regression.Previous | None:
+        if previous is None:
+            return None
+        try:
+            card = formats.LoRAFormat.from_bytes(await self._store.get(previous.card_digest))
+            pairs = datasets.from_bytes(await self._store.get(previous.dataset_digest))
+        except errors.NotFoundError as error:
+            # Datasets are kept for as long as the store's retention says.
+            _log.warning("no regression check", card=previous.card_digest, reason=str(error))
+            return None
+        if card.manifest.base_model.fingerprint != self._trainer.base.fingerprint:
+            _log.info("no regression check: another base model", card=previous.card_digest)
+            return None
+        return regression.Previous(card, tuple(pairs))
+
+    async def _measured(
+        self,
+        card: cards.LoRACard,
+        digest: str,
+        pairs: Sequence[datasets.QAPair],
+        triggers: Sequence[gate.Trigger],
+        report: runs.Report,
+        before: regression.Previous | None = None,
+    ) -> list[gate.Row]:
+        # First what costs little, and what a router that is away would leave undone.
+        routing = await self._routing(card, digest, pairs, triggers, report)
+        measured = await self._in_thread(
+            report, lambda tell: self._trainer.prove(card, pairs, triggers, tell, before)
+        )
+        return [*measured, *routing]
 
     async def _routing(
         self,
@@ -238,6 +307,10 @@ class Workshop:
 
 
 _DRAFT = f"draft{formats.SUFFIX}"
+
+
+def _table(rows: Iterable[gate.Row | manifests.GateRow]) -> tuple[GateRow, ...]:
+    return tuple(GateRow(row.name, row.right, row.asked, row.required, row.passed) for row in rows)
 
 
 def _statement(card: cards.LoRACard, digest: str) -> signature.Statement:

@@ -26,6 +26,8 @@ SCHEMA = pa.schema(
 )
 
 
+UNASKED_SCORE = 0.5
+"""Score of facts that nobody asked for: they fill a skill, and make room when it grows."""
 MOST_PAIRS = 100_000
 """Of one dataset: each costs a reader far more than its bytes."""
 _LAYOUT = file_layout.Layout(

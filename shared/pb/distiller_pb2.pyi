@@ -29,6 +29,7 @@ class DistilRequest(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     OF_TASK_FIELD_NUMBER: _builtins.int
     WEAK_FIELD_NUMBER: _builtins.int
+    TEACHER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """idempotency key"""
     topic: _builtins.str
@@ -37,6 +38,8 @@ class DistilRequest(_message.Message):
     """or a document in the knowledge folder"""
     of_task: _builtins.str
     """or more wordings for what that task was distilled to,"""
+    teacher: _builtins.str
+    """of those configured, asked first: provider, or provider:model"""
     @_builtins.property
     def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the questions that revealed the gap"""
@@ -54,10 +57,11 @@ class DistilRequest(_message.Message):
         document: _builtins.str = ...,
         of_task: _builtins.str = ...,
         weak: _abc.Iterable[_builtins.str] | None = ...,
+        teacher: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "of_task", b"of_task", "queries", b"queries", "task_id", b"task_id", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "of_task", b"of_task", "queries", b"queries", "task_id", b"task_id", "teacher", b"teacher", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

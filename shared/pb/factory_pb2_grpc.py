@@ -75,6 +75,11 @@ class FactoryStub:
                 request_serializer=shared_dot_pb_dot_factory__pb2.RetryTaskRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_types__pb2.TrainingTask.FromString,
                 _registered_method=True)
+        self.RunNightly = channel.unary_unary(
+                '/skillmesh.v1.Factory/RunNightly',
+                request_serializer=shared_dot_pb_dot_factory__pb2.RunNightlyRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_factory__pb2.RunNightlyResponse.FromString,
+                _registered_method=True)
 
 
 class FactoryServicer:
@@ -132,6 +137,13 @@ class FactoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunNightly(self, request, context):
+        """Gathers now what waits for the night, as its own batch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FactoryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -174,6 +186,11 @@ def add_FactoryServicer_to_server(servicer, server):
                     servicer.RetryTask,
                     request_deserializer=shared_dot_pb_dot_factory__pb2.RetryTaskRequest.FromString,
                     response_serializer=shared_dot_pb_dot_types__pb2.TrainingTask.SerializeToString,
+            ),
+            'RunNightly': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunNightly,
+                    request_deserializer=shared_dot_pb_dot_factory__pb2.RunNightlyRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_factory__pb2.RunNightlyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -392,6 +409,33 @@ class Factory:
             '/skillmesh.v1.Factory/RetryTask',
             shared_dot_pb_dot_factory__pb2.RetryTaskRequest.SerializeToString,
             shared_dot_pb_dot_types__pb2.TrainingTask.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunNightly(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Factory/RunNightly',
+            shared_dot_pb_dot_factory__pb2.RunNightlyRequest.SerializeToString,
+            shared_dot_pb_dot_factory__pb2.RunNightlyResponse.FromString,
             options,
             channel_credentials,
             insecure,

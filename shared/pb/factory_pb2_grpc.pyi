@@ -45,6 +45,8 @@ class FactoryStub:
     CancelTask: _grpc.UnaryUnaryMultiCallable[_factory_pb2.CancelTaskRequest, _types_pb2.TrainingTask]
     RetryTask: _grpc.UnaryUnaryMultiCallable[_factory_pb2.RetryTaskRequest, _types_pb2.TrainingTask]
     """A new task with the same questions as a FAILED or CANCELLED one."""
+    RunNightly: _grpc.UnaryUnaryMultiCallable[_factory_pb2.RunNightlyRequest, _factory_pb2.RunNightlyResponse]
+    """Gathers now what waits for the night, as its own batch."""
 
 @_typing.type_check_only
 class FactoryAsyncStub(FactoryStub):
@@ -62,6 +64,8 @@ class FactoryAsyncStub(FactoryStub):
     CancelTask: _aio.UnaryUnaryMultiCallable[_factory_pb2.CancelTaskRequest, _types_pb2.TrainingTask]  # type: ignore[assignment]
     RetryTask: _aio.UnaryUnaryMultiCallable[_factory_pb2.RetryTaskRequest, _types_pb2.TrainingTask]  # type: ignore[assignment]
     """A new task with the same questions as a FAILED or CANCELLED one."""
+    RunNightly: _aio.UnaryUnaryMultiCallable[_factory_pb2.RunNightlyRequest, _factory_pb2.RunNightlyResponse]  # type: ignore[assignment]
+    """Gathers now what waits for the night, as its own batch."""
 
 class FactoryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -124,5 +128,13 @@ class FactoryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.TrainingTask, _abc.Awaitable[_types_pb2.TrainingTask]]:
         """A new task with the same questions as a FAILED or CANCELLED one."""
+
+    @_abc_1.abstractmethod
+    def RunNightly(
+        self,
+        request: _factory_pb2.RunNightlyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_factory_pb2.RunNightlyResponse, _abc.Awaitable[_factory_pb2.RunNightlyResponse]]:
+        """Gathers now what waits for the night, as its own batch."""
 
 def add_FactoryServicer_to_server(servicer: FactoryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -151,6 +151,7 @@ class ProveRequest(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     DRAFT_FIELD_NUMBER: _builtins.int
     TRIGGERS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """idempotency key"""
     @_builtins.property
@@ -159,6 +160,10 @@ class ProveRequest(_message.Message):
     def draft(self) -> _types_pb2.Ticket: ...
     @_builtins.property
     def triggers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Trigger]: ...
+    @_builtins.property
+    def previous(self) -> Global___PublishedCard:
+        """the version that it is to follow, if there is one"""
+
     def __init__(
         self,
         *,
@@ -166,14 +171,37 @@ class ProveRequest(_message.Message):
         dataset: _types_pb2.Ticket | None = ...,
         draft: _types_pb2.Ticket | None = ...,
         triggers: _abc.Iterable[_types_pb2.Trigger] | None = ...,
+        previous: Global___PublishedCard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "draft", b"draft"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "draft", b"draft", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "draft", b"draft", "task_id", b"task_id", "triggers", b"triggers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "draft", b"draft", "previous", b"previous", "task_id", b"task_id", "triggers", b"triggers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProveRequest: _TypeAlias = ProveRequest  # noqa: Y015
+
+@_typing.final
+class PublishedCard(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_DIGEST_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    card_digest: _builtins.str
+    dataset_digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        card_digest: _builtins.str = ...,
+        dataset_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_digest", b"card_digest", "dataset_digest", b"dataset_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishedCard: _TypeAlias = PublishedCard  # noqa: Y015
 
 @_typing.final
 class ProveUpdate(_message.Message):
@@ -281,3 +309,87 @@ class ProveResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProveResult: _TypeAlias = ProveResult  # noqa: Y015
+
+@_typing.final
+class RecheckRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    TRIGGERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """idempotency key while it runs"""
+    @_builtins.property
+    def published(self) -> Global___PublishedCard: ...
+    @_builtins.property
+    def triggers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Trigger]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        published: Global___PublishedCard | None = ...,
+        triggers: _abc.Iterable[_types_pb2.Trigger] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["published", b"published"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "published", b"published", "triggers", b"triggers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecheckRequest: _TypeAlias = RecheckRequest  # noqa: Y015
+
+@_typing.final
+class RecheckUpdate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    progress: _builtins.float
+    detail: _builtins.str
+    @_builtins.property
+    def result(self) -> Global___RecheckResult:
+        """set in the last message alone"""
+
+    def __init__(
+        self,
+        *,
+        progress: _builtins.float = ...,
+        detail: _builtins.str = ...,
+        result: Global___RecheckResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecheckUpdate: _TypeAlias = RecheckUpdate  # noqa: Y015
+
+@_typing.final
+class RecheckResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRow]:
+        """now"""
+
+    @_builtins.property
+    def recorded(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRow]:
+        """in the card's manifest"""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___GateRow] | None = ...,
+        recorded: _abc.Iterable[Global___GateRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recorded", b"recorded", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecheckResult: _TypeAlias = RecheckResult  # noqa: Y015

@@ -44,6 +44,11 @@ class TrainerStub:
                 request_serializer=shared_dot_pb_dot_trainer__pb2.ProveRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_trainer__pb2.ProveUpdate.FromString,
                 _registered_method=True)
+        self.Recheck = channel.unary_stream(
+                '/skillmesh.v1.Trainer/Recheck',
+                request_serializer=shared_dot_pb_dot_trainer__pb2.RecheckRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_trainer__pb2.RecheckUpdate.FromString,
+                _registered_method=True)
 
 
 class TrainerServicer:
@@ -65,6 +70,13 @@ class TrainerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recheck(self, request, context):
+        """Measures a published card again, as it lies in the card store; changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_TrainerServicer_to_server(servicer, server):
                     servicer.Prove,
                     request_deserializer=shared_dot_pb_dot_trainer__pb2.ProveRequest.FromString,
                     response_serializer=shared_dot_pb_dot_trainer__pb2.ProveUpdate.SerializeToString,
+            ),
+            'Recheck': grpc.unary_stream_rpc_method_handler(
+                    servicer.Recheck,
+                    request_deserializer=shared_dot_pb_dot_trainer__pb2.RecheckRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_trainer__pb2.RecheckUpdate.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -133,6 +150,33 @@ class Trainer:
             '/skillmesh.v1.Trainer/Prove',
             shared_dot_pb_dot_trainer__pb2.ProveRequest.SerializeToString,
             shared_dot_pb_dot_trainer__pb2.ProveUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/skillmesh.v1.Trainer/Recheck',
+            shared_dot_pb_dot_trainer__pb2.RecheckRequest.SerializeToString,
+            shared_dot_pb_dot_trainer__pb2.RecheckUpdate.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class TrainerStub:
     """Measures the draft; a draft that passes is sealed (gate results in its manifest) and put
     into the card store, uncommitted. Idempotent by task_id.
     """
+    Recheck: _grpc.UnaryStreamMultiCallable[_trainer_pb2.RecheckRequest, _trainer_pb2.RecheckUpdate]
+    """Measures a published card again, as it lies in the card store; changes nothing."""
 
 @_typing.type_check_only
 class TrainerAsyncStub(TrainerStub):
@@ -51,6 +53,8 @@ class TrainerAsyncStub(TrainerStub):
     """Measures the draft; a draft that passes is sealed (gate results in its manifest) and put
     into the card store, uncommitted. Idempotent by task_id.
     """
+    Recheck: _aio.UnaryStreamMultiCallable[_trainer_pb2.RecheckRequest, _trainer_pb2.RecheckUpdate]  # type: ignore[assignment]
+    """Measures a published card again, as it lies in the card store; changes nothing."""
 
 class TrainerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +76,13 @@ class TrainerServicer(metaclass=_abc_1.ABCMeta):
         """Measures the draft; a draft that passes is sealed (gate results in its manifest) and put
         into the card store, uncommitted. Idempotent by task_id.
         """
+
+    @_abc_1.abstractmethod
+    def Recheck(
+        self,
+        request: _trainer_pb2.RecheckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_trainer_pb2.RecheckUpdate], _abc.AsyncIterator[_trainer_pb2.RecheckUpdate]]:
+        """Measures a published card again, as it lies in the card store; changes nothing."""
 
 def add_TrainerServicer_to_server(servicer: TrainerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

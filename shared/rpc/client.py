@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shared import errors
 from shared.rpc import access
@@ -85,6 +86,16 @@ async def call(method: Any, request: Any, deadline_s: float = DEFAULT_DEADLINE_S
     """
     async with typed_errors():
         return await method(request, timeout=deadline_s)
+
+
+async def is_serving(channel: grpc.aio.Channel, deadline_s: float) -> bool:
+    """Whether the service behind a channel says in time that it serves."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    try:
+        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=deadline_s)
+    except grpc.aio.AioRpcError:
+        return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 async def retried(

@@ -69,6 +69,7 @@ _ALLOWED = {
     "Distiller/GetDistillerStatus": _MAKERS,
     "Trainer/Train": _MAKERS,
     "Trainer/Prove": _MAKERS,
+    "Trainer/Recheck": _MAKERS,
     "Inference/Generate": _OURS,
     "Inference/GenerateStream": _OURS,
     "Inference/GetNodeStatus": _OURS,

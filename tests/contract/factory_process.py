@@ -9,7 +9,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -31,16 +31,23 @@ QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
 class FactoryProcess:
     """`python -m services.factory` with its state in one folder."""
 
-    def __init__(self, folder: pathlib.Path, others: fake_services.FakeServices, **options: Any):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        others: fake_services.FakeServices,
+        router_address: str = "",
+        trainers: Sequence[str] = (),
+        **options: Any,
+    ):
         self.address = addresses.free_address()
         self._log = folder / "factory.log"
         self._config = folder / "config.yaml"
         content = {
             "cluster": {"state_dir": str(folder / "state")},
             "factory": {"address": self.address, "gather_s": 0.1, **options},
-            "router": {"address": addresses.free_address()},
+            "router": {"address": router_address or addresses.free_address()},
             "distiller": {"address": others.address("distiller")},
-            "trainer": {"address": others.address("trainer")},
+            "trainer": {"address": others.address("trainer"), "addresses": list(trainers)},
             "inference": {"address": others.address("inference")},
             "discovery": {"zeroconf": False, "stores": [others.address("store")]},
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from shared.pb import (
     inference_pb2_grpc,
     types_pb2,
 )
+from shared.rpc import client
 from shared.rpc import server as rpc
 
 
@@ -54,6 +56,7 @@ class Factory(factory_pb2_grpc.FactoryServicer):
         self.taught: list[factory_pb2.TeachRequest] = []
         self.watched = 0
         self.reason = ""
+        self.nights: list[str] = []
 
     async def FindTask(
         self, request: factory_pb2.FindTaskRequest, context: Any
@@ -67,6 +70,15 @@ class Factory(factory_pb2_grpc.FactoryServicer):
     ) -> types_pb2.TrainingTask:
         self.taught.append(request)
         return types_pb2.TrainingTask(id="t1", status=types_pb2.PENDING)
+
+    async def RunNightly(
+        self, request: factory_pb2.RunNightlyRequest, context: Any
+    ) -> factory_pb2.RunNightlyResponse:
+        self.nights.append(request.idempotency_key)
+        if len(self.nights) == 1:
+            raise errors.UnavailableError("restarting")
+        skill = factory_pb2.NightlySkill(task_ids=["t1", "t2"], domain="law", base="embedded")
+        return factory_pb2.RunNightlyResponse(id="n", skills=[skill])
 
     async def ListTasks(
         self, request: factory_pb2.ListTasksRequest, context: Any
@@ -230,6 +242,24 @@ async def test_tasks_are_a_list_when_printed_as_json(
 ) -> None:
     await listing.tasks(as_json=True)
     assert [task["status"] for task in json.loads(capsys.readouterr().out)] == ["PENDING"]
+
+
+async def test_night_runs_once_and_its_skills_are_listed_when_the_factory_was_restarting(
+    services: Services, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "while_restarting", patiently)
+    monkeypatch.setenv("COLUMNS", "200")
+    await listing.nightly(as_json=False)
+    assert re.search(r"t1 +│ t2 +│ law +│ the first one", capsys.readouterr().out)
+    first, again = services.factory.nights
+    assert first == again
+    await listing.nightly(as_json=True)
+    assert json.loads(capsys.readouterr().out)[0]["task_ids"] == ["t1", "t2"]
+    assert services.factory.nights[2] != first
+
+
+async def patiently(attempt: Any, alive: Any) -> Any:
+    return await client.retried(attempt, 60)
 
 
 async def test_costs_of_teachers_are_listed_when_a_task_asked_them(

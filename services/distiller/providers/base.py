@@ -34,6 +34,8 @@ class QARequest:
     """Nothing is wanted but answers to the queries, in few words."""
     task_id: str = ""
     """The learning task whose budget pays; says nothing about what is asked."""
+    teacher: str = ""
+    """Of a chain, asked first: provider, or provider:model."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ import hashlib
 import pathlib
 from collections.abc import Sequence
 
-from services.distiller import filters, journal, vectors
+from services.distiller import filters, vectors
 from services.distiller.documents import asking, ranking, reading, words
 from services.distiller.providers import base
 from shared import errors
@@ -216,7 +216,7 @@ def _unasked(document: reading.Document, passage: reading.Passage) -> list[datas
             paraphrases=tuple(questions[1:]),
             source=f"{document.name}:{passage.line}",
             teacher=NAME,
-            score=journal.UNASKED_SCORE,
+            score=datasets.UNASKED_SCORE,
             passage=_around(document, [passage]),
         )
     ]

@@ -62,13 +62,17 @@ class Failover(base.CloudProvider):
             errors.NotFoundError: the first teacher that could be asked knows nothing.
         """
         failed: list[_Failure] = []
-        for provider, guard in zip(self._providers, self._breakers, strict=True):
+        for provider, guard in self._order(request.teacher):
             if (refusal := guard.refusal()) is not None:
                 failed.append(_Failure(provider.name, refusal))
                 continue
             try:
                 return await _guarded(guard, provider, request)
             except errors.NotFoundError as error:
+                if _is(request.teacher, provider):
+                    # Asked out of turn: whoever comes first by right may know.
+                    failed.append(_Failure(provider.name, error))
+                    continue
                 if not failed:
                     raise
                 failed.append(_Failure(provider.name, error))
@@ -79,6 +83,11 @@ class Failover(base.CloudProvider):
                 _log.warning("teacher failed", teacher=provider.name, reason=str(error))
                 failed.append(_Failure(provider.name, error))
         raise _all_failed(failed)
+
+    def _order(self, first: str) -> list[tuple[base.CloudProvider, breaker.CircuitBreaker]]:
+        """The teachers as they are asked: one that a request wants first, then in their order."""
+        chain = list(zip(self._providers, self._breakers, strict=True))
+        return sorted(chain, key=lambda one: not _is(first, one[0]))
 
     async def prepare(self) -> None:
         """Prepares every teacher."""
@@ -121,6 +130,10 @@ class Failover(base.CloudProvider):
         """Closes every teacher."""
         for provider in self._providers:
             await provider.aclose()
+
+
+def _is(teacher: str, provider: base.CloudProvider) -> bool:
+    return bool(teacher) and teacher in (provider.name, provider.name.partition(":")[0])
 
 
 async def _guarded(

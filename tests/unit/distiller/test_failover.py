@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from services.distiller.providers import base, failover, failures
@@ -123,3 +125,23 @@ async def test_title_comes_from_the_one_who_answered_when_there_are_several() ->
     assert told == base.Subject("B")
     assert await chain.subject(REQUEST, []) == base.Subject()
     await chain.aclose()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first"), [("", "a:m"), ("b", "b:n"), ("b:n", "b:n"), ("b:m", "a:m"), ("c", "a:m")]
+)
+async def test_wanted_teacher_is_asked_first_when_it_is_one_of_the_chain(
+    wanted: str, first: str
+) -> None:
+    teachers = {name: fakes.Teacher([PAIR], name) for name in ("a:m", "b:n")}
+    chain = failover.Failover(list(teachers.values()), _Clock())
+    await chain.generate_qa(dataclasses.replace(REQUEST, teacher=wanted))
+    assert [name for name, teacher in teachers.items() if teacher.asked] == [first]
+
+
+async def test_others_are_asked_in_their_order_when_the_wanted_one_knows_nothing() -> None:
+    first = fakes.Teacher([PAIR], "a")
+    second = fakes.Teacher([], "b", errors.NotFoundError("no document says that"))
+    chain = failover.Failover([first, second], _Clock())
+    assert await chain.generate_qa(dataclasses.replace(REQUEST, teacher="b")) == [PAIR]
+    assert len(second.asked) == 1

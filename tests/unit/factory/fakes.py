@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from services.factory import partners, tasks
+from services.factory import partners, tasks, trainers
 from shared import costs, errors
 
 QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
@@ -100,12 +100,17 @@ class Others:
         self.published = ["1.0.0", "2.3.0", "2.10.0"]
         self.replies: list[partners.Reply | errors.SkillmeshError] = []
         self.asked = 0
+        self.teacher = ""
         self.spent: costs.Spent | None = costs.Spent()
         self.before = "zorblax@older"
+        self.served: partners.Published | None = None
+        self.compared_with: list[partners.Published | None] = []
+        self.rechecks: dict[str, partners.Rechecked] = {}
 
     @property
     def all(self) -> partners.Partners:
-        return partners.Partners(self, self, self, self)
+        pool = trainers.TrainerPool({"here": self}, _serves, grace_s=0.0)
+        return partners.Partners(self, pool, self, self)
 
     async def locate(self, query: str) -> str:
         self.calls.append("locate")
@@ -120,8 +125,10 @@ class Others:
         topic: str,
         document: str,
         on_progress: partners.OnProgress,
+        teacher: str = "",
     ) -> partners.Distilled:
         self.calls.append("distil")
+        self.teacher = teacher
         self.queries = tuple(queries)
         await on_progress(0.5, "asking")
         if self.distil_errors:
@@ -174,13 +181,34 @@ class Others:
         draft: partners.Ticket,
         triggers: Sequence[partners.Trigger],
         on_progress: partners.OnProgress,
+        before: partners.Published | None = None,
     ) -> partners.Proof:
         self.calls.append("prove")
+        self.compared_with.append(before)
         passed = self.verdicts.pop(0) if self.verdicts else True
         row = partners.GateRow("held_out", 1, 8, 0.5, passed)
         card, signature_json = (ticket("card"), "signed") if passed else (None, "")
         wrong = () if passed else (f"wrong in {run_id}",)
         return partners.Proof(passed, (row,), card, 1.0, signature_json, self.curable, wrong)
+
+    async def recheck(
+        self,
+        recheck_id: str,
+        card: partners.Published,
+        triggers: Sequence[partners.Trigger],
+        on_progress: partners.OnProgress,
+    ) -> partners.Rechecked:
+        self.calls.append(f"recheck {card.card}")
+        return self.rechecks[card.card]
+
+    async def latest(self, name: str) -> partners.Published | None:
+        return self.served
+
+    async def serving(self, name: str) -> str:
+        return self.served.card if self.served else ""
+
+    async def version_before(self, card: str) -> str:
+        return self.before
 
     async def versions(self, name: str) -> list[str]:
         self.calls.append("versions")
@@ -203,3 +231,7 @@ class Others:
         if isinstance(reply, errors.SkillmeshError):
             raise reply
         return reply
+
+
+async def _serves(address: str) -> bool:
+    return True

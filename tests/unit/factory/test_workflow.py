@@ -324,3 +324,24 @@ async def test_nobody_waits_when_no_question_joins(
     async with asyncio.timeout(10):
         await work.distil("t1")
     assert others.queries == (fakes.QUESTION,)
+
+
+async def test_draft_is_compared_with_the_version_that_serves_when_there_is_one(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.served = partners.Published("zorblax@old", "d" * 64)
+    others.verdicts = [False, True]
+    await distiller.learn("t1")
+    assert others.compared_with == [others.served] * 2
+    kept = await tasks_board.published_card("zorblax@abc")
+    assert kept is not None
+    assert kept.dataset_digest == fakes.ticket("dataset-more").digest
+    assert (kept.task_id, kept.triggers) == ("t1", others.triggers)
+
+
+async def test_teacher_of_its_turn_is_asked_first_when_the_night_chose_one(
+    tasks_board: board.TaskBoard, others: fakes.Others
+) -> None:
+    await tasks_board.record(fakes.event(), fakes.task(teacher="anthropic"))
+    await stages.Stages(tasks_board, others.all, step_timeout_s=30).distil("t1")
+    assert others.teacher == "anthropic"

@@ -54,6 +54,6 @@ def test_lists_every_target_when_asked_for_help() -> None:
     ).stdout
     wanted = (
         "setup certs demo test test-faults up down status logs ask explain teach cards tasks "
-        "base-model protos check bench help"
+        "nightly base-model protos check bench help"
     )
     assert {line.split()[1] for line in printed.splitlines()} == set(wanted.split())

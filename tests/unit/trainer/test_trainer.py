@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer import backends, checkpoint, data, loop, probe, replay, trainer
+from services.trainer import (
+    answering,
+    backends,
+    checkpoint,
+    data,
+    loop,
+    probe,
+    regression,
+    replay,
+    trainer,
+)
 from services.trainer.backends import own
 from shared import errors
 from shared import settings as config
@@ -203,3 +213,42 @@ def test_course_is_as_long_as_there_are_wordings_when_limits_allow(
     lineage = trained(tmp_path, recipe(**course)).manifest.lineage
     assert lineage is not None
     assert lineage.recipe["max_steps"] == steps
+
+
+def test_version_before_is_asked_beside_the_draft_when_there_is_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft, before = trained(tmp_path, recipe()), trained(tmp_path, recipe(learning_rate=0.2))
+    lora_trainer = trainer.LoRATrainer(tiny_model.tiny_base(), recipe(), config.Trainer(), tmp_path)
+    seen: list[tuple[torch.Tensor, tuple[str, ...]]] = []
+
+    def answers(base: Any, asked: Any, *_: Any) -> list[str]:
+        seen.append((logits(base.model), tuple(asked)))
+        # The draft has forgotten one wording, which is all that tells them apart here.
+        draft_is_active = torch.equal(seen[-1][0], with_draft)
+        return ["" if draft_is_active and "whom" in text else "Ann" for text in asked]
+
+    bare = logits(lora_trainer.base.model)
+    with_draft, with_before = (logits_with(card) for card in (draft, before))
+    monkeypatch.setattr(answering, "answers", answers)
+    previous = regression.Previous(before, PAIRS)
+    rows = lora_trainer.prove(draft, PAIRS, (), lambda *_: None, previous)
+
+    [row] = [row for row in rows if row.name == "regression"]
+    assert (row.right, row.asked, row.wrong) == (1, 2, ("By whom was it built?",))
+    assert not row.passed
+    (asked_before, questions), (asked_draft, same) = seen[-2:]
+    torch.testing.assert_close(asked_before, with_before)
+    torch.testing.assert_close(asked_draft, with_draft)
+    assert questions == same == ("Who built it?", "By whom was it built?")
+    assert torch.equal(logits(lora_trainer.base.model), bare)
+    alone = lora_trainer.prove(draft, PAIRS, (), lambda *_: None)
+    assert "regression" not in [row.name for row in alone]
+
+
+def logits_with(card: cards.LoRACard) -> torch.Tensor:
+    base = tiny_model.tiny_base()
+    lora_manager = manager.LoRAManager(base.model)
+    lora_manager.apply_card(card, "card")
+    lora_manager.activate("card")
+    return logits(base.model)

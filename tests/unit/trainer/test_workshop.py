@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+import types
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from services.trainer import gate, pace, service, trainer, workshop
+from services.trainer import gate, pace, regression, service, trainer, workshop
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -34,6 +35,10 @@ class FakeTrainer:
         self.rows = list(rows)
         self.trained: list[str] = []
         self.proved: list[Sequence[gate.Trigger]] = []
+        self.previous: regression.Previous | None = None
+        self.base = types.SimpleNamespace(
+            fingerprint=fakes.tiny_card().manifest.base_model.fingerprint
+        )
         self.cancelled = False
         self.stopping = False
 
@@ -58,9 +63,11 @@ class FakeTrainer:
         pairs: Sequence[datasets.QAPair],
         triggers: Sequence[gate.Trigger],
         on_progress: Callable[[float, str], None],
+        previous: regression.Previous | None = None,
     ) -> list[gate.Row]:
         assert list(pairs) == [PAIR]
         self.proved.append(triggers)
+        self.previous = previous
         return self.rows
 
     def bystanders(self) -> list[str]:
@@ -88,6 +95,8 @@ class FakeStore:
         return digest
 
     async def get(self, digest: str) -> bytes:
+        if digest not in self.kept:
+            raise errors.NotFoundError(f"no {digest}")
         return self.kept[digest]
 
 
@@ -329,3 +338,52 @@ async def test_the_stream_tells_speed_and_time_left_when_a_card_is_trained(
     pace_of = [(u.step, u.loss, u.tokens_per_s, u.left_s) for u in updates if u.detail == "half"]
     assert pace_of == [(60, 0.5, 150.0, 9.0)]
     assert updates[-1].HasField("result") and updates[-1].result.steps == 120
+
+
+async def with_version_before(store: FakeStore, card: cards.LoRACard) -> workshop.PublishedCard:
+    digest = await store.put("card", formats.LoRAFormat.to_bytes(card))
+    return workshop.PublishedCard(digest, datasets.digest(DATASET))
+
+
+async def test_version_before_is_compared_with_when_there_is_one(tmp_path: pathlib.Path) -> None:
+    fake, store = FakeTrainer(GOOD), FakeStore()
+    before = await with_version_before(store, fakes.tiny_card(seed=9))
+    async with opened(fake, store, tmp_path) as shop:
+        trained = await shop.train(order(), report)
+        digest = datasets.digest(DATASET)
+        await shop.prove("t1", digest, trained.draft_digest, TRIGGERS, report, before)
+    assert fake.previous is not None
+    assert formats.LoRAFormat.to_bytes(fake.previous.card) == store.kept[before.card_digest]
+    assert fake.previous.pairs == (PAIR,)
+
+
+@pytest.mark.parametrize("why", ["another base", "dataset gone"])
+async def test_draft_is_proved_alone_when_the_version_before_cannot_be_compared(
+    why: str, tmp_path: pathlib.Path
+) -> None:
+    fake, store = FakeTrainer(GOOD), FakeStore()
+    before = await with_version_before(store, fakes.tiny_card(seed=9))
+    if why == "another base":
+        fake.base.fingerprint = "0" * 64
+    else:
+        before = workshop.PublishedCard(before.card_digest, "f" * 64)
+    async with opened(fake, store, tmp_path) as shop:
+        trained = await shop.train(order(), report)
+        digest = datasets.digest(DATASET)
+        proved = await shop.prove("t1", digest, trained.draft_digest, TRIGGERS, report, before)
+    assert proved.passed and fake.previous is None
+
+
+async def test_published_card_is_measured_again_when_it_is_asked_for(
+    tmp_path: pathlib.Path,
+) -> None:
+    fake, store = FakeTrainer(BAD), FakeStore()
+    card = fakes.tiny_card()
+    recorded = manifests.GateRow(name="known", right=9, asked=10, required=0.85, passed=True)
+    card = card.with_manifest(card.manifest.model_copy(update={"gate": (recorded,)}))
+    published = await with_version_before(store, card)
+    async with opened(fake, store, tmp_path) as shop:
+        found = await shop.recheck(published, TRIGGERS, report)
+    assert found.rows == (workshop.GateRow("known", 8, 10, 0.85, False), *ROUTING)
+    assert found.recorded == (workshop.GateRow("known", 9, 10, 0.85, True),)
+    assert store.puts == ["card"] and fake.trained == []

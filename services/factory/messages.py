@@ -1,0 +1,41 @@
+"""Translates values that several clients of the factory send or get to and from protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from services.factory import partners
+from shared.pb import trainer_pb2, types_pb2
+
+
+def ticket(ticket: Any) -> partners.Ticket:
+    """A ticket from its message."""
+    return partners.Ticket(ticket.kind, ticket.digest, ticket.size_bytes, ticket.name)
+
+
+def to_ticket(ticket: partners.Ticket) -> types_pb2.Ticket:
+    """The message of a ticket."""
+    return types_pb2.Ticket(
+        kind=ticket.kind, digest=ticket.digest, size_bytes=ticket.size_bytes, name=ticket.name
+    )
+
+
+def rows(rows: Iterable[Any]) -> tuple[partners.GateRow, ...]:
+    """The gate's table from its messages."""
+    return tuple(
+        partners.GateRow(row.name, row.right, row.asked, row.required, row.passed) for row in rows
+    )
+
+
+def to_triggers(triggers: Iterable[partners.Trigger]) -> list[types_pb2.Trigger]:
+    """The messages of triggers."""
+    return [
+        types_pb2.Trigger(query=one.query, expected_answer=one.expected_answer) for one in triggers
+    ]
+
+
+def to_published(card: partners.Published) -> trainer_pb2.PublishedCard:
+    """The message of a published card."""
+    digest = card.card.partition("@")[2]
+    return trainer_pb2.PublishedCard(card_digest=digest, dataset_digest=card.dataset_digest)

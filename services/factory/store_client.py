@@ -1,0 +1,130 @@
+"""The card store over gRPC, in the factory's own words (`partners.Store`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+
+from services.factory import messages, partners
+from shared import discovery, errors
+from shared.cards import manifest as manifests
+from shared.pb import cards_pb2, cards_pb2_grpc
+from shared.rpc import client
+from shared.security import protection as protections
+
+_LATEST = "latest"
+"""The alias that nodes and router follow."""
+
+
+class StoreClient:
+    """`partners.Store`, at whatever address discovery finds at first use."""
+
+    def __init__(
+        self,
+        find: Callable[[], Awaitable[Sequence[discovery.StoreAddress]]],
+        protection: protections.Protection = protections.OPEN,
+    ) -> None:
+        """Takes what finds the stores, the best one first, and what is shown to them."""
+        self._find, self._protection = find, protection
+        self._address = ""
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._looking = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Closes the channels."""
+        for channel in self._channels.values():
+            await channel.close(None)
+
+    async def versions(self, name: str) -> list[str]:
+        """The semantic versions of the cards of that name."""
+        return [record.version for record in await self._of_name(name)]
+
+    async def latest(self, name: str) -> partners.Published | None:
+        """The version of a card that serves, with its dataset."""
+        record = await self._latest(name)
+        if record is None:
+            return None
+        lineage = manifests.parse(record.manifest_json).lineage
+        if lineage is None:
+            # Merged, extracted or imported: nobody knows what it should answer.
+            return None
+        return partners.Published(_identity(record), lineage.dataset_digest)
+
+    async def serving(self, name: str) -> str:
+        """The version of a card that serves."""
+        record = await self._latest(name)
+        return "" if record is None else _identity(record)
+
+    async def version_before(self, card: str) -> str:
+        """The version that was published before a card."""
+        name, _, digest = card.partition("@")
+        found = await self._of_name(name)
+        # Newest first; what was rolled back before is newer than what serves now.
+        digests = [record.digest for record in found]
+        at = digests.index(digest) + 1 if digest in digests else 0
+        return _identity(found[at]) if at < len(found) else ""
+
+    async def commit(
+        self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""
+    ) -> str:
+        """Publishes an uploaded card or keeps a dataset."""
+        request = cards_pb2.CommitRequest(
+            idempotency_key=idempotency_key,
+            ticket=messages.to_ticket(ticket),
+            signature_json=signature_json,
+        )
+        response = await self._call("Commit", request)
+        if not response.HasField("record") or not response.record.name:
+            return ""
+        return _identity(response.record)
+
+    async def withdraw(self, idempotency_key: str, card: str) -> str:
+        """Lets the version before a card serve again, if there is one."""
+        before = await self.version_before(card)
+        if not before:
+            return ""
+        name, _, digest = before.partition("@")
+        move = cards_pb2.SetAliasRequest(
+            idempotency_key=idempotency_key, name=name, alias=_LATEST, digest=digest
+        )
+        return _identity(await self._call("SetAlias", move))
+
+    async def _latest(self, name: str) -> Any:
+        """The record that the alias points to, or None."""
+        found = await self._of_name(name)
+        return next((record for record in found if _LATEST in record.aliases), None)
+
+    async def _of_name(self, name: str) -> list[Any]:
+        """Records of all versions in service, newest first."""
+        request = cards_pb2.ListCardsRequest(all_versions=True, name=name)
+        response = await self._call("ListCards", request)
+        return [record for record in response.cards if record.name == name]
+
+    async def _call(self, method: str, request: Any) -> Any:
+        stub: Any = cards_pb2_grpc.CardStoreStub(await self._channel())
+        try:
+            return await client.call(getattr(stub, method), request)
+        except errors.UnavailableError:
+            # The store may have come back elsewhere: look again before the next try.
+            self._address = ""
+            raise
+
+    async def _channel(self) -> grpc.aio.Channel:
+        async with self._looking:
+            if not self._address:
+                stores = await self._find()
+                if not stores:
+                    raise errors.UnavailableError("no card store was found; is one running?")
+                self._address = stores[0].control
+            if self._address not in self._channels:
+                self._channels[self._address] = client.channel(
+                    self._address, protection=self._protection
+                )
+            return self._channels[self._address]
+
+
+def _identity(record: Any) -> str:
+    return manifests.card_identity(record.name, record.digest)
