@@ -81,7 +81,7 @@ class CloudDistiller:
             request.queries or (request.topic,),
             keys,
             lambda call: self._asked_again(request.task_id, call),
-            self._provider.queries_a_call,
+            self._provider,
         )
         capped = filters.capped(sifted.kept, keys, self._settings.max_facts)
         rejected = (*sifted.rejected, *capped.rejected)

@@ -71,7 +71,9 @@ async def _served(
 ) -> AsyncIterator[distiller_pb2_grpc.DistillerStub]:
     documents = folder / "knowledge"
     documents.mkdir(exist_ok=True)
-    cloud = distiller.CloudDistiller(teacher, journal.Journal(folder / "tasks"), config.Distiller())
+    cloud = distiller.CloudDistiller(
+        teacher, journal.Journal(folder / "tasks"), config.Distiller(judge="none")
+    )
     active = runs.Runs[delivery.Delivered]()
     work = delivery.Delivery(cloud, store.put).work
     servicer = service.DistillerService(
@@ -198,7 +200,9 @@ async def test_caller_may_ask_again_when_the_service_stops_in_the_middle(
     tmp_path: pathlib.Path,
 ) -> None:
     teacher = _SlowTeacher()
-    cloud = distiller.CloudDistiller(teacher, journal.Journal(tmp_path), config.Distiller())
+    cloud = distiller.CloudDistiller(
+        teacher, journal.Journal(tmp_path), config.Distiller(judge="none")
+    )
     active = runs.Runs[delivery.Delivered]()
     work = delivery.Delivery(cloud, _Store().put).work
     server = rpc_server.Server(

@@ -31,7 +31,9 @@ async def distil(root: str, folder: pathlib.Path) -> costs.Spent:
     ledger = spending.Ledger(path, teacher_settings.Evolution(), lambda: 0)
     terms = language_model.Terms(ledger, 60.0)
     teacher = openai.OpenAIProvider("sk-test", "", f"{root}/v1", terms)
-    cloud = distiller.CloudDistiller(teacher, journal.Journal(folder), config.Distiller())
+    cloud = distiller.CloudDistiller(
+        teacher, journal.Journal(folder), config.Distiller(judge="none")
+    )
     await cloud.distil(REQUEST, fakes.no_progress)
     await teacher.aclose()
     spent = ledger.of_task("t1")

@@ -214,7 +214,11 @@ def school(
     model = settings.model.model_copy(update={"recipes": {settings.model.base: recipe}})
     with counting_teacher.CountingTeacher([lesson.facts for lesson in LESSONS]) as teacher:
         evolution = config.Evolution(provider_type="local", endpoint=teacher.endpoint)
-        settings = settings.model_copy(update={"evolution": evolution, "model": model})
+        # What the judge asks would count like a call that is repeated.
+        distiller = settings.distiller.model_copy(update={"judge": "none"})
+        settings = settings.model_copy(
+            update={"evolution": evolution, "model": model, "distiller": distiller}
+        )
         with cluster.Cluster.private(state_dir, settings) as running:
             yield School(running, teacher)
 

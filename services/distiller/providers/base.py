@@ -65,6 +65,8 @@ class CloudProvider(abc.ABC):
     """Provider and model, such as `openai:gpt-4.1`."""
     queries_a_call: int = 8
     """Most questions in one call: with more, language models begin to skip some."""
+    repeats: frozenset[str] = frozenset()
+    """Names of the teachers in here that say the same however often they are asked."""
 
     @abc.abstractmethod
     async def generate_qa(self, request: QARequest) -> list[datasets.QAPair]:

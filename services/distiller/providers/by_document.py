@@ -20,6 +20,7 @@ class ByDocument(base.CloudProvider):
         self._others = others
         self.name = others.name
         self.queries_a_call = others.queries_a_call
+        self.repeats = documents.repeats | others.repeats
 
     async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
         """Asks the one that the request is for."""

@@ -51,6 +51,7 @@ class DocumentProvider(base.CloudProvider):
 
     name = NAME
     queries_a_call = 64
+    repeats = frozenset({NAME})
 
     def __init__(self, folder: pathlib.Path, embed: vectors.AsyncEmbed) -> None:
         """Takes the knowledge folder and the embedder; reads at each request.

@@ -49,6 +49,7 @@ class Failover(base.CloudProvider):
         )
         self.name = " > ".join(provider.name for provider in providers)
         self.queries_a_call = min(provider.queries_a_call for provider in providers)
+        self.repeats = frozenset[str]().union(*(provider.repeats for provider in providers))
 
     async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
         """Pairs of the first teacher that answers; `QAPair.teacher` says which one it was.

@@ -28,6 +28,7 @@ class RecordedProvider(base.CloudProvider):
             errors.ConfigError: it is missing or malformed.
         """
         self.name = f"recorded:{path.stem}"
+        self.repeats = frozenset({self.name})
         self._path = path
         self._recordings = _read(path)
 

@@ -8,7 +8,7 @@ ordinary one to the teacher, so it is counted, budgeted and remembered like ever
 from __future__ import annotations
 
 import collections
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 
 from services.distiller import wording
 from services.distiller.providers import base
@@ -22,7 +22,11 @@ What the teacher does not know comes back as no pairs."""
 
 
 async def agreed(
-    pairs: Sequence[datasets.QAPair], ask: Ask, queries_a_call: int, threshold: float
+    pairs: Sequence[datasets.QAPair],
+    ask: Ask,
+    queries_a_call: int,
+    threshold: float,
+    repeats: Set[str] = frozenset(),
 ) -> verdict.Sifted:
     """Rejects pairs that the teacher would answer otherwise.
 
@@ -31,13 +35,18 @@ async def agreed(
         ask: see `Ask`.
         queries_a_call: most questions in one call.
         threshold: least agreement, 0 to 1.
+        repeats: teachers that it would tell nothing to ask again.
     """
+    doubtful = [pair for pair in pairs if pair.teacher not in repeats]
     second: dict[tuple[str, str], str] = {}
-    for call in _calls(pairs, queries_a_call):
+    for call in _calls(doubtful, queries_a_call):
         for told in await ask(call):
             for text in (told.question, *told.paraphrases):
                 second.setdefault((call.passage, wording.key(text)), told.answer)
-    return verdict.sift((pair, _doubt(pair, second, threshold)) for pair in pairs)
+    return verdict.sift(
+        (pair, None if pair.teacher in repeats else _doubt(pair, second, threshold))
+        for pair in pairs
+    )
 
 
 def agreement(one: str, other: str) -> float:

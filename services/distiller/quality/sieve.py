@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence, Set
 
 from services.distiller import filters, vectors
+from services.distiller.providers import base
 from services.distiller.quality import (
     agreement,
     judge,
@@ -42,7 +43,7 @@ class Sieve:
         queries: Sequence[str],
         keys: Set[str],
         ask: judge.Ask,
-        queries_a_call: int,
+        teacher: base.CloudProvider,
     ) -> verdict.Sifted:
         """Checks what a teacher said.
 
@@ -51,7 +52,7 @@ class Sieve:
             queries: the users' queries; they say which language is expected.
             keys: of the queries, see `wording.key`.
             ask: asks the teacher again, for the judge.
-            queries_a_call: most questions in one call.
+            teacher: who said it.
 
         Returns:
             Pairs without wordings in common, in the teacher's order, and the rejected ones.
@@ -72,8 +73,8 @@ class Sieve:
             checked.apply(lambda some: mixing.unmixed(some, vector_of, share))
         checked.apply(lambda some: filters.unambiguous(some, keys))
         if self._settings.judge == "teacher":
-            threshold = self._settings.judge_threshold
-            checked.add(await judge.agreed(checked.kept, ask, queries_a_call, threshold))
+            threshold, size = self._settings.judge_threshold, teacher.queries_a_call
+            checked.add(await judge.agreed(checked.kept, ask, size, threshold, teacher.repeats))
         return verdict.Sifted(checked.kept, tuple(checked.rejected))
 
     async def _vectors(self, pairs: Sequence[datasets.QAPair]) -> agreement.Lookup:

@@ -131,8 +131,9 @@ async def test_only_missing_calls_are_made_when_a_distillation_was_interrupted(
     teacher = _Interrupted([pair(query, f"Answer {at}") for at, query in enumerate(queries)])
     request = distillation.DistilRequest("t", queries)
     with pytest.raises(errors.TeacherUnavailableError):
-        await _distiller(teacher, tmp_path).distil(request, fakes.no_progress)
-    result = await _distiller(teacher, tmp_path).distil(request, fakes.no_progress)
+        await _distiller(teacher, tmp_path, judge="none").distil(request, fakes.no_progress)
+    again = _distiller(teacher, tmp_path, judge="none")
+    result = await again.distil(request, fakes.no_progress)
     assert [call.queries for call in teacher.asked] == [queries[:8], queries[8:], queries[8:]]
     assert len(result.triggers) == 12
 

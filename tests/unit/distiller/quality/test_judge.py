@@ -43,3 +43,13 @@ async def test_questions_are_asked_by_passage_when_there_are_many() -> None:
     assert [(call.passage, len(call.queries)) for call in calls] == [("", 3), ("", 2), ("P", 1)]
     assert found.kept == tuple(pairs[:5])
     assert [one.reason for one in found.rejected] == [verdict.Reason.DOUBTED]
+
+
+async def test_teacher_is_not_asked_again_when_it_would_say_the_same() -> None:
+    async def ask(call: base.QARequest) -> list[datasets.QAPair]:
+        assert call.queries == ("Who?",)
+        return []
+
+    quoted = dataclasses.replace(pair("How?", "So"), teacher="documents")
+    found = await judge.agreed([quoted, pair("Who?", "He")], ask, 8, 0.5, {"documents"})
+    assert found.kept == (quoted,)
