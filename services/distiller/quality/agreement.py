@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from services.distiller import vectors
-from services.distiller.quality import claims, meaning, verdict
+from services.distiller.quality import claims, meaning, mixing, verdict
 from shared.flight import datasets
 
 Lookup = Mapping[str, vectors.Vectors]
@@ -76,7 +76,7 @@ def consistent(pairs: Sequence[datasets.QAPair], vector_of: Lookup) -> verdict.S
         if datasets.Kind.CONTRAST in (one.kind, other.kind) and one.kind is not other.kind:
             continue
         why = _contradiction(one, other, vector_of) or _opposed(one, other)
-        if not why:
+        if not why or mixing.are_apart(one, other, vector_of):
             continue
         if one.score < other.score + _SURER_BY:
             against.setdefault(first, f"{why}; {other.question} {other.answer}")

@@ -54,3 +54,15 @@ def test_mixture_is_none_when_facts_lie_apart_and_half_when_they_are_one() -> No
     assert mixing.mixture(np.stack(_around(one, 20)), np.stack(_around(other, 20))) == 0.0
     both = np.stack(_around(one, 40))
     assert mixing.mixture(both[:20], both[20:]) == pytest.approx(0.5, abs=0.25)
+
+
+def test_facts_are_told_apart_when_their_wordings_are_many_and_lie_apart() -> None:
+    pairs, vector_of = _facts(2, 1)
+    half, other_half, another = pairs
+    assert mixing.are_apart(half, another, vector_of)
+    assert not mixing.are_apart(half, other_half, vector_of)
+    few = dataclasses.replace(another, paraphrases=another.paraphrases[:1])
+    assert not mixing.are_apart(half, few, vector_of)
+    # What follows from a fact may have no vectors.
+    implied = dataclasses.replace(another, kind=datasets.Kind.IMPLICATION)
+    assert not mixing.are_apart(half, implied, {})
