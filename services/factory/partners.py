@@ -134,7 +134,9 @@ class NextVersion:
 
     version: str
     before: Published | None
-    """The version that serves now, if there is one."""
+    """The version that serves now, if there is one and its dataset is known."""
+    serving: str = ""
+    """That version as `name@digest`, its dataset known or not; empty for none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,8 +246,11 @@ class Store(Protocol):
     async def serving(self, name: str) -> str:
         """That version as `name@digest`; empty for none."""
 
-    async def version_before(self, card: str) -> str:
-        """The version that was published before a card (`name@digest`); empty for none."""
+    async def versions_before(self, card: str) -> Sequence[str]:
+        """The versions that served before a card (`name@digest`), the latest first.
+
+        Those that were withdrawn or deleted are left out.
+        """
 
     async def commit(self, idempotency_key: str, ticket: Ticket, signature_json: str = "") -> str:
         """Publishes an uploaded card, whose signature must hold, or keeps a dataset.
@@ -254,11 +259,13 @@ class Store(Protocol):
             `name@digest` of a card; empty for a dataset.
         """
 
-    async def withdraw(self, idempotency_key: str, card: str) -> str:
-        """Lets the version before a card (`name@digest`) serve again.
+    async def withdraw(self, idempotency_key: str, card: str, before: str) -> str:
+        """Lets a version before a card (both `name@digest`) serve again.
+
+        Nothing changes where the card does not serve any more.
 
         Returns:
-            That version as `name@digest`; empty where there is none, and the card stays.
+            What serves now, as `name@digest`.
         """
 
 

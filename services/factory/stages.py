@@ -161,7 +161,8 @@ class Stages:
         store = self._others.store
         numbers = await self._patiently(lambda: store.versions(skill_name))
         before = await self._patiently(lambda: store.latest(skill_name))
-        return partners.NextVersion(versions.next_minor(numbers), before)
+        serving = await self._patiently(lambda: store.serving(skill_name))
+        return partners.NextVersion(versions.next_minor(numbers), before, serving)
 
     async def train(self, task_id: str, order: partners.TrainingOrder) -> partners.Trained:
         """Has a trainer make a draft."""
@@ -227,11 +228,17 @@ class Stages:
         return card
 
     async def confirm(
-        self, task_id: str, card: str, triggers: tuple[partners.Trigger, ...]
+        self, task_id: str, card: str, triggers: tuple[partners.Trigger, ...], followed: str
     ) -> None:
         """Asks every question again until the new card answers it right.
 
         Where one is not, the version before the card serves again.
+
+        Args:
+            task_id: of the task.
+            card: what was published, `name@digest`.
+            triggers: the questions.
+            followed: the version that served when the card's own was chosen; empty for none.
 
         Raises:
             errors.PreconditionError: one is still not answered by it, or not right, in time.
@@ -244,7 +251,7 @@ class Stages:
                 await self._confirm_one(card, trigger)
         except errors.SkillmeshError as error:
             raise errors.PreconditionError(
-                f"{error}; {await self._withdrawn(task_id, card)}"
+                f"{error}; {await self._withdrawn(task_id, card, followed)}"
             ) from error
         await self._end(task_id, "confirm")
 
@@ -293,12 +300,20 @@ class Stages:
                 )
             await asyncio.sleep(_CONFIRM_PAUSE_S)
 
-    async def _withdrawn(self, task_id: str, card: str) -> str:
+    async def _withdrawn(self, task_id: str, card: str, followed: str) -> str:
         """Withdraws a card that is not confirmed; says what serves now."""
-        before = await self._patiently(
-            lambda: self._others.store.withdraw(f"{task_id}:withdraw", card)
-        )
-        return f"{before} serves again" if before else "it is the first version and stays"
+        store = self._others.store
+        served = await self._patiently(lambda: store.versions_before(card))
+        if not served:
+            return "it is the first version and stays"
+        before = served[0]
+        for one in served:
+            # What another task published meanwhile may not be confirmed.
+            if one == followed or await self._board.published_card(one) is not None:
+                before = one
+                break
+        serving = await self._patiently(lambda: store.withdraw(f"{task_id}:withdraw", card, before))
+        return f"{serving} serves again" if serving == before else f"{serving} serves now"
 
     async def _commit(
         self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""

@@ -103,6 +103,7 @@ class Others:
         self.teacher = ""
         self.spent: costs.Spent | None = costs.Spent()
         self.before = "zorblax@older"
+        self.meanwhile: list[str] = []
         self.served: partners.Published | None = None
         self.compared_with: list[partners.Published | None] = []
         self.rechecks: dict[str, partners.Rechecked] = {}
@@ -207,8 +208,8 @@ class Others:
     async def serving(self, name: str) -> str:
         return self.served.card if self.served else ""
 
-    async def version_before(self, card: str) -> str:
-        return self.before
+    async def versions_before(self, card: str) -> list[str]:
+        return [*self.meanwhile, self.before] if self.before else []
 
     async def versions(self, name: str) -> list[str]:
         self.calls.append("versions")
@@ -221,9 +222,9 @@ class Others:
         self.calls.append(f"commit {committed.name}")
         return "zorblax@abc" if committed.name == "card" else ""
 
-    async def withdraw(self, idempotency_key: str, card: str) -> str:
+    async def withdraw(self, idempotency_key: str, card: str, before: str) -> str:
         self.calls.append(f"withdraw {card}")
-        return self.before
+        return before
 
     async def ask(self, query: str) -> partners.Reply:
         self.asked += 1
