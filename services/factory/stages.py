@@ -272,7 +272,8 @@ class Stages:
             told = ", ".join(f"{count} {reason}" for reason, count in distilled.rejected.items())
             detail += f"; pairs that were not trained: {told}"
         now_ms = self._board.now_ms()
-        await self._board.change(task_id, lambda task: task.completed(detail, now_ms))
+        answered = [trigger.query for trigger in distilled.triggers]
+        await self._board.change(task_id, lambda task: task.completed(detail, now_ms), answered)
 
     async def fail(self, task_id: str, reason: str) -> None:
         """Ends the task FAILED; one that has ended stays as it is."""
