@@ -155,6 +155,11 @@ class Reply:
     card: str
 
 
+def enlarging_id(task_id: str) -> str:
+    """Under which id a task's dataset is enlarged."""
+    return f"{task_id}-more"
+
+
 class Distiller(Protocol):
     """Asks the teachers."""
 
@@ -169,6 +174,7 @@ class Distiller(Protocol):
         document: str,
         on_progress: OnProgress,
         teacher: str = "",
+        retry_of: Sequence[str] = (),
     ) -> Distilled:
         """Question/answer pairs about a gap; idempotent by task_id.
 
@@ -179,6 +185,8 @@ class Distiller(Protocol):
             document: or a document to learn.
             on_progress: told now and then.
             teacher: of those configured, asked first; empty for their own order.
+            retry_of: tasks that this one tries again, the latest first; what they were answered
+                is not asked again.
         """
 
     async def enlarge(
@@ -192,6 +200,9 @@ class Distiller(Protocol):
             weak: questions of it that were answered wrong; none: all need more wordings.
             on_progress: told now and then.
         """
+
+    async def cancel(self, task_ids: Sequence[str]) -> None:
+        """Ends what is under way under those ids; what was answered stays."""
 
     async def spending(self, task_id: str) -> costs.Spent:
         """What the teachers of a task cost so far."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from services.factory import board, partners, published, tasks, versions
+from services.factory import board, expenses, partners, published, tasks, versions
 from shared import errors, grading
 from shared.rpc import client
 
@@ -68,6 +68,8 @@ class Stages:
         await self._gather(task_id)
         task = await self._begin(task_id, tasks.TaskStatus.DISTILLING, "distil")
 
+        retried = await self._retried(task)
+
         async def attempt() -> partners.Distilled:
             return await self._others.distiller.distil(
                 task_id,
@@ -76,6 +78,7 @@ class Stages:
                 task.document,
                 self._reporter(task_id),
                 task.teacher,
+                retried,
             )
 
         try:
@@ -93,16 +96,20 @@ class Stages:
         await self._board.change(task_id, lambda task: task.placed(distilled.domain, now_ms))
         return distilled
 
+    async def _retried(self, task: tasks.TrainingTask) -> tuple[str, ...]:
+        """The tasks that one tries again, the latest first, as far as their answers may serve."""
+        found = list[str]()
+        while task.retry_of:
+            task = await self._board.get(task.retry_of)
+            proved = any(time.stage == "prove" for time in task.stage_times)
+            if task.status is tasks.TaskStatus.FAILED and proved and not task.card:
+                # The gate refused all that was trained on them: other answers may do better.
+                break
+            found.append(task.id)
+        return tuple(found)
+
     async def _note_costs(self, task_id: str) -> None:
-        """Takes over what the teachers cost, also where they taught nothing."""
-        try:
-            spent = await self._others.distiller.spending(task_id)
-        except errors.SkillmeshError as error:
-            # For people alone: the distiller keeps its budget by itself.
-            _log.warning("costs of teachers not known", task=task_id, reason=str(error))
-            return
-        now_ms = self._board.now_ms()
-        await self._board.change(task_id, lambda task: task.paid(spent, now_ms))
+        await expenses.note(self._board, self._others.distiller, task_id)
 
     async def _gather(self, task_id: str) -> None:
         """Waits for the questions that are still coming: once it is distilled none can join."""
@@ -133,7 +140,7 @@ class Stages:
         """
         now_ms = self._board.now_ms()
         await self._board.change(task_id, lambda task: task.timing("distil", now_ms))
-        run_id = f"{task_id}-more"
+        run_id = partners.enlarging_id(task_id)
 
         async def attempt() -> partners.Distilled:
             return await self._others.distiller.enlarge(

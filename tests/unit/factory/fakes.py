@@ -101,6 +101,8 @@ class Others:
         self.replies: list[partners.Reply | errors.SkillmeshError] = []
         self.asked = 0
         self.teacher = ""
+        self.retry_of: tuple[str, ...] = ()
+        self.cancelled: list[str] = []
         self.spent: costs.Spent | None = costs.Spent()
         self.before = "zorblax@older"
         self.meanwhile: list[str] = []
@@ -127,8 +129,10 @@ class Others:
         document: str,
         on_progress: partners.OnProgress,
         teacher: str = "",
+        retry_of: Sequence[str] = (),
     ) -> partners.Distilled:
         self.calls.append("distil")
+        self.retry_of = tuple(retry_of)
         self.teacher = teacher
         self.queries = tuple(queries)
         await on_progress(0.5, "asking")
@@ -162,6 +166,9 @@ class Others:
             triggers=self.triggers,
             unanswered=self.unanswered,
         )
+
+    async def cancel(self, task_ids: Sequence[str]) -> None:
+        self.cancelled += task_ids
 
     async def spending(self, task_id: str) -> costs.Spent:
         if self.spent is None:
