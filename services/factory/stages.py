@@ -313,7 +313,11 @@ class Stages:
         store = self._others.store
         served = await self._patiently(lambda: store.versions_before(card))
         if not served:
-            return "it is the first version and stays"
+            serving = await self._patiently(lambda: store.serving(card.partition("@")[0]))
+            if serving in ("", card):
+                return "it is the first version and stays"
+            # A factory that was killed had withdrawn it already.
+            return f"{serving} serves now"
         before = served[0]
         for one in served:
             # What another task published meanwhile may not be confirmed.

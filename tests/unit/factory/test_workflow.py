@@ -262,6 +262,15 @@ async def test_task_says_that_the_card_stays_when_there_is_no_version_before(
     assert "it is the first version and stays" in (await tasks_board.get("t1")).error
 
 
+async def test_task_says_what_serves_when_its_card_was_withdrawn_before_a_kill(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.replies = [partners.Reply("red sand", "zorblax@abc")] * 20
+    others.served, others.before = partners.Published("zorblax@older", "d" * 64), ""
+    await distiller.learn("t1")
+    assert "zorblax@older serves now" in (await tasks_board.get("t1")).error
+
+
 async def test_task_stays_cancelled_when_the_workflow_begins_after(
     distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
 ) -> None:
