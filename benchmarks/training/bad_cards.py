@@ -19,6 +19,7 @@ import torch
 from benchmarks import results
 from benchmarks.training import house as houses
 from benchmarks.training import made_up, sequence
+from benchmarks.training import work as works
 from shared import settings as config
 from shared import telemetry
 
@@ -39,7 +40,7 @@ def sets(of_each: int = OF_EACH) -> list[made_up.FactSet]:
     ]
 
 
-async def learn(house: houses.House, of_each: int = OF_EACH) -> list[houses.Learned]:
+async def learn(house: houses.House, of_each: int = OF_EACH) -> list[works.Learned]:
     """Has every bad set learned; the house is left as it was."""
     found = []
     for told in sets(of_each):
@@ -51,7 +52,7 @@ async def learn(house: houses.House, of_each: int = OF_EACH) -> list[houses.Lear
     return found
 
 
-def rows(learned: Sequence[houses.Learned]) -> list[results.Row]:
+def rows(learned: Sequence[works.Learned]) -> list[results.Row]:
     """How many were published, in all and of each flaw, and what stopped the others."""
     published = [one for one in learned if one.card]
     found = [

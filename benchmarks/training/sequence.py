@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks import results
 from benchmarks.training import house as houses
 from benchmarks.training import made_up
+from benchmarks.training import work as works
 from services.inference import answering
 from shared import grading, terminal
 from shared.models.embedded.recipe import conversations
@@ -43,7 +44,7 @@ def sets(count: int = CARDS) -> list[made_up.FactSet]:
     return [made_up.good(FIRST_SEED + number) for number in range(count)]
 
 
-async def learn(house: houses.House, count: int = CARDS) -> list[houses.Learned]:
+async def learn(house: houses.House, count: int = CARDS) -> list[works.Learned]:
     """Learns good sets in sequence; what is published stays installed."""
     found = []
     for told in sets(count):
@@ -53,7 +54,7 @@ async def learn(house: houses.House, count: int = CARDS) -> list[houses.Learned]
 
 
 async def rows(
-    house: houses.House, learned: Sequence[houses.Learned], before: np.ndarray | None = None
+    house: houses.House, learned: Sequence[works.Learned], before: np.ndarray | None = None
 ) -> list[results.Row]:
     """The figures with all cards installed.
 
@@ -118,7 +119,7 @@ async def base_states(house: houses.House) -> np.ndarray:
     return await house.engine.encode(texts)
 
 
-def note(one: houses.Learned) -> None:
+def note(one: works.Learned) -> None:
     """Tells and keeps an outcome as soon as it is there."""
     line = {
         "set": one.told.name,
