@@ -1,5 +1,7 @@
 """Who teaches made-up sets, and who trains cards that do nothing."""
 
+from __future__ import annotations
+
 import pathlib
 from collections.abc import Sequence
 

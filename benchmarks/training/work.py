@@ -1,5 +1,7 @@
 """One set's way through the factory's workflow, and the partners that it is handed there."""
 
+from __future__ import annotations
+
 import dataclasses
 import pathlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
