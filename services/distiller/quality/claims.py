@@ -51,7 +51,10 @@ _OPPOSITES = tuple(
         ("above", "below"), ("won win wins", "lost lose loses"), ("older", "younger"),
         ("early earlier", "late later"), ("left", "right"), ("majority", "minority"),
         ("allowed permitted", "forbidden prohibited"), ("began started", "ended stopped"),
-        ("open opened", "closed"), ("accepted", "rejected refused"), ("first", "last"),
+        ("open opens opened opening", "close closes closed closing"),
+        ("import imports imported importing", "export exports exported exporting"),
+        ("read reads reading", "write writes wrote written writing"),
+        ("accepted", "rejected refused"), ("first", "last"),
         ("victory", "defeat"), ("strong stronger", "weak weaker"), ("rich richer", "poor poorer"),
         ("maximum", "minimum"), ("inside", "outside"), ("include included", "exclude excluded"),
     )

@@ -27,8 +27,15 @@ _TYPE_STEMS = frozenset(map(words.stem, "year date day month time person place t
 _ORDINALS = re.compile(
     r"\b(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|next|other|another)\b"
 )
+_DATES = re.compile(
+    r"\b(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|june|july|"
+    r"august|september|october|november|december)(?:s|'s)?\b"
+)
+"""Days and months tell questions apart as numbers do."""
 SAME_QUESTION = 0.85
 """Least similarity (cosine) of two questions that mean the same."""
+_SYNONYM = 0.95
+"""Least similarity where one word differs: `open` and `close` leave 0.89 of a short question."""
 _LEAST_SHARED_WORDS = 0.5
 _SHORT_ANSWER, _LONG_ANSWER = 5, 12
 """Content words."""
@@ -45,10 +52,12 @@ def same_question(one: str, other: str, similarity: float) -> bool:
     """
     if similarity < SAME_QUESTION or _form(one) != _form(other):
         return False
-    specifics = (claims.numbers, claims.names, _ordinals)
+    specifics = (claims.numbers, claims.names, _ordinals, _dates)
     if any(those_of(one) != those_of(other) for those_of in specifics):
         return False
     left, right = (claims.stems(question) - _TYPE_STEMS for question in (one, other))
+    if left != right and similarity < _SYNONYM:
+        return False
     # One word may be another of the same meaning; one that only one of them has tells things apart.
     return len(left - right) == len(right - left) <= 1 and not claims.flipped(one, other)
 
@@ -103,3 +112,7 @@ def _form(question: str) -> str:
 
 def _ordinals(question: str) -> frozenset[str]:
     return frozenset(_ORDINALS.findall(question.casefold()))
+
+
+def _dates(question: str) -> frozenset[str]:
+    return frozenset(match.rstrip("s'") for match in _DATES.findall(question.casefold()))

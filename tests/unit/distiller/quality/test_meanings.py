@@ -98,6 +98,12 @@ async def test_surer_pair_stays_when_another_contradicts_it(embed: vectors.Async
         (("How tall is the tower in 1871?", "30 m"), ("How tall is the tower in 1902?", "38 m")),
         (("Who built it at Orun?", "Ida Kroll"), ("Who built it at Orun?", "It was Ida Kroll.")),
         (("What was the first term?", "rebirth"), ("What was the last term?", "renewal")),
+        (("When does the pool open?", "7:00"), ("When does the pool close?", "21:00")),
+        (
+            ("What is the read limit of the API in a minute?", "600 calls"),
+            ("What is the write limit of the API in a minute?", "60 calls"),
+        ),
+        (("When does it open on monday?", "9:00"), ("When does it open on sunday?", "11:00")),
     ],
 )
 async def test_pairs_are_kept_when_they_only_look_like_contradictions(
