@@ -95,15 +95,23 @@ class Enlarger:
     ) -> list[datasets.QAPair]:
         """What the teacher says to the weak questions now; nothing where it can't be asked."""
         found, size = list[datasets.QAPair](), self._provider.queries_a_call
-        for start in range(0, len(weak), size):
-            await progress(_ASKED * start / len(weak), f"asking {self._provider.name} again")
-            queries = tuple(pair.question for pair in weak[start : start + size])
+        by_teacher: dict[str, list[str]] = {}
+        for pair in weak:
+            by_teacher.setdefault(pair.teacher, []).append(pair.question)
+        calls = [
+            (teacher, tuple(questions[start : start + size]))
+            for teacher, questions in by_teacher.items()
+            for start in range(0, len(questions), size)
+        ]
+        for at, (teacher, queries) in enumerate(calls):
+            await progress(_ASKED * at / len(calls), f"asking {self._provider.name} again")
             call = base.QARequest(
                 topic="",
                 queries=queries,
                 count=len(queries),
                 wordings=self._wordings,
                 task_id=request.of_task,
+                teacher=teacher,
             )
             pairs = self._journal.answer(request.task_id, call)
             if pairs is None:

@@ -24,6 +24,7 @@ _NUMBER_WORDS = {
         strict=True,
     )
 )
+_FIRST_EAST_ASIAN = "\u2e80"
 _VAGUE = frozenset(("one", "zero"))
 """Words that seldom count anything: `one of them`."""
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
@@ -59,6 +60,11 @@ _OPPOSITES = tuple(
         ("maximum", "minimum"), ("inside", "outside"), ("include included", "exclude excluded"),
     )
 )  # fmt: skip
+
+
+def east_asian(text: str) -> int:
+    """How many characters of a text belong to scripts that put no spaces between words."""
+    return sum(character > _FIRST_EAST_ASIAN for character in text)
 
 
 def folded(text: str) -> str:

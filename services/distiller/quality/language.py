@@ -12,12 +12,11 @@ from collections.abc import Iterable, Sequence
 
 import py3langid
 
-from services.distiller.quality import verdict
+from services.distiller.quality import claims, verdict
 from shared.flight import datasets
 
 _LEAST_WORDS = 3
 """In lower case: with fewer a text is mostly names."""
-_FIRST_EAST_ASIAN = "\u2e80"
 _SURE_BY = 20.0
 """A text is in another language where that is more probable by so many nats."""
 _ENDS = (".", "!", "?")
@@ -73,7 +72,7 @@ def _foreign(pair: datasets.QAPair, wanted: frozenset[str]) -> tuple[verdict.Rea
 def _quoted(pair: datasets.QAPair) -> bool:
     """Whether an answer may well be in another language: no sentence, or the question asks so."""
     answer = pair.answer.strip()
-    whole = answer[:1].isupper() or answer.endswith(_ENDS) or _east_asian(answer) > 0
+    whole = answer[:1].isupper() or answer.endswith(_ENDS) or claims.east_asian(answer) > 0
     return not whole or _FOREIGN_WORDS.search(pair.question) is not None
 
 
@@ -89,12 +88,8 @@ def _ranked(text: str) -> dict[str, float]:
     return dict(py3langid.rank(text))
 
 
-def _east_asian(text: str) -> int:
-    return sum(character > _FIRST_EAST_ASIAN for character in text)
-
-
 def _tells(text: str) -> bool:
     """Whether a text is long enough; without spaces between words its letters count."""
-    east_asian = _east_asian(text)
+    east_asian = claims.east_asian(text)
     words = sum(word[:1].islower() for word in re.findall(r"\w+", text))
     return (east_asian or words) >= _LEAST_WORDS

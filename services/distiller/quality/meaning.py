@@ -10,7 +10,7 @@ import functools
 import re
 
 from services.distiller.documents import words
-from services.distiller.quality import claims
+from services.distiller.quality import claims, quantities
 from shared import grading
 
 _FORMS = (
@@ -64,6 +64,7 @@ def same_question(one: str, other: str, similarity: float) -> bool:
 
 def same_answer(one: str, other: str) -> bool:
     """Whether two answers say the same: one contains the other."""
+    one, other = quantities.plain(one), quantities.plain(other)
     return grading.is_right(one, other) or grading.is_right(other, one)
 
 
@@ -84,6 +85,7 @@ def clash(one: str, other: str, similarity: float, surely: bool) -> str:
     """
     if same_answer(one, other):
         return ""
+    one, other = quantities.plain(one), quantities.plain(other)
     polar = _YES_OR_NO.match(one), _YES_OR_NO.match(other)
     if polar[0] and polar[1] and polar[0].lastindex != polar[1].lastindex:
         return "yes and no"
@@ -98,7 +100,10 @@ def clash(one: str, other: str, similarity: float, surely: bool) -> str:
     if shared >= _LEAST_SHARED_WORDS and (word := claims.flipped(one, other)):
         return f"one says the opposite about {word}"
     short = max(len(left_stems), len(right_stems)) <= _SHORT_ANSWER
-    if surely and short and not left_stems & right_stems and similarity < _LEAST_SHARED_WORDS:
+    told_alike = claims.numbers(one) & claims.numbers(other) or claims.east_asian(one + other)
+    if not surely or told_alike or similarity >= _LEAST_SHARED_WORDS:
+        return ""
+    if short and not left_stems & right_stems:
         return "they have nothing in common"
     return ""
 

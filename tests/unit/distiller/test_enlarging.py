@@ -71,6 +71,7 @@ async def test_teacher_is_asked_once_and_first_when_it_knows_more_wordings(
     )  # fmt: skip
     (call,) = teacher.asked
     assert (call.queries, call.wordings) == (("How long is it?",), 4)
+    assert call.teacher == "fake"  # Who told the fact.
     assert call.task_id == "t"  # Whose budget pays.
 
 
