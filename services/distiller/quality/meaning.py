@@ -52,7 +52,7 @@ def same_question(one: str, other: str, similarity: float) -> bool:
     """
     if similarity < SAME_QUESTION or _form(one) != _form(other):
         return False
-    specifics = (claims.numbers, claims.names, _ordinals, _dates)
+    specifics = (claims.numbers, claims.names, _ordinals, _dates, _signs)
     if any(those_of(one) != those_of(other) for those_of in specifics):
         return False
     left, right = (claims.stems(question) - _TYPE_STEMS for question in (one, other))
@@ -117,6 +117,11 @@ def _form(question: str) -> str:
 
 def _ordinals(question: str) -> frozenset[str]:
     return frozenset(_ORDINALS.findall(question.casefold()))
+
+
+def _signs(question: str) -> frozenset[str]:
+    """What is more than letters and digits, such as C++, -40 and ==."""
+    return frozenset(word for word in grading.normalise(question) if re.search(r"\W", word))
 
 
 def _dates(question: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from services.distiller import vectors
-from services.distiller.quality import agreement, copies, placement, verdict
+from services.distiller.quality import agreement, copies, meaning, placement, verdict
 from shared.flight import datasets
 from shared.models import embedder as embedders
 from tests.unit.distiller.fakes import pair
@@ -111,6 +111,12 @@ async def test_pairs_are_kept_when_they_only_look_like_contradictions(
 ) -> None:
     pairs = [pair(*one), pair(*other)]
     assert agreement.consistent(pairs, await _lookup(embed, pairs)).rejected == ()
+
+
+def test_questions_differ_when_only_a_sign_tells_them_apart() -> None:
+    assert meaning.same_question("Who made C#?", "who made the C#", 0.97)
+    assert not meaning.same_question("Who made C++?", "Who made C#?", 0.97)
+    assert not meaning.same_question("What melts at -40 degrees?", "What melts at 40?", 0.97)
 
 
 async def test_near_miss_is_kept_when_its_fact_has_another_answer(
