@@ -163,6 +163,25 @@ async def test_facts_are_rejected_when_their_answers_were_mixed_up(
     assert {one.reason for one in found.rejected} == {verdict.Reason.MISPLACED}
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("None", "It has no moons."),
+        ("It has no moons.", "It has no moons."),
+        ("Zero", "It has no moons."),
+        ("several", "It has several moons."),
+    ],
+)
+async def test_fact_is_kept_when_it_counts_without_a_number(
+    embed: vectors.AsyncEmbed, answer: str, told: str
+) -> None:
+    passage = f"Orun\nThe planet is small and red. {told} Its day is long. It is cold."
+    one = dataclasses.replace(pair("How many moons has it?", answer), passage=passage)
+    assert (await placement.placed([one], embed)).rejected == ()
+    year = dataclasses.replace(one, question="In what year was it found?")
+    assert (await placement.placed([year], embed)).kept == ()
+
+
 async def test_implication_is_not_looked_for_when_its_passage_does_not_say_it(
     embed: vectors.AsyncEmbed,
 ) -> None:
