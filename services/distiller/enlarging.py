@@ -119,6 +119,9 @@ class Enlarger:
             if pairs is None:
                 try:
                     pairs = await self._provider.generate_qa(call)
+                except errors.NotFoundError:
+                    # Not journaled: another time it may know.
+                    continue
                 except errors.SkillmeshError as error:
                     # What is at hand can still be reworded.
                     _log.warning("teacher not asked for more wordings", reason=str(error))

@@ -5,7 +5,11 @@ from __future__ import annotations
 import functools
 import re
 
-_CLOCK = re.compile(r"\b(\d{1,2})(?:[:.]([0-5]\d))?(?:\s*([ap])\.?m\b\.?|(?<=:[0-5]\d)\b)", re.I)
+_CLOCK = re.compile(
+    r"(?<![\d:.])(\d{1,2})(?:[:.]([0-5]\d))?\s*([ap])\.?m\b\.?"
+    r"|(?<![\d:.])(\d{1,2}):([0-5]\d)(?![\d:])",
+    re.I,
+)
 _HOURS = 12
 _UNITS = {
     "km": "kilometres? kilometers?",
@@ -45,7 +49,8 @@ def units(text: str) -> frozenset[str]:
 
 
 def _on_the_clock(match: re.Match[str]) -> str:
-    hour, half = int(match[1]), (match[3] or "").lower()
+    half = (match[3] or "").lower()
+    hour, minutes = int(match[1] or match[4]), match[2] or match[5] or "00"
     if half:
         hour = hour % _HOURS + (_HOURS if half == "p" else 0)
-    return f"{hour}:{match[2] or '00'}"
+    return f"{hour}:{minutes}"

@@ -126,6 +126,20 @@ async def test_no_wording_is_trained_that_is_private_or_in_another_language(
     assert after.pairs[0].paraphrases == ("What is its length?", "Its extent?")
 
 
+async def test_each_fact_is_asked_of_its_own_teacher_when_one_of_them_knows_no_more(
+    tmp_path: pathlib.Path,
+) -> None:
+    told = [dataclasses.replace(LENGTH, teacher="ann"), BUILDER]
+    request = distillation.DistilRequest("t", ("How long is it?",))
+    await _enlarger(fakes.Teacher(told), tmp_path).distil(request, fakes.no_progress)
+    teacher = fakes.Teacher([], error=errors.NotFoundError("nothing more"))
+    more = distillation.DistilRequest("t-more", of_task="t")
+    await _enlarger(teacher, tmp_path).distil(more, fakes.no_progress)
+    assert [(call.teacher, call.queries) for call in teacher.asked] == [
+        ("ann", ("How long is it?",)), ("fake", ("Who built it?",)),
+    ]  # fmt: skip
+
+
 async def test_task_is_named_when_it_was_not_distilled_here(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.NotFoundError, match="task t was not distilled here"):
         await _enlarger(fakes.Teacher([LENGTH]), tmp_path).distil(MORE, fakes.no_progress)
