@@ -32,16 +32,36 @@ _MONTHS = frozenset(
     ).split()
 )
 _DAY = re.compile(r"(\d|[12]\d|3[01])(?:st|nd|rd|th)?")
+_TOKENS = re.compile(
+    # A number below zero: the dash of `1914-1918`, `(030)-12` or `1914--1918` is none.
+    r"(?<![\w)-])-\d\w*"
+    # A name such as C++ or C#; any other word.
+    r"|\w+\+\+|\b[^\W\d]#(?!\w)|\w+"
+    # An operator that stands alone, such as == or ->, but no dash, ellipsis or heading.
+    r"|(?<![^\s`'\"(])(?![-!#]+(?:\s|$))[-=<>+*/%&|^~!#:]{2,}(?=$|[\s`'\".,;?!)])"
+)
+_QUOTES = "`'\"\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb"
+_NO_WORDS = frozenset(".,;:?!\u2026\u3002\u3001\u00bf\u00a1()[]-\u2010\u2013\u2014\u2015")
+"""Marks that alone say nothing."""
+_ENDS = ".,;:?!"
 _LEAD = 200
 """An answer that does not know says so in its first so many characters."""
 
 
 def normalise(text: str) -> list[str]:
-    """Words in lower case without punctuation and articles, as SQuAD's scorer does it."""
+    """Words in lower case without punctuation and articles, as SQuAD's scorer does it.
+
+    Other than there, signs of numbers, names such as C++ and operators that stand alone are kept;
+    a text without words is one word of its own, unless it is only punctuation.
+    """
     # Before NFKC, which makes plain spaces of those that do not break.
     joined = re.sub(r"(?<=\d)[,\u00a0\u202f](?=\d{3}\b)", "", text)
-    plain = unicodedata.normalize("NFKC", joined).casefold()
-    words = re.findall(r"\w+", plain)
+    # NFKC makes three dots of an ellipsis.
+    plain = unicodedata.normalize("NFKC", joined).casefold().replace("\u2212", "-")
+    words: list[str] = _TOKENS.findall(plain)
+    if not words:
+        symbols = "".join(plain.split()).strip(_QUOTES)
+        return [] if _NO_WORDS.issuperset(symbols) else [symbols]
     return [word for word in words if word not in _ARTICLES]
 
 
@@ -59,7 +79,15 @@ def is_right(answer: str, expected: str) -> bool:
     given, wanted = normalise(answer), normalise(expected)
     if not wanted or len(given) > len(wanted) + _LONGEST_EXTRA:
         return False
+    if not any(map(_is_symbol, wanted)):
+        given = [word for word in given if not _is_symbol(word)]
+    elif len(wanted) == 1 and _is_symbol(wanted[0]):
+        given += [symbol for part in answer.split() for symbol in normalise(part.rstrip(_ENDS))]
     return _holds(given, wanted) or _holds(_written_alike(given), _written_alike(wanted))
+
+
+def _is_symbol(word: str) -> bool:
+    return re.search(r"\w", word) is None
 
 
 def _holds(given: list[str], wanted: list[str]) -> bool:
@@ -68,7 +96,7 @@ def _holds(given: list[str], wanted: list[str]) -> bool:
 
 
 def _written_alike(words: list[str]) -> list[str]:
-    """The words with numbers in digits, and dates as day, month and year."""
+    """The words with numbers in digits, and dates as day, month and year; `minus 4` is `-4`."""
     plain = list[str]()
     for word in words:
         number = _NUMBERS.get(word)
@@ -80,7 +108,9 @@ def _written_alike(words: list[str]) -> list[str]:
     while at < len(plain):
         word, *others = plain[at : at + 3]
         day = _DAY.fullmatch(word)
-        if day and others[:1] == ["of"] and others[1:] and others[1] in _MONTHS:
+        if word == "minus" and others and others[0][:1].isdigit():
+            found, at = [*found, f"-{others[0]}"], at + 2
+        elif day and others[:1] == ["of"] and others[1:] and others[1] in _MONTHS:
             found, at = [*found, day[1], others[1]], at + 3
         elif day and others and others[0] in _MONTHS:
             found, at = [*found, day[1], others[0]], at + 2

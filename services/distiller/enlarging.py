@@ -14,7 +14,7 @@ import structlog
 
 from services.distiller import delivery, distillation, distiller, filters, journal, wording
 from services.distiller.providers import base
-from services.distiller.quality import copies
+from services.distiller.quality import copies, language, privacy
 from shared import errors, grading
 from shared import settings as config
 from shared.flight import datasets
@@ -48,6 +48,7 @@ class Enlarger:
         """
         self._distils, self._provider, self._journal = distils, provider, kept
         self._wordings = _TIMES * settings.wordings
+        self._languages = settings.languages
         self._rewording = rewording
 
     async def distil(
@@ -76,6 +77,7 @@ class Enlarger:
             if not weak or any(wording.key(text) in weak for text in filters.wordings(pair))
         ]
         told = await self._told(request, [before.pairs[at] for at in places], progress)
+        told = self._fit(told, before.pairs)
         pairs = list(before.pairs)
         for done, at in enumerate(places):
             await progress(
@@ -95,20 +97,31 @@ class Enlarger:
     ) -> list[datasets.QAPair]:
         """What the teacher says to the weak questions now; nothing where it can't be asked."""
         found, size = list[datasets.QAPair](), self._provider.queries_a_call
-        for start in range(0, len(weak), size):
-            await progress(_ASKED * start / len(weak), f"asking {self._provider.name} again")
-            queries = tuple(pair.question for pair in weak[start : start + size])
+        by_teacher: dict[str, list[str]] = {}
+        for pair in weak:
+            by_teacher.setdefault(pair.teacher, []).append(pair.question)
+        calls = [
+            (teacher, tuple(questions[start : start + size]))
+            for teacher, questions in by_teacher.items()
+            for start in range(0, len(questions), size)
+        ]
+        for at, (teacher, queries) in enumerate(calls):
+            await progress(_ASKED * at / len(calls), f"asking {self._provider.name} again")
             call = base.QARequest(
                 topic="",
                 queries=queries,
                 count=len(queries),
                 wordings=self._wordings,
                 task_id=request.of_task,
+                teacher=teacher,
             )
             pairs = self._journal.answer(request.task_id, call)
             if pairs is None:
                 try:
                     pairs = await self._provider.generate_qa(call)
+                except errors.NotFoundError:
+                    # Not journaled: another time it may know.
+                    continue
                 except errors.SkillmeshError as error:
                     # What is at hand can still be reworded.
                     _log.warning("teacher not asked for more wordings", reason=str(error))
@@ -117,11 +130,26 @@ class Enlarger:
             found += pairs
         return found
 
+    def _fit(
+        self, told: Sequence[datasets.QAPair], before: Sequence[datasets.QAPair]
+    ) -> list[datasets.QAPair]:
+        """What the teacher said that is usable, not private, and in the language of the facts."""
+        asked = " ".join(text for pair in before for text in filters.wordings(pair))
+        languages = self._languages or language.spoken([asked])
+        public = privacy.public(filters.valid(told).kept).kept
+        return list(language.expected(public, languages).kept)
+
     async def _grown(
         self, pairs: Sequence[datasets.QAPair], at: int, told: Sequence[datasets.QAPair]
     ) -> datasets.QAPair:
         """One pair with more wordings to train on; none is that of another, or held out."""
-        pair = pairs[at]
+        pair, answer = pairs[at], wording.key(pairs[at].answer)
+        held_out = [
+            text
+            for other in pairs
+            if wording.key(other.answer) == answer
+            for text in other.held_out
+        ]
         taken = {_words(text) for other in pairs for text in filters.wordings(other)}
         more: dict[str, str] = {}
 
@@ -130,10 +158,10 @@ class Enlarger:
                 if len(pair.paraphrases) + len(more) >= self._wordings:
                     return
                 known = _words(text) in taken or len(text) > filters.LONGEST_CHARACTERS
-                if not known and not copies.near(text, pair.held_out, copies.NEAR_HELD_OUT):
+                if not known and not copies.near(text, held_out, copies.NEAR_HELD_OUT):
                     more.setdefault(_words(text), text)
 
-        for other in filters.valid(told).kept:
+        for other in told:
             if _same_fact(pair, other):
                 take(filters.wordings(other))
         if self._rewording is not None:

@@ -101,7 +101,10 @@ class Journal:
 
 def _name(call: base.QARequest) -> str:
     fields = dataclasses.asdict(call)
-    del fields["task_id"], fields["teacher"]  # The folder says the first, the task the other.
+    del fields["task_id"]  # The folder says it.
+    if not call.only_queries:
+        # The task says it; only the judge asks several teachers.
+        del fields["teacher"]
     text = json.dumps(fields, sort_keys=True)
     return f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 

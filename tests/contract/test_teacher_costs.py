@@ -52,9 +52,12 @@ async def test_tokens_and_dollars_are_counted_when_the_server_tells_them(
 
 
 @every_teacher
-async def test_tokens_are_estimates_when_the_server_tells_none(make: asked_teachers.Make) -> None:
+@pytest.mark.parametrize("usage", [None, (0, 0), (-1, 7), (7, 0)])
+async def test_tokens_are_estimates_when_the_server_tells_none(
+    make: asked_teachers.Make, usage: tuple[int, int] | None
+) -> None:
     ledger = _ledger()
-    uncounted = teacher_server.Step(asked_teachers.REPLY, usage=None)
+    uncounted = teacher_server.Step(asked_teachers.REPLY, usage=usage)
     async with teacher_server.TeacherServer(uncounted) as server:
         await _ask(make, server, ledger)
     spent = ledger.of_task("t1")

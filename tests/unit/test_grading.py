@@ -25,6 +25,21 @@ from shared import grading
         ("On May 3, 1688.", "3 May 1688"),
         ("the 3rd of May 1688", "May 3"),
         ("on 21 june", "June 21st"),
+        ("It is -40 degrees", "\u221240 degrees"),
+        ("minus forty degrees", "-40 degrees"),
+        ("minus twenty-five", "-25"),
+        ("from 1914-1918", "1914\u20131918"),
+        ("from 1914-1918", "1918"),
+        ("Call (030)-123", "030 123"),
+        ("It was written in C#.", "C#"),
+        ("It was written in C++17.", "C++"),
+        ("==", "=="),
+        ("Use `==` here.", "=="),
+        ("The mark is //.", "//"),
+        ("Write .* there", ".*"),
+        ("It is \U0001f600!", "\U0001f600"),
+        ("Varnholt -> Orun", "Varnholt, Orun"),
+        ("The bells -- both -- rang", "bells both rang"),
     ],
 )
 def test_an_answer_is_right_when_the_expected_words_stand_in_it(answer: str, expected: str) -> None:
@@ -48,13 +63,23 @@ def test_an_answer_is_right_when_the_expected_words_stand_in_it(answer: str, exp
         ("3 June 1688", "3 May 1688"),
         ("May 3", "May 13"),
         ("20 30", "50"),
+        ("It is 40 degrees", "-40 degrees"),
+        ("It is -40 degrees", "40 degrees"),
+        ("It was written in C#.", "C++"),
+        ("It was written in C++.", "C"),
+        ("!=", "=="),
+        ("Use != here", "=="),
+        ("the mark", "//"),
+        ("x -> y", "x == y"),
     ],
 )
 def test_an_answer_is_wrong_when_the_words_are_others(answer: str, expected: str) -> None:
     assert not grading.is_right(answer, expected)
 
 
-@pytest.mark.parametrize("expected", ["", "...", "the"])
+@pytest.mark.parametrize(
+    "expected", ["", "...", "\u2026", "the", "?!", "\u201c\u201d", "-", "\u3002"]
+)
 def test_no_answer_is_right_when_nothing_is_expected(expected: str) -> None:
     assert not grading.is_right("the answer", expected)
     assert not grading.is_right("", expected)
@@ -73,6 +98,21 @@ def test_articles_and_marks_fall_away_when_text_is_normalised() -> None:
         "owl",
         "1234",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("C, C++ and C#?", ["c", "c++", "and", "c#"]),
+        ("What does == mean?", ["what", "does", "==", "mean"]),
+        ("What does `!=` mean?", ["what", "does", "!=", "mean"]),
+        ("1914-1918, 2024-05-03", ["1914", "1918", "2024", "05", "03"]),
+        ("(-5) or 7--9", ["-5", "or", "7", "9"]),
+        ("## **Bold** e-mail", ["bold", "e", "mail"]),
+    ],
+)
+def test_signs_are_kept_when_they_tell_words_apart(text: str, words: list[str]) -> None:
+    assert grading.normalise(text) == words
 
 
 @pytest.mark.parametrize(

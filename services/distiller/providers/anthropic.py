@@ -28,7 +28,7 @@ class AnthropicProvider(language_model.LanguageModelProvider):
             endpoint: base URL; empty for Anthropic's own.
             terms: how it is asked.
         """
-        secrets = (api_key, masking.password(endpoint))
+        secrets = (api_key, *masking.credentials(endpoint))
         super().__init__(
             language_model.Model("anthropic", model or DEFAULT_MODEL, secrets=secrets), terms
         )

@@ -104,19 +104,26 @@ class CircuitBreaker:
     def failed(self, error: errors.SkillmeshError) -> None:
         """It could not be asked."""
         advice = failures.advice(error)
+        if self.circuit().state is State.OPEN and not advice.until_mended:
+            # It was asked before that: all it tells is how long to stay away.
+            until_s = self._clock() + (advice.after_s or 0.0)
+            self._until_s = max(self._until_s or 0.0, until_s)
+            return
         half_open = self._asking
         self._failures += 1
         self._last, self._asking = error, False
+        doubles = advice.until_mended or half_open or self._failures >= self._settings.failures
         if advice.until_mended:
             pause_s = self._settings.longest_pause_s
-        elif half_open or self._failures >= self._settings.failures:
+        elif doubles:
             pause_s = self._settings.pause_s * 2.0 ** min(self._openings, _MOST_DOUBLINGS)
             pause_s = min(pause_s, self._settings.longest_pause_s)
         elif advice.after_s:
             pause_s = 0.0
         else:
             return
-        self._openings += 1
+        # A provider that says when to come back is not down for longer each time.
+        self._openings += doubles
         pause_s = max(pause_s, advice.after_s or 0.0)
         self._until_s = self._clock() + pause_s
         _log.warning(

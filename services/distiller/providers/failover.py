@@ -60,7 +60,8 @@ class Failover(base.CloudProvider):
             errors.BudgetError: all failed, none of them for now only, at least one because of a
                 budget.
             errors.TeacherError: all failed, none of them for a reason that will pass by itself.
-            errors.NotFoundError: the first teacher that could be asked knows nothing.
+            errors.NotFoundError: the first teacher that could be asked knows nothing, nor does
+                whom the request wants.
         """
         failed: list[_Failure] = []
         for provider, guard in self._order(request.teacher):
@@ -161,6 +162,8 @@ async def _guarded(
 def _all_failed(failed: Sequence[_Failure]) -> errors.SkillmeshError:
     reasons = "; ".join(f"{failure.provider}: {failure.error}" for failure in failed)
     message = f"no teacher could answer: {reasons}"
+    if all(isinstance(failure.error, errors.NotFoundError) for failure in failed):
+        return errors.NotFoundError(message)
     if any(failure.error.retryable for failure in failed):
         return errors.TeacherUnavailableError(message)
     if any(isinstance(failure.error, errors.BudgetError) for failure in failed):

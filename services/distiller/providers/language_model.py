@@ -204,8 +204,9 @@ class LanguageModelProvider(base.CloudProvider):
 
 
 def _usage(completion: Completion, largest: spending.Usage) -> spending.Usage:
-    # The SDKs hand over what came, whatever its type.
-    if isinstance(completion.tokens_in, int) and isinstance(completion.tokens_out, int):
-        return spending.Usage(completion.tokens_in, completion.tokens_out)
+    # The SDKs hand over what came, whatever its type; gateways send zeros.
+    told = (completion.tokens_in, completion.tokens_out)
+    if isinstance(told[0], int) and isinstance(told[1], int) and min(told[0], told[1]) > 0:
+        return spending.Usage(told[0], told[1])
     written = spending.tokens(completion.text + (completion.refusal or ""))
     return spending.Usage(largest.tokens_in, written, estimated=True)

@@ -28,7 +28,7 @@ class LocalTeacherProvider(language_model.LanguageModelProvider):
             terms: how it is asked.
         """
         named = language_model.Model(
-            "local", model or DEFAULT_MODEL, free=True, secrets=(masking.password(endpoint),)
+            "local", model or DEFAULT_MODEL, free=True, secrets=masking.credentials(endpoint)
         )
         super().__init__(named, terms)
         # The SDK would send the user's OPENAI_API_KEY to this server if it were given none.

@@ -24,7 +24,7 @@ class OpenAIProvider(language_model.LanguageModelProvider):
             endpoint: base URL; empty for OpenAI's own.
             terms: how it is asked.
         """
-        secrets = (api_key, masking.password(endpoint))
+        secrets = (api_key, *masking.credentials(endpoint))
         super().__init__(
             language_model.Model("openai", model or DEFAULT_MODEL, secrets=secrets), terms
         )

@@ -43,7 +43,7 @@ def get_cloud_provider(
     builder = _Builder(make_documents, environ, evolution, ledger)
     kind: _Kind
     if evolution.provider_type == "auto":
-        kind = "openai" if environ.get(OPENAI_KEY) else "documents"
+        kind = "openai" if environ.get(OPENAI_KEY, "").strip() else "documents"
     else:
         kind = evolution.provider_type
     first = config.Teacher(
@@ -132,10 +132,16 @@ class _Builder:
             )
 
     def _key(self, variable: str, place: str) -> str:
-        key = self._environ.get(variable, "")
+        key = self._environ.get(variable, "").strip()
         if not key:
             raise errors.ConfigError(
                 f"{place}.provider_type: {variable} is not set in the environment; set it or "
                 "choose another provider_type"
+            )
+        if not (key.isascii() and key.isprintable()):
+            # No header can hold it: the HTTP library would quote it in its error.
+            raise errors.ConfigError(
+                f"{place}.provider_type: {variable} holds characters that no key has, such as a "
+                "line break; copy the key again"
             )
         return key

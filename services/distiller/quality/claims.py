@@ -24,6 +24,7 @@ _NUMBER_WORDS = {
         strict=True,
     )
 )
+_FIRST_EAST_ASIAN = "\u2e80"
 _VAGUE = frozenset(("one", "zero"))
 """Words that seldom count anything: `one of them`."""
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
@@ -51,11 +52,19 @@ _OPPOSITES = tuple(
         ("above", "below"), ("won win wins", "lost lose loses"), ("older", "younger"),
         ("early earlier", "late later"), ("left", "right"), ("majority", "minority"),
         ("allowed permitted", "forbidden prohibited"), ("began started", "ended stopped"),
-        ("open opened", "closed"), ("accepted", "rejected refused"), ("first", "last"),
+        ("open opens opened opening", "close closes closed closing"),
+        ("import imports imported importing", "export exports exported exporting"),
+        ("read reads reading", "write writes wrote written writing"),
+        ("accepted", "rejected refused"), ("first", "last"),
         ("victory", "defeat"), ("strong stronger", "weak weaker"), ("rich richer", "poor poorer"),
         ("maximum", "minimum"), ("inside", "outside"), ("include included", "exclude excluded"),
     )
 )  # fmt: skip
+
+
+def east_asian(text: str) -> int:
+    """How many characters of a text belong to scripts that put no spaces between words."""
+    return sum(character > _FIRST_EAST_ASIAN for character in text)
 
 
 def folded(text: str) -> str:

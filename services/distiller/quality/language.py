@@ -6,30 +6,41 @@ byte sequences. Names, numbers and short answers belong to no language and pass.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
 import py3langid
 
-from services.distiller.quality import verdict
+from services.distiller.quality import claims, verdict
 from shared.flight import datasets
 
 _LEAST_WORDS = 3
 """In lower case: with fewer a text is mostly names."""
-_FIRST_EAST_ASIAN = "\u2e80"
 _SURE_BY = 20.0
 """A text is in another language where that is more probable by so many nats."""
+_ENDS = (".", "!", "?")
+_FOREIGN_WORDS = re.compile(
+    r"\btranslat|\b(?:in|into|for|the) (?:[A-Z][a-z]+(?:ese|ish|ian)|German|French|Greek|Dutch|"
+    r"Czech|Welsh|Thai|Hindi|Arabic|Hebrew|Urdu|Swahili|Latin|Gaelic|Icelandic|Korean)\b"
+)
+"""Of questions whose answer is in another language on purpose."""
 
 
 def prepare() -> None:
     """Loads the classifier, which takes a second."""
-    _language("")
+    _probable("")
 
 
 def spoken(texts: Iterable[str]) -> frozenset[str]:
-    """The languages of some texts, as ISO 639 codes; texts too short to tell say nothing."""
+    """The languages that some texts may be in, as ISO 639 codes.
+
+    A short query is seldom surely in one: all that are nearly as probable count. Texts too short to
+    tell say nothing.
+    """
     told = list(texts)
-    return frozenset(_language(text) for text in (*told, " ".join(told)) if _tells(text))
+    probable = (_probable(text) for text in (*told, " ".join(told)) if _tells(text))
+    return frozenset[str]().union(*probable)
 
 
 def expected(pairs: Sequence[datasets.QAPair], languages: Iterable[str]) -> verdict.Sifted:
@@ -48,26 +59,37 @@ def _foreign(pair: datasets.QAPair, wanted: frozenset[str]) -> tuple[verdict.Rea
         ("question", " ".join((pair.question, *pair.paraphrases))),
         ("answer", pair.answer),
     ):
-        if not wanted or not _tells(text):
+        if not _tells(text) or (part == "answer" and _quoted(pair)):
             continue
-        ranked: dict[str, float] = dict(py3langid.rank(text))
-        best = max(ranked, key=lambda code: ranked[code])
-        nearest: float | None = max(
-            (ranked[code] for code in wanted if code in ranked), default=None
-        )
-        if nearest is not None and ranked[best] > nearest + _SURE_BY:
+        ranked = _ranked(text)
+        if (wanted & ranked.keys()) and not wanted & _probable(text):
+            best = max(ranked, key=lambda code: ranked[code])
             detail = f"the {part} is {best}, not {' or '.join(sorted(wanted))}"
             return verdict.Reason.LANGUAGE, detail
     return None
 
 
-def _language(text: str) -> str:
-    found: str = py3langid.classify(text)[0]
-    return found
+def _quoted(pair: datasets.QAPair) -> bool:
+    """Whether an answer may well be in another language: no sentence, or the question asks so."""
+    answer = pair.answer.strip()
+    whole = answer[:1].isupper() or answer.endswith(_ENDS) or claims.east_asian(answer) > 0
+    return not whole or _FOREIGN_WORDS.search(pair.question) is not None
+
+
+def _probable(text: str) -> frozenset[str]:
+    """The languages that are not clearly less probable than the likeliest."""
+    ranked = _ranked(text)
+    best = max(ranked.values())
+    return frozenset(code for code, nats in ranked.items() if nats >= best - _SURE_BY)
+
+
+@functools.lru_cache(maxsize=1024)
+def _ranked(text: str) -> dict[str, float]:
+    return dict(py3langid.rank(text))
 
 
 def _tells(text: str) -> bool:
     """Whether a text is long enough; without spaces between words its letters count."""
-    east_asian = sum(character > _FIRST_EAST_ASIAN for character in text)
+    east_asian = claims.east_asian(text)
     words = sum(word[:1].islower() for word in re.findall(r"\w+", text))
     return (east_asian or words) >= _LEAST_WORDS

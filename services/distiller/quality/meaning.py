@@ -10,7 +10,7 @@ import functools
 import re
 
 from services.distiller.documents import words
-from services.distiller.quality import claims
+from services.distiller.quality import claims, quantities
 from shared import grading
 
 _FORMS = (
@@ -27,8 +27,15 @@ _TYPE_STEMS = frozenset(map(words.stem, "year date day month time person place t
 _ORDINALS = re.compile(
     r"\b(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|next|other|another)\b"
 )
+_DATES = re.compile(
+    r"\b(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|june|july|"
+    r"august|september|october|november|december)(?:s|'s)?\b"
+)
+"""Days and months tell questions apart as numbers do."""
 SAME_QUESTION = 0.85
 """Least similarity (cosine) of two questions that mean the same."""
+_SYNONYM = 0.95
+"""Least similarity where one word differs: `open` and `close` leave 0.89 of a short question."""
 _LEAST_SHARED_WORDS = 0.5
 _SHORT_ANSWER, _LONG_ANSWER = 5, 12
 """Content words."""
@@ -45,16 +52,19 @@ def same_question(one: str, other: str, similarity: float) -> bool:
     """
     if similarity < SAME_QUESTION or _form(one) != _form(other):
         return False
-    specifics = (claims.numbers, claims.names, _ordinals)
+    specifics = (claims.numbers, claims.names, _ordinals, _dates, _signs)
     if any(those_of(one) != those_of(other) for those_of in specifics):
         return False
     left, right = (claims.stems(question) - _TYPE_STEMS for question in (one, other))
+    if left != right and similarity < _SYNONYM:
+        return False
     # One word may be another of the same meaning; one that only one of them has tells things apart.
     return len(left - right) == len(right - left) <= 1 and not claims.flipped(one, other)
 
 
 def same_answer(one: str, other: str) -> bool:
     """Whether two answers say the same: one contains the other."""
+    one, other = quantities.plain(one), quantities.plain(other)
     return grading.is_right(one, other) or grading.is_right(other, one)
 
 
@@ -75,6 +85,7 @@ def clash(one: str, other: str, similarity: float, surely: bool) -> str:
     """
     if same_answer(one, other):
         return ""
+    one, other = quantities.plain(one), quantities.plain(other)
     polar = _YES_OR_NO.match(one), _YES_OR_NO.match(other)
     if polar[0] and polar[1] and polar[0].lastindex != polar[1].lastindex:
         return "yes and no"
@@ -89,7 +100,10 @@ def clash(one: str, other: str, similarity: float, surely: bool) -> str:
     if shared >= _LEAST_SHARED_WORDS and (word := claims.flipped(one, other)):
         return f"one says the opposite about {word}"
     short = max(len(left_stems), len(right_stems)) <= _SHORT_ANSWER
-    if surely and short and not left_stems & right_stems and similarity < _LEAST_SHARED_WORDS:
+    told_alike = claims.numbers(one) & claims.numbers(other) or claims.east_asian(one + other)
+    if not surely or told_alike or similarity >= _LEAST_SHARED_WORDS:
+        return ""
+    if short and not left_stems & right_stems:
         return "they have nothing in common"
     return ""
 
@@ -103,3 +117,12 @@ def _form(question: str) -> str:
 
 def _ordinals(question: str) -> frozenset[str]:
     return frozenset(_ORDINALS.findall(question.casefold()))
+
+
+def _signs(question: str) -> frozenset[str]:
+    """What is more than letters and digits, such as C++, -40 and ==."""
+    return frozenset(word for word in grading.normalise(question) if re.search(r"\W", word))
+
+
+def _dates(question: str) -> frozenset[str]:
+    return frozenset(match.rstrip("s'") for match in _DATES.findall(question.casefold()))

@@ -19,6 +19,7 @@ _LEAST_WORDINGS = 3
 _APART = 0.2
 """Share below which two facts are surely two: 0.99 of 2,580 duos of different facts have at most
 0.26, 0.9 of 440 halves of one fact at least 0.22."""
+_ONE_DUO = 2
 _MIXED = 0.4
 """Share of wordings whose nearest one belongs to the other fact. Half is what chance gives; of
 1,230 duos of different facts, written by people, six reach it: near misses such as an upper and a
@@ -35,7 +36,7 @@ def unmixed(
     Args:
         pairs: with different wordings.
         vector_of: the unit vector of each wording, shape (dimension,).
-        most_share: of the facts, that may mix: one duo alone says little.
+        most_share: of the facts, that may mix; two always may: one duo alone says little.
     """
     many = [(at, _wordings(pair, vector_of)) for at, pair in enumerate(pairs) if _has_many(pair)]
     mixed: dict[int, int] = {}
@@ -45,7 +46,7 @@ def unmixed(
         ):
             mixed.setdefault(one, other)
             mixed.setdefault(other, one)
-    if len(mixed) <= most_share * len(many):
+    if len(mixed) <= max(_ONE_DUO, most_share * len(many)):
         mixed = {}
     return verdict.sift(
         (pair, _reason(pairs[mixed[at]]) if at in mixed else None) for at, pair in enumerate(pairs)

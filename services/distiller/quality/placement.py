@@ -25,7 +25,14 @@ DOUBTFUL_PROBABILITY, _DOUBTFUL_SHARE, _LEAST_DOUBTFUL = 0.25, 0.6, 2
 _LEAST_SENTENCES = 3
 _LEAST_SHARE, _NEAR_BEST = 0.5, 0.75
 """An answer in words of its own stands in the sentences that share most of its words."""
-_COUNTING = re.compile(r"how many\b|(?:in )?(?:what|which) year\b")
+_HOW_MANY = "how many"
+_COUNTING = re.compile(rf"{_HOW_MANY}\b|(?:in )?(?:what|which) year\b")
+_UNNUMBERED = re.compile(
+    r"\b(?:no|none|zero|nil|nobody|several|many|few|countless|unlimited|infinite(?:ly)?|"
+    r"dozens|hundreds|thousands|millions|billions)\b|\u221e",
+    re.I,
+)
+"""Answers to how many without a number."""
 
 
 async def placed(pairs: Sequence[datasets.QAPair], embed: vectors.AsyncEmbed) -> verdict.Sifted:
@@ -80,6 +87,8 @@ def _counts_nothing(pair: datasets.QAPair) -> str:
     """Why a question after a number is not answered; empty where it is."""
     asked = _COUNTING.match(pair.question.casefold())
     if asked is None or words.offers(pair.answer, words.Wanted.NUMBER, set()):
+        return ""
+    if asked[0] == _HOW_MANY and _UNNUMBERED.search(pair.answer):
         return ""
     return f"it asks {asked[0]}, and the answer names no number"
 

@@ -6,6 +6,7 @@ contradict each other, the one that its passage does not support is gone by then
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence, Set
 
 from services.distiller import filters, vectors
@@ -22,6 +23,8 @@ from services.distiller.quality import (
 )
 from shared import settings as config
 from shared.flight import datasets
+
+_Check = Callable[[Sequence[datasets.QAPair]], verdict.Sifted]
 
 
 class Sieve:
@@ -67,10 +70,11 @@ class Sieve:
         if self._embed is not None and checked.kept:
             checked.add(await placement.placed(checked.kept, self._embed))
             vector_of = await self._vectors(checked.kept)
-            checked.apply(lambda some: agreement.unrepeated(some, vector_of))
-            checked.apply(lambda some: agreement.consistent(some, vector_of))
             share = self._settings.most_wrong_share
-            checked.apply(lambda some: mixing.unmixed(some, vector_of, share))
+            # They compare all with all: seconds in which nobody else would be served.
+            await checked.apply_aside(lambda some: agreement.unrepeated(some, vector_of))
+            await checked.apply_aside(lambda some: agreement.consistent(some, vector_of))
+            await checked.apply_aside(lambda some: mixing.unmixed(some, vector_of, share))
         checked.apply(lambda some: filters.unambiguous(some, keys))
         if self._settings.judge == "teacher":
             threshold, size = self._settings.judge_threshold, teacher.queries_a_call
@@ -90,8 +94,12 @@ class _Checked:
         self.kept = tuple(pairs)
         self.rejected: list[verdict.Rejected] = []
 
-    def apply(self, check: Callable[[Sequence[datasets.QAPair]], verdict.Sifted]) -> None:
+    def apply(self, check: _Check) -> None:
         self.add(check(self.kept))
+
+    async def apply_aside(self, check: _Check) -> None:
+        """As `apply`, in a thread."""
+        self.add(await asyncio.to_thread(check, self.kept))
 
     def add(self, sifted: verdict.Sifted) -> None:
         self.kept = sifted.kept

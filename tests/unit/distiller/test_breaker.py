@@ -88,6 +88,31 @@ def test_pause_doubles_up_to_the_longest_when_the_teacher_stays_down() -> None:
     assert guard.circuit().open_for_s == 10.0
 
 
+def test_pause_is_not_doubled_when_requests_fail_that_went_out_together() -> None:
+    clock = _Clock()
+    guard = breaker.CircuitBreaker("t", SETTINGS, clock)
+    for _ in range(8):
+        guard.asks()
+    for _ in range(8):
+        guard.failed(DOWN)
+    assert guard.circuit().open_for_s == 10.0
+    guard.failed(failures.DownError("busy", failures.Advice(after_s=12.0)))
+    assert guard.circuit().open_for_s == 12.0
+    guard.failed(failures.DownError("busy", failures.Advice(after_s=1.0)))
+    assert guard.circuit().open_for_s == 12.0
+    guard.failed(failures.BarredError("bad key"))
+    assert guard.circuit().open_for_s == 25.0
+
+
+def test_pause_is_the_first_one_when_only_retry_after_opened_before() -> None:
+    clock = _Clock()
+    guard = breaker.CircuitBreaker("t", SETTINGS, clock)
+    _fail(guard, failures.DownError("busy", failures.Advice(after_s=4.0)))
+    clock.now += 4.0
+    _fail(guard)
+    assert guard.circuit().open_for_s == 10.0
+
+
 def test_pauses_stay_finite_when_a_teacher_is_down_for_years() -> None:
     clock = _Clock()
     guard = _opened(clock)

@@ -311,3 +311,16 @@ class _Interrupted(fakes.Teacher):
         if len(self.asked) == 2:
             raise errors.TeacherUnavailableError("down")
         return [one for one in self.pairs if one.question in request.queries]
+
+
+def test_second_answers_are_kept_apart_when_several_teachers_are_judged(
+    tmp_path: pathlib.Path,
+) -> None:
+    kept = journal.Journal(tmp_path)
+    call = base.QARequest(topic="", queries=("Q?",), only_queries=True, teacher="ann")
+    kept.keep_answer("t", call, [pair("Q?", "A")])
+    assert kept.answer("t", dataclasses.replace(call, teacher="bob")) is None
+    # The first answer is the task's, whoever gave it.
+    first = dataclasses.replace(call, only_queries=False)
+    kept.keep_answer("t", first, [pair("Q?", "A")])
+    assert kept.answer("t", dataclasses.replace(first, teacher="bob")) is not None

@@ -71,6 +71,7 @@ async def test_teacher_is_asked_once_and_first_when_it_knows_more_wordings(
     )  # fmt: skip
     (call,) = teacher.asked
     assert (call.queries, call.wordings) == (("How long is it?",), 4)
+    assert call.teacher == "fake"  # Who told the fact.
     assert call.task_id == "t"  # Whose budget pays.
 
 
@@ -95,6 +96,48 @@ async def test_no_wording_is_trained_when_the_gate_asks_it_or_another_fact_has_i
     after = await enlarger.distil(MORE, fakes.no_progress)
     assert after.pairs[0].paraphrases == ("What is its length?", "Its extent?")
     assert after.pairs[0].held_out == ("Is it long?",)
+
+
+async def test_no_wording_is_trained_that_a_fact_with_the_same_answer_holds_out(
+    tmp_path: pathlib.Path,
+) -> None:
+    await _distilled(tmp_path)
+    kept = journal.Journal(tmp_path)
+    result = kept.result("t")
+    assert result is not None
+    twin = dataclasses.replace(BUILDER, answer="412 M", held_out=("How far does it reach?",))
+    kept.keep_result("t", dataclasses.replace(result, pairs=(LENGTH, twin)))
+    table = {"How long is it?": ["Please, how far does it reach?", "Its extent?"]}
+    enlarger = _enlarger(fakes.Teacher([]), tmp_path, fakes.Rewording(table))
+    after = await enlarger.distil(MORE, fakes.no_progress)
+    assert after.pairs[0].paraphrases == ("What is its length?", "Its extent?")
+
+
+async def test_no_wording_is_trained_that_is_private_or_in_another_language(
+    tmp_path: pathlib.Path,
+) -> None:
+    await _distilled(tmp_path)
+    asks = "How long is it?"
+    told = [
+        pair(asks, "412 m", "How long is it, kim.orun@example.org?", "Its extent?"),
+        pair("Wie lang ist die alte Brücke über den Fluss?", "412 m", asks, "Wie weit reicht sie?"),
+    ]
+    after = await _enlarger(fakes.Teacher(told), tmp_path).distil(MORE, fakes.no_progress)
+    assert after.pairs[0].paraphrases == ("What is its length?", "Its extent?")
+
+
+async def test_each_fact_is_asked_of_its_own_teacher_when_one_of_them_knows_no_more(
+    tmp_path: pathlib.Path,
+) -> None:
+    told = [dataclasses.replace(LENGTH, teacher="ann"), BUILDER]
+    request = distillation.DistilRequest("t", ("How long is it?",))
+    await _enlarger(fakes.Teacher(told), tmp_path).distil(request, fakes.no_progress)
+    teacher = fakes.Teacher([], error=errors.NotFoundError("nothing more"))
+    more = distillation.DistilRequest("t-more", of_task="t")
+    await _enlarger(teacher, tmp_path).distil(more, fakes.no_progress)
+    assert [(call.teacher, call.queries) for call in teacher.asked] == [
+        ("ann", ("How long is it?",)), ("fake", ("Who built it?",)),
+    ]  # fmt: skip
 
 
 async def test_task_is_named_when_it_was_not_distilled_here(tmp_path: pathlib.Path) -> None:

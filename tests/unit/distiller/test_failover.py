@@ -117,6 +117,17 @@ async def test_retry_is_worth_it_when_the_one_who_might_know_is_down() -> None:
         await chain.generate_qa(REQUEST)
 
 
+async def test_nothing_is_known_when_neither_the_wanted_teacher_nor_the_next_knows() -> None:
+    teachers = [
+        fakes.Teacher([], name, errors.NotFoundError(f"{name} has nothing")) for name in "abc"
+    ]
+    chain = failover.Failover(teachers, _Clock())
+    for wanted, asked in (("b", "b: b has nothing; a: a has nothing"), ("a", "a: a .*b: b has")):
+        with pytest.raises(errors.NotFoundError, match=asked):
+            await chain.generate_qa(dataclasses.replace(REQUEST, teacher=wanted))
+    assert teachers[2].asked == []
+
+
 async def test_title_comes_from_the_one_who_answered_when_there_are_several() -> None:
     chain = failover.Failover(
         [fakes.Teacher([], "a", title="A"), fakes.Teacher([], "b", title="B")], _Clock()

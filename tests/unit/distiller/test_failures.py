@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import email.utils
+import urllib.parse
 
 import pytest
 
@@ -66,5 +68,19 @@ def test_errors_without_advice_say_nothing() -> None:
 def test_secrets_are_masked_when_one_begins_with_another() -> None:
     mask = masking.Mask("sk-abc", "sk-abcdef", "", "no")
     assert mask("sk-abcdef, sk-abc and no more") == "[key], [key] and no more"
-    assert masking.password("https://me:sesame@host/v1") == "sesame"
-    assert masking.password("") == ""
+
+
+@pytest.mark.parametrize("key", ["sk-abc\n", "sk-abc\r\n", " sk-abc", "sk-\u2026abc", "sk-%2Fabc"])
+def test_key_is_masked_however_an_http_library_quotes_it(key: str) -> None:
+    mask = masking.Mask(key)
+    for text in (key, repr(key), repr(key.strip()), urllib.parse.unquote(key), f"{key.encode()!r}"):
+        assert "abc" not in mask(f"Illegal header value {text}!")
+
+
+def test_credentials_of_an_address_are_masked_as_basic_authentication_sends_them() -> None:
+    told = masking.credentials("https://me:se%21same@host/v1")
+    mask = masking.Mask(*told)
+    for password in ("se%21same", "se!same"):
+        sent = base64.b64encode(f"me:{password}".encode()).decode()
+        assert mask(f"Basic {sent} for {password}") == "Basic [key] for [key]"
+    assert masking.credentials("") == masking.credentials("https://host/v1") == ()

@@ -196,3 +196,16 @@ def test_no_wording_stands_twice_when_pairs_were_filtered(
     before = {wording.key(text) for one in pairs for text in filters.wordings(one)}
     assert queries & before <= set(keys)
     assert all(dataclasses.replace(one, held_out=()) == one for one in found)
+
+
+@pytest.mark.parametrize("answer", ["==", "//", ".*", "\U0001f600"])
+def test_answer_is_valid_when_it_is_a_symbol(answer: str) -> None:
+    assert filters.valid([pair("Which one is it?", answer)]).rejected == ()
+
+
+def test_questions_are_not_ambiguous_when_only_a_sign_tells_them_apart() -> None:
+    pairs = [
+        pair(f"Who made {name}?", answer)
+        for name, answer in (("C", "Ritchie"), ("C++", "Stroustrup"), ("C#", "Hejlsberg"))
+    ]
+    assert filters.unambiguous(pairs, set()).kept == tuple(pairs)

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from services.distiller.providers import base, recorded, registry
+from services.distiller.providers import base, openai, recorded, registry
 from shared import errors
 from shared import settings as config
 from tests.unit.distiller import fakes
@@ -68,6 +68,21 @@ def test_message_names_what_is_missing_when_a_teacher_cannot_be_built(
 ) -> None:
     with pytest.raises(errors.ConfigError, match=message):
         _build({}, **evolution)
+
+
+def test_key_is_taken_without_the_space_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai, "OpenAIProvider", lambda key, *rest: fakes.Teacher([], key))
+    assert _build({"OPENAI_API_KEY": "sk-sesame\r\n"}).name == "sk-sesame"
+    assert _build({"OPENAI_API_KEY": " \n"}).name == "documents"
+    with pytest.raises(errors.ConfigError, match="OPENAI_API_KEY is not set"):
+        _build({"OPENAI_API_KEY": " \n"}, provider_type="openai")
+
+
+@pytest.mark.parametrize("key", ["sk-ses\name", "sk-ses\u2026ame", "sk-ses\x7fame"])
+def test_key_is_refused_untold_when_no_header_can_hold_it(key: str) -> None:
+    with pytest.raises(errors.ConfigError, match="OPENAI_API_KEY holds characters") as caught:
+        _build({"OPENAI_API_KEY": key}, provider_type="openai")
+    assert "sk-" not in str(caught.value)
 
 
 def test_rate_is_asked_for_when_dollars_are_limited() -> None:

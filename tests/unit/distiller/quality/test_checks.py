@@ -88,6 +88,40 @@ def test_pair_is_kept_when_another_language_is_expected_or_too_little_is_said() 
     assert language.expected([names], {"en"}).kept == (names,)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "how do i reset my password",
+        "how to install ubuntu server",
+        "how do i fork a repo",
+        "linux list open ports",
+        "maximum luggage size",
+        "git rebase vs merge",
+    ],
+)
+def test_english_pairs_are_kept_when_a_short_query_looks_like_another_language(query: str) -> None:
+    english = [
+        pair(query, "Open the settings page and choose what you want to change."),
+        pair("Where do visitors leave their coats?", "They hang them up beside the main door."),
+    ]
+    assert language.expected(english, language.spoken([query])).kept == tuple(english)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("How do you say good morning everyone in French?", "bonjour tout le monde"),
+        ("How do you say good morning everyone in French?", "Bonjour tout le monde, mes amis."),
+        ("What does the sign over the gate say?", "liberté pour tous les hommes"),
+    ],
+)
+def test_answer_is_kept_when_it_is_in_another_language_on_purpose(
+    question: str, answer: str
+) -> None:
+    one = pair(question, answer)
+    assert language.expected([one], {"en"}).kept == (one,)
+
+
 def test_language_is_that_of_the_pairs_when_nobody_says_which() -> None:
     english = [pair(f"How long is the bridge number {at}?", "412 m") for at in range(5)]
     german = pair("Wie lang ist die Brücke von Varnholt?", "412 m")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from services.distiller import vectors
-from services.distiller.quality import agreement, copies, placement, verdict
+from services.distiller.quality import agreement, copies, meaning, placement, verdict
 from shared.flight import datasets
 from shared.models import embedder as embedders
 from tests.unit.distiller.fakes import pair
@@ -98,6 +98,12 @@ async def test_surer_pair_stays_when_another_contradicts_it(embed: vectors.Async
         (("How tall is the tower in 1871?", "30 m"), ("How tall is the tower in 1902?", "38 m")),
         (("Who built it at Orun?", "Ida Kroll"), ("Who built it at Orun?", "It was Ida Kroll.")),
         (("What was the first term?", "rebirth"), ("What was the last term?", "renewal")),
+        (("When does the pool open?", "7:00"), ("When does the pool close?", "21:00")),
+        (
+            ("What is the read limit of the API in a minute?", "600 calls"),
+            ("What is the write limit of the API in a minute?", "60 calls"),
+        ),
+        (("When does it open on monday?", "9:00"), ("When does it open on sunday?", "11:00")),
     ],
 )
 async def test_pairs_are_kept_when_they_only_look_like_contradictions(
@@ -105,6 +111,12 @@ async def test_pairs_are_kept_when_they_only_look_like_contradictions(
 ) -> None:
     pairs = [pair(*one), pair(*other)]
     assert agreement.consistent(pairs, await _lookup(embed, pairs)).rejected == ()
+
+
+def test_questions_differ_when_only_a_sign_tells_them_apart() -> None:
+    assert meaning.same_question("Who made C#?", "who made the C#", 0.97)
+    assert not meaning.same_question("Who made C++?", "Who made C#?", 0.97)
+    assert not meaning.same_question("What melts at -40 degrees?", "What melts at 40?", 0.97)
 
 
 async def test_near_miss_is_kept_when_its_fact_has_another_answer(
@@ -149,6 +161,25 @@ async def test_facts_are_rejected_when_their_answers_were_mixed_up(
     found = await placement.placed(_facts([*answers[1:], answers[0]]), embed)
     assert len(found.rejected) >= 4
     assert {one.reason for one in found.rejected} == {verdict.Reason.MISPLACED}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("None", "It has no moons."),
+        ("It has no moons.", "It has no moons."),
+        ("Zero", "It has no moons."),
+        ("several", "It has several moons."),
+    ],
+)
+async def test_fact_is_kept_when_it_counts_without_a_number(
+    embed: vectors.AsyncEmbed, answer: str, told: str
+) -> None:
+    passage = f"Orun\nThe planet is small and red. {told} Its day is long. It is cold."
+    one = dataclasses.replace(pair("How many moons has it?", answer), passage=passage)
+    assert (await placement.placed([one], embed)).rejected == ()
+    year = dataclasses.replace(one, question="In what year was it found?")
+    assert (await placement.placed([year], embed)).kept == ()
 
 
 async def test_implication_is_not_looked_for_when_its_passage_does_not_say_it(

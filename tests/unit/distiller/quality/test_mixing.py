@@ -43,6 +43,13 @@ def test_set_is_rejected_when_many_facts_have_two_answers(twice: int, rejected: 
         assert f"question {number}" in one.detail
 
 
+def test_one_duo_is_kept_when_the_facts_are_few() -> None:
+    pairs, vector_of = _facts(2, 1)
+    texts = [list(map(vector_of.get, (one.question, *one.paraphrases))) for one in pairs[:2]]
+    assert mixing.mixture(*map(np.stack, texts)) >= 0.4
+    assert mixing.unmixed(pairs, vector_of, 0.3).rejected == ()
+
+
 def test_nothing_is_rejected_when_both_answers_are_the_same() -> None:
     pairs, vector_of = _facts(6, 6)
     same = [dataclasses.replace(one, answer="412 m") for one in pairs]
