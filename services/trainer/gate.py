@@ -16,6 +16,7 @@ The rows of its table:
 | routed | the triggers, which the router sends to the card |
 | elsewhere | general and invented questions, which it does not |
 | other_cards | other cards' questions, in wordings unknown to it, which still find their cards |
+| robbed | the other cards asked about that keep at least half of their own questions |
 
 Where nobody asked (a document was taught) the questions of the facts stand in for triggers in
 `before` and `routed`. Knows nothing about training.
@@ -23,6 +24,7 @@ Where nobody asked (a document was taught) the questions of the facts stand in f
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
@@ -140,10 +142,18 @@ def routing(
     missed = tuple(tried.question for tried in own if tried.card != card)
     kept = sum(tried.card != card for tried in others)
     stayed = sum(tried.card == tried.card_without for tried in rehearsal.others)
+    asked = collections.Counter(tried.card_without for tried in rehearsal.others)
+    lost = collections.Counter(
+        tried.card_without for tried in rehearsal.others if tried.card != tried.card_without
+    )
+    # Among many cards all questions of one are fewer than `other_cards` lets go. One question alone
+    # tells too little about a card.
+    robbed = sum(count >= 2 and 2 * lost[other] > count for other, count in asked.items())
     return [
         Row("routed", len(own) - len(missed), len(own), settings.gate_routed, wrong=missed),
         Row("elsewhere", kept, len(others), settings.gate_elsewhere, curable=False),
         Row("other_cards", stayed, len(rehearsal.others), settings.gate_other_cards, curable=False),
+        Row("robbed", len(asked) - robbed, len(asked), 1.0, curable=False),
     ]
 
 

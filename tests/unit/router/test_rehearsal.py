@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import collections
 import dataclasses
 
 import pytest
 
-from services.router import router
+from services.router import practice, router
 from shared import errors
 from tests import fake_router_peers, fake_routers
 
@@ -53,6 +54,27 @@ async def test_thief_is_seen_when_a_card_has_the_questions_of_another(
     tarn = fake_routers.card_about("tarn", TARN).identity
     taken = {tried.card_without for tried in found.others if tried.card == thief.identity}
     assert taken == {tarn}
+
+
+async def test_nearest_card_is_asked_enough_when_there_are_many(
+    ground: practice.Practice,
+) -> None:
+    parts = ("roof", "door", "floor", "wall", "lamp", "gate", "stair", "room", "bell", "tower")
+    asked = ("How old is", "What colour has", "Who made", "Where is", "How large is", "What is")
+    rich = dataclasses.replace(
+        fake_routers.card_about("tarn", TARN),
+        examples=tuple(f"{how} the {part} of {TARN}?" for how in asked for part in parts),
+    )
+    made = fake_routers.lora_router(ground)
+    await made.register_cards(
+        [rich, *(fake_routers.card_about(f"c{n}", f"the Mill{n} viaduct") for n in range(19))]
+    )
+    thief = dataclasses.replace(fake_routers.card_about("orun", ORUN), examples=rich.examples)
+    found = await made.rehearse(thief, [], threshold=0.0)
+    await made.close()
+    of = collections.Counter(tried.card_without for tried in found.others)
+    # A twentieth of all questions would be eight.
+    assert of[rich.identity] == 12
 
 
 async def test_version_before_is_no_rival_when_a_card_is_trained_anew(
