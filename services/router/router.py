@@ -252,7 +252,8 @@ class LoRARouter:
         for text, vector in zip(asked, await self._embed(asked), strict=True):
             unit = admission.question_vector(vector, self._dimension)
             questions.append(profile.Question(text, unit, self._words.of(text)))
-        # All are of one moment.
+        # Cards that came just now are not weighed yet; then all are of one moment.
+        await self.settled()
         index, shortlist, fit = self._stock.index, self._stock.shortlist, None
         if len(index) < _REFITTED_BELOW:
             fit = self._calibrated_anew

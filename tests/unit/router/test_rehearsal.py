@@ -56,6 +56,21 @@ async def test_thief_is_seen_when_a_card_has_the_questions_of_another(
     assert taken == {tarn}
 
 
+async def test_rehearsal_waits_when_cards_are_still_being_calibrated(
+    ground: practice.Practice,
+) -> None:
+    made = fake_routers.lora_router(ground)
+    await made.register_cards(
+        [fake_routers.card_about(f"c{n}", f"the Mill{n} viaduct") for n in range(4)]
+    )
+    card, asked = fake_routers.card_about("orun", ORUN), [f"Which height has {ORUN}?", OTHER]
+    at_once = await made.rehearse(card, asked)
+    await made.settled()
+    later = await made.rehearse(card, asked)
+    await made.close()
+    assert at_once == later
+
+
 async def test_nearest_card_is_asked_enough_when_there_are_many(
     ground: practice.Practice,
 ) -> None:
