@@ -76,3 +76,8 @@ class Checkpoint:
     def remove(self) -> None:
         """Forgets the training."""
         self._path.unlink(missing_ok=True)
+
+
+def beside(draft: pathlib.Path) -> Checkpoint:
+    """That of the training which writes a draft."""
+    return Checkpoint(draft.with_suffix(".checkpoint"))

@@ -134,7 +134,8 @@ class LoRATrainer:
     ) -> Outcome:
         """Trains a card on pairs and writes it.
 
-        Goes on from the checkpoint beside `output_path` where one was left by a crash.
+        Goes on from `checkpoint.beside(output_path)` where a crash left one, and leaves its own:
+        whoever has taken note of the outcome removes it.
 
         Args:
             pairs: facts with their wordings; at least one.
@@ -164,7 +165,7 @@ class LoRATrainer:
             settings=settings,
             from_layer=self._recipe.trainable_from_layer,
         )
-        saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
+        saved = checkpoint.beside(output_path)
         with self._backend.open(work) as training:
             outcome = self._run(training.loop, saved, on_progress)
             modules = {
@@ -173,7 +174,6 @@ class LoRATrainer:
             }
         manifest = self._manifest(order, pairs, settings, {"rank": rank, "card_size": plan.why})
         formats.LoRAFormat.save(cards.LoRACard(manifest, modules), output_path)
-        saved.remove()
         return outcome
 
     def prove(

@@ -167,6 +167,15 @@ def test_training_begins_again_when_the_checkpoint_is_of_other_ranks(
     assert again.modules == whole.modules
 
 
+def test_training_stands_at_its_end_when_its_outcome_was_lost(tmp_path: pathlib.Path) -> None:
+    first = trained(tmp_path, recipe())
+    assert checkpoint.beside(tmp_path / "draft.lora.arrow").load() is not None
+    (tmp_path / "draft.lora.arrow").unlink()
+    # Another training would have another course.
+    again = trained(tmp_path, recipe(learning_rate=0.2))
+    assert again.modules == first.modules
+
+
 def test_the_file_fits_its_budget_and_says_how_when_the_recipe_asks_for_more(
     tmp_path: pathlib.Path,
 ) -> None:
