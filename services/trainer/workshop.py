@@ -224,8 +224,8 @@ class Workshop:
         lineage = card.manifest.lineage
         if lineage is not None and lineage.dataset_digest != dataset_digest:
             raise errors.InvalidInputError(
-                f"task {task_id}: the draft was trained on dataset "
-                f"{lineage.dataset_digest}, not on {dataset_digest}; prove it on the dataset of its training"
+                f"task {task_id}: the draft was trained on dataset {lineage.dataset_digest}, "
+                f"not on {dataset_digest}; prove it on the dataset of its training"
             )
         pairs = datasets.from_bytes(await self._store.get(dataset_digest))
         before = await self._version_before(previous)
@@ -234,6 +234,9 @@ class Workshop:
         measured = _kept(folder / "measured.json", _Kept[list[gate.Row]])
         if measured is None or measured.of != proof:
             rows = await self._measured(card, pairs, triggers, report, before)
+            if previous is not None and before is None:
+                # Told in the card: there was a version before, and nothing could be asked of it.
+                rows = [*rows, gate.Row("regression", 0, 0, self._settings.gate_regression)]
             measured = _Kept(proof, rows)
             _keep(folder / "measured.json", _Kept[list[gate.Row]], measured)
         rows = [*measured.result, *routing]

@@ -236,7 +236,7 @@ def test_the_draft_is_beyond_cure_when_it_takes_what_is_not_its_own() -> None:
 
 
 def test_the_draft_fails_when_other_cards_are_not_found_any_more() -> None:
-    assert failed(routing(OWN, others=("", "", OTHER))) == ["other_cards", "robbed"]
+    assert failed(routing(OWN, "", others=("", "", OTHER))) == ["other_cards", "robbed"]
 
 
 def test_the_draft_fails_when_one_of_many_cards_loses_all_its_questions() -> None:
@@ -256,7 +256,7 @@ def test_no_card_is_robbed_when_it_keeps_half_of_its_questions_or_was_asked_one(
     assert counts(found)["robbed"] == (2, 2)
 
 
-def test_a_row_passes_when_there_is_nothing_to_ask() -> None:
+def test_only_what_a_card_may_lack_passes_when_there_is_nothing_to_ask() -> None:
     def ask(questions: Sequence[str]) -> list[str]:
         return [PERFECT[question] for question in questions]
 
@@ -269,6 +269,16 @@ def test_a_row_passes_when_there_is_nothing_to_ask() -> None:
         ("held_out", 0, True),
         ("implications", 0, True),
         ("contrasts", 0, True),
-        ("known", 0, True),
-        ("unrelated", 0, True),
+        ("known", 0, False),
+        ("unrelated", 0, False),
+    ]
+    found = gate.measure(ask, lambda asked: ["no"] * len(asked), (), (), nothing, SETTINGS)
+    rehearsed = gate.routing(gate.Rehearsal((), ()), (), OWN, SETTINGS)
+    assert [row.name for row in (*found, *rehearsed) if not row.passed] == [
+        "before",
+        "trained",
+        "known",
+        "unrelated",
+        "routed",
+        "elsewhere",
     ]

@@ -227,7 +227,8 @@ def test_course_is_as_long_as_there_are_wordings_when_limits_allow(
 def test_version_before_is_asked_beside_the_draft_when_there_is_one(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draft, before = trained(tmp_path, recipe()), trained(tmp_path, recipe(learning_rate=0.2))
+    draft = trained(tmp_path / "draft", recipe())
+    before = trained(tmp_path / "before", recipe(learning_rate=0.2))
     lora_trainer = trainer.LoRATrainer(tiny_model.tiny_base(), recipe(), config.Trainer(), tmp_path)
     seen: list[tuple[torch.Tensor, tuple[str, ...]]] = []
 

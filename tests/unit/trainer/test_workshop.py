@@ -239,6 +239,8 @@ async def test_draft_is_proved_alone_when_the_version_before_cannot_be_compared(
         digest = datasets.digest(DATASET)
         proved = await shop.prove("t1", digest, trained.draft_digest, TRIGGERS, report, before)
     assert proved.passed and fake.previous is None
+    # Whoever reads the table sees that there was a version before.
+    assert workshop.GateRow("regression", 0, 0, 0.95, True) in proved.rows
 
 
 async def test_published_card_is_measured_again_when_it_is_asked_for(
