@@ -91,7 +91,8 @@ def rehearse(
     for place, rival in enumerate(rivals):
         most = max(of_a_rival, _QUESTIONS_OF_A_NEAREST) if place < _NEAREST else of_a_rival
         taken = _some(rival.examples, min(most, -(-len(rival.examples) // _LARGEST_PART)))
-        kept = [example for example in rival.examples if example not in taken]
+        out = {id(example) for example in taken}
+        kept = [example for example in rival.examples if id(example) not in out]
         if len(rival.examples) < _FEWEST_EXAMPLES or not kept:
             continue
         spared[rival.identity] = profiles.build(rival.card, kept, rival.statements)

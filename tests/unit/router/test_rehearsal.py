@@ -3,9 +3,10 @@ from __future__ import annotations
 import collections
 import dataclasses
 
+import numpy as np
 import pytest
 
-from services.router import practice, router
+from services.router import admission, practice, router
 from shared import errors
 from tests import fake_router_peers, fake_routers
 
@@ -90,6 +91,35 @@ async def test_nearest_card_is_asked_enough_when_there_are_many(
     of = collections.Counter(tried.card_without for tried in found.others)
     # A twentieth of all questions would be eight.
     assert of[rich.identity] == 12
+
+
+async def test_card_is_rehearsed_when_a_rival_has_the_same_example_twice(
+    with_two_cards: router.LoRARouter,
+) -> None:
+    thing = "the Alvmere museum"
+    far = "x " * admission.LONGEST_QUERY_CHARACTERS
+    twice = dataclasses.replace(
+        fake_routers.card_about("alv", thing),
+        # Alike once they are cut.
+        examples=(far + "a", far + "b", *fake_router_peers.about(thing)),
+    )
+    await with_two_cards.register_card(twice)
+    found = await with_two_cards.rehearse(fake_routers.card_about("orun", ORUN), [])
+    assert {tried.card for tried in found.others} >= {twice.identity}
+
+
+async def test_card_is_rehearsed_as_calibrated_before_when_no_calibration_can_be_found(
+    ground: practice.Practice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fake_routers.lora_router(ground)
+    card = fake_routers.card_about("orun", ORUN)
+
+    def fails(*_: object) -> None:
+        raise np.linalg.LinAlgError("singular")
+
+    monkeypatch.setattr(made, "_fit", fails)
+    found = await made.rehearse(card, [f"Which height has {ORUN}?"])
+    assert [tried.card for tried in found.questions] == [card.identity]
 
 
 async def test_version_before_is_no_rival_when_a_card_is_trained_anew(
