@@ -122,7 +122,7 @@ class LoRATrainer:
         return self._base
 
     def cancel(self) -> None:
-        """Ends a running training at its next step."""
+        """Ends a running training at its next step, and a proof at its next batch of questions."""
         self._stop.set()
 
     def train_qa(
@@ -144,12 +144,16 @@ class LoRATrainer:
             on_progress: told now and then.
 
         Raises:
-            errors.InvalidInputError: there is nothing to train on; a rank does not fit.
+            errors.InvalidInputError: nothing to train on; a rank or its factor does not fit.
             errors.ConfigError: the recipe gives a rank to a layer that the model does not have.
             Cancelled: `cancel` was called.
         """
         if not pairs:
             raise errors.InvalidInputError(f"task {order.task_id}: the dataset holds no pairs")
+        if not 1 <= order.rank_factor <= 16:
+            raise errors.InvalidInputError(
+                f"task {order.task_id}: rank_factor is {order.rank_factor}, expected 1 to 16"
+            )
         on_progress(0.0, "preparing the replay questions")
         replayed = self._prepared_replay()
         facts = self._facts(pairs)
@@ -192,6 +196,9 @@ class LoRATrainer:
             triggers: the questions that asked for it.
             on_progress: told now and then.
             previous: the version that it is to follow.
+
+        Raises:
+            Cancelled: `cancel` was called.
         """
         on_progress(0.0, "asking the draft")
         replayed = self._prepared_replay()
@@ -200,10 +207,16 @@ class LoRATrainer:
 
         def ask(questions: Sequence[str], key: str | None = _KEY) -> list[str]:
             nonlocal asked
-            on_progress(min(0.9, asked / 600), f"asked {asked} questions")
-            asked += len(questions)
             self._manager.activate(key)
-            return answering.answers(self._base, questions)
+            found: list[str] = []
+            for at in range(0, len(questions), answering.ROWS):
+                if self._stop.is_set():
+                    raise Cancelled
+                on_progress(min(0.9, asked / 600), f"asked {asked} questions")
+                some = questions[at : at + answering.ROWS]
+                asked += len(some)
+                found += answering.answers(self._base, some)
+            return found
 
         def ask_base(questions: Sequence[str]) -> list[str]:
             return ask(questions, None)
