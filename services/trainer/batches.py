@@ -1,6 +1,7 @@
 """Which questions meet in a batch: facts take turns, whatever the number of their wordings.
 
-Endless and decided by a seed alone, so that a resumed training sees what it would have seen.
+Endless and decided by a seed alone, so that a resumed training sees the questions that it
+would have seen.
 """
 
 from __future__ import annotations

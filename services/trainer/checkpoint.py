@@ -1,6 +1,8 @@
 """Keeps a training's state on disk, so that a killed trainer goes on instead of beginning again.
 
-Tensors in safetensors, numbers in its metadata: nothing is unpickled.
+A training that went on equals an uninterrupted one up to rounding: the last bit of a product may
+depend on where tensors lie in memory. Tensors in safetensors, numbers in its metadata: nothing is
+unpickled.
 """
 
 from __future__ import annotations

@@ -134,8 +134,7 @@ class LoRATrainer:
     ) -> Outcome:
         """Trains a card on pairs and writes it.
 
-        Goes on from `checkpoint.beside(output_path)` where a crash left one, and leaves its own:
-        whoever has taken note of the outcome removes it.
+        Goes on from `checkpoint.beside(output_path)`; who takes note of the outcome removes it.
 
         Args:
             pairs: facts with their wordings; at least one.
