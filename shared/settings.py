@@ -99,6 +99,9 @@ class Recipe(sections.Section):
     fades to none with the learning rate."""
     continued_share: Share = 0.0
     """Share of the rows that only teach how an answer goes on once it has begun."""
+    gate_held_out: Share | None = None
+    """In place of `trainer.gate_held_out`: a card whose questions are read as known ones before it
+    is asked (`inference.query_rewriting`) need know few other wordings by itself."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
     trainable_from_layer: int = pydantic.Field(default=0, ge=0)
@@ -133,6 +136,7 @@ class Model(sections.Section):
                 replay_weight=3.0,
                 question_noise=0.8,
                 continued_share=0.3,
+                gate_held_out=0.2,
             ),
             "default": Recipe(),
         }

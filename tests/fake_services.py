@@ -89,6 +89,7 @@ class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
         self.distil = Doings()
         self.located = 0
         self.spent = types_pb2.Spending()
+        self.cancelled: list[str] = []
 
     def add_to(self, server: grpc.aio.Server) -> None:
         distiller_pb2_grpc.add_DistillerServicer_to_server(self, server)
@@ -102,6 +103,12 @@ class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
             keys = [key for word, key in self.places.items() if word in query]
             found.append(distiller_pb2.Location(topic_key=keys[0] if keys else "", score=0.9))
         return distiller_pb2.LocateResponse(locations=found)
+
+    async def CancelDistil(
+        self, request: distiller_pb2.CancelDistilRequest, context: Any
+    ) -> distiller_pb2.CancelDistilResponse:
+        self.cancelled += request.task_ids
+        return distiller_pb2.CancelDistilResponse()
 
     async def GetSpending(
         self, request: distiller_pb2.GetSpendingRequest, context: Any
@@ -208,6 +215,7 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
         self.cards: list[cards_pb2.CardRecord] = []
         self.datasets = Doings()
         self.published = Doings()
+        self.moves: list[str] = []
         self._ordered = ordered
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -236,6 +244,13 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
         self._point_to(record)
         return record
 
+    async def ListAliasMoves(
+        self, request: cards_pb2.ListAliasMovesRequest, context: Any
+    ) -> cards_pb2.ListAliasMovesResponse:
+        digests = [one.digest for one in self.cards if one.name == request.name]
+        moves = [cards_pb2.AliasMove(digest=one) for one in self.moves if one in digests]
+        return cards_pb2.ListAliasMovesResponse(moves=reversed(moves))
+
     @property
     def latest(self) -> str:
         """The version that the alias points to."""
@@ -246,6 +261,7 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
             if one.name == record.name:
                 del one.aliases[:]
         record.aliases.append("latest")
+        self.moves.append(record.digest)
 
     def _commit(self, request: cards_pb2.CommitRequest) -> cards_pb2.CommitResponse:
         committed = request.ticket

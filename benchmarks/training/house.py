@@ -317,6 +317,7 @@ class _Work:
         document: str,
         on_progress: partners.OnProgress,
         teacher: str = "",
+        retry_of: Sequence[str] = (),
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, tuple(queries))
         return await self._distilled(request)
@@ -330,6 +331,9 @@ class _Work:
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, of_task=of_task, weak=tuple(weak))
         return await self._distilled(request)
+
+    async def cancel(self, task_ids: Sequence[str]) -> None:
+        """Nothing is ever cancelled here."""
 
     async def spending(self, task_id: str) -> costs.Spent:
         return costs.Spent()
@@ -432,8 +436,8 @@ class _Work:
     async def serving(self, name: str) -> str:
         return ""
 
-    async def version_before(self, card: str) -> str:
-        return ""
+    async def versions_before(self, card: str) -> Sequence[str]:
+        return ()
 
     async def commit(
         self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""
@@ -442,8 +446,8 @@ class _Work:
             self._card = await self._house.install(ticket.digest)
         return self._card
 
-    async def withdraw(self, idempotency_key: str, card: str) -> str:
-        return ""
+    async def withdraw(self, idempotency_key: str, card: str, before: str) -> str:
+        return card
 
     async def ask(self, query: str) -> partners.Reply:
         answer = await self._house.answers.answer(answering.Question(query, no_learning=True))

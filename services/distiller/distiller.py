@@ -74,6 +74,7 @@ class CloudDistiller:
         finished = self._journal.result(request.task_id)
         if finished is not None:
             return finished
+        self._journal.take_over(request.task_id, request.retry_of)
         asked = await self._ask(request.task_id, calls, progress)
         keys = {wording.key(query) for query in request.queries} - {""}
         sifted = await self._sieve.sift(

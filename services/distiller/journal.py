@@ -48,6 +48,25 @@ class Journal:
         """Keeps what a teacher answered."""
         atomic.write(self._path(task_id, _name(call)), _PAIRS.dump_json(pairs))
 
+    def take_over(self, task_id: str, earlier: Sequence[str]) -> None:
+        """Makes what earlier tasks were answered the task's own, where it has nothing yet.
+
+        Left out are tasks whose answers were sifted and came to no result: the same answers would
+        come to none again.
+
+        Args:
+            task_id: of the task that tries again.
+            earlier: what it tries again, the latest first.
+        """
+        for one in earlier:
+            result, rejected = self._path(one, _RESULT_FILE), self.rejected_path(one)
+            if rejected.exists() and not result.exists():
+                continue
+            for path in sorted(result.parent.glob("*.json")):
+                own = self._path(task_id, path.name)
+                if path != result and not own.exists():
+                    atomic.write(own, path.read_bytes())
+
     def result(self, task_id: str) -> distillation.Distillation | None:
         """The finished distillation of the task, if it is finished."""
         return _read(self._path(task_id, _RESULT_FILE), _RESULT)

@@ -55,6 +55,7 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
             of_task=request.of_task,
             weak=tuple(request.weak),
             teacher=request.teacher,
+            retry_of=tuple(request.retry_of),
         )
         async for news in self._runs.follow(
             wanted.task_id, lambda report: self._work(wanted, report)
@@ -65,6 +66,14 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
                 yield distiller_pb2.DistilUpdate(
                     progress=1.0, detail="distilled", result=_to_result(news)
                 )
+
+    async def CancelDistil(
+        self, request: distiller_pb2.CancelDistilRequest, context: Any
+    ) -> distiller_pb2.CancelDistilResponse:
+        """Ends distillations that are under way."""
+        for task_id in request.task_ids:
+            await self._runs.cancel(task_id)
+        return distiller_pb2.CancelDistilResponse()
 
     async def Locate(
         self, request: distiller_pb2.LocateRequest, context: Any

@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import TypeVar
 
 from services.factory import budget, clusters, ledger, nights, published, tasks
@@ -90,11 +90,16 @@ class TaskBoard:
             return task, created
 
     async def change(
-        self, task_id: str, change: Callable[[tasks.TrainingTask], tasks.TrainingTask]
+        self,
+        task_id: str,
+        change: Callable[[tasks.TrainingTask], tasks.TrainingTask],
+        answered: Collection[str] | None = None,
     ) -> tasks.TrainingTask:
         """Changes a task; see `ledger.Ledger.change`."""
         async with self._order:
-            task, changed = await self._off_loop(lambda: self._ledger.change(task_id, change))
+            task, changed = await self._off_loop(
+                lambda: self._ledger.change(task_id, change, answered)
+            )
             for one in changed:
                 self._tell(one)
             return task

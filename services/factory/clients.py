@@ -59,10 +59,16 @@ class DistillerClient:
         document: str,
         on_progress: partners.OnProgress,
         teacher: str = "",
+        retry_of: Sequence[str] = (),
     ) -> partners.Distilled:
         """Question/answer pairs about a gap."""
         request = distiller_pb2.DistilRequest(
-            task_id=task_id, queries=queries, topic=topic, document=document, teacher=teacher
+            task_id=task_id,
+            queries=queries,
+            topic=topic,
+            document=document,
+            teacher=teacher,
+            retry_of=retry_of,
         )
         return await self._distilled(request, on_progress)
 
@@ -97,6 +103,11 @@ class DistillerClient:
             unanswered=tuple(result.unanswered),
             rejected=dict(result.rejected),
         )
+
+    async def cancel(self, task_ids: Sequence[str]) -> None:
+        """Ends what is under way."""
+        request = distiller_pb2.CancelDistilRequest(task_ids=task_ids)
+        await client.call(self._stub.CancelDistil, request)
 
     async def spending(self, task_id: str) -> costs.Spent:
         """What the teachers of a task cost so far."""

@@ -6,7 +6,7 @@ DBOS: what runs when is the workflow's business, what is so stands here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import sqlalchemy as sa
 
@@ -142,13 +142,18 @@ class Ledger:
         return self._database.write(write)
 
     def change(
-        self, task_id: str, change: Callable[[tasks.TrainingTask], tasks.TrainingTask]
+        self,
+        task_id: str,
+        change: Callable[[tasks.TrainingTask], tasks.TrainingTask],
+        answered: Collection[str] | None = None,
     ) -> tuple[tasks.TrainingTask, list[tasks.TrainingTask]]:
         """Reads a task, changes it and writes it back; tasks that joined it end as it does.
 
         Args:
             task_id: which.
             change: returns the changed task, or the same one for no change. May run again.
+            answered: where that completes it, the questions that it learned; None where that is
+                not known.
 
         Returns:
             The task, and all tasks that changed.
@@ -165,7 +170,7 @@ class Ledger:
             if after == before:
                 return after, []
             rows.save(connection, after)
-            return after, [after, *rows.end_followers(connection, after)]
+            return after, [after, *rows.end_followers(connection, after, answered)]
 
         return self._database.write(write)
 

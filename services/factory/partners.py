@@ -134,7 +134,9 @@ class NextVersion:
 
     version: str
     before: Published | None
-    """The version that serves now, if there is one."""
+    """The version that serves now, if there is one and its dataset is known."""
+    serving: str = ""
+    """That version as `name@digest`, its dataset known or not; empty for none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,11 @@ class Reply:
     card: str
 
 
+def enlarging_id(task_id: str) -> str:
+    """Under which id a task's dataset is enlarged."""
+    return f"{task_id}-more"
+
+
 class Distiller(Protocol):
     """Asks the teachers."""
 
@@ -167,6 +174,7 @@ class Distiller(Protocol):
         document: str,
         on_progress: OnProgress,
         teacher: str = "",
+        retry_of: Sequence[str] = (),
     ) -> Distilled:
         """Question/answer pairs about a gap; idempotent by task_id.
 
@@ -177,6 +185,8 @@ class Distiller(Protocol):
             document: or a document to learn.
             on_progress: told now and then.
             teacher: of those configured, asked first; empty for their own order.
+            retry_of: tasks that this one tries again, the latest first; what they were answered
+                is not asked again.
         """
 
     async def enlarge(
@@ -190,6 +200,9 @@ class Distiller(Protocol):
             weak: questions of it that were answered wrong; none: all need more wordings.
             on_progress: told now and then.
         """
+
+    async def cancel(self, task_ids: Sequence[str]) -> None:
+        """Ends what is under way under those ids; what was answered stays."""
 
     async def spending(self, task_id: str) -> costs.Spent:
         """What the teachers of a task cost so far."""
@@ -244,8 +257,11 @@ class Store(Protocol):
     async def serving(self, name: str) -> str:
         """That version as `name@digest`; empty for none."""
 
-    async def version_before(self, card: str) -> str:
-        """The version that was published before a card (`name@digest`); empty for none."""
+    async def versions_before(self, card: str) -> Sequence[str]:
+        """The versions that served before a card (`name@digest`), the latest first.
+
+        Those that were withdrawn or deleted are left out.
+        """
 
     async def commit(self, idempotency_key: str, ticket: Ticket, signature_json: str = "") -> str:
         """Publishes an uploaded card, whose signature must hold, or keeps a dataset.
@@ -254,11 +270,13 @@ class Store(Protocol):
             `name@digest` of a card; empty for a dataset.
         """
 
-    async def withdraw(self, idempotency_key: str, card: str) -> str:
-        """Lets the version before a card (`name@digest`) serve again.
+    async def withdraw(self, idempotency_key: str, card: str, before: str) -> str:
+        """Lets a version before a card (both `name@digest`) serve again.
+
+        Nothing changes where the card does not serve any more.
 
         Returns:
-            That version as `name@digest`; empty where there is none, and the card stays.
+            What serves now, as `name@digest`.
         """
 
 

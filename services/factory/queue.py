@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from services.factory import board, budget, judgement, meanings, nightly, partners, tasks
+from services.factory import board, budget, expenses, judgement, meanings, nightly, partners, tasks
 from shared import errors, questions
 from shared import settings as config
 
@@ -173,9 +173,16 @@ class SkillFactory:
         """
         now_ms = self._board.now_ms()
         task = await self._board.change(task_id, lambda task: task.cancelled(now_ms))
-        if task.admitted_at_ms:
-            await self._queue.cancel(task_id)
-        return task
+        if not task.admitted_at_ms:
+            return task
+        await self._queue.cancel(task_id)
+        # In this order: a workflow at work would begin the distillation again.
+        try:
+            await self._distiller.cancel((task_id, partners.enlarging_id(task_id)))
+        except errors.SkillmeshError as error:
+            _log.warning("teachers may still be asked", task=task_id, reason=str(error))
+        await expenses.note(self._board, self._distiller, task_id)
+        return await self._board.get(task_id)
 
     async def get(self, task_id: str) -> tasks.TrainingTask:
         """One task."""

@@ -78,20 +78,23 @@ class Rechecker:
             _log.info("card proved again", card=card.card)
             return False
         told = f"the gate was run again on {card.card}: {'; '.join(worse)}"
-        before = await self._others.store.version_before(card.card)
+        before = next(iter(await self._others.store.versions_before(card.card)), "")
         known = await self._board.published_card(before) if before else None
         if not before:
             outcome = "it is the first version and stays"
         elif known is not None and await self._worse(known):
             outcome = f"{before} has become worse, too, so it stays"
+        elif await self._others.store.serving(card.name) != card.card:
+            _log.info("worse card serves no more", card=card.card, worse=worse)
+            return False
         else:
             now_ms = self._board.now_ms()
             reason = f"{told}; it makes room for {before}"
             # Told first: a factory that is killed in between proves the card again.
             await self._board.change(card.task_id, lambda task: task.rolled_back(reason, now_ms))
             key = f"{card.card}:recheck:{card.checked_at_ms}"
-            await self._others.store.withdraw(key, card.card)
-            _log.error("card rolled back", card=card.card, before=before, worse=worse)
+            serving = await self._others.store.withdraw(key, card.card, before)
+            _log.error("card rolled back", card=card.card, serving=serving, worse=worse)
             return True
         _log.error("card has become worse", card=card.card, worse=worse, outcome=outcome)
         now_ms = self._board.now_ms()

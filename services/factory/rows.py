@@ -6,7 +6,7 @@ Each function is part of a transaction that its caller, the ledger, has open.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,11 +16,13 @@ from shared import costs, errors
 
 
 def still_open(connection: sa.Connection, task_id: str) -> str | None:
-    """The task, where it has not ended."""
-    if not task_id:
-        return None
-    gaps = tables.open_gaps
-    return connection.scalar(sa.select(gaps.c.task_id).where(gaps.c.task_id == task_id).limit(1))
+    """The task, or the one that learns its questions, where that has not ended."""
+    table, gaps = tables.training_tasks, tables.open_gaps
+    joined = sa.select(table.c.joined_into).where(table.c.id == task_id)
+    works_on_it = connection.scalar(joined) or task_id
+    return connection.scalar(
+        sa.select(gaps.c.task_id).where(gaps.c.task_id == works_on_it).limit(1)
+    )
 
 
 def covering(connection: sa.Connection, gap_keys: Sequence[str]) -> str | None:
@@ -63,9 +65,17 @@ def hand_gaps_over(connection: sa.Connection, task_ids: Sequence[str], to: str) 
 
 
 def end_followers(
-    connection: sa.Connection, leader: tasks.TrainingTask
+    connection: sa.Connection,
+    leader: tasks.TrainingTask,
+    answered: Collection[str] | None = None,
 ) -> list[tasks.TrainingTask]:
-    """Ends the tasks that joined one which has ended; returns them."""
+    """Ends the tasks that joined one which has ended; returns them.
+
+    Args:
+        connection: of the transaction.
+        leader: the one that has ended.
+        answered: the questions that it learned; None where that is not known.
+    """
     if not leader.status.final:
         return []
     table = tables.training_tasks
@@ -74,7 +84,7 @@ def end_followers(
     for row in connection.execute(query).mappings().all():
         follower = task_of(row)
         if not follower.status.final:
-            after = follower.ended_with(leader, leader.updated_at_ms)
+            after = follower.ended_with(leader, leader.updated_at_ms, answered)
         elif leader.status is tasks.TaskStatus.FAILED:
             # Its card was rolled back after it had ended.
             after = follower.rolled_back(leader.error, leader.updated_at_ms)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from services.factory import board, partners, published, tasks, versions
+from services.factory import board, expenses, partners, published, tasks, versions
 from shared import errors, grading
 from shared.rpc import client
 
@@ -68,6 +68,8 @@ class Stages:
         await self._gather(task_id)
         task = await self._begin(task_id, tasks.TaskStatus.DISTILLING, "distil")
 
+        retried = await self._retried(task)
+
         async def attempt() -> partners.Distilled:
             return await self._others.distiller.distil(
                 task_id,
@@ -76,6 +78,7 @@ class Stages:
                 task.document,
                 self._reporter(task_id),
                 task.teacher,
+                retried,
             )
 
         try:
@@ -93,16 +96,20 @@ class Stages:
         await self._board.change(task_id, lambda task: task.placed(distilled.domain, now_ms))
         return distilled
 
+    async def _retried(self, task: tasks.TrainingTask) -> tuple[str, ...]:
+        """The tasks that one tries again, the latest first, as far as their answers may serve."""
+        found = list[str]()
+        while task.retry_of:
+            task = await self._board.get(task.retry_of)
+            proved = any(time.stage == "prove" for time in task.stage_times)
+            if task.status is tasks.TaskStatus.FAILED and proved and not task.card:
+                # The gate refused all that was trained on them: other answers may do better.
+                break
+            found.append(task.id)
+        return tuple(found)
+
     async def _note_costs(self, task_id: str) -> None:
-        """Takes over what the teachers cost, also where they taught nothing."""
-        try:
-            spent = await self._others.distiller.spending(task_id)
-        except errors.SkillmeshError as error:
-            # For people alone: the distiller keeps its budget by itself.
-            _log.warning("costs of teachers not known", task=task_id, reason=str(error))
-            return
-        now_ms = self._board.now_ms()
-        await self._board.change(task_id, lambda task: task.paid(spent, now_ms))
+        await expenses.note(self._board, self._others.distiller, task_id)
 
     async def _gather(self, task_id: str) -> None:
         """Waits for the questions that are still coming: once it is distilled none can join."""
@@ -133,7 +140,7 @@ class Stages:
         """
         now_ms = self._board.now_ms()
         await self._board.change(task_id, lambda task: task.timing("distil", now_ms))
-        run_id = f"{task_id}-more"
+        run_id = partners.enlarging_id(task_id)
 
         async def attempt() -> partners.Distilled:
             return await self._others.distiller.enlarge(
@@ -161,7 +168,8 @@ class Stages:
         store = self._others.store
         numbers = await self._patiently(lambda: store.versions(skill_name))
         before = await self._patiently(lambda: store.latest(skill_name))
-        return partners.NextVersion(versions.next_minor(numbers), before)
+        serving = await self._patiently(lambda: store.serving(skill_name))
+        return partners.NextVersion(versions.next_minor(numbers), before, serving)
 
     async def train(self, task_id: str, order: partners.TrainingOrder) -> partners.Trained:
         """Has a trainer make a draft."""
@@ -227,11 +235,17 @@ class Stages:
         return card
 
     async def confirm(
-        self, task_id: str, card: str, triggers: tuple[partners.Trigger, ...]
+        self, task_id: str, card: str, triggers: tuple[partners.Trigger, ...], followed: str
     ) -> None:
         """Asks every question again until the new card answers it right.
 
         Where one is not, the version before the card serves again.
+
+        Args:
+            task_id: of the task.
+            card: what was published, `name@digest`.
+            triggers: the questions.
+            followed: the version that served when the card's own was chosen; empty for none.
 
         Raises:
             errors.PreconditionError: one is still not answered by it, or not right, in time.
@@ -244,7 +258,7 @@ class Stages:
                 await self._confirm_one(card, trigger)
         except errors.SkillmeshError as error:
             raise errors.PreconditionError(
-                f"{error}; {await self._withdrawn(task_id, card)}"
+                f"{error}; {await self._withdrawn(task_id, card, followed)}"
             ) from error
         await self._end(task_id, "confirm")
 
@@ -265,7 +279,8 @@ class Stages:
             told = ", ".join(f"{count} {reason}" for reason, count in distilled.rejected.items())
             detail += f"; pairs that were not trained: {told}"
         now_ms = self._board.now_ms()
-        await self._board.change(task_id, lambda task: task.completed(detail, now_ms))
+        answered = [trigger.query for trigger in distilled.triggers]
+        await self._board.change(task_id, lambda task: task.completed(detail, now_ms), answered)
 
     async def fail(self, task_id: str, reason: str) -> None:
         """Ends the task FAILED; one that has ended stays as it is."""
@@ -293,12 +308,24 @@ class Stages:
                 )
             await asyncio.sleep(_CONFIRM_PAUSE_S)
 
-    async def _withdrawn(self, task_id: str, card: str) -> str:
+    async def _withdrawn(self, task_id: str, card: str, followed: str) -> str:
         """Withdraws a card that is not confirmed; says what serves now."""
-        before = await self._patiently(
-            lambda: self._others.store.withdraw(f"{task_id}:withdraw", card)
-        )
-        return f"{before} serves again" if before else "it is the first version and stays"
+        store = self._others.store
+        served = await self._patiently(lambda: store.versions_before(card))
+        if not served:
+            serving = await self._patiently(lambda: store.serving(card.partition("@")[0]))
+            if serving in ("", card):
+                return "it is the first version and stays"
+            # A factory that was killed had withdrawn it already.
+            return f"{serving} serves now"
+        before = served[0]
+        for one in served:
+            # What another task published meanwhile may not be confirmed.
+            if one == followed or await self._board.published_card(one) is not None:
+                before = one
+                break
+        serving = await self._patiently(lambda: store.withdraw(f"{task_id}:withdraw", card, before))
+        return f"{serving} serves again" if serving == before else f"{serving} serves now"
 
     async def _commit(
         self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -58,14 +58,15 @@ class StoreClient:
         record = await self._latest(name)
         return "" if record is None else _identity(record)
 
-    async def version_before(self, card: str) -> str:
-        """The version that was published before a card."""
+    async def versions_before(self, card: str) -> list[str]:
+        """The versions that served before a card, as far as they were not withdrawn."""
         name, _, digest = card.partition("@")
-        found = await self._of_name(name)
-        # Newest first; what was rolled back before is newer than what serves now.
-        digests = [record.digest for record in found]
-        at = digests.index(digest) + 1 if digest in digests else 0
-        return _identity(found[at]) if at < len(found) else ""
+        history = cards_pb2.ListAliasMovesRequest(name=name, alias=_LATEST)
+        moves = (await self._call("ListAliasMoves", history)).moves
+        in_service = {record.digest for record in await self._of_name(name)}
+        served = _going_back([move.digest for move in reversed(moves)])
+        before = served[: served.index(digest)] if digest in served else []
+        return [manifests.card_identity(name, one) for one in reversed(before) if one in in_service]
 
     async def commit(
         self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""
@@ -81,12 +82,13 @@ class StoreClient:
             return ""
         return _identity(response.record)
 
-    async def withdraw(self, idempotency_key: str, card: str) -> str:
-        """Lets the version before a card serve again, if there is one."""
-        before = await self.version_before(card)
-        if not before:
-            return ""
+    async def withdraw(self, idempotency_key: str, card: str, before: str) -> str:
+        """Lets a version serve instead of a card, if that one serves now."""
         name, _, digest = before.partition("@")
+        serving = await self.serving(name)
+        if serving != card:
+            # A newer version was published, or somebody was quicker: theirs is the say.
+            return serving
         move = cards_pb2.SetAliasRequest(
             idempotency_key=idempotency_key, name=name, alias=_LATEST, digest=digest
         )
@@ -124,6 +126,18 @@ class StoreClient:
                     self._address, protection=self._protection
                 )
             return self._channels[self._address]
+
+
+def _going_back(moves: Iterable[str]) -> list[str]:
+    """Where an alias pointed, oldest first, without what it has gone back from.
+
+    Args:
+        moves: digests that it was moved to, oldest first.
+    """
+    path = list[str]()
+    for digest in moves:
+        path = [*(path[: path.index(digest)] if digest in path else path), digest]
+    return path
 
 
 def _identity(record: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from shared import answer_signals, costs, errors, questions
 
@@ -217,22 +217,35 @@ class TrainingTask:
             updated_at_ms=now_ms,
         )
 
-    def ended_with(self, leader: TrainingTask, now_ms: int) -> TrainingTask:
+    def ended_with(
+        self, leader: TrainingTask, now_ms: int, answered: Collection[str] | None = None
+    ) -> TrainingTask:
         """The task that ends as the one that learned its questions.
 
-        Where that one was cancelled it waits as before.
+        Where that one was cancelled it waits as before; where no answer was found to any of its
+        questions it FAILED.
+
+        Args:
+            leader: the other task.
+            now_ms: Unix time.
+            answered: the questions that were learned; None where that is not known.
         """
         if leader.status is TaskStatus.CANCELLED:
             return dataclasses.replace(
                 self, night="", joined_into="", detail="", updated_at_ms=now_ms
             )
+        together = f"learned together with task {leader.id}"
+        if leader.status is TaskStatus.COMPLETED and answered is not None and self.queries:
+            own = map(questions.fold, self.queries)
+            if set(map(questions.fold, answered)).isdisjoint(own):
+                return self.failed(f"{together}, but no answer was found", now_ms)
         return dataclasses.replace(
             self,
             status=leader.status,
             card=leader.card,
             domain=leader.domain,
-            error=leader.error and f"learned together with task {leader.id}: {leader.error}",
-            detail=f"learned together with task {leader.id}",
+            error=leader.error and f"{together}: {leader.error}",
+            detail=together,
             progress=leader.progress,
             updated_at_ms=now_ms,
         )

@@ -91,7 +91,9 @@ class SkillDistiller:
             "publish", str, lambda: work.publish(task_id, ticket, signature_json)
         )
         await self._step(
-            "confirm", type(None), lambda: work.confirm(task_id, card, distilled.triggers)
+            "confirm",
+            type(None),
+            lambda: work.confirm(task_id, card, distilled.triggers, following.serving),
         )
         await self._step("complete", type(None), lambda: work.complete(task_id, card, distilled))
 

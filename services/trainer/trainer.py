@@ -221,7 +221,7 @@ class LoRATrainer:
             return ask(questions, None)
 
         try:
-            rows = gate.measure(ask, ask_base, pairs, triggers, replayed, self._settings)
+            rows = gate.measure(ask, ask_base, pairs, triggers, replayed, self._gate_settings())
             if previous is not None:
                 rows.append(self._regression(ask, previous, pairs))
             return rows
@@ -250,6 +250,12 @@ class LoRATrainer:
         replayed = self._prepared_replay()
         every = (*replayed.known, *replayed.unrelated, *replayed.trained)
         return [one.question for one in every]
+
+    def _gate_settings(self) -> config.Trainer:
+        """The gate's shares for this base."""
+        if self._recipe.gate_held_out is None:
+            return self._settings
+        return self._settings.model_copy(update={"gate_held_out": self._recipe.gate_held_out})
 
     def seal(self, card: cards.LoRACard, rows: Sequence[gate.Row]) -> cards.LoRACard:
         """The card with the gate's table in its manifest: what is published."""

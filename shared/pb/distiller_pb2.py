@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shared.pb import types_pb2 as shared_dot_pb_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shared/pb/distiller.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\x82\x01\n\rDistilRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x03(\t\x12\r\n\x05topic\x18\x03 \x01(\t\x12\x10\n\x08\x64ocument\x18\x04 \x01(\t\x12\x0f\n\x07of_task\x18\x05 \x01(\t\x12\x0c\n\x04weak\x18\x06 \x03(\t\x12\x0f\n\x07teacher\x18\x07 \x01(\t\"\\\n\x0c\x44istilUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x1a.skillmesh.v1.DistilResult\"\xdd\x02\n\x0c\x44istilResult\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x12\n\nskill_name\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0f\n\x07teacher\x18\x05 \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x06 \x01(\x05\x12\x11\n\tquestions\x18\x07 \x01(\x05\x12\x10\n\x08held_out\x18\x08 \x01(\x05\x12\'\n\x08triggers\x18\t \x03(\x0b\x32\x15.skillmesh.v1.Trigger\x12\x12\n\nunanswered\x18\n \x03(\t\x12:\n\x08rejected\x18\x0b \x03(\x0b\x32(.skillmesh.v1.DistilResult.RejectedEntry\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\" \n\rLocateRequest\x12\x0f\n\x07queries\x18\x01 \x03(\t\";\n\x0eLocateResponse\x12)\n\tlocations\x18\x01 \x03(\x0b\x32\x16.skillmesh.v1.Location\",\n\x08Location\x12\x11\n\ttopic_key\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"0\n\x12\x41\x64\x64\x44ocumentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"3\n\x13\x41\x64\x64\x44ocumentResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"%\n\x12GetSpendingRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1b\n\x19GetDistillerStatusRequest\"a\n\x0f\x44istillerStatus\x12\'\n\x08teachers\x18\x01 \x03(\x0b\x32\x15.skillmesh.v1.Teacher\x12%\n\x05today\x18\x02 \x01(\x0b\x32\x16.skillmesh.v1.Spending\"L\n\x07Teacher\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ircuit\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nopen_for_s\x18\x04 \x01(\x01\x32\x90\x03\n\tDistiller\x12\x43\n\x06\x44istil\x12\x1b.skillmesh.v1.DistilRequest\x1a\x1a.skillmesh.v1.DistilUpdate0\x01\x12\x43\n\x06Locate\x12\x1b.skillmesh.v1.LocateRequest\x1a\x1c.skillmesh.v1.LocateResponse\x12R\n\x0b\x41\x64\x64\x44ocument\x12 .skillmesh.v1.AddDocumentRequest\x1a!.skillmesh.v1.AddDocumentResponse\x12G\n\x0bGetSpending\x12 .skillmesh.v1.GetSpendingRequest\x1a\x16.skillmesh.v1.Spending\x12\\\n\x12GetDistillerStatus\x12\'.skillmesh.v1.GetDistillerStatusRequest\x1a\x1d.skillmesh.v1.DistillerStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shared/pb/distiller.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\x94\x01\n\rDistilRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x03(\t\x12\r\n\x05topic\x18\x03 \x01(\t\x12\x10\n\x08\x64ocument\x18\x04 \x01(\t\x12\x0f\n\x07of_task\x18\x05 \x01(\t\x12\x0c\n\x04weak\x18\x06 \x03(\t\x12\x0f\n\x07teacher\x18\x07 \x01(\t\x12\x10\n\x08retry_of\x18\x08 \x03(\t\"\'\n\x13\x43\x61ncelDistilRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\t\"\x16\n\x14\x43\x61ncelDistilResponse\"\\\n\x0c\x44istilUpdate\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x1a.skillmesh.v1.DistilResult\"\xdd\x02\n\x0c\x44istilResult\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.skillmesh.v1.Ticket\x12\x12\n\nskill_name\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0f\n\x07teacher\x18\x05 \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x06 \x01(\x05\x12\x11\n\tquestions\x18\x07 \x01(\x05\x12\x10\n\x08held_out\x18\x08 \x01(\x05\x12\'\n\x08triggers\x18\t \x03(\x0b\x32\x15.skillmesh.v1.Trigger\x12\x12\n\nunanswered\x18\n \x03(\t\x12:\n\x08rejected\x18\x0b \x03(\x0b\x32(.skillmesh.v1.DistilResult.RejectedEntry\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\" \n\rLocateRequest\x12\x0f\n\x07queries\x18\x01 \x03(\t\";\n\x0eLocateResponse\x12)\n\tlocations\x18\x01 \x03(\x0b\x32\x16.skillmesh.v1.Location\",\n\x08Location\x12\x11\n\ttopic_key\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"0\n\x12\x41\x64\x64\x44ocumentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"3\n\x13\x41\x64\x64\x44ocumentResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"%\n\x12GetSpendingRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1b\n\x19GetDistillerStatusRequest\"a\n\x0f\x44istillerStatus\x12\'\n\x08teachers\x18\x01 \x03(\x0b\x32\x15.skillmesh.v1.Teacher\x12%\n\x05today\x18\x02 \x01(\x0b\x32\x16.skillmesh.v1.Spending\"L\n\x07Teacher\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ircuit\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nopen_for_s\x18\x04 \x01(\x01\x32\xe7\x03\n\tDistiller\x12\x43\n\x06\x44istil\x12\x1b.skillmesh.v1.DistilRequest\x1a\x1a.skillmesh.v1.DistilUpdate0\x01\x12U\n\x0c\x43\x61ncelDistil\x12!.skillmesh.v1.CancelDistilRequest\x1a\".skillmesh.v1.CancelDistilResponse\x12\x43\n\x06Locate\x12\x1b.skillmesh.v1.LocateRequest\x1a\x1c.skillmesh.v1.LocateResponse\x12R\n\x0b\x41\x64\x64\x44ocument\x12 .skillmesh.v1.AddDocumentRequest\x1a!.skillmesh.v1.AddDocumentResponse\x12G\n\x0bGetSpending\x12 .skillmesh.v1.GetSpendingRequest\x1a\x16.skillmesh.v1.Spending\x12\\\n\x12GetDistillerStatus\x12\'.skillmesh.v1.GetDistillerStatusRequest\x1a\x1d.skillmesh.v1.DistillerStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,31 +35,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISTILRESULT_REJECTEDENTRY']._loaded_options = None
   _globals['_DISTILRESULT_REJECTEDENTRY']._serialized_options = b'8\001'
   _globals['_DISTILREQUEST']._serialized_start=67
-  _globals['_DISTILREQUEST']._serialized_end=197
-  _globals['_DISTILUPDATE']._serialized_start=199
-  _globals['_DISTILUPDATE']._serialized_end=291
-  _globals['_DISTILRESULT']._serialized_start=294
-  _globals['_DISTILRESULT']._serialized_end=643
-  _globals['_DISTILRESULT_REJECTEDENTRY']._serialized_start=596
-  _globals['_DISTILRESULT_REJECTEDENTRY']._serialized_end=643
-  _globals['_LOCATEREQUEST']._serialized_start=645
-  _globals['_LOCATEREQUEST']._serialized_end=677
-  _globals['_LOCATERESPONSE']._serialized_start=679
-  _globals['_LOCATERESPONSE']._serialized_end=738
-  _globals['_LOCATION']._serialized_start=740
-  _globals['_LOCATION']._serialized_end=784
-  _globals['_ADDDOCUMENTREQUEST']._serialized_start=786
-  _globals['_ADDDOCUMENTREQUEST']._serialized_end=834
-  _globals['_ADDDOCUMENTRESPONSE']._serialized_start=836
-  _globals['_ADDDOCUMENTRESPONSE']._serialized_end=887
-  _globals['_GETSPENDINGREQUEST']._serialized_start=889
-  _globals['_GETSPENDINGREQUEST']._serialized_end=926
-  _globals['_GETDISTILLERSTATUSREQUEST']._serialized_start=928
-  _globals['_GETDISTILLERSTATUSREQUEST']._serialized_end=955
-  _globals['_DISTILLERSTATUS']._serialized_start=957
-  _globals['_DISTILLERSTATUS']._serialized_end=1054
-  _globals['_TEACHER']._serialized_start=1056
-  _globals['_TEACHER']._serialized_end=1132
-  _globals['_DISTILLER']._serialized_start=1135
-  _globals['_DISTILLER']._serialized_end=1535
+  _globals['_DISTILREQUEST']._serialized_end=215
+  _globals['_CANCELDISTILREQUEST']._serialized_start=217
+  _globals['_CANCELDISTILREQUEST']._serialized_end=256
+  _globals['_CANCELDISTILRESPONSE']._serialized_start=258
+  _globals['_CANCELDISTILRESPONSE']._serialized_end=280
+  _globals['_DISTILUPDATE']._serialized_start=282
+  _globals['_DISTILUPDATE']._serialized_end=374
+  _globals['_DISTILRESULT']._serialized_start=377
+  _globals['_DISTILRESULT']._serialized_end=726
+  _globals['_DISTILRESULT_REJECTEDENTRY']._serialized_start=679
+  _globals['_DISTILRESULT_REJECTEDENTRY']._serialized_end=726
+  _globals['_LOCATEREQUEST']._serialized_start=728
+  _globals['_LOCATEREQUEST']._serialized_end=760
+  _globals['_LOCATERESPONSE']._serialized_start=762
+  _globals['_LOCATERESPONSE']._serialized_end=821
+  _globals['_LOCATION']._serialized_start=823
+  _globals['_LOCATION']._serialized_end=867
+  _globals['_ADDDOCUMENTREQUEST']._serialized_start=869
+  _globals['_ADDDOCUMENTREQUEST']._serialized_end=917
+  _globals['_ADDDOCUMENTRESPONSE']._serialized_start=919
+  _globals['_ADDDOCUMENTRESPONSE']._serialized_end=970
+  _globals['_GETSPENDINGREQUEST']._serialized_start=972
+  _globals['_GETSPENDINGREQUEST']._serialized_end=1009
+  _globals['_GETDISTILLERSTATUSREQUEST']._serialized_start=1011
+  _globals['_GETDISTILLERSTATUSREQUEST']._serialized_end=1038
+  _globals['_DISTILLERSTATUS']._serialized_start=1040
+  _globals['_DISTILLERSTATUS']._serialized_end=1137
+  _globals['_TEACHER']._serialized_start=1139
+  _globals['_TEACHER']._serialized_end=1215
+  _globals['_DISTILLER']._serialized_start=1218
+  _globals['_DISTILLER']._serialized_end=1705
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,7 @@ class DistilRequest(_message.Message):
     OF_TASK_FIELD_NUMBER: _builtins.int
     WEAK_FIELD_NUMBER: _builtins.int
     TEACHER_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """idempotency key"""
     topic: _builtins.str
@@ -48,6 +49,10 @@ class DistilRequest(_message.Message):
     def weak(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """of the facts that these questions ask for; none: of all"""
 
+    @_builtins.property
+    def retry_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """tasks that this one tries again, the latest first: what"""
+
     def __init__(
         self,
         *,
@@ -58,14 +63,50 @@ class DistilRequest(_message.Message):
         of_task: _builtins.str = ...,
         weak: _abc.Iterable[_builtins.str] | None = ...,
         teacher: _builtins.str = ...,
+        retry_of: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "of_task", b"of_task", "queries", b"queries", "task_id", b"task_id", "teacher", b"teacher", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "of_task", b"of_task", "queries", b"queries", "retry_of", b"retry_of", "task_id", b"task_id", "teacher", b"teacher", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DistilRequest: _TypeAlias = DistilRequest  # noqa: Y015
+
+@_typing.final
+class CancelDistilRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDistilRequest: _TypeAlias = CancelDistilRequest  # noqa: Y015
+
+@_typing.final
+class CancelDistilResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDistilResponse: _TypeAlias = CancelDistilResponse  # noqa: Y015
 
 @_typing.final
 class DistilUpdate(_message.Message):

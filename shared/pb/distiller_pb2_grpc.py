@@ -40,6 +40,11 @@ class DistillerStub:
                 request_serializer=shared_dot_pb_dot_distiller__pb2.DistilRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_distiller__pb2.DistilUpdate.FromString,
                 _registered_method=True)
+        self.CancelDistil = channel.unary_unary(
+                '/skillmesh.v1.Distiller/CancelDistil',
+                request_serializer=shared_dot_pb_dot_distiller__pb2.CancelDistilRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_distiller__pb2.CancelDistilResponse.FromString,
+                _registered_method=True)
         self.Locate = channel.unary_unary(
                 '/skillmesh.v1.Distiller/Locate',
                 request_serializer=shared_dot_pb_dot_distiller__pb2.LocateRequest.SerializeToString,
@@ -68,6 +73,14 @@ class DistillerServicer:
     def Distil(self, request, context):
         """Streams progress; the last message carries the result. The same task_id asked again attaches
         to the running distillation or returns its stored result: no teacher is asked twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelDistil(self, request, context):
+        """Ends distillations that are under way, so that no teacher is asked any more; others are passed
+        over. What was answered stays, and serves a task that tries again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +122,11 @@ def add_DistillerServicer_to_server(servicer, server):
                     servicer.Distil,
                     request_deserializer=shared_dot_pb_dot_distiller__pb2.DistilRequest.FromString,
                     response_serializer=shared_dot_pb_dot_distiller__pb2.DistilUpdate.SerializeToString,
+            ),
+            'CancelDistil': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelDistil,
+                    request_deserializer=shared_dot_pb_dot_distiller__pb2.CancelDistilRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_distiller__pb2.CancelDistilResponse.SerializeToString,
             ),
             'Locate': grpc.unary_unary_rpc_method_handler(
                     servicer.Locate,
@@ -158,6 +176,33 @@ class Distiller:
             '/skillmesh.v1.Distiller/Distil',
             shared_dot_pb_dot_distiller__pb2.DistilRequest.SerializeToString,
             shared_dot_pb_dot_distiller__pb2.DistilUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelDistil(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Distiller/CancelDistil',
+            shared_dot_pb_dot_distiller__pb2.CancelDistilRequest.SerializeToString,
+            shared_dot_pb_dot_distiller__pb2.CancelDistilResponse.FromString,
             options,
             channel_credentials,
             insecure,

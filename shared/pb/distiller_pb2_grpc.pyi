@@ -36,6 +36,10 @@ class DistillerStub:
     """Streams progress; the last message carries the result. The same task_id asked again attaches
     to the running distillation or returns its stored result: no teacher is asked twice.
     """
+    CancelDistil: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.CancelDistilRequest, _distiller_pb2.CancelDistilResponse]
+    """Ends distillations that are under way, so that no teacher is asked any more; others are passed
+    over. What was answered stays, and serves a task that tries again.
+    """
     Locate: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.LocateRequest, _distiller_pb2.LocateResponse]
     """What a question is about, as far as the teacher's sources tell: questions with the same
     topic key belong into one skill.
@@ -53,6 +57,10 @@ class DistillerAsyncStub(DistillerStub):
     Distil: _aio.UnaryStreamMultiCallable[_distiller_pb2.DistilRequest, _distiller_pb2.DistilUpdate]  # type: ignore[assignment]
     """Streams progress; the last message carries the result. The same task_id asked again attaches
     to the running distillation or returns its stored result: no teacher is asked twice.
+    """
+    CancelDistil: _aio.UnaryUnaryMultiCallable[_distiller_pb2.CancelDistilRequest, _distiller_pb2.CancelDistilResponse]  # type: ignore[assignment]
+    """Ends distillations that are under way, so that no teacher is asked any more; others are passed
+    over. What was answered stays, and serves a task that tries again.
     """
     Locate: _aio.UnaryUnaryMultiCallable[_distiller_pb2.LocateRequest, _distiller_pb2.LocateResponse]  # type: ignore[assignment]
     """What a question is about, as far as the teacher's sources tell: questions with the same
@@ -74,6 +82,16 @@ class DistillerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_distiller_pb2.DistilUpdate], _abc.AsyncIterator[_distiller_pb2.DistilUpdate]]:
         """Streams progress; the last message carries the result. The same task_id asked again attaches
         to the running distillation or returns its stored result: no teacher is asked twice.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelDistil(
+        self,
+        request: _distiller_pb2.CancelDistilRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_distiller_pb2.CancelDistilResponse, _abc.Awaitable[_distiller_pb2.CancelDistilResponse]]:
+        """Ends distillations that are under way, so that no teacher is asked any more; others are passed
+        over. What was answered stays, and serves a task that tries again.
         """
 
     @_abc_1.abstractmethod

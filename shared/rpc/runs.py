@@ -73,6 +73,13 @@ class Runs(Generic[T]):
             yield progress
         yield run.result()
 
+    async def cancel(self, key: str) -> None:
+        """Ends a key's run, if one is under way."""
+        run = self._runs.get(key)
+        if run is not None:
+            run.task.cancel()
+            await asyncio.gather(run.task, return_exceptions=True)
+
     async def close(self) -> None:
         """Ends all runs."""
         tasks = [run.task for run in self._runs.values()]
@@ -119,11 +126,11 @@ class _Run(Generic[T]):
         """The result of a run that ended.
 
         Raises:
-            errors.UnavailableError: it was ended because the service stops.
+            errors.UnavailableError: it was cancelled, or ended because the service stops.
             errors.SkillmeshError: why it failed.
         """
         if self.task.cancelled():
-            raise errors.UnavailableError("the service is stopping; ask again")
+            raise errors.UnavailableError("the run was ended, as when the service stops; ask again")
         return self.task.result()
 
     async def _report(

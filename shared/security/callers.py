@@ -65,6 +65,7 @@ _ALLOWED = {
     "Factory/WatchTask": _OURS,
     "Distiller/Locate": _MAKERS,
     "Distiller/Distil": _MAKERS,
+    "Distiller/CancelDistil": _MAKERS,
     "Distiller/GetSpending": _MAKERS,
     "Distiller/GetDistillerStatus": _MAKERS,
     "Trainer/Train": _MAKERS,

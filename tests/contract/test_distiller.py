@@ -196,6 +196,21 @@ async def test_callers_share_a_run_when_they_ask_for_the_same_task(
     assert (len(teacher.asked), len(store.kept)) == (1, 1)
 
 
+async def test_teacher_is_asked_no_more_when_the_distillation_is_cancelled(
+    tmp_path: pathlib.Path,
+) -> None:
+    teacher, store = _SlowTeacher(), _Store()
+    request = distiller_pb2.CancelDistilRequest(task_ids=["t1", "nobody"])
+    async with _served(teacher, tmp_path, store) as stub:
+        asking = asyncio.create_task(_distil(stub))
+        await teacher.called.wait()
+        await client.call(stub.CancelDistil, request)
+        teacher.go_on.set()
+        with pytest.raises(errors.UnavailableError, match="was ended"):
+            await asking
+    assert (teacher.asked, store.kept) == ([], [])
+
+
 async def test_caller_may_ask_again_when_the_service_stops_in_the_middle(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -192,6 +192,7 @@ async def test_work_stops_when_a_task_is_cancelled(
     following = await factory.ended((await factory.report(QUESTION, "event-2")).task_id)
 
     assert status(cancelled) == "CANCELLED"
+    assert others.distiller.cancelled[0] == task_id
     assert following.id != task_id
     assert status(following) == "COMPLETED"
     assert others.trainer.prove.asked[task_id] == 0

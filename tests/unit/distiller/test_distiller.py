@@ -138,6 +138,32 @@ async def test_only_missing_calls_are_made_when_a_distillation_was_interrupted(
     assert len(result.triggers) == 12
 
 
+async def test_only_missing_calls_are_made_when_a_cancelled_task_is_tried_again(
+    tmp_path: pathlib.Path,
+) -> None:
+    teacher = fakes.Teacher([LENGTH, BUILDER])
+    teacher.queries_a_call = 1
+    queries = ("How long is it?", "Who built it?")
+    settings = config.Distiller()
+    first = plan.calls(distillation.DistilRequest("t1", queries), settings, 1)[0]
+    journal.Journal(tmp_path).keep_answer("t1", first, [LENGTH])
+    request = distillation.DistilRequest("t3", queries, retry_of=("t2", "t1"))
+    await _distiller(teacher, tmp_path, judge="none").distil(request, fakes.no_progress)
+    assert [call.queries for call in teacher.asked] == [("Who built it?",)]
+
+
+async def test_teacher_is_asked_anew_when_its_answers_came_to_nothing(
+    tmp_path: pathlib.Path,
+) -> None:
+    first = distillation.DistilRequest("t1", ("What colour is it?",))
+    with pytest.raises(errors.NotFoundError):
+        await _distiller(fakes.Teacher([LENGTH]), tmp_path).distil(first, fakes.no_progress)
+    teacher = fakes.Teacher([pair("What colour is it?", "grey")])
+    again = dataclasses.replace(first, task_id="t2", retry_of=("t1",))
+    result = await _distiller(teacher, tmp_path).distil(again, fakes.no_progress)
+    assert [trigger.expected_answer for trigger in result.triggers] == ["grey"]
+
+
 async def test_call_is_made_again_when_its_journal_file_is_damaged(tmp_path: pathlib.Path) -> None:
     kept = journal.Journal(tmp_path)
     call = plan.calls(distillation.DistilRequest("t", ("Q?",)), config.Distiller(), 8)[0]

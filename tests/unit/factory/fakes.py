@@ -101,8 +101,11 @@ class Others:
         self.replies: list[partners.Reply | errors.SkillmeshError] = []
         self.asked = 0
         self.teacher = ""
+        self.retry_of: tuple[str, ...] = ()
+        self.cancelled: list[str] = []
         self.spent: costs.Spent | None = costs.Spent()
         self.before = "zorblax@older"
+        self.meanwhile: list[str] = []
         self.served: partners.Published | None = None
         self.compared_with: list[partners.Published | None] = []
         self.rechecks: dict[str, partners.Rechecked] = {}
@@ -126,8 +129,10 @@ class Others:
         document: str,
         on_progress: partners.OnProgress,
         teacher: str = "",
+        retry_of: Sequence[str] = (),
     ) -> partners.Distilled:
         self.calls.append("distil")
+        self.retry_of = tuple(retry_of)
         self.teacher = teacher
         self.queries = tuple(queries)
         await on_progress(0.5, "asking")
@@ -161,6 +166,9 @@ class Others:
             triggers=self.triggers,
             unanswered=self.unanswered,
         )
+
+    async def cancel(self, task_ids: Sequence[str]) -> None:
+        self.cancelled += task_ids
 
     async def spending(self, task_id: str) -> costs.Spent:
         if self.spent is None:
@@ -207,8 +215,8 @@ class Others:
     async def serving(self, name: str) -> str:
         return self.served.card if self.served else ""
 
-    async def version_before(self, card: str) -> str:
-        return self.before
+    async def versions_before(self, card: str) -> list[str]:
+        return [*self.meanwhile, self.before] if self.before else []
 
     async def versions(self, name: str) -> list[str]:
         self.calls.append("versions")
@@ -221,9 +229,9 @@ class Others:
         self.calls.append(f"commit {committed.name}")
         return "zorblax@abc" if committed.name == "card" else ""
 
-    async def withdraw(self, idempotency_key: str, card: str) -> str:
+    async def withdraw(self, idempotency_key: str, card: str, before: str) -> str:
         self.calls.append(f"withdraw {card}")
-        return self.before
+        return before
 
     async def ask(self, query: str) -> partners.Reply:
         self.asked += 1

@@ -9,7 +9,18 @@ from collections.abc import AsyncIterator, Sequence
 import pydantic
 import pytest
 
-from services.factory import board, clusters, ledger, meanings, nightly, queue, tasks
+from services.factory import (
+    board,
+    clusters,
+    ledger,
+    meanings,
+    nightly,
+    partners,
+    queue,
+    stages,
+    tasks,
+    workflow,
+)
 from shared import errors, learning_settings
 from shared import settings as config
 from tests import fake_router_peers
@@ -167,6 +178,35 @@ async def test_late_question_finds_the_skill_when_its_own_task_was_joined(
     first, second = [await factory.ask(query) for query in ABOUT_ZORBLAX[:2]]
     await factory.shift.run_now("k")
     assert await factory.ask(ABOUT_ZORBLAX[1]) == first != second
+
+
+async def test_alike_question_joins_the_skill_when_the_task_it_is_like_was_joined(
+    factory: Factory,
+) -> None:
+    first, second = [await factory.ask(query) for query in ABOUT_ZORBLAX[:2]]
+    await factory.shift.run_now("k")
+    fresh = fakes.task("fresh", "Which foods does Zorblax like?")
+    event = fakes.event("e", fresh.trigger_query)
+    task, created = await factory.board.record(event, fresh, alike=second)
+    assert (task.id, created) == (first, False)
+    assert fresh.trigger_query in task.queries
+
+
+async def test_joined_task_fails_when_no_answer_was_found_to_its_question(
+    factory: Factory,
+) -> None:
+    first, second, third = [await factory.ask(query) for query in ABOUT_ZORBLAX]
+    await factory.shift.run_now("k")
+    others = fakes.Others()
+    others.triggers = tuple(partners.Trigger(ABOUT_ZORBLAX[at], fakes.ANSWER) for at in (0, 2))
+    others.unanswered = (ABOUT_ZORBLAX[1],)
+    work = stages.Stages(factory.board, others.all, step_timeout_s=30)
+    await workflow.SkillDistiller(work, fakes.Recorder()).learn(first)
+    tasks_now = [await factory.queue.get(task_id) for task_id in (first, second, third)]
+    assert [task.status for task in tasks_now] == [S.COMPLETED, S.FAILED, S.COMPLETED]
+    told = f"learned together with task {first}, but no answer was found"
+    assert (tasks_now[1].error, tasks_now[1].card) == (told, "")
+    assert (await factory.queue.retry(second, "r")).queries == (ABOUT_ZORBLAX[1],)
 
 
 async def test_joined_tasks_fail_with_the_reason_when_the_skill_was_not_learned(

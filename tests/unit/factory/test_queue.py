@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from services.factory import board, ledger, meanings, queue, tasks
-from shared import answer_signals, errors, learning_settings, questions
+from shared import answer_signals, costs, errors, learning_settings, questions
 from shared import settings as config
 from tests import fake_router_peers
 from tests.unit.factory import fakes
@@ -98,6 +98,16 @@ async def test_task_leaves_the_queue_when_it_is_cancelled(
     assert waiting.cancelled == [task.id]
     with pytest.raises(errors.NotFoundError):
         await factory.cancel("nobody")
+
+
+async def test_teachers_are_asked_no_more_and_their_costs_noted_when_a_task_is_cancelled(
+    factory: queue.SkillFactory, others: fakes.Others
+) -> None:
+    task, _ = await factory.report_dissonance(fakes.event())
+    others.spent = costs.Spent(calls=2, tokens_in=300, tokens_out=40, dollars=0.5)
+    cancelled = await factory.cancel(task.id)
+    assert others.cancelled == [task.id, f"{task.id}-more"]
+    assert (cancelled.status, cancelled.spent) == (S.CANCELLED, others.spent)
 
 
 async def test_open_task_is_returned_when_it_covers_the_gap_of_a_retried_one(

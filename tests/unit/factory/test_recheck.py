@@ -127,3 +127,16 @@ async def test_joined_tasks_fail_with_the_other_when_its_card_is_rolled_back(
     await tasks_board.add(follower, "")
     await rechecker(tasks_board, others).run_due()
     assert (await tasks_board.get("t3")).status is S.FAILED
+
+
+async def test_nothing_is_rolled_back_when_a_newer_card_was_published_while_it_was_proved(
+    tasks_board: board.TaskBoard, others: fakes.Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def proved(recheck_id: str, card: partners.Published, *more: object) -> object:
+        others.served = partners.Published("zorblax@newer", "d" * 64)
+        return others.rechecks[card.card]
+
+    monkeypatch.setattr(others, "recheck", proved)
+    assert await rechecker(tasks_board, others).run_due() == []
+    assert not any(call.startswith("withdraw") for call in others.calls)
+    assert (await tasks_board.get("t2")).status is S.COMPLETED

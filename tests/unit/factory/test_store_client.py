@@ -14,14 +14,15 @@ from shared.cards import manifest as manifests
 from shared.pb import cards_pb2, cards_pb2_grpc
 from tests import fakes
 
-DIGESTS = {version: str(version) * 64 for version in (1, 2, 3)}
+DIGESTS = {version: str(version) * 64 for version in (1, 2, 3, 4)}
 
 
 class Store(cards_pb2_grpc.CardStoreServicer):
-    """Three versions, newest first, of which `latest` is one."""
+    """Three versions, newest first, of which `latest` is one; a fourth was deleted."""
 
     def __init__(self) -> None:
         self.latest = 3
+        self.moves = [1, 2, 3]
         self.lineage = manifests.Lineage(
             task_id="t",
             teacher="documents",
@@ -42,7 +43,15 @@ class Store(cards_pb2_grpc.CardStoreServicer):
     ) -> cards_pb2.CardRecord:
         assert request.alias == "latest"
         self.latest = int(request.digest[0])
+        self.moves.append(self.latest)
         return self.record(self.latest)
+
+    async def ListAliasMoves(
+        self, request: cards_pb2.ListAliasMovesRequest, context: Any
+    ) -> cards_pb2.ListAliasMovesResponse:
+        assert (request.name, request.alias) == ("tiny", "latest")
+        moves = [cards_pb2.AliasMove(digest=DIGESTS[version]) for version in self.moves]
+        return cards_pb2.ListAliasMovesResponse(moves=reversed(moves))
 
     def record(self, version: int) -> cards_pb2.CardRecord:
         manifest = fakes.tiny_card().manifest.model_copy(update={"lineage": self.lineage})
@@ -53,6 +62,10 @@ class Store(cards_pb2_grpc.CardStoreServicer):
             aliases=["latest"] if version == self.latest else [],
             manifest_json=manifest.to_json(),
         )
+
+
+def card(version: int) -> str:
+    return f"tiny@{DIGESTS[version]}"
 
 
 @pytest.fixture
@@ -88,11 +101,28 @@ async def test_latest_version_comes_with_its_dataset_when_it_has_a_lineage(
 async def test_each_version_makes_room_for_an_older_one_when_they_are_withdrawn_in_turn(
     client: store_client.StoreClient,
 ) -> None:
-    for before in (2, 1):
+    for versions in ([2, 1], [1]):
         serving = await client.serving("tiny")
-        assert await client.version_before(serving) == f"tiny@{DIGESTS[before]}"
-        assert await client.withdraw("k", serving) == f"tiny@{DIGESTS[before]}"
-    first = await client.serving("tiny")
-    assert first == f"tiny@{DIGESTS[1]}"
-    assert await client.withdraw("k", first) == ""
-    assert await client.serving("tiny") == first
+        before = await client.versions_before(serving)
+        assert before == [card(version) for version in versions]
+        assert await client.withdraw("k", serving, before[0]) == before[0]
+    assert await client.serving("tiny") == card(1)
+    assert await client.versions_before(card(1)) == []
+
+
+@pytest.mark.parametrize(
+    ("moves", "before"),
+    [([1, 2, 1, 3], [1]), ([1, 3], [1]), ([2, 4, 3], [2]), ([3], []), ([1, 2], []), ([], [])],
+)
+async def test_version_before_is_what_served_and_was_not_withdrawn_when_one_is_looked_for(
+    client: store_client.StoreClient, store: Store, moves: list[int], before: list[int]
+) -> None:
+    store.moves = moves
+    assert await client.versions_before(card(3)) == [card(version) for version in before]
+
+
+async def test_newer_version_goes_on_serving_when_one_that_it_replaced_is_withdrawn(
+    client: store_client.StoreClient, store: Store
+) -> None:
+    assert await client.withdraw("k", card(2), card(1)) == card(3)
+    assert store.latest == 3

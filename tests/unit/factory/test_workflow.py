@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from services.factory import board, ledger, partners, stages, tasks, workflow
+from services.factory import board, ledger, partners, published, stages, tasks, workflow
 from shared import costs, errors
 from tests.unit.factory import fakes
 
@@ -233,6 +233,26 @@ async def test_task_fails_with_question_and_answers_when_the_card_does_not_answe
     assert "zorblax@older serves again" in task.error
 
 
+@pytest.mark.parametrize(
+    ("confirmed", "serves"), [(True, "zorblax@meanwhile"), (False, "zorblax@older")]
+)
+async def test_unconfirmed_version_is_passed_over_when_a_card_is_withdrawn(
+    confirmed: bool,
+    serves: str,
+    distiller: workflow.SkillDistiller,
+    others: fakes.Others,
+    tasks_board: board.TaskBoard,
+) -> None:
+    others.replies = [partners.Reply("red sand", "zorblax@abc")] * 20
+    others.served = partners.Published(others.before, "d" * 64)
+    others.meanwhile = ["zorblax@meanwhile"]
+    if confirmed:
+        kept = published.PublishedCard("zorblax@meanwhile", "t1", "d" * 64, (), 0)
+        await tasks_board.keep_card(kept)
+    await distiller.learn("t1")
+    assert f"{serves} serves again" in (await tasks_board.get("t1")).error
+
+
 async def test_task_says_that_the_card_stays_when_there_is_no_version_before(
     distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
 ) -> None:
@@ -240,6 +260,15 @@ async def test_task_says_that_the_card_stays_when_there_is_no_version_before(
     others.before = ""
     await distiller.learn("t1")
     assert "it is the first version and stays" in (await tasks_board.get("t1")).error
+
+
+async def test_task_says_what_serves_when_its_card_was_withdrawn_before_a_kill(
+    distiller: workflow.SkillDistiller, others: fakes.Others, tasks_board: board.TaskBoard
+) -> None:
+    others.replies = [partners.Reply("red sand", "zorblax@abc")] * 20
+    others.served, others.before = partners.Published("zorblax@older", "d" * 64), ""
+    await distiller.learn("t1")
+    assert "zorblax@older serves now" in (await tasks_board.get("t1")).error
 
 
 async def test_task_stays_cancelled_when_the_workflow_begins_after(

@@ -293,3 +293,14 @@ def logits_with(card: cards.LoRACard) -> torch.Tensor:
     lora_manager.apply_card(card, "card")
     lora_manager.activate("card")
     return logits(base.model)
+
+
+@pytest.mark.parametrize(("own", "required"), [(None, 0.5), (0.2, 0.2)])
+def test_gate_asks_for_as_many_unseen_wordings_as_the_recipe_says(
+    tmp_path: pathlib.Path, own: float | None, required: float
+) -> None:
+    how = recipe(gate_held_out=own)
+    card = trained(tmp_path, how)
+    made = trainer.LoRATrainer(tiny_model.tiny_base(), how, config.Trainer(), tmp_path)
+    rows = made.prove(card, PAIRS, [], lambda *_: None)
+    assert [row.required for row in rows if row.name == "held_out"] == [required]
