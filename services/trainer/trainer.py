@@ -316,7 +316,7 @@ class LoRATrainer:
         paths = self._manager.target_paths(self._recipe.target_modules)
         ranks = {
             path: own
-            for path, own in self._ranks(paths, rank, factor).items()
+            for path, own in sizing.ranks(paths, rank, factor, self._recipe).items()
             if (number := sizing.layer_number(path)) is None or number >= first
         }
         if not ranks:
@@ -331,17 +331,6 @@ class LoRATrainer:
         aside_bytes = _MANIFEST_BYTES + 2 * sum(len(text.encode()) for text in texts)
         budget_bytes = round(self._settings.card_budget_mb * 1e6)
         return sizing.fit(shapes, ranks, self._recipe.card_dtype, budget_bytes, aside_bytes)
-
-    def _ranks(self, paths: Sequence[str], rank: int, factor: int) -> dict[str, int]:
-        """The rank of each layer; that of its path goes before that of its kind."""
-        named = self._recipe.ranks
-        unknown = named.keys() - set(paths) - set(self._recipe.target_modules)
-        if unknown:
-            raise errors.ConfigError(
-                f"model.recipes: ranks: the base model has no layers {sorted(unknown)}"
-            )
-        own = {path: named.get(path) or named.get(path.rpartition(".")[2]) for path in paths}
-        return {path: factor * own_rank if own_rank else rank for path, own_rank in own.items()}
 
     def _loop_settings(self, questions: int, seed: int) -> loop.LoopSettings:
         recipe = self._recipe
