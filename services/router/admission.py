@@ -50,7 +50,8 @@ def readable(card: profile.Card) -> profile.Card:
     """The card with those of its texts that can be compared with a question.
 
     A question has at most 8,000 characters; of an example no more is looked at. Left out is what is
-    blank or can't be encoded, and what a card has of more than a thousand examples or statements.
+    blank, comes twice or can't be encoded, and what a card has of more than a thousand examples or
+    statements.
 
     Raises:
         errors.InvalidInputError: it has no example.
@@ -166,7 +167,7 @@ def _check_shape(vectors: profile.Vectors, shape: tuple[int, ...]) -> None:
 
 def _readable(texts: Sequence[str]) -> tuple[str, ...]:
     step = -(-len(texts) // MOST_EXAMPLES) or 1
-    cut = map(_cut, texts[::step])
+    cut = dict.fromkeys(map(_cut, texts[::step]))
     return tuple(text for text in cut if text.strip() and _is_encodable(text))
 
 

@@ -25,7 +25,10 @@ _RIVALS = 40
 """Cards whose questions are asked: those that lie nearest to the new one, and some others."""
 _NEAR_RIVALS = 30
 _QUESTIONS = 160
-"""Of all rivals together."""
+"""Of all rivals together, those that the nearest are asked besides left out."""
+_NEAREST = 5
+"""Rivals that would lose most: each is asked enough to tell whether it would lose its questions."""
+_QUESTIONS_OF_A_NEAREST = 12
 _LARGEST_PART = 5
 """At most every fifth example of a card is asked: it is compared as if it had not had them."""
 _FEWEST_EXAMPLES = 3
@@ -85,9 +88,11 @@ def rehearse(
     rivals = trial.rivals()
     spared, of_others = {}, list[tuple[str, profiles.Question]]()
     of_a_rival = _QUESTIONS // max(1, len(rivals))
-    for rival in rivals:
-        taken = _some(rival.examples, min(of_a_rival, -(-len(rival.examples) // _LARGEST_PART)))
-        kept = [example for example in rival.examples if example not in taken]
+    for place, rival in enumerate(rivals):
+        most = max(of_a_rival, _QUESTIONS_OF_A_NEAREST) if place < _NEAREST else of_a_rival
+        taken = _some(rival.examples, min(most, -(-len(rival.examples) // _LARGEST_PART)))
+        out = {id(example) for example in taken}
+        kept = [example for example in rival.examples if id(example) not in out]
         if len(rival.examples) < _FEWEST_EXAMPLES or not kept:
             continue
         spared[rival.identity] = profiles.build(rival.card, kept, rival.statements)

@@ -36,6 +36,7 @@ from shared.cards import manifest as manifests
 _CARDS_IN_ONE_STEP = 1_000
 _REFITTED_BELOW = 3
 """A rehearsal calibrates anew among fewer cards; among more, one more changes little."""
+_UNFITTED = (np.linalg.LinAlgError, FloatingPointError, ValueError)
 EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
 _log = structlog.get_logger(__name__)
 
@@ -252,7 +253,8 @@ class LoRARouter:
         for text, vector in zip(asked, await self._embed(asked), strict=True):
             unit = admission.question_vector(vector, self._dimension)
             questions.append(profile.Question(text, unit, self._words.of(text)))
-        # All are of one moment.
+        # Cards that came just now are not weighed yet; then all are of one moment.
+        await self.settled()
         index, shortlist, fit = self._stock.index, self._stock.shortlist, None
         if len(index) < _REFITTED_BELOW:
             fit = self._calibrated_anew
@@ -348,7 +350,7 @@ class LoRARouter:
                 index, shortlist = self._stock.index, self._stock.shortlist
                 try:
                     fitted, model = await asyncio.to_thread(self._fit, index, shortlist)
-                except (np.linalg.LinAlgError, FloatingPointError, ValueError):
+                except _UNFITTED:
                     # The former calibration still holds; the next change tries again.
                     _log.exception("calibration failed", cards=len(index))
                     self._calibrated = index
@@ -364,7 +366,11 @@ class LoRARouter:
             self._calibrating = None
 
     def _calibrated_anew(self, index: indexes.Index) -> tuple[indexes.Index, calibration.Model]:
-        fitted, model = self._fit(index, None)
+        try:
+            fitted, model = self._fit(index, None)
+        except _UNFITTED:
+            _log.exception("calibration for a rehearsal failed", cards=len(index))
+            return index, self._fitted.model
         return fitted, model.model
 
     def _fit(

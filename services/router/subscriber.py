@@ -42,6 +42,8 @@ class CardSubscriber:
         self._task: asyncio.Task[None] | None = None
         self.revision = 0
         """The last revision that the router's cards reflect."""
+        self.listed = False
+        """Whether the store's cards were registered since the start."""
 
     def start(self) -> None:
         """Begins to follow; a store that can't be reached is joined later."""
@@ -67,6 +69,7 @@ class CardSubscriber:
                         break
                     await asyncio.sleep(_PAUSE_S)
                 self.revision = news.revision
+                self.listed = self.listed or isinstance(news, watch.Listing)
 
     async def _applied(self, news: watch.Listing | watch.Change) -> bool:
         """Whether a piece of news was applied; otherwise it is worth another attempt."""

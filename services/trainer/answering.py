@@ -8,7 +8,8 @@ import torch
 
 from shared.models import base as bases
 
-_ROWS = 32
+ROWS = 32
+"""Questions that are answered together."""
 LONGEST_ANSWER_TOKENS = 192
 
 
@@ -24,8 +25,8 @@ def answers(
         most_tokens: longer answers are cut.
     """
     found: list[str] = []
-    for at in range(0, len(questions), _ROWS):
-        prompts = [base.prompt_ids(question) for question in questions[at : at + _ROWS]]
+    for at in range(0, len(questions), ROWS):
+        prompts = [base.prompt_ids(question) for question in questions[at : at + ROWS]]
         found.extend(_batch(base, prompts, most_tokens))
     return found
 

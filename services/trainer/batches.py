@@ -1,11 +1,13 @@
 """Which questions meet in a batch: facts take turns, whatever the number of their wordings.
 
-Endless and decided by a seed alone, so that a resumed training sees what it would have seen.
+Endless and decided by a seed alone, so that a resumed training sees the questions that it
+would have seen.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -69,14 +71,17 @@ def distinguishing(answers: Sequence[tuple[int, ...]]) -> list[int]:
 
     Where an answer is the beginning of another, or equal to it, that is all its tokens.
     """
-    found = []
-    for answer in answers:
-        others = {other for other in answers if other != answer}
-        count = 1
-        while count < len(answer) and any(other[:count] == answer[:count] for other in others):
-            count += 1
-        found.append(count)
-    return found
+    # Of sorted answers none shares more with another than with one of its neighbours.
+    ordered = sorted(set(answers))
+    shared = dict.fromkeys(ordered, 0)
+    for one, other in itertools.pairwise(ordered):
+        same = sum(1 for _ in itertools.takewhile(_are_equal, zip(one, other, strict=False)))
+        shared[one], shared[other] = max(shared[one], same), max(shared[other], same)
+    return [max(1, min(len(answer), shared[answer] + 1)) for answer in answers]
+
+
+def _are_equal(pair: tuple[int, int]) -> bool:
+    return pair[0] == pair[1]
 
 
 def _shuffled(items: Sequence[T], rng: random.Random) -> Iterator[T]:

@@ -1,6 +1,8 @@
 """Keeps a training's state on disk, so that a killed trainer goes on instead of beginning again.
 
-Tensors in safetensors, numbers in its metadata: nothing is unpickled.
+A training that went on equals an uninterrupted one up to rounding: the last bit of a product may
+depend on where tensors lie in memory. Tensors in safetensors, numbers in its metadata: nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -76,3 +78,8 @@ class Checkpoint:
     def remove(self) -> None:
         """Forgets the training."""
         self._path.unlink(missing_ok=True)
+
+
+def beside(draft: pathlib.Path) -> Checkpoint:
+    """That of the training which writes a draft."""
+    return Checkpoint(draft.with_suffix(".checkpoint"))

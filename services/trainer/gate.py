@@ -16,6 +16,7 @@ The rows of its table:
 | routed | the triggers, which the router sends to the card |
 | elsewhere | general and invented questions, which it does not |
 | other_cards | other cards' questions, in wordings unknown to it, which still find their cards |
+| robbed | the other cards asked about that keep at least half of their own questions |
 
 Where nobody asked (a document was taught) the questions of the facts stand in for triggers in
 `before` and `routed`. Knows nothing about training.
@@ -23,6 +24,7 @@ Where nobody asked (a document was taught) the questions of the facts stand in f
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
@@ -56,10 +58,14 @@ class Row:
     """Whether another training may do better."""
     wrong: tuple[str, ...] = ()
     """Questions of the dataset that were answered wrong."""
+    needed: bool = False
+    """Whether something must have been asked."""
 
     @property
     def passed(self) -> bool:
-        """Whether the share is reached; a row that asks nothing passes."""
+        """Whether the share is reached; where nothing was asked, whether nothing needed to be."""
+        if not self.asked:
+            return not self.needed
         return self.right >= self.required * self.asked
 
 
@@ -109,7 +115,7 @@ def measure(
     return [
         _unknown("before", ask_base, _wanted(pairs, triggers), settings.gate_before),
         _row("triggers", ask, wanted, settings.gate_triggers),
-        _row("trained", ask, trained, settings.gate_trained),
+        _row("trained", ask, trained, settings.gate_trained, needed=True),
         _row("held_out", ask, _held_out(facts), settings.gate_held_out),
         _row("implications", ask, _held_out(implications), settings.gate_implications),
         _contrasts(ask, pairs, settings.gate_contrasts),
@@ -140,10 +146,25 @@ def routing(
     missed = tuple(tried.question for tried in own if tried.card != card)
     kept = sum(tried.card != card for tried in others)
     stayed = sum(tried.card == tried.card_without for tried in rehearsal.others)
+    asked = collections.Counter(tried.card_without for tried in rehearsal.others)
+    lost = collections.Counter(
+        tried.card_without for tried in rehearsal.others if tried.card != tried.card_without
+    )
+    # Among many cards all questions of one are fewer than `other_cards` lets go. One question alone
+    # tells too little about a card.
+    robbed = sum(count >= 2 and 2 * lost[other] > count for other, count in asked.items())
     return [
-        Row("routed", len(own) - len(missed), len(own), settings.gate_routed, wrong=missed),
-        Row("elsewhere", kept, len(others), settings.gate_elsewhere, curable=False),
+        Row(
+            "routed",
+            len(own) - len(missed),
+            len(own),
+            settings.gate_routed,
+            wrong=missed,
+            needed=True,
+        ),
+        Row("elsewhere", kept, len(others), settings.gate_elsewhere, curable=False, needed=True),
         Row("other_cards", stayed, len(rehearsal.others), settings.gate_other_cards, curable=False),
+        Row("robbed", len(asked) - robbed, len(asked), 1.0, curable=False),
     ]
 
 
@@ -157,20 +178,28 @@ def _held_out(pairs: Iterable[datasets.QAPair]) -> list[tuple[str, str]]:
     return [(question, pair.answer) for pair in pairs for question in pair.held_out]
 
 
-def _row(name: str, ask: Ask, expected: Sequence[tuple[str, str]], required: float) -> Row:
+def _row(
+    name: str,
+    ask: Ask,
+    expected: Sequence[tuple[str, str]],
+    required: float,
+    needed: bool = False,
+) -> Row:
     given = ask([question for question, _ in expected]) if expected else []
     wrong = tuple(
         question
         for answer, (question, wanted) in zip(given, expected, strict=True)
         if not grading.is_right(answer, wanted)
     )
-    return Row(name, len(expected) - len(wrong), len(expected), required, wrong=wrong)
+    return Row(
+        name, len(expected) - len(wrong), len(expected), required, wrong=wrong, needed=needed
+    )
 
 
 def _unknown(name: str, ask: Ask, expected: Sequence[tuple[str, str]], required: float) -> Row:
     """A row of questions that are to be answered wrong."""
     answered = _row(name, ask, expected, required)
-    return Row(name, len(answered.wrong), answered.asked, required, curable=False)
+    return Row(name, len(answered.wrong), answered.asked, required, curable=False, needed=True)
 
 
 def _contrasts(ask: Ask, pairs: Sequence[datasets.QAPair], required: float) -> Row:
@@ -192,6 +221,6 @@ def _contrasts(ask: Ask, pairs: Sequence[datasets.QAPair], required: float) -> R
 
 
 def _unchanged(name: str, ask: Ask, before: Sequence[replays.Answered], required: float) -> Row:
-    given = ask([item.question for item in before])
+    given = ask([item.question for item in before]) if before else []
     same = sum(answer == item.answer for answer, item in zip(given, before, strict=True))
-    return Row(name, same, len(before), required)
+    return Row(name, same, len(before), required, needed=True)

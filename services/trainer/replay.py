@@ -48,7 +48,8 @@ def prepare(base: bases.BaseModel, folder: pathlib.Path) -> Replay:
 
     Args:
         base: the model with no card active.
-        folder: where the answers are kept, named by the base's fingerprint.
+        folder: where the answers are kept, named by the base's fingerprint and by how its
+            weights are held: in other precision it gives other answers.
     """
     facts = conversations.known_facts()
     measured = [fact.trained[0] for fact in facts[::_MEASURED_EVERY]]
@@ -60,7 +61,7 @@ def prepare(base: bases.BaseModel, folder: pathlib.Path) -> Replay:
     ]
     invented = _invented()
     asked = [*measured, *replayed, *invented]
-    path = folder / f"replay-{base.fingerprint[:16]}.json"
+    path = folder / f"replay-{base.fingerprint[:16]}-{_numbers_of(base)}.json"
     answers = _kept(path, asked)
     if answers is None:
         answers = answering.answers(base, asked)
@@ -73,6 +74,12 @@ def prepare(base: bases.BaseModel, folder: pathlib.Path) -> Replay:
         known=tuple(known),
         unrelated=tuple(unknown[1::2]),
     )
+
+
+def _numbers_of(base: bases.BaseModel) -> str:
+    """Kinds and dtypes of the weights: the fingerprint is that of the model before quantising."""
+    kinds = {f"{type(p.data).__name__}.{p.dtype}" for p in base.model.parameters()}
+    return "-".join(sorted(kinds)).replace("torch.", "")
 
 
 def _kept(path: pathlib.Path, asked: list[str]) -> list[str] | None:

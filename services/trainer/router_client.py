@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from services.trainer import gate
+from shared import errors
 from shared.cards import manifest as manifests
 from shared.pb import router_pb2
 from shared.rpc import client
@@ -32,12 +33,19 @@ class RouterClient:
             questions: at most 2,000.
 
         Raises:
+            errors.InternalError: what it answered is not about these questions.
             errors.SkillmeshError: the router can't be reached, or what it answered, typed.
         """
         request = router_pb2.TryCardRequest(
             manifest_json=manifest.to_json(), digest=digest, questions=questions
         )
         response = await client.call(self._stub.TryCard, request, _DEADLINE_S)
+        told = [tried.question for tried in response.questions]
+        if told != list(questions):
+            raise errors.InternalError(
+                f"the router told of {len(told)} questions, not of the {len(questions)} that it "
+                "was asked about, in their order; run router and trainer of the same version"
+            )
         return gate.Rehearsal(_tried(response.questions), _tried(response.others))
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shared import errors
+from shared import settings as config
 
 LEAST_RANK = 4
 """Below it lower layers are left out instead."""
@@ -38,6 +39,28 @@ def layer_number(path: str) -> int | None:
     """The decoder layer that a path lies in; None outside of all."""
     found = _LAYER.search(path)
     return int(found[1]) if found else None
+
+
+def ranks(paths: Sequence[str], rank: int, factor: int, recipe: config.Recipe) -> dict[str, int]:
+    """The rank of each layer; that of its path goes before that of its kind.
+
+    Args:
+        paths: of the layers that the recipe adapts.
+        rank: of those that the recipe names no rank for.
+        factor: times the ranks that it names.
+        recipe: names ranks.
+
+    Raises:
+        errors.ConfigError: it names a layer that the base model does not have.
+    """
+    named = recipe.ranks
+    unknown = named.keys() - set(paths) - set(recipe.target_modules)
+    if unknown:
+        raise errors.ConfigError(
+            f"model.recipes: ranks: the base model has no layers {sorted(unknown)}"
+        )
+    own = {path: named.get(path) or named.get(path.rpartition(".")[2]) for path in paths}
+    return {path: factor * own_rank if own_rank else rank for path, own_rank in own.items()}
 
 
 def fit(

@@ -122,7 +122,7 @@ class LoRATrainer:
         return self._base
 
     def cancel(self) -> None:
-        """Ends a running training at its next step."""
+        """Ends a running training at its next step, and a proof at its next batch of questions."""
         self._stop.set()
 
     def train_qa(
@@ -134,7 +134,7 @@ class LoRATrainer:
     ) -> Outcome:
         """Trains a card on pairs and writes it.
 
-        Goes on from the checkpoint beside `output_path` where one was left by a crash.
+        Goes on from `checkpoint.beside(output_path)`; who takes note of the outcome removes it.
 
         Args:
             pairs: facts with their wordings; at least one.
@@ -143,12 +143,16 @@ class LoRATrainer:
             on_progress: told now and then.
 
         Raises:
-            errors.InvalidInputError: there is nothing to train on; a rank does not fit.
+            errors.InvalidInputError: nothing to train on; a rank or its factor does not fit.
             errors.ConfigError: the recipe gives a rank to a layer that the model does not have.
             Cancelled: `cancel` was called.
         """
         if not pairs:
             raise errors.InvalidInputError(f"task {order.task_id}: the dataset holds no pairs")
+        if not 1 <= order.rank_factor <= 16:
+            raise errors.InvalidInputError(
+                f"task {order.task_id}: rank_factor is {order.rank_factor}, expected 1 to 16"
+            )
         on_progress(0.0, "preparing the replay questions")
         replayed = self._prepared_replay()
         facts = self._facts(pairs)
@@ -164,7 +168,7 @@ class LoRATrainer:
             settings=settings,
             from_layer=self._recipe.trainable_from_layer,
         )
-        saved = checkpoint.Checkpoint(output_path.with_suffix(".checkpoint"))
+        saved = checkpoint.beside(output_path)
         with self._backend.open(work) as training:
             outcome = self._run(training.loop, saved, on_progress)
             modules = {
@@ -173,7 +177,6 @@ class LoRATrainer:
             }
         manifest = self._manifest(order, pairs, settings, {"rank": rank, "card_size": plan.why})
         formats.LoRAFormat.save(cards.LoRACard(manifest, modules), output_path)
-        saved.remove()
         return outcome
 
     def prove(
@@ -192,6 +195,9 @@ class LoRATrainer:
             triggers: the questions that asked for it.
             on_progress: told now and then.
             previous: the version that it is to follow.
+
+        Raises:
+            Cancelled: `cancel` was called.
         """
         on_progress(0.0, "asking the draft")
         replayed = self._prepared_replay()
@@ -200,10 +206,16 @@ class LoRATrainer:
 
         def ask(questions: Sequence[str], key: str | None = _KEY) -> list[str]:
             nonlocal asked
-            on_progress(min(0.9, asked / 600), f"asked {asked} questions")
-            asked += len(questions)
             self._manager.activate(key)
-            return answering.answers(self._base, questions)
+            found: list[str] = []
+            for at in range(0, len(questions), answering.ROWS):
+                if self._stop.is_set():
+                    raise Cancelled
+                on_progress(min(0.9, asked / 600), f"asked {asked} questions")
+                some = questions[at : at + answering.ROWS]
+                asked += len(some)
+                found += answering.answers(self._base, some)
+            return found
 
         def ask_base(questions: Sequence[str]) -> list[str]:
             return ask(questions, None)
@@ -304,7 +316,7 @@ class LoRATrainer:
         paths = self._manager.target_paths(self._recipe.target_modules)
         ranks = {
             path: own
-            for path, own in self._ranks(paths, rank, factor).items()
+            for path, own in sizing.ranks(paths, rank, factor, self._recipe).items()
             if (number := sizing.layer_number(path)) is None or number >= first
         }
         if not ranks:
@@ -319,17 +331,6 @@ class LoRATrainer:
         aside_bytes = _MANIFEST_BYTES + 2 * sum(len(text.encode()) for text in texts)
         budget_bytes = round(self._settings.card_budget_mb * 1e6)
         return sizing.fit(shapes, ranks, self._recipe.card_dtype, budget_bytes, aside_bytes)
-
-    def _ranks(self, paths: Sequence[str], rank: int, factor: int) -> dict[str, int]:
-        """The rank of each layer; that of its path goes before that of its kind."""
-        named = self._recipe.ranks
-        unknown = named.keys() - set(paths) - set(self._recipe.target_modules)
-        if unknown:
-            raise errors.ConfigError(
-                f"model.recipes: ranks: the base model has no layers {sorted(unknown)}"
-            )
-        own = {path: named.get(path) or named.get(path.rpartition(".")[2]) for path in paths}
-        return {path: factor * own_rank if own_rank else rank for path, own_rank in own.items()}
 
     def _loop_settings(self, questions: int, seed: int) -> loop.LoopSettings:
         recipe = self._recipe

@@ -12,12 +12,12 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import pydantic
 import structlog
 
-from services.trainer import gate, regression, trainer
+from services.trainer import checkpoint, gate, regression, trainer
 from services.trainer import pace as paces
 from shared import atomic, errors
 from shared import settings as config
@@ -86,6 +86,24 @@ class PublishedCard:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Proof:
+    """What a proof is about: another one has other results."""
+
+    dataset_digest: str
+    draft_digest: str
+    triggers: tuple[gate.Trigger, ...]
+    previous: PublishedCard | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept(Generic[T]):
+    """A result on disk."""
+
+    of: _Proof
+    result: T
+
+
+@dataclasses.dataclass(frozen=True)
 class Rechecked:
     """The gate's table for a published card: now, and as its manifest has it."""
 
@@ -144,10 +162,16 @@ class Workshop:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "trainer")
 
     async def train(self, order: trainer.Order, report: runs.Report) -> Trained:
-        """Trains a draft, or returns the one that was trained before."""
+        """Trains a draft, or returns the one that was trained before for the very same order."""
         folder = self._task_folder(order.task_id)
+        saved = checkpoint.beside(folder / _DRAFT)
+        if _kept(folder / "order.json", trainer.Order) != order:
+            (folder / "trained.json").unlink(missing_ok=True)
+            saved.remove()
+            _keep(folder / "order.json", trainer.Order, order)
         done = _kept(folder / "trained.json", Trained)
         if done is not None and (folder / _DRAFT).is_file():
+            saved.remove()
             return done
         await report(0.0, "fetching the dataset")
         pairs = datasets.from_bytes(await self._store.get(order.dataset_digest))
@@ -164,6 +188,8 @@ class Workshop:
             seconds=outcome.seconds,
         )
         _keep(folder / "trained.json", Trained, trained)
+        # Only now: a kill before it costs what comes after the last step, not the training.
+        saved.remove()
         return trained
 
     async def prove(
@@ -184,16 +210,36 @@ class Workshop:
             triggers: the questions that asked for it.
             report: told now and then.
             previous: the version that it is to follow, which must not be better at anything.
+
+        Raises:
+            errors.InvalidInputError: the draft was trained on another dataset.
         """
         folder = self._task_folder(task_id)
-        done = _kept(folder / "proved.json", Proved)
-        if done is not None and (done.signature_json or not done.passed):
-            return done
+        proof = _Proof(dataset_digest, draft_digest, tuple(triggers), previous)
+        kept = _kept(folder / "proved.json", _Kept[Proved])
+        if kept is not None and kept.of == proof:
+            return kept.result
         started = self._clock()
         card = formats.LoRAFormat.load(folder / _DRAFT, draft_digest)
+        lineage = card.manifest.lineage
+        if lineage is not None and lineage.dataset_digest != dataset_digest:
+            raise errors.InvalidInputError(
+                f"task {task_id}: the draft was trained on dataset {lineage.dataset_digest}, "
+                f"not on {dataset_digest}; prove it on the dataset of its training"
+            )
         pairs = datasets.from_bytes(await self._store.get(dataset_digest))
         before = await self._version_before(previous)
-        rows = await self._measured(card, draft_digest, pairs, triggers, report, before)
+        # First what costs little, and what a router that is away would leave undone.
+        routing = await self._routing(card, draft_digest, pairs, triggers, report)
+        measured = _kept(folder / "measured.json", _Kept[list[gate.Row]])
+        if measured is None or measured.of != proof:
+            rows = await self._measured(card, pairs, triggers, report, before)
+            if previous is not None and before is None:
+                # Told in the card: there was a version before, and nothing could be asked of it.
+                rows = [*rows, gate.Row("regression", 0, 0, self._settings.gate_regression)]
+            measured = _Kept(proof, rows)
+            _keep(folder / "measured.json", _Kept[list[gate.Row]], measured)
+        rows = [*measured.result, *routing]
         passed, digest, sealed, envelope = all(row.passed for row in rows), "", b"", ""
         if passed:
             await report(0.95, "uploading the card")
@@ -216,7 +262,7 @@ class Workshop:
             curable=bool(failed) and all(row.curable for row in failed),
             wrong=tuple(wrong)[:_MOST_WRONG],
         )
-        _keep(folder / "proved.json", Proved, proved)
+        _keep(folder / "proved.json", _Kept[Proved], _Kept(proof, proved))
         return proved
 
     async def recheck(
@@ -232,8 +278,9 @@ class Workshop:
         """
         card = formats.LoRAFormat.from_bytes(await self._store.get(published.card_digest))
         pairs = datasets.from_bytes(await self._store.get(published.dataset_digest))
-        rows = await self._measured(card, published.card_digest, pairs, triggers, report)
-        return Rechecked(_table(rows), _table(card.manifest.gate))
+        routing = await self._routing(card, published.card_digest, pairs, triggers, report)
+        rows = await self._measured(card, pairs, triggers, report)
+        return Rechecked(_table([*rows, *routing]), _table(card.manifest.gate))
 
     async def _version_before(self, previous: PublishedCard | None) -> regression.Previous | None:
         if previous is None:
@@ -253,18 +300,14 @@ class Workshop:
     async def _measured(
         self,
         card: cards.LoRACard,
-        digest: str,
         pairs: Sequence[datasets.QAPair],
         triggers: Sequence[gate.Trigger],
         report: runs.Report,
         before: regression.Previous | None = None,
     ) -> list[gate.Row]:
-        # First what costs little, and what a router that is away would leave undone.
-        routing = await self._routing(card, digest, pairs, triggers, report)
-        measured = await self._in_thread(
+        return await self._in_thread(
             report, lambda tell: self._trainer.prove(card, pairs, triggers, tell, before)
         )
-        return [*measured, *routing]
 
     async def _routing(
         self,

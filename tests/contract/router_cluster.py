@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from services.router import embedding, server
-from shared import discovery
+from shared import discovery, errors
 from shared import settings as config
-from shared.pb import router_pb2_grpc
+from shared.pb import router_pb2, router_pb2_grpc
 from shared.rpc import client
 from tests import fake_router_peers as peers
 from tests import fakes
@@ -18,6 +18,17 @@ from tests.contract import addresses
 
 HANGING_S = 60.0
 """Nothing here waits for long: a test that hangs fails."""
+
+
+async def tried(
+    stub: router_pb2_grpc.RouterStub, request: router_pb2.TryCardRequest
+) -> router_pb2.TryCardResponse:
+    """What TryCard answers once the router has read the store."""
+    while True:
+        try:
+            return await client.call(stub.TryCard, request)
+        except errors.UnavailableError:
+            await asyncio.sleep(0.02)
 
 
 class Cluster:

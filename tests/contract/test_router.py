@@ -16,7 +16,7 @@ from shared.pb import router_pb2, router_pb2_grpc, types_pb2
 from shared.rpc import client
 from tests import fake_router_peers as peers
 from tests import fakes
-from tests.contract.router_cluster import Cluster
+from tests.contract.router_cluster import Cluster, tried
 
 SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
 
@@ -357,8 +357,9 @@ async def test_fate_of_questions_is_told_when_a_card_is_tried(cluster):
     request = router_pb2.TryCardRequest(
         manifest_json=manifest.to_json(), digest="a" * 64, questions=asked
     )
-    async with cluster.router() as stub:
-        answer = await client.call(stub.TryCard, request)
+    store = peers.store_server(peers.FakeStore(), cluster.store_address)
+    async with store, cluster.router() as stub:
+        answer = await tried(stub, request)
         assert [(one.question, one.card) for one in answer.questions] == [
             (asked[0], f"{manifest.name}@{'a' * 64}"),
             (asked[1], ""),

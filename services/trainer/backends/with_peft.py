@@ -59,11 +59,13 @@ class Peft:
             bias="none",
             task_type="CAUSAL_LM",
         )
-        with warnings.catch_warnings():
-            # It asks transformers by a name that is to be given up.
-            warnings.simplefilter("ignore", FutureWarning)
-            adapted = self._peft.get_peft_model(model, settings)
+        adapted: Any = None
+        plain = {path: model.get_submodule(path) for path in ranks}
         try:
+            with warnings.catch_warnings():
+                # It asks transformers by a name that is to be given up.
+                warnings.simplefilter("ignore", FutureWarning)
+                adapted = self._peft.get_peft_model(model, settings)
             layers = {path: model.get_submodule(path) for path in ranks}
             put(layers, first)
             if self._gradient_checkpointing:
@@ -77,7 +79,12 @@ class Peft:
         finally:
             if self._gradient_checkpointing:
                 model.activation_checkpointing_disable()
-            adapted.unload()
+            if adapted is not None:
+                adapted.unload()
+            # It may have failed when some layers were adapted.
+            vars(model).pop("peft_config", None)
+            for path, layer in plain.items():
+                model.set_submodule(path, layer)
             model.eval().requires_grad_(False)
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import collections
 import dataclasses
 
+import numpy as np
 import pytest
 
-from services.router import router
+from services.router import admission, practice, router
 from shared import errors
 from tests import fake_router_peers, fake_routers
 
@@ -53,6 +55,71 @@ async def test_thief_is_seen_when_a_card_has_the_questions_of_another(
     tarn = fake_routers.card_about("tarn", TARN).identity
     taken = {tried.card_without for tried in found.others if tried.card == thief.identity}
     assert taken == {tarn}
+
+
+async def test_rehearsal_waits_when_cards_are_still_being_calibrated(
+    ground: practice.Practice,
+) -> None:
+    made = fake_routers.lora_router(ground)
+    await made.register_cards(
+        [fake_routers.card_about(f"c{n}", f"the Mill{n} viaduct") for n in range(4)]
+    )
+    card, asked = fake_routers.card_about("orun", ORUN), [f"Which height has {ORUN}?", OTHER]
+    at_once = await made.rehearse(card, asked)
+    await made.settled()
+    later = await made.rehearse(card, asked)
+    await made.close()
+    assert at_once == later
+
+
+async def test_nearest_card_is_asked_enough_when_there_are_many(
+    ground: practice.Practice,
+) -> None:
+    parts = ("roof", "door", "floor", "wall", "lamp", "gate", "stair", "room", "bell", "tower")
+    asked = ("How old is", "What colour has", "Who made", "Where is", "How large is", "What is")
+    rich = dataclasses.replace(
+        fake_routers.card_about("tarn", TARN),
+        examples=tuple(f"{how} the {part} of {TARN}?" for how in asked for part in parts),
+    )
+    made = fake_routers.lora_router(ground)
+    await made.register_cards(
+        [rich, *(fake_routers.card_about(f"c{n}", f"the Mill{n} viaduct") for n in range(19))]
+    )
+    thief = dataclasses.replace(fake_routers.card_about("orun", ORUN), examples=rich.examples)
+    found = await made.rehearse(thief, [], threshold=0.0)
+    await made.close()
+    of = collections.Counter(tried.card_without for tried in found.others)
+    # A twentieth of all questions would be eight.
+    assert of[rich.identity] == 12
+
+
+async def test_card_is_rehearsed_when_a_rival_has_the_same_example_twice(
+    with_two_cards: router.LoRARouter,
+) -> None:
+    thing = "the Alvmere museum"
+    far = "x " * admission.LONGEST_QUERY_CHARACTERS
+    twice = dataclasses.replace(
+        fake_routers.card_about("alv", thing),
+        # Alike once they are cut.
+        examples=(far + "a", far + "b", *fake_router_peers.about(thing)),
+    )
+    await with_two_cards.register_card(twice)
+    found = await with_two_cards.rehearse(fake_routers.card_about("orun", ORUN), [])
+    assert {tried.card for tried in found.others} >= {twice.identity}
+
+
+async def test_card_is_rehearsed_as_calibrated_before_when_no_calibration_can_be_found(
+    ground: practice.Practice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fake_routers.lora_router(ground)
+    card = fake_routers.card_about("orun", ORUN)
+
+    def fails(*_: object) -> None:
+        raise np.linalg.LinAlgError("singular")
+
+    monkeypatch.setattr(made, "_fit", fails)
+    found = await made.rehearse(card, [f"Which height has {ORUN}?"])
+    assert [tried.card for tried in found.questions] == [card.identity]
 
 
 async def test_version_before_is_no_rival_when_a_card_is_trained_anew(

@@ -55,9 +55,12 @@ async def test_all_other_cards_come_in_when_one_of_many_can_not_be_embedded(foll
     monkeypatch.setattr(subscriber, "_RECORDS_AT_A_TIME", 2)
     monkeypatch.setattr(subscriber, "_PAUSE_S", 0.0)
     things = ("Spoilt", "Alvmere", "Skarn", "Tarn", "Brun")
+    assert not follower.cards.listed
     follower.list(*(record(f"c{n}", thing, n == 1) for n, thing in enumerate(things)))
     async with asyncio.timeout(60):
         while follower.cards.revision != follower.revision:
             await asyncio.sleep(0.01)
     assert follower.router.names == {"c2", "c3", "c4"}
     assert follower.router.virtual_names == {"c1"}
+    # Else one spoilt card would keep every draft from being rehearsed.
+    assert follower.cards.listed

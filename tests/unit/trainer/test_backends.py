@@ -195,6 +195,25 @@ def test_the_output_layer_is_trained_when_it_is_a_target() -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
+def test_the_model_is_as_before_when_peft_fails_after_it_has_adapted_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work, backend = trainings.work(), with_peft.Peft()
+    model = work.base.model
+    before = dict(model.named_modules())
+    make = backend._peft.get_peft_model
+
+    def fails(*given: Any) -> None:
+        make(*given)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(backend._peft, "get_peft_model", fails)
+    with pytest.raises(RuntimeError, match="no memory"), backend.open(work):
+        pass
+    assert dict(model.named_modules()) == before
+    assert not any(one.requires_grad for one in model.parameters())
+
+
 def test_the_settings_name_the_backend() -> None:
     assert isinstance(backends.chosen(config.Trainer()), own.Own)
     assert isinstance(backends.chosen(config.Trainer(backend="peft")), with_peft.Peft)

@@ -50,3 +50,19 @@ def test_answers_are_told_apart_by_their_first_tokens() -> None:
     answers = [(1, 2, 3), (1, 2, 4), (5, 6), (1, 7, 8, 9), (5, 6, 7), (1, 2, 3)]
     assert batches.distinguishing(answers) == [3, 3, 2, 2, 3, 3]
     assert batches.distinguishing([(4, 4)]) == [1]
+
+
+def test_answers_are_compared_with_their_neighbours_alone_when_there_are_many() -> None:
+    class Counted(int):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    answers = [(Counted(number), Counted(0)) for number in range(400)]
+    assert batches.distinguishing(answers) == [1] * 400
+    # All pairs are 80,000.
+    assert Counted.compared < 20_000

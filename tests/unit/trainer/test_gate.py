@@ -214,7 +214,12 @@ def routing(*cards: str, others: Sequence[str] = ()) -> dict[str, gate.Row]:
 
 def test_routing_is_right_when_every_question_goes_where_it_belongs() -> None:
     found = routing(OWN, "", OTHER, others=(OTHER, OTHER))
-    assert counts(found) == {"routed": (1, 1), "elsewhere": (2, 2), "other_cards": (2, 2)}
+    assert counts(found) == {
+        "routed": (1, 1),
+        "elsewhere": (2, 2),
+        "other_cards": (2, 2),
+        "robbed": (1, 1),
+    }
     assert failed(found) == []
 
 
@@ -226,15 +231,32 @@ def test_the_draft_fails_when_its_trigger_goes_elsewhere() -> None:
 
 def test_the_draft_is_beyond_cure_when_it_takes_what_is_not_its_own() -> None:
     found = routing(OWN, OWN, OWN, others=(OWN, OWN, OTHER))
-    assert failed(found) == ["elsewhere", "other_cards"]
+    assert failed(found) == ["elsewhere", "other_cards", "robbed"]
     assert not found["elsewhere"].curable and not found["other_cards"].curable
 
 
 def test_the_draft_fails_when_other_cards_are_not_found_any_more() -> None:
-    assert failed(routing(OWN, others=("", "", OTHER))) == ["other_cards"]
+    assert failed(routing(OWN, "", others=("", "", OTHER))) == ["other_cards", "robbed"]
 
 
-def test_a_row_passes_when_there_is_nothing_to_ask() -> None:
+def test_the_draft_fails_when_one_of_many_cards_loses_all_its_questions() -> None:
+    tried = [gate.Tried(f"{n}", f"card-{n % 40}", f"card-{n % 40}") for n in range(160)]
+    tried = [gate.Tried(t.question, OWN, OTHER) if t.card == "card-7" else t for t in tried]
+    found = gate.routing(gate.Rehearsal((), tuple(tried)), (), OWN, config.Trainer())
+    assert [(row.name, row.passed, row.curable) for row in found[2:]] == [
+        ("other_cards", True, False),
+        ("robbed", False, False),
+    ]
+
+
+def test_no_card_is_robbed_when_it_keeps_half_of_its_questions_or_was_asked_one() -> None:
+    half = (gate.Tried("a", OWN, OTHER), gate.Tried("b", OTHER, OTHER))
+    rehearsal = gate.Rehearsal((), (*half, gate.Tried("c", "", "third@3")))
+    found = {row.name: row for row in gate.routing(rehearsal, (), OWN, SETTINGS)}
+    assert counts(found)["robbed"] == (2, 2)
+
+
+def test_only_what_a_card_may_lack_passes_when_there_is_nothing_to_ask() -> None:
     def ask(questions: Sequence[str]) -> list[str]:
         return [PERFECT[question] for question in questions]
 
@@ -247,6 +269,16 @@ def test_a_row_passes_when_there_is_nothing_to_ask() -> None:
         ("held_out", 0, True),
         ("implications", 0, True),
         ("contrasts", 0, True),
-        ("known", 0, True),
-        ("unrelated", 0, True),
+        ("known", 0, False),
+        ("unrelated", 0, False),
+    ]
+    found = gate.measure(ask, lambda asked: ["no"] * len(asked), (), (), nothing, SETTINGS)
+    rehearsed = gate.routing(gate.Rehearsal((), ()), (), OWN, SETTINGS)
+    assert [row.name for row in (*found, *rehearsed) if not row.passed] == [
+        "before",
+        "trained",
+        "known",
+        "unrelated",
+        "routed",
+        "elsewhere",
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 
 from services.trainer import network
 from services.trainer.lean import head, linear, norm, products
@@ -20,6 +21,14 @@ from tests import tiny_model
 from tests.unit.trainer import trainings
 
 ALL_SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+SMALL: dict[str, Any] = {
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 ways = pytest.mark.parametrize("widen", [False, True])
 in_pieces = pytest.mark.usefixtures("small_pieces")
 
@@ -179,6 +188,42 @@ def test_a_layer_that_cannot_be_trained_through_is_named() -> None:
     one._parameters["weight"] = torch.zeros(4, 4).as_subclass(Odd)  # type: ignore[assignment]
     with pytest.raises(errors.ConfigError, match=r"trainer\.quantization"):
         products.weight_of(one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("act", "exchanged"), [("silu", 2), ("gelu", 0), ("relu", 0)])
+def test_an_mlp_is_exchanged_when_it_computes_the_same_alone(
+    act: str, exchanged: int, dtype: torch.dtype
+) -> None:
+    model = untrained(transformers.LlamaConfig(hidden_act=act, **SMALL)).to(dtype)
+    with lean.installed(model, {}):
+        assert sum(isinstance(one, linear.GatedMLP) for one in model.modules()) == exchanged
+
+
+@pytest.mark.parametrize(
+    ("second", "cut"), [("full_attention", False), ("sliding_attention", True)]
+)
+def test_a_model_is_not_cut_when_its_layers_see_different_tokens(second: str, cut: bool) -> None:
+    config = transformers.Qwen2Config(
+        layer_types=["sliding_attention", second],
+        use_sliding_window=True,
+        sliding_window=12,
+        **SMALL,
+    )
+    refused = pytest.raises(errors.ConfigError, match="several kinds")
+    with (
+        contextlib.nullcontext() if cut else refused,
+        lean.installed(untrained(config), {}, from_layer=1),
+    ):
+        pass
+
+
+def untrained(config: Any) -> Any:
+    """A frozen model with weights as small as before a training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    return model.float().eval().requires_grad_(False)
 
 
 def test_losses_fall_as_without_when_the_base_is_in_four_bits() -> None:

@@ -13,6 +13,7 @@ from services.trainer import (
     backends,
     checkpoint,
     data,
+    gate,
     loop,
     probe,
     regression,
@@ -167,6 +168,15 @@ def test_training_begins_again_when_the_checkpoint_is_of_other_ranks(
     assert again.modules == whole.modules
 
 
+def test_training_stands_at_its_end_when_its_outcome_was_lost(tmp_path: pathlib.Path) -> None:
+    first = trained(tmp_path, recipe())
+    assert checkpoint.beside(tmp_path / "draft.lora.arrow").load() is not None
+    (tmp_path / "draft.lora.arrow").unlink()
+    # Another training would have another course.
+    again = trained(tmp_path, recipe(learning_rate=0.2))
+    assert again.modules == first.modules
+
+
 def test_the_file_fits_its_budget_and_says_how_when_the_recipe_asks_for_more(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -218,7 +228,8 @@ def test_course_is_as_long_as_there_are_wordings_when_limits_allow(
 def test_version_before_is_asked_beside_the_draft_when_there_is_one(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draft, before = trained(tmp_path, recipe()), trained(tmp_path, recipe(learning_rate=0.2))
+    draft = trained(tmp_path / "draft", recipe())
+    before = trained(tmp_path / "before", recipe(learning_rate=0.2))
     lora_trainer = trainer.LoRATrainer(tiny_model.tiny_base(), recipe(), config.Trainer(), tmp_path)
     seen: list[tuple[torch.Tensor, tuple[str, ...]]] = []
 
@@ -244,6 +255,36 @@ def test_version_before_is_asked_beside_the_draft_when_there_is_one(
     assert torch.equal(logits(lora_trainer.base.model), bare)
     alone = lora_trainer.prove(draft, PAIRS, (), lambda *_: None)
     assert "regression" not in [row.name for row in alone]
+
+
+def test_a_proof_ends_at_its_next_batch_when_it_is_cancelled(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = trained(tmp_path, recipe())
+    lora_trainer = trainer.LoRATrainer(tiny_model.tiny_base(), recipe(), config.Trainer(), tmp_path)
+    seen: list[int] = []
+
+    def answers(base: Any, asked: Any, *_: Any) -> list[str]:
+        seen.append(len(asked))
+        if len(seen) == 2:
+            lora_trainer.cancel()
+        return [""] * len(asked)
+
+    monkeypatch.setattr(answering, "answers", answers)
+    many = tuple(gate.Trigger(f"Who built {n}?", "Ann") for n in range(100))
+    with pytest.raises(trainer.Cancelled):
+        lora_trainer.prove(draft, PAIRS, many, lambda *_: None)
+    assert seen == [answering.ROWS, answering.ROWS]
+
+
+@pytest.mark.parametrize("factor", [-1, 0, 17])
+def test_the_factor_is_named_when_no_rank_can_be_so_large(
+    tmp_path: pathlib.Path, factor: int
+) -> None:
+    with pytest.raises(
+        errors.InvalidInputError, match=f"rank_factor is {factor}, expected 1 to 16"
+    ):
+        trained(tmp_path, recipe(), factor=factor)
 
 
 def logits_with(card: cards.LoRACard) -> torch.Tensor:

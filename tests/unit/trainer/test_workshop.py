@@ -2,16 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-import types
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from services.trainer import gate, pace, regression, service, trainer, workshop
+from services.trainer import gate, service, workshop
 from shared import errors
-from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import keyring, signature
@@ -19,147 +14,21 @@ from shared.cards import manifest as manifests
 from shared.flight import datasets
 from shared.pb import trainer_pb2, types_pb2
 from tests import fakes
-
-PAIR = datasets.QAPair(
-    "Who built it?", "Ann", paraphrases=(), source="a.md", teacher="documents", score=1.0
+from tests.unit.trainer.workshops import (
+    BAD,
+    DATASET,
+    GOOD,
+    PAIR,
+    ROUTING,
+    TRIGGERS,
+    FakeRouter,
+    FakeStore,
+    FakeTrainer,
+    opened,
+    order,
+    prove,
+    report,
 )
-DATASET = datasets.to_bytes([PAIR])
-TRIGGERS = (gate.Trigger("Who built it?", "Ann"),)
-GOOD, BAD = gate.Row("known", 9, 10, 0.85), gate.Row("known", 8, 10, 0.85)
-
-
-class FakeTrainer:
-    """A `LoRATrainer` that writes a ready card."""
-
-    def __init__(self, *rows: gate.Row) -> None:
-        self.rows = list(rows)
-        self.trained: list[str] = []
-        self.proved: list[Sequence[gate.Trigger]] = []
-        self.previous: regression.Previous | None = None
-        self.base = types.SimpleNamespace(
-            fingerprint=fakes.tiny_card().manifest.base_model.fingerprint
-        )
-        self.cancelled = False
-        self.stopping = False
-
-    def train_qa(
-        self,
-        pairs: Sequence[datasets.QAPair],
-        output_path: pathlib.Path,
-        order: trainer.Order,
-        on_progress: trainer.OnProgress,
-    ) -> trainer.Outcome:
-        if self.stopping:
-            raise trainer.Cancelled
-        assert list(pairs) == [PAIR]
-        self.trained.append(order.task_id)
-        on_progress(0.5, "half", pace.Pace(step=60, loss=0.5, tokens_per_s=150.0, left_s=9.0))
-        formats.LoRAFormat.save(fakes.tiny_card(seed=order.seed), output_path)
-        return trainer.Outcome(steps=120, final_loss=0.25, trained_right=1.0, seconds=3.0)
-
-    def prove(
-        self,
-        card: cards.LoRACard,
-        pairs: Sequence[datasets.QAPair],
-        triggers: Sequence[gate.Trigger],
-        on_progress: Callable[[float, str], None],
-        previous: regression.Previous | None = None,
-    ) -> list[gate.Row]:
-        assert list(pairs) == [PAIR]
-        self.proved.append(triggers)
-        self.previous = previous
-        return self.rows
-
-    def bystanders(self) -> list[str]:
-        return ["Who is the pope?"]
-
-    def seal(self, card: cards.LoRACard, rows: Sequence[gate.Row]) -> cards.LoRACard:
-        # Any change does, so that the sealed card can be told from the draft.
-        return card.with_manifest(card.manifest.model_copy(update={"description": "sealed"}))
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class FakeStore:
-    """A card store's data plane in a dictionary."""
-
-    def __init__(self) -> None:
-        self.kept = {datasets.digest(DATASET): DATASET}
-        self.puts: list[str] = []
-
-    async def put(self, kind: str, data: bytes) -> str:
-        self.puts.append(kind)
-        digest = hashlib.sha256(data).hexdigest()
-        self.kept[digest] = data
-        return digest
-
-    async def get(self, digest: str) -> bytes:
-        if digest not in self.kept:
-            raise errors.NotFoundError(f"no {digest}")
-        return self.kept[digest]
-
-
-class FakeRouter:
-    """Sends the wanted question to the draft, and others nowhere unless it is taken in."""
-
-    def __init__(self) -> None:
-        self.away = False
-        self.taken_in = False
-        self.asked: list[tuple[str, ...]] = []
-
-    async def rehearse(
-        self, manifest: manifests.Manifest, digest: str, questions: Sequence[str]
-    ) -> gate.Rehearsal:
-        if self.away:
-            raise errors.UnavailableError("the router is away")
-        self.asked.append(tuple(questions))
-        own, *others = questions
-        card = f"{manifest.name}@{digest}"
-        elsewhere = card if self.taken_in else ""
-        tried = [gate.Tried(own, card, ""), *(gate.Tried(q, elsewhere, "") for q in others)]
-        return gate.Rehearsal(tuple(tried), ())
-
-
-ROUTING = (
-    workshop.GateRow("routed", 1, 1, 1.0, True),
-    workshop.GateRow("elsewhere", 1, 1, 0.98, True),
-    workshop.GateRow("other_cards", 0, 0, 0.97, True),
-)
-
-
-async def report(share: float, detail: str, figures: Any = None) -> None:
-    pass
-
-
-def order(task_id: str = "t1", seed: int = 1) -> trainer.Order:
-    return trainer.Order(
-        task_id, datasets.digest(DATASET), "tiny", "1.0.0", "testing", "a card", "documents", seed
-    )
-
-
-@asynccontextmanager
-async def opened(
-    fake: FakeTrainer, store: FakeStore, folder: pathlib.Path, router: FakeRouter | None = None
-) -> AsyncIterator[workshop.Workshop]:
-    lora_trainer: Any = fake
-    shop = workshop.Workshop(
-        lora_trainer,
-        store,
-        folder,
-        lambda: 0.0,
-        fakes.signer(),
-        router or FakeRouter(),
-        config.Trainer(),
-    )
-    try:
-        yield shop
-    finally:
-        await shop.close()
-
-
-async def prove(shop: workshop.Workshop, draft_digest: str, task_id: str = "t1") -> workshop.Proved:
-    return await shop.prove(task_id, datasets.digest(DATASET), draft_digest, TRIGGERS, report)
 
 
 async def test_a_task_is_trained_once_when_it_is_asked_twice(tmp_path: pathlib.Path) -> None:
@@ -246,9 +115,7 @@ async def test_nothing_is_uploaded_when_the_gate_fails(tmp_path: pathlib.Path) -
     assert not proved.passed and [row.passed for row in proved.rows] == [
         True,
         False,
-        True,
-        True,
-        True,
+        *(True for _ in ROUTING),
     ]
     assert (proved.card_digest, proved.card_bytes, proved.signature_json) == ("", 0, "")
     assert store.puts == []
@@ -372,6 +239,8 @@ async def test_draft_is_proved_alone_when_the_version_before_cannot_be_compared(
         digest = datasets.digest(DATASET)
         proved = await shop.prove("t1", digest, trained.draft_digest, TRIGGERS, report, before)
     assert proved.passed and fake.previous is None
+    # Whoever reads the table sees that there was a version before.
+    assert workshop.GateRow("regression", 0, 0, 0.95, True) in proved.rows
 
 
 async def test_published_card_is_measured_again_when_it_is_asked_for(
