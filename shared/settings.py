@@ -268,7 +268,7 @@ class Trainer(sections.Section):
     """Share of unrelated questions still answered as the base answers them."""
     gate_routed: Share = 1.0
     """Share of the triggering questions that the router must send to the card."""
-    gate_elsewhere: Share = 0.98
+    gate_elsewhere: Share = 0.96
     """Share of general and invented questions that it must not send to the card."""
     gate_other_cards: Share = 0.97
     """Share of other cards' questions, in wordings unknown to it, that must still find them."""

@@ -37,7 +37,7 @@ _PRACTICE_ROWS = 300.0
 _REFUSED_SHARE, _REFUSED_BELOW = 0.85, 0.4
 """Odds that a question has a card are raised only while so large a share of those without one stays
 below the router's usual threshold."""
-_MOST_ODDS, _QUESTIONS_FOR_ODDS = 3.0, 100.0
+_MOST_ODDS, _QUESTIONS_FOR_ODDS = 3.0, 300.0
 """Most questions have a card where cards have grown to what is asked; how many is not known."""
 
 

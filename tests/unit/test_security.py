@@ -27,7 +27,7 @@ OPERATORS_ONLY = {
     "CardStore/ListResidency", "CardStore/ListPeers", "StoreMaintenance/ApplyRetention",
     "StoreMaintenance/CollectGarbage", "StoreMaintenance/CompactLog", "StoreMaintenance/Verify",
     "Distiller/AddDocument", "Factory/Teach", "Factory/CancelTask", "Factory/RetryTask",
-    "Router/ExplainRoute",
+    "Router/ExplainRoute", "Factory/RunNightly",
 }  # fmt: skip
 
 
