@@ -3,8 +3,8 @@
 Each document gets a cluster of its own, empty but for that document, and the exam that `make demo`
 holds. The documents in `benchmarks/held_out` were written by authors who had not seen the code.
 Little was tuned on those measured here: `animal` showed that `gate_elsewhere` and the router's odds
-were wrong. The others there, and those in `benchmarks/documents`, have been looked at to find causes
-and are the ones to tune on.
+were wrong. The others there, and those in `benchmarks/documents`, have been looked at to find
+causes and are the ones to tune on.
 """
 
 from __future__ import annotations
