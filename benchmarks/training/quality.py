@@ -16,16 +16,17 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from benchmarks import results
+from benchmarks.training import asking
 from benchmarks.training import house as houses
 from services.inference import answering
 from services.trainer import trainer
-from shared import grading, telemetry, terminal
 from shared import settings as config
+from shared import telemetry, terminal
 from shared.flight import datasets
 from shared.models import base as bases
 
@@ -33,9 +34,6 @@ FOLDER = pathlib.Path(__file__).parent / "facts"
 SEEDS = (0, 1, 2)
 _UPPER = 2
 """The layer from which on the option trains whose effect on quality is told."""
-_AT_ONCE = 32
-"""Questions."""
-Answer = Callable[[answering.Question], Awaitable[answering.Answer]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +161,7 @@ def _order(name: str, seed: int) -> trainer.Order:
     )
 
 
-def _always(house: houses.House, model: str) -> Answer:
+def _always(house: houses.House, model: str) -> asking.Answer:
     """Answers with one card, or with none, in the question's own words."""
 
     async def answer(question: answering.Question) -> answering.Answer:
@@ -172,18 +170,8 @@ def _always(house: houses.House, model: str) -> Answer:
     return answer
 
 
-async def _share_right(asked: Sequence[tuple[str, str]], answer: Answer) -> float:
-    right = 0
-    for at in range(0, len(asked), _AT_ONCE):
-        some = asked[at : at + _AT_ONCE]
-        answers = await asyncio.gather(
-            *(answer(answering.Question(question, no_learning=True)) for question, _ in some)
-        )
-        right += sum(
-            grading.is_right(told.generation.answer, wanted)
-            for told, (_, wanted) in zip(answers, some, strict=True)
-        )
-    return right / len(asked)
+async def _share_right(asked: Sequence[tuple[str, str]], answer: asking.Answer) -> float:
+    return statistics.fmean(await asking.are_right(asked, answer))
 
 
 def _rows(

@@ -6,19 +6,18 @@ becomes of what the base knew. Everything passes through the house's gate, route
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from benchmarks import results
+from benchmarks.training import asking, made_up
 from benchmarks.training import house as houses
-from benchmarks.training import made_up
 from benchmarks.training import work as works
 from services.inference import answering
-from shared import grading, terminal
+from shared import terminal
 from shared.models.embedded.recipe import conversations
 
 CARDS = 20
@@ -26,9 +25,6 @@ FIRST_SEED = 1_000
 """No threshold was chosen by looking at sets of these seeds."""
 OUTCOMES = houses.FOLDER / "outcomes.jsonl"
 _TOP_K = 1_000
-_AT_ONCE = 32
-"""Questions."""
-Answer = Callable[[answering.Question], Awaitable[answering.Answer]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +135,7 @@ def note(one: works.Learned) -> None:
     )
 
 
-def _alone(house: houses.House, card: str) -> Answer:
+def _alone(house: houses.House, card: str) -> asking.Answer:
     """Answers with one card, whatever the router thinks of the others."""
 
     async def route(
@@ -159,23 +155,12 @@ def _alone(house: houses.House, card: str) -> Answer:
     return answering.Answering(house.engine, route, house.rewriting).answer
 
 
-def _base_alone(house: houses.House) -> Answer:
+def _base_alone(house: houses.House) -> asking.Answer:
     async def answer(question: answering.Question) -> answering.Answer:
         return await house.answers.answer(dataclasses.replace(question, model=answering.BASE))
 
     return answer
 
 
-async def _are_right(asked: Sequence[_Asked], answer: Answer) -> list[bool]:
-    """Whether each question is answered right; several at once, as users ask."""
-    found = []
-    for at in range(0, len(asked), _AT_ONCE):
-        some = asked[at : at + _AT_ONCE]
-        answers = await asyncio.gather(
-            *(answer(answering.Question(one.question, no_learning=True)) for one in some)
-        )
-        found += [
-            grading.is_right(told.generation.answer, one.answer)
-            for told, one in zip(answers, some, strict=True)
-        ]
-    return found
+async def _are_right(asked: Sequence[_Asked], answer: asking.Answer) -> list[bool]:
+    return await asking.are_right([(one.question, one.answer) for one in asked], answer)
