@@ -121,7 +121,7 @@ class FakeRouter:
 
 ROUTING = (
     workshop.GateRow("routed", 1, 1, 1.0, True),
-    workshop.GateRow("elsewhere", 1, 1, 0.98, True),
+    workshop.GateRow("elsewhere", 1, 1, 0.96, True),
     workshop.GateRow("other_cards", 0, 0, 0.97, True),
     workshop.GateRow("robbed", 0, 0, 1.0, True),
 )
