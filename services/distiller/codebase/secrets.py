@@ -32,6 +32,7 @@ _KEY = "REMOVED_KEY"
 _MOST_KEY_CHARACTERS = 4_000
 """Of a private key whose end is missing."""
 _KEY_BODY = re.compile(r"[A-Za-z0-9+/=]{16,}|(?<![\w+/=])[A-Za-z0-9+/=]{2,}(?=[\s\"'+,]*-----END)")
+_GAP = re.compile(r"\s{100,}")
 _ESCAPED_SPACE = re.compile(r"\\[nrt]")
 _ARMOUR_END = "-----END"
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
@@ -122,8 +123,7 @@ def clean(
         language: its own; None, or a text that is not of it: all is looked at, as if in a string.
         path: for the report.
     """
-    # Of the same length: a key after `\\n` does not begin with an n.
-    found = list(_candidates(_ESCAPED_SPACE.sub("  ", text) if "\\" in text else text))
+    found = list(_candidates(_masked(text)))
     if not found:
         return text, []
     if language is not None:
@@ -145,6 +145,17 @@ def clean(
         at = span.end
     pieces.append(text[at:])
     return "".join(pieces), removed
+
+
+def _masked(text: str) -> str:
+    """The text at the same length, fit for the patterns.
+
+    A key after an escaped newline does not begin with its `n`; long gaps, over which some patterns
+    go back and forth, are none.
+    """
+    if "\\" in text:
+        text = _ESCAPED_SPACE.sub("  ", text)
+    return _GAP.sub(lambda gap: "\x01" * len(gap[0]), text)
 
 
 def _within(found: Sequence[_Span], literal: Sequence[tuple[int, int]]) -> list[_Span]:

@@ -135,4 +135,5 @@ def test_this_project_s_own_code_is_left_almost_whole():
 
 def test_long_lines_of_any_signs_are_read_soon():
     text = "x = '" + "password=" * 500 + "://a:" * 500 + "a@" * 500 + "A1" * 2_000 + "'\n"
+    text += ("key" + " " * 3_000 + "\n") * 40
     assert isinstance(secrets.clean(text, languages.PYTHON)[0], str)
