@@ -32,7 +32,7 @@ _KEY = "REMOVED_KEY"
 _MOST_KEY_CHARACTERS = 4_000
 """Of a private key whose end is missing."""
 _KEY_BODY = re.compile(r"[A-Za-z0-9+/=]{16,}|(?<![\w+/=])[A-Za-z0-9+/=]{2,}(?=[\s\"'+,]*-----END)")
-_GAP = re.compile(r"\s{100,}")
+_GAP = re.compile(r"\s{40,}")
 _ESCAPED_SPACE = re.compile(r"\\[nrt]")
 _ARMOUR_END = "-----END"
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
