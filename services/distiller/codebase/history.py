@@ -4,8 +4,8 @@ Walks the history from its newest commit and compares the two versions of each c
 function by function. A pair counts where its after still stands in the commit that is learned, so
 that nobody is taught what was given up. Of Python alone.
 
-Talks to git through a function that it is given, and asks for trees and blobs only: nothing that a
-repository could configure, such as filters, textconv or hooks, is run.
+Asks git for commits and blobs only: nothing that a repository could configure, such as filters,
+textconv or hooks, is run.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import ast
 import dataclasses
 import difflib
 import itertools
+import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
-from services.distiller.codebase import chunks
+from services.distiller.codebase import chunks, git
 from services.distiller.codebase.lessons import source
 
-Git = Callable[[Sequence[str], bytes], bytes]
-"""Runs git in the repository with these arguments and this input; gives back its output."""
 _LEAST_ALIKE, _MOST_ALIKE = 0.3, 0.995
 """Share of lines that before and after have in common: less is another function of that name."""
 _AT_ONCE = 64
@@ -58,11 +57,13 @@ class _Change:
     new: str
 
 
-def pairs(git: Git, commit: str, most_commits: int, now: Sequence[chunks.Chunk]) -> dict[str, Pair]:
+def pairs(
+    root: pathlib.Path, commit: str, most_commits: int, now: Sequence[chunks.Chunk]
+) -> dict[str, Pair]:
     """The pair of each definition that a commit changed into what it is.
 
     Args:
-        git: runs git.
+        root: of the repository.
         commit: where to begin.
         most_commits: how far to go.
         now: the definitions as they are; of others than Python's functions nothing is found.
@@ -78,8 +79,8 @@ def pairs(git: Git, commit: str, most_commits: int, now: Sequence[chunks.Chunk])
         if chunk.language == source.PYTHON and chunk.form != chunks.Form.CLASS:
             pending.setdefault(chunk.path, {})[chunk.symbol] = chunk.text
     found: dict[str, Pair] = {}
-    blobs = _Blobs(git)
-    changes = (one for one in _changes(git, commit, most_commits) if one.path in pending)
+    blobs = _Blobs(root)
+    changes = (one for one in _changes(root, commit, most_commits) if one.path in pending)
     while some := list(itertools.islice(changes, _AT_ONCE)):
         blobs.fetch({blob for one in some if pending[one.path] for blob in (one.old, one.new)})
         for change in some:
@@ -155,16 +156,16 @@ def _renamed(old: Sequence[str], new: Sequence[str]) -> bool:
     return True
 
 
-def _changes(git: Git, commit: str, most_commits: int) -> Iterator[_Change]:
+def _changes(root: pathlib.Path, commit: str, most_commits: int) -> Iterator[_Change]:
     """Python files that were changed rather than added, from the newest commit on."""
-    output = git(
+    output = git.run(
+        root,
         [
             "log", f"--max-count={most_commits}", "--no-merges", "--diff-filter=M", "--raw",
-            "--no-abbrev", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
-            "--no-show-signature", "--ignore-submodules=all", "-z",
+            "--no-abbrev", "--no-renames", "--no-color", "--ignore-submodules=all", "-z",
+            *git.NO_PROGRAMS,
             "--format=%x01%H%x02%s", commit, "--", "*.py",
         ],
-        b"",
     ).decode(errors="replace")  # fmt: skip
     commit_id = subject = ""
     fields = iter(output.split("\0"))
@@ -181,8 +182,8 @@ def _changes(git: Git, commit: str, most_commits: int) -> Iterator[_Change]:
 class _Blobs:
     """Versions of files, as their definitions."""
 
-    def __init__(self, git: Git) -> None:
-        self._git = git
+    def __init__(self, root: pathlib.Path) -> None:
+        self._root = root
         self._known: dict[str, Mapping[str, str]] = {}
 
     def fetch(self, ids: Set[str]) -> None:
@@ -192,16 +193,8 @@ class _Blobs:
         missing = sorted(ids - self._known.keys())
         if not missing:
             return
-        output = self._git(["cat-file", "--batch"], "".join(f"{one}\n" for one in missing).encode())
-        place = 0
-        for blob in missing:
-            end = output.find(b"\n", place)
-            told_of = output[place:end].split(b" ")
-            place = end + 1
-            if len(told_of) == 3:
-                size = int(told_of[2])
-                self._known[blob] = _read(output[place : place + size])
-                place += size + 1
+        read = git.blobs(self._root, missing)
+        self._known |= {name: _read(data) for name, data in read.items()}
 
     def definitions(self, blob: str) -> Mapping[str, str]:
         """The text of each function, by symbol; none where the version is missing or no Python."""
