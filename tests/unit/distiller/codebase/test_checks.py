@@ -20,7 +20,9 @@ REFACTOR, TEST, FIX = samples.Kind.REFACTOR, samples.Kind.TEST, samples.Kind.FIX
 def reason(**changed: object) -> verdicts.Reason | None:
     """Why a sample of `Halves.of` is rejected."""
     definitions = {(one.path, one.symbol): one for one in (*EVERY.values(), OF)}
-    check = checks.Checks(definitions, lambda text: text.replace("hunter2", "…"), parsing.parses)
+    check = checks.Checks(
+        definitions, lambda text, path: text.replace("hunter2", "…"), parsing.parses
+    )
     wrong = check.wrong(code_bases.sample(OF, **changed))
     return wrong[0] if wrong else None
 
