@@ -21,11 +21,10 @@ from services.distiller.codebase import (
     languages,
     secrets,
 )
-from services.distiller.codebase.lessons import holding_out, verdicts
+from services.distiller.codebase.lessons import holding_out
 from shared import codebase_settings
 from shared.flight import samples
 from shared.models import base as bases
-from shared.models import embedded
 
 ROOT = pathlib.Path(__file__).parents[4]
 SETTINGS = codebase_settings.Codebase(most_samples=600)
@@ -165,14 +164,6 @@ def _runs(text: str) -> list[tuple[str, ...]]:
     return [tuple(told[at : at + 30]) for at in range(len(told) - 29)]
 
 
-def test_the_same_comes_again_when_it_is_made_again(made: generator.Generated) -> None:
-    few = codebase_settings.Codebase(most_samples=40)
-    first, second = (asyncio.run(generator.DatasetGenerator(few).generate(ROOT)) for _ in range(2))
-    assert dataset_folder.files(first) == dataset_folder.files(second)
-    assert len(first.samples) == 40
-    assert {one.reason for one in first.report.rejected} >= {verdicts.Reason.SURPLUS}
-
-
 def test_the_card_counts_what_is_there(made: generator.Generated, folder: pathlib.Path) -> None:
     card = json.loads((folder / dataset_folder.CARD).read_bytes())
     assert card["samples"]["train"] + card["samples"]["held_out"] == len(made.samples)
@@ -217,10 +208,8 @@ def load(folder: pathlib.Path, form: formats.Format, cache: pathlib.Path) -> Any
     return datasets.load_dataset(str(folder), str(form), cache_dir=str(cache))
 
 
-def test_messages_are_read_as_trl_reads_them(
-    made: generator.Generated, folder: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    tokenizer = bases.load(embedded.CHECKPOINT).tokenizer
+def test_messages_are_read_as_trl_reads_them(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    tokenizer = bases.load(bases.EMBEDDED).tokenizer
     rows = load(folder, formats.Format.MESSAGES, tmp_path)["train"]
     for row in rows.select(range(50)):
         # Conversational language modelling: the template makes one text of the messages.
