@@ -1,6 +1,8 @@
-"""How tests are dealt out to several processes (`make test`)."""
+"""What all tests have in common: how they are dealt out to several processes (`make test`)."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 from xdist import scheduler
@@ -13,6 +15,12 @@ class _ByFile(scheduler.LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return _CLUSTERS if nodeid.startswith(_CLUSTERS) else super()._split_scope(nodeid)
+
+
+def pytest_configure() -> None:
+    """Forgets the terminal: a console made while a test is imported would keep its width."""
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
 
 
 def pytest_xdist_make_scheduler(
