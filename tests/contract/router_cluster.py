@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from services.router import embedding, server
+from services.router import embedding, practice, server
 from shared import discovery, errors
 from shared import settings as config
 from shared.pb import router_pb2, router_pb2_grpc
 from shared.rpc import client
 from tests import fake_router_peers as peers
-from tests import fakes
+from tests import fake_routers, fakes
 from tests.contract import addresses
 
 HANGING_S = 60.0
@@ -29,6 +29,14 @@ async def tried(
             return await client.call(stub.TryCard, request)
         except errors.UnavailableError:
             await asyncio.sleep(0.02)
+
+
+async def practised(*_: object) -> practice.Practice:
+    """In place of `practice.prepare`: what it gives with the fake embedder, made but once.
+
+    It is most of what a start takes. The tests of bad input and of warm starts practise anew.
+    """
+    return await asyncio.to_thread(fake_routers.ground)
 
 
 async def route(stub: router_pb2_grpc.RouterStub, query: str, **more: Any) -> Any:

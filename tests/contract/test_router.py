@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.router import server
+from services.router import practice, server
 from shared import errors
 from shared.cards import manifest as manifests
 from shared.pb import router_pb2
@@ -18,7 +18,8 @@ SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
 
 
 @pytest.fixture
-def cluster(tmp_path) -> router_cluster.Cluster:
+def cluster(tmp_path, monkeypatch) -> router_cluster.Cluster:
+    monkeypatch.setattr(practice, "prepare", router_cluster.practised)
     return router_cluster.Cluster(tmp_path)
 
 

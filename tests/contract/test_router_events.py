@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.router import practice
 from shared import errors
 from shared.pb import router_pb2, types_pb2
 from shared.rpc import client
@@ -14,7 +15,8 @@ SKARN = "the Skarnholm lighthouse"
 
 
 @pytest.fixture
-def cluster(tmp_path) -> router_cluster.Cluster:
+def cluster(tmp_path, monkeypatch) -> router_cluster.Cluster:
+    monkeypatch.setattr(practice, "prepare", router_cluster.practised)
     return router_cluster.Cluster(tmp_path)
 
 
