@@ -16,6 +16,7 @@ import pydantic_settings
 import yaml
 
 from shared import (
+    codebase_settings,
     errors,
     inference_settings,
     learning_settings,
@@ -35,6 +36,7 @@ Share = sections.Share
 Positive = sections.Positive
 Count = sections.Count
 CardStore = store_settings.CardStore
+Codebase = codebase_settings.Codebase
 Discovery = network_settings.Discovery
 Evolution = teacher_settings.Evolution
 Federation = network_settings.Federation
@@ -159,6 +161,8 @@ class Distiller(sections.Section):
     """`teacher`: asks every question a second time and rejects what is then answered otherwise."""
     judge_threshold: Share = 0.5
     """Least agreement of the two answers, 0 to 1."""
+    codebase: Codebase = Codebase()
+    """Learning from repositories."""
 
 
 class Telemetry(sections.Section):

@@ -18,7 +18,7 @@ from services.card_store.catalogue import catalogue
 from shared import errors
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
-from shared.flight import datasets, snapshots
+from shared.flight import datasets, samples, snapshots
 
 Verify = Callable[[records.CardRecord], str]
 """Returns the id of the key that signed a card, empty for an unsigned one that is accepted.
@@ -34,6 +34,7 @@ Raises:
 """
 _CHECKS: dict[str, Callable[[pa.Buffer], object]] = {
     "dataset": datasets.check,
+    "samples": samples.check,
     "snapshot": snapshots.check,
 }
 """What each kind of table must pass before it is committed."""

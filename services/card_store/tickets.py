@@ -24,7 +24,7 @@ class _Message(pydantic.BaseModel):
 class PutCommand(_Message):
     """Announces an upload: the whole of it must match."""
 
-    kind: Literal["card", "dataset", "snapshot"]
+    kind: Literal["card", "dataset", "samples", "snapshot"]
     digest: manifests.Sha256
     size_bytes: Annotated[int, pydantic.Field(ge=1)]
     batches: Annotated[int, pydantic.Field(ge=1)]

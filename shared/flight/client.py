@@ -25,7 +25,7 @@ from shared import errors
 from shared.security import callers
 from shared.security import protection as protections
 
-Kind = Literal["card", "dataset", "snapshot"]
+Kind = Literal["card", "dataset", "samples", "snapshot"]
 
 CHUNK_BYTES = 1024 * 1024
 RAW_SCHEMA = pa.schema([pa.field("chunk", pa.large_binary(), nullable=False)])

@@ -61,7 +61,7 @@ class Ticket(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"card", "dataset" or "snapshot" """
+    """"card", "dataset", "samples" or "snapshot" """
     digest: _builtins.str
     size_bytes: _builtins.int
     name: _builtins.str
