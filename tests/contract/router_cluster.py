@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from services.router import embedding, practice, server
 from shared import discovery, errors
 from shared import settings as config
@@ -31,12 +33,17 @@ async def tried(
             await asyncio.sleep(0.02)
 
 
-async def practised(*_: object) -> practice.Practice:
-    """In place of `practice.prepare`: what it gives with the fake embedder, made but once.
+def practise_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives routers what `practice.prepare` made with the fake embedder, once for all of them.
 
     It is most of what a start takes. The tests of bad input and of warm starts practise anew.
     """
-    return await asyncio.to_thread(fake_routers.ground)
+    ground = fake_routers.ground()
+
+    async def prepared(*_: object) -> practice.Practice:
+        return ground
+
+    monkeypatch.setattr(practice, "prepare", prepared)
 
 
 async def route(stub: router_pb2_grpc.RouterStub, query: str, **more: Any) -> Any:

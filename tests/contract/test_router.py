@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.router import practice, server
+from services.router import server
 from shared import errors
 from shared.cards import manifest as manifests
 from shared.pb import router_pb2
@@ -19,7 +19,7 @@ SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch) -> router_cluster.Cluster:
-    monkeypatch.setattr(practice, "prepare", router_cluster.practised)
+    router_cluster.practise_once(monkeypatch)
     return router_cluster.Cluster(tmp_path)
 
 

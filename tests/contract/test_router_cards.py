@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from services.router import practice
 from tests import fake_router_peers as peers
 from tests import fakes
 from tests.contract import router_cluster
@@ -14,7 +13,7 @@ SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch) -> router_cluster.Cluster:
-    monkeypatch.setattr(practice, "prepare", router_cluster.practised)
+    router_cluster.practise_once(monkeypatch)
     return router_cluster.Cluster(tmp_path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from services.router import practice
 from shared import errors
 from shared.pb import router_pb2, types_pb2
 from shared.rpc import client
@@ -16,7 +15,7 @@ SKARN = "the Skarnholm lighthouse"
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch) -> router_cluster.Cluster:
-    monkeypatch.setattr(practice, "prepare", router_cluster.practised)
+    router_cluster.practise_once(monkeypatch)
     return router_cluster.Cluster(tmp_path)
 
 
