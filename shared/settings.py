@@ -80,7 +80,6 @@ class Model(sections.Section):
                 replay_weight=3.0,
                 question_noise=0.8,
                 continued_share=0.3,
-                gate_held_out=0.2,
             ),
             "default": Recipe(),
         }
