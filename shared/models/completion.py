@@ -106,6 +106,11 @@ def text(base: bases.BaseModel, ids: Sequence[int]) -> str:
     return decoded.removeprefix(_LEAD)
 
 
+def lead_ids(base: bases.BaseModel) -> tuple[int, ...]:
+    """Token ids to decode a completion behind, so that the space that it may begin with stays."""
+    return _ids(base, _LEAD)
+
+
 def end_ids(base: bases.BaseModel) -> frozenset[int]:
     """Token ids that end a completion: the end token, and what such models say instead of it."""
     form = marks(base)
