@@ -57,11 +57,12 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
     async def Teach(
         self, request: factory_pb2.TeachRequest, context: Any
     ) -> types_pb2.TrainingTask:
-        """Opens a task for a topic or document."""
+        """Opens a task for a topic, document or code base."""
         return _to_task(
             await self._factory.teach(
                 topic=request.topic,
                 document=request.document,
+                repository=request.repository,
                 priority=request.priority,
                 idempotency_key=request.idempotency_key,
                 tenant=access.caller_of(self._admitted, context.invocation_metadata()).tenant,
@@ -149,5 +150,7 @@ def _to_task(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
         tenant=task.tenant,
         demand=task.demand,
         joined_into=task.joined_into,
+        repository=task.repository,
+        commit_id=task.commit_id,
         spent=cost_messages.message(task.spent),
     )

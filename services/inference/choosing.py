@@ -5,19 +5,17 @@ Knows nothing about questions, completions or the router.
 
 from __future__ import annotations
 
-import re
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 
-from shared import errors
+from shared import errors, repositories
 from shared.cards import manifest as manifests
 
 OfRoute = Callable[[str], Sequence[str]]
 """Keys of the served cards of a route, the newest first."""
-SPECIALIST = "specialist-"
-"""What the names of cards of code bases begin with; the repository's name follows."""
 _LATEST = "latest"
 _log = structlog.get_logger(__name__)
 
@@ -78,9 +76,9 @@ class Choosing:
         if not cards:
             return None
         by_name = {key.partition("@")[0]: key for key in cards}
-        folders = re.split(r"[/\\]", path)[-2::-1]
-        named = [by_name.get(name_of(folder)) for folder in folders if folder]
-        chosen = next((key for key in named if key is not None), cards[0])
+        folders = pathlib.PureWindowsPath(path).parents
+        names = [repositories.card_of(repositories.name_of(one)) for one in folders if one.name]
+        chosen = next((by_name[name] for name in names if name in by_name), cards[0])
         return chosen if await self.ready(chosen, deadline_s) else None
 
     async def ready(self, card: str, deadline_s: float | None) -> bool:
@@ -101,8 +99,3 @@ class Choosing:
             return False
         # It may have been replaced by a newer one while it came.
         return card in self._engine.served()
-
-
-def name_of(repository: str) -> str:
-    """What the card of a repository is called."""
-    return manifests.slug(SPECIALIST + repository)

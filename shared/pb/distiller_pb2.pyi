@@ -323,7 +323,6 @@ class CodeBase(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
-    PROBE_OUTPUT_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """full id of the commit that was read"""
     licence: _builtins.str
@@ -335,8 +334,6 @@ class CodeBase(_message.Message):
     """definitions that lessons were made from"""
     probe: _builtins.str
     """text before a cursor, as the samples have it"""
-    probe_output: _builtins.str
-    """what follows it"""
     @_builtins.property
     def samples(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """by kind"""
@@ -366,11 +363,10 @@ class CodeBase(_message.Message):
         skipped: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         rejected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         probe: _builtins.str = ...,
-        probe_output: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "commit_id", b"commit_id", "files", b"files", "licence", b"licence", "lines", b"lines", "probe", b"probe", "probe_output", b"probe_output", "rejected", b"rejected", "removed", b"removed", "samples", b"samples", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "commit_id", b"commit_id", "files", b"files", "licence", b"licence", "lines", b"lines", "probe", b"probe", "rejected", b"rejected", "removed", b"removed", "samples", b"samples", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
