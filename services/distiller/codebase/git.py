@@ -73,6 +73,34 @@ def run(root: pathlib.Path, arguments: Sequence[str], given: bytes = b"") -> byt
     return done.stdout
 
 
+def blobs(root: pathlib.Path, names: Sequence[str]) -> dict[str, bytes]:
+    """The bytes of several blobs, as they were committed: no filter is run.
+
+    Args:
+        root: the folder to run in.
+        names: blob ids, or `COMMIT:PATH`; those that are no blob, or whose name holds a line
+            break, are left out.
+
+    Raises:
+        errors.InvalidInputError: as of `run`.
+    """
+    plain = [name for name in dict.fromkeys(names) if "\n" not in name]
+    given = b"".join(os.fsencode(name) + b"\n" for name in plain)
+    output = run(root, ["cat-file", "--batch"], given) if plain else b""
+    found, place = dict[str, bytes](), 0
+    for name in plain:
+        end = output.index(b"\n", place)
+        told = output[place:end].split(b" ")
+        place = end + 1
+        if told[-1] in (b"missing", b"ambiguous"):
+            continue
+        size = int(told[-1])
+        if told[-2] == b"blob":
+            found[name] = output[place : place + size]
+        place += size + 1
+    return found
+
+
 def _environment() -> dict[str, str]:
     """Without what could lead git elsewhere or to a program."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
