@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from services.factory import nightly, queue, tasks
+from services.factory import nightly, queue, statuses, tasks
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
 from shared.rpc import access, cost_messages, signal_messages
@@ -124,7 +124,7 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
 
 def _status(number: Any) -> tasks.TaskStatus:
     try:
-        return tasks.TaskStatus[types_pb2.TaskStatus.Name(number)]
+        return statuses.TaskStatus[types_pb2.TaskStatus.Name(number)]
     except (KeyError, ValueError):
         raise errors.InvalidInputError(f"statuses: {number} is not a status of tasks") from None
 
