@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from services.distiller.codebase import chunks, git, secrets
+from services.distiller.codebase import chunks, git, languages, secrets, sources
 
 _AT_ONCE = 64
 """Files that are read in one call of git."""
@@ -43,13 +43,17 @@ def parted(
     return kept, [chunk for chunk in found if (chunk.path, chunk.symbol) not in inside]
 
 
-def _within(data: bytes, path: str, found: Iterable[chunks.Chunk]) -> Iterable[tuple[str, str]]:
-    text = data.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+def _within(data: bytes, path: str, found: Iterable[chunks.Chunk]) -> Iterator[tuple[str, str]]:
+    language = languages.of_path(path)
+    try:
+        text = sources.decode(data, language.name if language is not None else "")
+    except sources.UnfitError:
+        return
     clean: str | None = None
     for chunk in found:
         if chunk.text not in text:
             if clean is None:
-                clean, _ = secrets.clean(text, path)
+                clean, _ = secrets.clean(text, language, path)
             if chunk.text not in clean:
                 continue
         yield chunk.path, chunk.symbol

@@ -20,6 +20,7 @@ from services.distiller.codebase import (
     dataset_card,
     extraction,
     history,
+    languages,
     repository,
     secrets,
 )
@@ -219,9 +220,9 @@ class DatasetGenerator:
         return Generated(chosen, card, Report(rejected, read.found, taught))
 
 
-def scrub(text: str) -> str:
-    """The text without secrets."""
-    return secrets.clean(text)[0]
+def scrub(text: str, path: str) -> str:
+    """The text without secrets, see `checks.Scrub`."""
+    return secrets.clean(text, languages.of_path(path))[0]
 
 
 def _in_order(

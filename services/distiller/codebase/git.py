@@ -57,7 +57,7 @@ def run(root: pathlib.Path, arguments: Sequence[str], given: bytes = b"") -> byt
         ) from None
     except subprocess.TimeoutExpired:
         raise errors.InvalidInputError(
-            f"{root}: git {arguments[0]} took more than {_LONGEST_S:.0f} s; is the repository whole?"
+            f"{root}: git {arguments[0]} took over {_LONGEST_S:.0f} s; is the repository whole?"
         ) from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()

@@ -157,14 +157,14 @@ def _renamed(old: Sequence[str], new: Sequence[str]) -> bool:
 
 
 def _changes(root: pathlib.Path, commit: str, most_commits: int) -> Iterator[_Change]:
-    """Python files that were changed rather than added, from the newest commit on."""
+    """Files that were changed rather than added, from the newest commit on."""
+    # Neither by path nor by kind of change: git would go on until it has so many that match.
     output = git.run(
         root,
         [
-            "log", f"--max-count={most_commits}", "--no-merges", "--diff-filter=M", "--raw",
-            "--no-abbrev", "--no-renames", "--no-color", "--ignore-submodules=all", "-z",
-            *git.NO_PROGRAMS,
-            "--format=%x01%H%x02%s", commit, "--", "*.py",
+            "log", f"--max-count={most_commits}", "--no-merges", "--raw", "--no-abbrev",
+            "--no-renames", "--no-color", "--ignore-submodules=all", "-z", *git.NO_PROGRAMS,
+            "--format=%x01%H%x02%s", commit, "--",
         ],
     ).decode(errors="replace")  # fmt: skip
     commit_id = subject = ""
@@ -175,8 +175,11 @@ def _changes(root: pathlib.Path, commit: str, most_commits: int) -> Iterator[_Ch
             commit_id, subject = named["commit"], named["subject"].strip()
             continue
         told_of = field.lstrip("\n").split(" ")
-        if field.lstrip("\n").startswith(":") and len(told_of) == 5:
-            yield _Change(commit_id, subject, next(fields, ""), told_of[2], told_of[3])
+        if not told_of[0].startswith(":") or len(told_of) != 5:
+            continue
+        path = next(fields, "")
+        if told_of[4] == "M":
+            yield _Change(commit_id, subject, path, told_of[2], told_of[3])
 
 
 class _Blobs:

@@ -27,8 +27,9 @@ _ALL = frozenset(samples.Kind) - {samples.Kind.EXPLAIN, samples.Kind.COMPLETE}
 """Kinds whose output is code by itself."""
 _NO_TESTS = "it holds no function that asserts anything"
 
-Scrub = Callable[[str], str]
-"""Gives back the text without what looks like a secret; the same text where nothing does."""
+Scrub = Callable[[str, str], str]
+"""Gives back a text (first) without what looks like a secret; the same text where nothing does.
+The second is the path of the file that it is source code of, empty for prose."""
 Parses = Callable[[str, str], bool]
 """Whether a text (first) is source of a language (second) without errors."""
 Wrong = tuple[verdicts.Reason, str] | None
@@ -76,9 +77,15 @@ class Checks:
         return None
 
     def _secret(self, sample: samples.Sample) -> Wrong:
-        for part in ("instruction", "input", "output"):
-            text = getattr(sample, part)
-            if self.scrub(text) != text:
+        said = sample.output if sample.kind == samples.Kind.EXPLAIN else ""
+        code = "" if said else sample.output
+        for part, text, path in (
+            ("instruction", sample.instruction, ""),
+            ("input", sample.input, sample.path),
+            ("output", said, ""),
+            ("output", code, sample.path),
+        ):
+            if self.scrub(text, path) != text:
                 return verdicts.Reason.SECRET, f"its {part} holds what looks like a secret"
         return None
 

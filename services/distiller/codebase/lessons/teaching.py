@@ -108,12 +108,12 @@ class Teaching:
         """Why a request must not leave; empty where it may."""
         if len(request.shown) > _MOST_SENT_CHARACTERS:
             return verdicts.Reason.LENGTH
-        for text in (request.path, request.symbol, request.imports, request.text):
-            if self._scrub(text) != text:
-                return verdicts.Reason.SECRET
-        if any(self._scrub(text) != text for text in request.call_sites):
-            return verdicts.Reason.SECRET
-        return ""
+        names = (request.path, request.symbol)
+        code = (request.imports, request.text, *request.call_sites)
+        clean = all(self._scrub(text, "") == text for text in names) and all(
+            self._scrub(text, request.path) == text for text in code
+        )
+        return "" if clean else verdicts.Reason.SECRET
 
 
 def _request(task_id: str, chunk: chunks.Chunk) -> base.CodeRequest:
