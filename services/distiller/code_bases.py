@@ -49,6 +49,8 @@ class Lessons:
     """Files that were not read, by reason."""
     rejected: dict[str, int] = dataclasses.field(default_factory=dict)
     """Samples that did not pass a check, by reason."""
+    files_to_keep: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    """For people, by name: the samples in further forms, and what is to be known of them."""
 
 
 Teach = Callable[[str, pathlib.Path, distillation.ProgressCallback], Awaitable[Lessons]]
@@ -75,6 +77,8 @@ class CodeBase:
     rejected: dict[str, int]
     probe: str
     """Text before a cursor, as the samples have it."""
+    folder: str
+    """Where the dataset lies in all its forms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,14 +189,12 @@ class CodeBases:
             )
         # Hashed: a task's id comes from outside and must not choose a path.
         kept = self._kept / hashlib.sha256(request.task_id.encode()).hexdigest()
-        found = _read(kept)
+        found = await asyncio.to_thread(_read, kept)
         if found is None:
             path = self._folder.find(request.repository)
             lessons = await self._teach(request.task_id, path, report)
-            found = _told(request.repository, lessons), samples.to_bytes(lessons.samples)
-            # What is told comes last: with it the task is finished.
-            atomic.write(kept / _SAMPLES_FILE, found[1])
-            atomic.write(kept / _TOLD_FILE, _TOLD.dump_json(found[0]))
+            told = _told(request.repository, lessons, kept)
+            found = await asyncio.to_thread(_keep, kept, told, lessons)
         told, data = found
         await report(_UPLOADING, "uploading the samples")
         return Delivered(told, await self._upload(data), len(data))
@@ -211,7 +213,17 @@ def _read(folder: pathlib.Path) -> tuple[CodeBase, bytes] | None:
     return told, data
 
 
-def _told(repository: str, lessons: Lessons) -> CodeBase:
+def _keep(folder: pathlib.Path, told: CodeBase, lessons: Lessons) -> tuple[CodeBase, bytes]:
+    data = samples.to_bytes(lessons.samples)
+    for name, content in lessons.files_to_keep.items():
+        atomic.write(folder / name, content)
+    atomic.write(folder / _SAMPLES_FILE, data)
+    # What is told comes last: with it the task is finished.
+    atomic.write(folder / _TOLD_FILE, _TOLD.dump_json(told))
+    return told, data
+
+
+def _told(repository: str, lessons: Lessons, folder: pathlib.Path) -> CodeBase:
     if not lessons.samples:
         skipped = ", ".join(f"{count} {reason}" for reason, count in lessons.skipped.items())
         raise errors.PreconditionError(
@@ -233,6 +245,7 @@ def _told(repository: str, lessons: Lessons) -> CodeBase:
         skipped=lessons.skipped,
         rejected=lessons.rejected,
         probe=_probe(lessons.samples),
+        folder=str(folder.absolute()),
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 
 from services.distiller import code_bases, distillation
-from services.distiller.codebase import generator
+from services.distiller.codebase import dataset_folder, generator
 
 
 class CodeLessons:
@@ -43,6 +44,7 @@ class CodeLessons:
             removed=dict(card.removed),
             skipped=dict(card.skipped),
             rejected=dict(card.rejected),
+            files_to_keep=await asyncio.to_thread(dataset_folder.files, made),
         )
 
 

@@ -186,5 +186,6 @@ def _of_code_base(delivered: code_bases.Delivered) -> distiller_pb2.DistilResult
             skipped=found.skipped,
             rejected=found.rejected,
             probe=found.probe,
+            folder=found.folder,
         ),
     )

@@ -78,6 +78,7 @@ def show(outcome: Outcome, console: rich.console.Console) -> None:
     say(f"rejected  {_counts(code_base.rejected)}")
     say(f"secrets   {_counts(code_base.removed)} taken out")
     say(f"left out  {_counts(code_base.skipped)}")
+    say(f"dataset   {code_base.folder}")
     stages = ", ".join(f"{time.stage} {time.seconds:.1f} s" for time in outcome.task.stage_times)
     say(f"times     {stages}")
     say("\nWhat the proof measured", "bold")

@@ -120,6 +120,8 @@ class CodeBase:
     """Samples that did not pass a check, by reason."""
     samples_digest: str
     """Of the dataset in the card store."""
+    folder: str
+    """On the distiller's machine, with the dataset in all its forms."""
 
 
 @dataclasses.dataclass(frozen=True)

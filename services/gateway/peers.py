@@ -190,6 +190,7 @@ class Peers:
             skipped=dict(found.skipped),
             rejected=dict(found.rejected),
             samples_digest=last.result.dataset.digest,
+            folder=found.folder,
         )
 
     async def manifest(self, card: str) -> manifests.Manifest:

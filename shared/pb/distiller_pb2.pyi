@@ -323,6 +323,7 @@ class CodeBase(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """full id of the commit that was read"""
     licence: _builtins.str
@@ -334,6 +335,8 @@ class CodeBase(_message.Message):
     """definitions that lessons were made from"""
     probe: _builtins.str
     """text before a cursor, as the samples have it"""
+    folder: _builtins.str
+    """on the distiller's machine, with the dataset in all its forms"""
     @_builtins.property
     def samples(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """by kind"""
@@ -363,10 +366,11 @@ class CodeBase(_message.Message):
         skipped: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         rejected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         probe: _builtins.str = ...,
+        folder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "commit_id", b"commit_id", "files", b"files", "licence", b"licence", "lines", b"lines", "probe", b"probe", "rejected", b"rejected", "removed", b"removed", "samples", b"samples", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "commit_id", b"commit_id", "files", b"files", "folder", b"folder", "licence", b"licence", "lines", b"lines", "probe", b"probe", "rejected", b"rejected", "removed", b"removed", "samples", b"samples", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from services.distiller import code_bases, delivery, distiller, journal, knowledge, service
+from services.distiller import (
+    code_bases,
+    code_lessons,
+    delivery,
+    distiller,
+    journal,
+    knowledge,
+    service,
+)
+from services.distiller.codebase import generator
 from shared import errors
 from shared import settings as config
 from shared.flight import samples
@@ -26,6 +35,39 @@ MADE = (
     fakes.sample(samples.Kind.COMPLETE, held_out=True, input="held out"),
     fakes.sample(samples.Kind.COMPLETE, input="before the cursor"),
 )
+SOURCE = '''"""Halves."""
+
+from __future__ import annotations
+
+
+def halve(values: list[float], times: int = 1) -> list[float]:
+    """Halves every value, as often as is asked."""
+    result = list(values)
+    for _ in range(times):
+        result = [value / 2 for value in result]
+    return result
+
+
+class Halver:
+    """Halves and counts."""
+
+    def __init__(self, times: int) -> None:
+        """Takes how often."""
+        self.times = times
+        self.count = 0
+
+    def run(self, values: list[float]) -> list[float]:
+        """Halves some values and counts them."""
+        self.count += len(values)
+        return halve(values, self.times)
+
+    def mean(self, values: list[float]) -> float:
+        """The mean of the halves; zero of nothing."""
+        halves = self.run(values)
+        if not halves:
+            return 0.0
+        return sum(halves) / len(halves)
+'''
 REQUEST = distiller_pb2.DistilRequest(task_id="t1", repository="tidal")
 
 
@@ -99,11 +141,15 @@ async def served(tmp_path: pathlib.Path) -> AsyncIterator[Distiller]:
         yield made
 
 
-def repository(folder: pathlib.Path, name: str = "tidal") -> tuple[pathlib.Path, str]:
+def repository(
+    folder: pathlib.Path, name: str = "tidal", source: str = "x = 1\n", files: int = 1
+) -> tuple[pathlib.Path, str]:
     """A git repository with one commit; its path and the commit."""
     path = folder / name
     path.mkdir(parents=True)
-    (path / "halves.py").write_text("def half(x):\n    return x / 2\n")
+    (path / "halves.py").write_text(source)
+    for number in range(1, files):
+        (path / f"halves_{number}.py").write_text(source.replace("halve", f"halve_{number}"))
     who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
     for command in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "Halves")):
         subprocess.run(["git", "-C", str(path), *command], check=True)
@@ -135,6 +181,7 @@ async def test_samples_are_delivered_when_a_linked_repository_is_read(
     assert (dict(found.removed), dict(found.skipped)) == ({"AWS Access Key": 1}, {"binary": 2})
     assert dict(found.rejected) == {"does not parse": 4}
     assert found.probe == "before the cursor"
+    assert (pathlib.Path(found.folder) / "samples.arrow").read_bytes() == data
     assert told[-1] == "distilled"
 
 
@@ -236,6 +283,47 @@ async def test_reading_ends_when_the_task_is_cancelled(
         with pytest.raises(errors.UnavailableError):
             await asking
     assert served.uploaded == []
+
+
+async def test_real_lessons_of_a_repository_are_made_checked_and_kept_in_all_forms(
+    served: Distiller, tmp_path: pathlib.Path
+) -> None:
+    served.link(repository(tmp_path, source=SOURCE)[0])
+    made_by = generator.DatasetGenerator(config.Codebase())
+    served.teacher.teach = code_lessons.CodeLessons(made_by).teach  # type: ignore[method-assign]
+    async with serving(served, tmp_path):
+        result, told = await served.distil()
+    made = samples.from_bytes(served.uploaded[0])
+    assert {sample.path for sample in made} == {"halves.py"}
+    assert {sample.commit for sample in made} == {result.code_base.commit_id}
+    assert sum(result.code_base.samples.values()) == len(made) >= 4
+    assert result.teacher == samples.BY_REPOSITORY
+    kept = {path.name for path in pathlib.Path(result.code_base.folder).iterdir()}
+    assert {"samples.arrow", "README.md", "dataset_card.json", "told.json"} < kept
+    assert result.code_base.probe and told[-1] == "distilled"
+
+
+async def test_reading_thread_ends_when_the_real_lessons_are_cancelled(
+    tmp_path: pathlib.Path,
+) -> None:
+    path, _ = repository(tmp_path, source=SOURCE, files=300)
+    lessons = code_lessons.CodeLessons(generator.DatasetGenerator(config.Codebase()))
+    begun = asyncio.Event()
+    told: list[float] = []
+
+    async def tell(share: float, detail: str) -> None:
+        told.append(share)
+        begun.set()
+
+    making = asyncio.create_task(lessons.teach("t1", path, tell))
+    await begun.wait()
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    before = len(told)
+    # The threads of the loop are joined: what still reads would tell of it.
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert len(told) == before
 
 
 async def test_repositories_are_listed_with_their_commits_and_what_is_wrong(
