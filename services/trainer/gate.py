@@ -119,8 +119,8 @@ def measure(
         _row("held_out", ask, _held_out(facts), settings.gate_held_out),
         _row("implications", ask, _held_out(implications), settings.gate_implications),
         _contrasts(ask, pairs, settings.gate_contrasts),
-        _unchanged("known", ask, replay.known, settings.gate_known),
-        _unchanged("unrelated", ask, replay.unrelated, settings.gate_unrelated),
+        unchanged("known", ask, replay.known, settings.gate_known),
+        unchanged("unrelated", ask, replay.unrelated, settings.gate_unrelated),
     ]
 
 
@@ -220,7 +220,8 @@ def _contrasts(ask: Ask, pairs: Sequence[datasets.QAPair], required: float) -> R
     return Row("contrasts", len(asked) - len(taken), len(asked), required, wrong=taken)
 
 
-def _unchanged(name: str, ask: Ask, before: Sequence[replays.Answered], required: float) -> Row:
+def unchanged(name: str, ask: Ask, before: Sequence[replays.Answered], required: float) -> Row:
+    """A row of questions that are to be answered as the bare base answered them."""
     given = ask([item.question for item in before]) if before else []
     same = sum(answer == item.answer for answer, item in zip(given, before, strict=True))
     return Row(name, same, len(before), required, needed=True)

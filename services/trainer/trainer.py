@@ -59,6 +59,8 @@ class Order:
     seed: int
     rank_factor: int = 1
     """Times the recipe's rank."""
+    kind: str = "dataset"
+    """Of the dataset's ticket: `dataset` of facts, or `samples` of a code base."""
 
 
 class LoRATrainer:
@@ -315,29 +317,48 @@ class LoRATrainer:
             for pair in pairs
             for question in (pair.question, *pair.paraphrases)
         }
-        return manifests.Manifest(
-            name=order.skill_name,
-            version=order.version,
-            base_model=manifests.BaseModelReference(
-                id=self._base.id,
-                revision=self._base.revision,
-                fingerprint=self._base.fingerprint,
-            ),
-            target_modules=self._recipe.target_modules,
-            domain=order.domain,
-            description=order.description,
-            routing=manifests.RoutingProfile(
-                examples=tuple(answered_by),
-                statements=tuple(statements),
-                answered_by=tuple(answered_by.values()),
-            ),
-            lineage=manifests.Lineage(
-                task_id=order.task_id,
-                teacher=order.teacher,
-                dataset_digest=order.dataset_digest,
-                recipe={**dataclasses.asdict(settings), **chosen, **ranks, **factor},
-                seed=order.seed,
-                code_version=CODE_VERSION,
-            ),
-            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        routing = manifests.RoutingProfile(
+            examples=tuple(answered_by),
+            statements=tuple(statements),
+            answered_by=tuple(answered_by.values()),
         )
+        how = {**dataclasses.asdict(settings), **chosen, **ranks, **factor}
+        return draft_manifest(self._base, order, self._recipe.target_modules, routing, how)
+
+
+def draft_manifest(
+    base: bases.BaseModel,
+    order: Order,
+    target_modules: tuple[str, ...],
+    routing: manifests.RoutingProfile,
+    recipe: dict[str, str | int | float],
+) -> manifests.Manifest:
+    """What a draft says about itself.
+
+    Args:
+        base: that it was trained for.
+        order: names and lineage.
+        target_modules: kinds of layer that are adapted.
+        routing: how requests come to it.
+        recipe: how it was trained.
+    """
+    return manifests.Manifest(
+        name=order.skill_name,
+        version=order.version,
+        base_model=manifests.BaseModelReference(
+            id=base.id, revision=base.revision, fingerprint=base.fingerprint
+        ),
+        target_modules=target_modules,
+        domain=order.domain,
+        description=order.description,
+        routing=routing,
+        lineage=manifests.Lineage(
+            task_id=order.task_id,
+            teacher=order.teacher,
+            dataset_digest=order.dataset_digest,
+            recipe=recipe,
+            seed=order.seed,
+            code_version=CODE_VERSION,
+        ),
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
