@@ -12,7 +12,7 @@ import json
 import math
 import pathlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from services.trainer import (
     answering,
@@ -158,6 +158,7 @@ class LoRATrainer:
         triggers: Sequence[gate.Trigger],
         on_progress: OnProgress,
         previous: regression.Previous | None = None,
+        instead: Mapping[str, str] | None = None,
     ) -> list[gate.Row]:
         """Measures a draft as users would meet it: loaded from its file, asked greedily.
 
@@ -167,12 +168,13 @@ class LoRATrainer:
             triggers: the questions that asked for it.
             on_progress: told now and then.
             previous: the version that it is to follow.
+            instead: see `gate.asked_instead`.
 
         Raises:
             Cancelled: `cancel` was called.
         """
         on_progress(0.0, "asking the draft")
-        replayed = self._prepared_replay()
+        replayed, shares = self._prepared_replay(), self._gate_settings()
         self._manager.apply_card(card, _KEY)
         asked = 0
 
@@ -193,7 +195,7 @@ class LoRATrainer:
             return ask(questions, None)
 
         try:
-            rows = gate.measure(ask, ask_base, pairs, triggers, replayed, self._gate_settings())
+            rows = gate.measure(ask, ask_base, pairs, triggers, replayed, shares, instead)
             if previous is not None:
                 rows.append(self._regression(ask, previous, pairs))
             return rows
