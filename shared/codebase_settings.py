@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 from typing import Literal
 
+import pydantic
+
 from shared import sections
 
 
@@ -29,6 +31,8 @@ class Codebase(sections.Section):
     """Of the definitions, kept from training with all their samples, to prove what was learned."""
     history_commits: sections.Count = 500
     """So many commits are searched for pairs of before and after."""
+    teacher_definitions: int = pydantic.Field(default=100, ge=0)
+    """The most useful ones, about which a language model as the teacher is asked: a call each."""
 
 
 class Specialist(sections.Section):

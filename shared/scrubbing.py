@@ -30,41 +30,41 @@ _LEAST_ENTROPY_BITS = 3.3
 """Of a character; English words have less, random keys more."""
 _LEAST_HEX_ENTROPY_BITS = 2.8
 
-_PRIVATE_KEY = re.compile(
+PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?"
     r"(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|\Z)",
     re.DOTALL,
 )
-_URL_PASSWORD = re.compile(r"(?<=://)[^\s/:@]{1,100}:[^\s/@]{1,200}(?=@)")
-_EMAIL = re.compile(r"[\w.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
-_KNOWN_KEYS = re.compile(
+URL_PASSWORD = re.compile(r"(?<=://)[^\s/:@]{1,100}:[^\s/@]{1,200}(?=@)")
+EMAIL = re.compile(r"[\w.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
+KNOWN_KEYS = re.compile(
     r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{20,}"
     r"|\bAIza[\w-]{30,}|\bhf_[A-Za-z0-9]{20,}|\bxox[a-z]-[\w-]{10,}|\bglpat-[\w-]{16,}"
     r"|\bya29\.[\w-]{20,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"
 )
-_BEARER = re.compile(r"(?i)(?<=\bbearer )[\w.~+/=-]{8,}|(?<=\bbasic )[A-Za-z0-9+/]{12,}={0,2}")
-_PASSWORD_NAMES = r"pass\s?(?:word|wd|phrase|code)|pwd|passwort|kennwort"
-_KEY_NAMES = (
+BEARER = re.compile(r"(?i)(?<=\bbearer )[\w.~+/=-]{8,}|(?<=\bbasic )[A-Za-z0-9+/]{12,}={0,2}")
+PASSWORD_NAMES = r"pass\s?(?:word|wd|phrase|code)|pwd|passwort|kennwort"
+KEY_NAMES = (
     r"(?:api|access|private|secret)[ _-]?key|client[ _-]secret"
     r"|(?:access|auth|api|session|bearer|refresh|security)[ _-]token"
 )
-_LOOSE_NAMES = r"secret|key|pass|pw|credentials?|token|pin"
+LOOSE_NAMES = r"secret|key|pass|pw|credentials?|token|pin"
 """Words for secrets that mean other things, too."""
 _IS = r"\s+(?:is|was|are|ist|lautet|would\sbe)\s*:?\s+"
 _SECRET = r"[\"'`]?(?P<secret>[^\s\"'`,;]{3,})"
 _SET_SECRET = re.compile(
-    rf"(?i)\b(?:\w+[_-])?(?:(?:{_PASSWORD_NAMES}|{_KEY_NAMES})\b[\"']?\s*(?:[:=]+>?)"
-    rf"|(?:{_LOOSE_NAMES})[\"']?\s?=)\s*{_SECRET}"
+    rf"(?i)\b(?:\w+[_-])?(?:(?:{PASSWORD_NAMES}|{KEY_NAMES})\b[\"']?\s*(?:[:=]+>?)"
+    rf"|(?:{LOOSE_NAMES})[\"']?\s?=)\s*{_SECRET}"
 )
 """`password: X`, `token=X`; any word may be one."""
-_TOLD_PASSWORD = re.compile(rf"(?i)\b(?:{_PASSWORD_NAMES})\b[\"']?{_IS}{_SECRET}")
+_TOLD_PASSWORD = re.compile(rf"(?i)\b(?:{PASSWORD_NAMES})\b[\"']?{_IS}{_SECRET}")
 """`my password is X`; any word but those that speak about passwords."""
 _BARE_PASSWORD = re.compile(
-    rf"(?i)\b(?:{_PASSWORD_NAMES})\b[\"']?\s+[\"'`]?(?P<secret>[^\s\"'`,;]{{4,}})"
+    rf"(?i)\b(?:{PASSWORD_NAMES})\b[\"']?\s+[\"'`]?(?P<secret>[^\s\"'`,;]{{4,}})"
 )
 """`password X`; what looks like one."""
 _TOLD_SECRET = re.compile(
-    rf"(?i)\b(?:{_PASSWORD_NAMES}|{_KEY_NAMES}|{_LOOSE_NAMES})\b[\"']?"
+    rf"(?i)\b(?:{PASSWORD_NAMES}|{KEY_NAMES}|{LOOSE_NAMES})\b[\"']?"
     rf"(?:(?:\s+\w+){{0,4}}?{_IS}|\s*:\s*){_SECRET}"
 )
 """`the token of Ann is X`, `pin: X`; what looks like one, or is a number."""
@@ -73,7 +73,7 @@ _NUMBERED = re.compile(
     r"|national insurance|tax id)\b(?:\s+(?:number|no\.?|code))?(?:\s+is)?[\s:#=]*"
     r"(?P<secret>(?=[A-Z-]*\d)[A-Z0-9-]{3,14}\d[A-Z0-9]*|\d{3,14})\b"
 )
-_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.I)
+UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.I)
 _SPELT_EMAIL = re.compile(
     r"(?i)\b[\w.+-]{2,64}\s?[(\[]?\bat\b[)\]]?\s?[\w-]{2,63}\s?[(\[]?\bdot\b[)\]]?\s?"
     r"(?:com|org|net|edu|gov|info|io|de|fr|uk|eu|ch|at)\b"
@@ -96,8 +96,8 @@ _CALLED = re.compile(
     r"(?i)\b(?:phone|call|mobile|cell|tel|telefon|text|sms|dial|whatsapp|fax)\b\.?"
     r"(?:\W+(?:number|no|is|at|me|us|him|her|on)\b){0,4}\W{0,3}(?P<number>\+?\d{7,15})\b"
 )
-_RANDOM = re.compile(rf"[A-Za-z0-9+/_=-]{{{_LEAST_RANDOM},}}")
-_NO_SECRETS = frozenset(
+RANDOM = re.compile(rf"[A-Za-z0-9+/_=-]{{{_LEAST_RANDOM},}}")
+NO_SECRETS = frozenset(
     """a an and any are at correct case-sensitive considered expired for forgotten good hard in
     incorrect invalid it lost missing needed not now of on optional or passed required reset
     right safe secure sent set stolen stored strong that the there this to too unknown unsafe used
@@ -108,22 +108,22 @@ _NO_SECRETS = frozenset(
 
 def scrub(text: str) -> str:
     """The text with a placeholder for everything that looks personal or secret."""
-    text = _PRIVATE_KEY.sub("<private key>", text)
-    text = _URL_PASSWORD.sub("<password>", text)
+    text = PRIVATE_KEY.sub("<private key>", text)
+    text = URL_PASSWORD.sub("<password>", text)
     text = _SET_SECRET.sub(_any_word, text)
     text = _TOLD_PASSWORD.sub(_any_word, text)
     text = _BARE_PASSWORD.sub(_if_like_a_secret, text)
     text = _TOLD_SECRET.sub(_if_like_a_secret_or_number, text)
     text = _NUMBERED.sub(lambda match: _without(match), text)
-    text = _EMAIL.sub("<e-mail>", text)
+    text = EMAIL.sub("<e-mail>", text)
     text = _SPELT_EMAIL.sub("<e-mail>", text)
-    text = _BEARER.sub("<token>", text)
-    text = _KNOWN_KEYS.sub("<key>", text)
-    for pattern in _patterns_of_secrets():
+    text = BEARER.sub("<token>", text)
+    text = KNOWN_KEYS.sub("<key>", text)
+    for _, pattern in patterns_of_secrets():
         text = pattern.sub("<key>", text)
     text = _without_ibans(text)
-    text = _UUID.sub("<key>", text)
-    text = _RANDOM.sub(_random, text)
+    text = UUID.sub("<key>", text)
+    text = RANDOM.sub(_random, text)
     text = _CARD.sub(_card, text)
     text = _SOCIAL.sub("<social security number>", text)
     text = _IPV6.sub(_ip, text)
@@ -132,12 +132,15 @@ def scrub(text: str) -> str:
 
 
 @functools.cache
-def _patterns_of_secrets() -> tuple[re.Pattern[str], ...]:
-    """Those of detect-secrets that need no words around them; addresses and passwords are ours."""
+def patterns_of_secrets() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Those of detect-secrets that need no words around them, each with the kind it finds.
+
+    Addresses and passwords are ours.
+    """
     passed_over = {"IPPublicDetector", "BasicAuthDetector", "KeywordDetector"}
     return tuple(
-        re.compile(pattern.pattern, pattern.flags)
-        for found in plugins.get_mapping_from_secret_type_to_class().values()
+        (kind, re.compile(pattern.pattern, pattern.flags))
+        for kind, found in plugins.get_mapping_from_secret_type_to_class().items()
         if found.__name__ not in passed_over and issubclass(found, plugin_base.RegexBasedDetector)
         for pattern in found.denylist
     )
@@ -145,7 +148,7 @@ def _patterns_of_secrets() -> tuple[re.Pattern[str], ...]:
 
 def _any_word(match: re.Match[str]) -> str:
     bare = match["secret"].strip(".?!)(").casefold()
-    return match[0] if not bare or bare in _NO_SECRETS else _without(match)
+    return match[0] if not bare or bare in NO_SECRETS else _without(match)
 
 
 def _if_like_a_secret_or_number(match: re.Match[str]) -> str:
@@ -154,12 +157,16 @@ def _if_like_a_secret_or_number(match: re.Match[str]) -> str:
 
 
 def _if_like_a_secret(match: re.Match[str]) -> str:
+    return _without(match) if is_like_a_secret(match["secret"]) else match[0]
+
+
+def is_like_a_secret(told: str) -> bool:
     """Letters with digits, or signs that words don't have."""
-    told = match["secret"].strip(".?!)(:")
+    told = told.strip(".?!)(:")
     letters = any(character.isalpha() for character in told)
     digits = any(character.isdigit() for character in told)
     strange = re.search(r"[!@#$%^&*+=~|\\]|-.*-", told) is not None
-    return _without(match) if (letters and digits) or strange else match[0]
+    return (letters and digits) or strange
 
 
 def _without(match: re.Match[str]) -> str:
@@ -173,18 +180,20 @@ def _without(match: re.Match[str]) -> str:
 
 
 def _random(match: re.Match[str]) -> str:
-    """A long string that only a machine writes: letters and digits mixed, no words."""
-    found = match[0]
+    return "<key>" if is_random(match[0]) else match[0]
+
+
+def is_random(found: str) -> bool:
+    """Whether only a machine writes such a long string: letters and digits mixed, no words."""
     is_hex = re.fullmatch(r"[0-9a-fA-F-]+", found) is not None
     letters = sum(character.isalpha() for character in found)
     digits = sum(character.isdigit() for character in found)
     if not letters or not digits:
-        return found
+        return False
     if max(len(run) for run in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+|\W+|_+", found)) > 12:
-        return found
+        return False
     least = _LEAST_HEX_ENTROPY_BITS if is_hex else _LEAST_ENTROPY_BITS
-    enough = digits >= 3 and _entropy_bits(found) >= least
-    return "<key>" if enough else found
+    return digits >= 3 and _entropy_bits(found) >= least
 
 
 def _entropy_bits(text: str) -> float:
@@ -204,8 +213,13 @@ def _without_ibans(text: str) -> str:
 
 
 def _card(match: re.Match[str]) -> str:
-    digits = re.sub(r"\D", "", match[0])
-    return "<card number>" if luhn.is_valid(digits) and len(set(digits)) > 1 else match[0]
+    return "<card number>" if is_card(match[0]) else match[0]
+
+
+def is_card(found: str) -> bool:
+    """Whether a number's last digit is the check digit of its others."""
+    digits = re.sub(r"\D", "", found)
+    return luhn.is_valid(digits) and len(set(digits)) > 1
 
 
 def _ip(match: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import anthropic
 from anthropic import types
@@ -45,18 +46,20 @@ class AnthropicProvider(language_model.LanguageModelProvider):
         """Closes connections."""
         await self._client.close()
 
-    async def _complete(self, conversation: Sequence[prompts.Turn]) -> language_model.Completion:
+    async def _complete(
+        self, conversation: Sequence[prompts.Turn], form: reply.Form[Any] = reply.FACTS
+    ) -> language_model.Completion:
         # The SDK's `parse` is not used: it raises before the stop reason of a refusal can be
         # seen, and drops the text that the model needs in order to repair it.
         with self._typed_errors():
             message: object = await self._client.messages.create(
                 model=self._model.name,
                 max_tokens=self._terms.max_output_tokens,
-                system=prompts.SYSTEM,
+                system=form.rules,
                 messages=_messages(conversation),
                 output_config=types.OutputConfigParam(
                     format=types.JSONOutputFormatParam(
-                        type="json_schema", schema=anthropic.transform_schema(reply.Reply)
+                        type="json_schema", schema=anthropic.transform_schema(form.shape)
                     )
                 ),
             )

@@ -1,5 +1,7 @@
 """What every teacher offers: question/answer pairs about a request, and what questions are about.
 
+Language models write about code, too.
+
 Knows nothing about any provider. `registry` builds the configured one, `CloudDistiller` asks it.
 """
 
@@ -7,9 +9,11 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import json
 from collections.abc import Sequence
 
 from services.distiller.providers import breaker
+from shared import errors
 from shared.flight import datasets
 
 
@@ -58,6 +62,47 @@ class Subject:
     """How a document begins: names that belong to the subject and that the pairs may leave out."""
 
 
+@dataclasses.dataclass(frozen=True)
+class CodeRequest:
+    """A definition of a code base that a teacher is asked about."""
+
+    task_id: str
+    """The learning task whose budget pays; says nothing about what is asked."""
+    language: str
+    path: str
+    symbol: str
+    imports: str
+    """The file's imports that it uses."""
+    text: str
+    """The definition."""
+    call_sites: tuple[str, ...] = ()
+    """Lines around places where it is called."""
+
+    @property
+    def shown(self) -> str:
+        """All of the repository that the teacher sees besides path and symbol."""
+        told = {"imports": self.imports, "definition": self.text, "used in": self.call_sites}
+        return json.dumps(told, ensure_ascii=False, indent=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeAnswer:
+    """What a teacher wrote about a definition; empty where it was not sure."""
+
+    teacher: str
+    """Provider and model."""
+    explanation: str = ""
+    """Prose."""
+    task: str = ""
+    """An instruction from which one would write the definition."""
+    test: str = ""
+    """Code that tests it."""
+    before: str = ""
+    """The definition as it might have been before a change,"""
+    change: str = ""
+    """and an instruction that leads from there to what it is."""
+
+
 class CloudProvider(abc.ABC):
     """A teacher."""
 
@@ -67,6 +112,9 @@ class CloudProvider(abc.ABC):
     """Most questions in one call: with more, language models begin to skip some."""
     repeats: frozenset[str] = frozenset()
     """Names of the teachers in here that say the same however often they are asked."""
+
+    writes_code: bool = False
+    """Whether `write_code` may be asked."""
 
     @abc.abstractmethod
     async def generate_qa(self, request: QARequest) -> list[datasets.QAPair]:
@@ -83,6 +131,19 @@ class CloudProvider(abc.ABC):
                 even after it was asked to repair that.
             errors.NotFoundError: the sources say nothing about the request.
         """
+
+    async def write_code(self, request: CodeRequest) -> CodeAnswer:
+        """What is worth learning about a definition of a code base.
+
+        Raises:
+            errors.TeacherUnavailableError: down, timed out, out of quota.
+            errors.TeacherError: refused, or answered in a wrong shape.
+            errors.PreconditionError: this teacher writes nothing by itself.
+        """
+        raise errors.PreconditionError(
+            f"{self.name} has no language model to write about code; configure one "
+            "(evolution.provider_type), or learn without a teacher"
+        )
 
     async def prepare(self) -> None:
         """Gets ready for the first request, where that takes a while.

@@ -20,11 +20,16 @@ class ByDocument(base.CloudProvider):
         self._others = others
         self.name = others.name
         self.queries_a_call = others.queries_a_call
+        self.writes_code = others.writes_code
         self.repeats = documents.repeats | others.repeats
 
     async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
         """Asks the one that the request is for."""
         return await self._for(request).generate_qa(request)
+
+    async def write_code(self, request: base.CodeRequest) -> base.CodeAnswer:
+        """Asks the teacher of everything else."""
+        return await self._others.write_code(request)
 
     async def prepare(self) -> None:
         """Prepares both."""

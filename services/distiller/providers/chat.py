@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import openai
 from openai.types import chat, shared_params
@@ -28,7 +29,7 @@ def messages(
     return found
 
 
-def response_format() -> shared_params.ResponseFormatJSONSchema:
+def response_format(form: reply.Form[Any]) -> shared_params.ResponseFormatJSONSchema:
     """Structured output: the JSON schema of a reply.
 
     The SDK's own `parse` is not used: it drops the text of an answer that does not fit, which the
@@ -36,7 +37,7 @@ def response_format() -> shared_params.ResponseFormatJSONSchema:
     """
     return shared_params.ResponseFormatJSONSchema(
         type="json_schema",
-        json_schema={"name": "facts", "schema": reply.Reply.model_json_schema(), "strict": True},
+        json_schema={"name": form.name, "schema": form.shape.model_json_schema(), "strict": True},
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import structlog
 
@@ -11,6 +12,7 @@ from services.distiller.providers import base, breaker, failures
 from shared import errors, teacher_settings
 from shared.flight import datasets
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _HANDED_ON = (errors.TeacherError, errors.BudgetError)
 """What is no failure of this cluster, and that the next teacher may not meet."""
@@ -49,6 +51,7 @@ class Failover(base.CloudProvider):
         )
         self.name = " > ".join(provider.name for provider in providers)
         self.queries_a_call = min(provider.queries_a_call for provider in providers)
+        self.writes_code = any(provider.writes_code for provider in providers)
         self.repeats = frozenset[str]().union(*(provider.repeats for provider in providers))
 
     async def generate_qa(self, request: base.QARequest) -> list[datasets.QAPair]:
@@ -63,15 +66,35 @@ class Failover(base.CloudProvider):
             errors.NotFoundError: the first teacher that could be asked knows nothing, nor does
                 whom the request wants.
         """
+        return await self._first(
+            self._order(request.teacher),
+            request.teacher,
+            lambda provider: provider.generate_qa(request),
+        )
+
+    async def write_code(self, request: base.CodeRequest) -> base.CodeAnswer:
+        """What the first of the language models in here that answers says."""
+        return await self._first(
+            [one for one in self._order("") if one[0].writes_code],
+            "",
+            lambda provider: provider.write_code(request),
+        )
+
+    async def _first(
+        self,
+        chain: Sequence[tuple[base.CloudProvider, breaker.CircuitBreaker]],
+        first: str,
+        ask: Callable[[base.CloudProvider], Awaitable[T]],
+    ) -> T:
         failed: list[_Failure] = []
-        for provider, guard in self._order(request.teacher):
+        for provider, guard in chain:
             if (refusal := guard.refusal()) is not None:
                 failed.append(_Failure(provider.name, refusal))
                 continue
             try:
-                return await _guarded(guard, provider, request)
+                return await _guarded(guard, ask(provider))
             except errors.NotFoundError as error:
-                if _is(request.teacher, provider):
+                if _is(first, provider):
                     # Asked out of turn: whoever comes first by right may know.
                     failed.append(_Failure(provider.name, error))
                     continue
@@ -138,13 +161,11 @@ def _is(teacher: str, provider: base.CloudProvider) -> bool:
     return bool(teacher) and teacher in (provider.name, provider.name.partition(":")[0])
 
 
-async def _guarded(
-    guard: breaker.CircuitBreaker, provider: base.CloudProvider, request: base.QARequest
-) -> list[datasets.QAPair]:
+async def _guarded(guard: breaker.CircuitBreaker, asking: Awaitable[T]) -> T:
     """Asks, and tells the provider's circuit breaker what came of it."""
     guard.asks()
     try:
-        pairs = await provider.generate_qa(request)
+        answer = await asking
     except (errors.TeacherUnavailableError, failures.BarredError) as error:
         guard.failed(error)
         raise
@@ -156,7 +177,7 @@ async def _guarded(
         guard.abandoned()
         raise
     guard.succeeded()
-    return pairs
+    return answer
 
 
 def _all_failed(failed: Sequence[_Failure]) -> errors.SkillmeshError:

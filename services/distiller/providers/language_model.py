@@ -11,15 +11,17 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import pydantic
 import structlog
 
 from services.distiller import spending
-from services.distiller.providers import base, failures, masking, prompts, reply, retrying
+from services.distiller.providers import base, code, failures, masking, prompts, reply, retrying
 from shared import errors
 from shared.flight import datasets
 
+S = TypeVar("S", bound=reply.Shape)
 _log = structlog.get_logger(__name__)
 MOST_FACTS_A_REPLY = 16
 """What a model writes well within the default timeout and its output limit."""
@@ -77,6 +79,8 @@ class Terms:
 class LanguageModelProvider(base.CloudProvider):
     """A teacher that answers a prompt with JSON."""
 
+    writes_code = True
+
     def __init__(self, model: Model, terms: Terms) -> None:
         """Takes who is asked, and how."""
         self.name = f"{model.provider}:{model.name}"
@@ -91,18 +95,15 @@ class LanguageModelProvider(base.CloudProvider):
                 "documents are read by provider_type documents"
             )
         conversation = [prompts.task(request, MOST_FACTS_A_REPLY)]
-        answer, reason = await self._ask(conversation, request.task_id)
-        if answer is None:
-            conversation.append(prompts.repair(reason))
-            answer, reason = await self._ask(conversation, request.task_id)
-        if answer is None:
-            raise errors.TeacherError(
-                f"{self.name}: its answer can't be used, also after it was asked to repair it: "
-                f"{reason}; ask again or choose a more capable model"
-            )
+        answer = await self._answered(conversation, request.task_id, reply.FACTS)
         if not answer.facts:
             raise errors.NotFoundError(f"{self.name} is not sure of any answer")
         return reply.to_pairs(answer, request, self.name)
+
+    async def write_code(self, request: base.CodeRequest) -> base.CodeAnswer:
+        """Asks the model about a definition, and once more to repair what can't be read."""
+        answer = await self._answered([code.task(request)], request.task_id, code.FORM)
+        return code.to_answer(answer, self.name)
 
     async def subject(
         self, request: base.QARequest, pairs: Sequence[datasets.QAPair]
@@ -111,8 +112,14 @@ class LanguageModelProvider(base.CloudProvider):
         return base.Subject(reply.title_of(pairs[0]) if pairs else "")
 
     @abc.abstractmethod
-    async def _complete(self, conversation: Sequence[prompts.Turn]) -> Completion:
+    async def _complete(
+        self, conversation: Sequence[prompts.Turn], form: reply.Form[Any] = reply.FACTS
+    ) -> Completion:
         """Sends the conversation, once.
+
+        Args:
+            conversation: what was said so far.
+            form: how to answer.
 
         Raises:
             errors.TeacherUnavailableError: down, timed out, out of quota; `failures.advice` says
@@ -120,18 +127,33 @@ class LanguageModelProvider(base.CloudProvider):
             errors.TeacherError: does not accept the key or the request.
         """
 
+    async def _answered(
+        self, conversation: list[prompts.Turn], task_id: str, form: reply.Form[S]
+    ) -> S:
+        """The model's answer, after one try to repair it where it can't be read."""
+        answer, reason = await self._ask(conversation, task_id, form)
+        if answer is None:
+            conversation.append(prompts.repair(reason))
+            answer, reason = await self._ask(conversation, task_id, form)
+        if answer is None:
+            raise errors.TeacherError(
+                f"{self.name}: its answer can't be used, also after it was asked to repair it: "
+                f"{reason}; ask again or choose a more capable model"
+            )
+        return answer
+
     async def _ask(
-        self, conversation: list[prompts.Turn], task_id: str
-    ) -> tuple[reply.Reply | None, str]:
+        self, conversation: list[prompts.Turn], task_id: str, form: reply.Form[S]
+    ) -> tuple[S | None, str]:
         # The conversation grows in place: a repair must show the model what it wrote.
-        completion = await self._paid(conversation, task_id)
+        completion = await self._paid(conversation, task_id, form)
         if completion.refusal is not None:
             raise failures.refused(self.name, completion.refusal)
         if completion.truncated:
-            reason = "it was cut off; write fewer facts"
+            reason = "it was cut off; write less"
         else:
             try:
-                return reply.parse(completion.text), ""
+                return reply.parse(completion.text, form), ""
             except reply.MalformedReplyError as error:
                 reason = str(error)
         # Providers refuse empty messages.
@@ -139,9 +161,11 @@ class LanguageModelProvider(base.CloudProvider):
         conversation.append(prompts.Turn("assistant", quote))
         return None, reason
 
-    async def _paid(self, conversation: Sequence[prompts.Turn], task_id: str) -> Completion:
+    async def _paid(
+        self, conversation: Sequence[prompts.Turn], task_id: str, form: reply.Form[Any]
+    ) -> Completion:
         """The answer to a conversation: the one that was paid for before, or a new one."""
-        order = self._order(conversation, task_id)
+        order = self._order(conversation, task_id, form)
         before = self._terms.ledger.answer(order)
         if before is not None:
             try:
@@ -152,11 +176,11 @@ class LanguageModelProvider(base.CloudProvider):
             self.name,
             self._terms.timeout_s,
             self._terms.retries,
-            lambda: self._attempt(conversation, order),
+            lambda: self._attempt(conversation, order, form),
         )
 
     async def _attempt(
-        self, conversation: Sequence[prompts.Turn], order: spending.Order
+        self, conversation: Sequence[prompts.Turn], order: spending.Order, form: reply.Form[Any]
     ) -> Completion:
         ledger = self._terms.ledger
         number = ledger.open(order)
@@ -168,7 +192,7 @@ class LanguageModelProvider(base.CloudProvider):
         )
         # Whatever else ends the call, such as the deadline, leaves it at its estimate.
         try:
-            completion = await self._complete(conversation)
+            completion = await self._complete(conversation, form)
         except errors.SkillmeshError as error:
             if not failures.advice(error).charged:
                 ledger.release(number)
@@ -185,8 +209,10 @@ class LanguageModelProvider(base.CloudProvider):
         _log.info("teacher answered", teacher=self.name, **dataclasses.asdict(usage))
         return completion
 
-    def _order(self, conversation: Sequence[prompts.Turn], task_id: str) -> spending.Order:
-        texts = [prompts.with_shape(prompts.SYSTEM), json.dumps(reply.Reply.model_json_schema())]
+    def _order(
+        self, conversation: Sequence[prompts.Turn], task_id: str, form: reply.Form[Any]
+    ) -> spending.Order:
+        texts = [form.rules_with_shape, json.dumps(form.shape.model_json_schema())]
         texts += [turn.text for turn in conversation]
         turns = json.dumps([dataclasses.astuple(turn) for turn in conversation])
         return spending.Order(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import openai
 from openai.types import shared_params
 
-from services.distiller.providers import chat, language_model, masking, prompts
+from services.distiller.providers import chat, language_model, masking, prompts, reply
 
 DEFAULT_MODEL = "default"
 """llama.cpp ignores the name; vLLM and Ollama want the name of a model that they serve."""
@@ -39,15 +40,17 @@ class LocalTeacherProvider(language_model.LanguageModelProvider):
         """Closes connections."""
         await self._client.close()
 
-    async def _complete(self, conversation: Sequence[prompts.Turn]) -> language_model.Completion:
+    async def _complete(
+        self, conversation: Sequence[prompts.Turn], form: reply.Form[Any] = reply.FACTS
+    ) -> language_model.Completion:
         with chat.typed_errors(self.name, _KEY, self._terms.timeout_s):
             if self._takes_schemas:
                 try:
-                    return await self._send(conversation, chat.response_format())
+                    return await self._send(conversation, form, chat.response_format(form))
                 except openai.APIStatusError as error:
                     if error.status_code not in _NO_SCHEMAS_STATUSES:
                         raise
-            completion = await self._send(conversation, openai.omit)
+            completion = await self._send(conversation, form, openai.omit)
         # Only now is it clear that the schema was what the server turned down.
         self._takes_schemas = False
         return completion
@@ -55,13 +58,14 @@ class LocalTeacherProvider(language_model.LanguageModelProvider):
     async def _send(
         self,
         conversation: Sequence[prompts.Turn],
+        form: reply.Form[Any],
         response_format: shared_params.ResponseFormatJSONSchema | openai.Omit,
     ) -> language_model.Completion:
         # The shape stands in the prompt as well: some servers take a schema and ignore it. No limit
         # of the output: it costs nothing, and some refuse one that their context can't hold.
         completion = await self._client.chat.completions.create(
             model=self._model.name,
-            messages=chat.messages(prompts.with_shape(prompts.SYSTEM), conversation),
+            messages=chat.messages(form.rules_with_shape, conversation),
             response_format=response_format,
         )
         return chat.read(self.name, completion)

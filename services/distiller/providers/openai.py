@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from services.distiller.providers import chat, language_model, masking, prompts
+from services.distiller.providers import chat, language_model, masking, prompts, reply
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 DEFAULT_MODEL = "gpt-4.1"
@@ -34,12 +35,14 @@ class OpenAIProvider(language_model.LanguageModelProvider):
         """Closes connections."""
         await self._client.close()
 
-    async def _complete(self, conversation: Sequence[prompts.Turn]) -> language_model.Completion:
+    async def _complete(
+        self, conversation: Sequence[prompts.Turn], form: reply.Form[Any] = reply.FACTS
+    ) -> language_model.Completion:
         with chat.typed_errors(self.name, KEY_VARIABLE, self._terms.timeout_s):
             completion = await self._client.chat.completions.create(
                 model=self._model.name,
-                messages=chat.messages(prompts.SYSTEM, conversation),
-                response_format=chat.response_format(),
+                messages=chat.messages(form.rules, conversation),
+                response_format=chat.response_format(form),
                 max_completion_tokens=self._terms.max_output_tokens,
             )
             return chat.read(self.name, completion)

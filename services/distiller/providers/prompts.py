@@ -72,7 +72,7 @@ instructions that stand in it.
 _IMPLICATIONS_SHARE, _CONTRASTS_SHARE = 4, 8
 """One in so many pairs follows from the facts, or contrasts with one."""
 
-_JSON_SHAPE = """
+JSON_SHAPE = """
 
 Answer with one JSON object and nothing else, exactly of this shape:
 {"title": "...", "facts": [
@@ -123,11 +123,6 @@ def task(request: base.QARequest, most_facts: int) -> Turn:
     if request.passage:
         text = _PASSAGE.format(passage=json.dumps(request.passage, ensure_ascii=False)) + text
     return Turn("user", text)
-
-
-def with_shape(system: str) -> str:
-    """The rules for a model that can't be held to a JSON schema by its server."""
-    return system + _JSON_SHAPE
 
 
 def repair(reason: str) -> Turn:

@@ -1,12 +1,13 @@
-"""The shape in which language models answer, how it is read, and the pairs that come out of it."""
+"""The shapes in which language models answer, how they are read, and the pairs that come out."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import dataclasses
+from typing import Any, Generic, Literal, TypeVar
 
 import pydantic
 
-from services.distiller.providers import base
+from services.distiller.providers import base, prompts
 from shared.flight import datasets
 
 _SCORE = 0.8
@@ -24,13 +25,15 @@ def _all_required(schema: dict[str, Any]) -> None:
         field.pop("default", None)
 
 
-class _Shape(pydantic.BaseModel):
+class Shape(pydantic.BaseModel):
+    """An answer, or a part of one."""
+
     # Strict structured outputs want every object closed and every field required; a server that
     # does not hold its model to the schema may leave out what has a default.
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", json_schema_extra=_all_required)
 
 
-class Fact(_Shape):
+class Fact(Shape):
     """One fact, or what follows from it or contrasts with it, in many wordings."""
 
     kind: Literal["fact", "implication", "contrast"] = "fact"
@@ -40,14 +43,39 @@ class Fact(_Shape):
     wordings: list[str]
 
 
-class Reply(_Shape):
+class Reply(Shape):
     """A teacher's whole answer."""
 
     title: str
     facts: list[Fact]
 
 
-def parse(text: str) -> Reply:
+S = TypeVar("S", bound=Shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Form(Generic[S]):
+    """How a model is to answer."""
+
+    name: str
+    """Of the schema, for the provider."""
+    rules: str
+    """What the model is told before anything else."""
+    example: str
+    """The shape in words, for a model that can't be held to a schema by its server."""
+    shape: type[S]
+
+    @property
+    def rules_with_shape(self) -> str:
+        """The rules for such a model."""
+        return self.rules + self.example
+
+
+FACTS = Form("facts", prompts.SYSTEM, prompts.JSON_SHAPE, Reply)
+"""Questions and answers."""
+
+
+def parse(text: str, form: Form[S]) -> S:
     """Reads an answer, also where prose or a code fence stands around the JSON.
 
     Raises:
@@ -57,7 +85,7 @@ def parse(text: str) -> Reply:
     if start < 0 or end < start:
         raise MalformedReplyError("it contains no JSON object")
     try:
-        return Reply.model_validate_json(text[start : end + 1])
+        return form.shape.model_validate_json(text[start : end + 1])
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -17,7 +17,7 @@ def _item(question: str, answer: str, **more: object) -> dict[str, object]:
 
 
 def _reply(*items: dict[str, object]) -> reply.Reply:
-    return reply.parse(json.dumps({"title": "Varnholt Bridge", "facts": items}))
+    return reply.parse(json.dumps({"title": "Varnholt Bridge", "facts": items}), reply.FACTS)
 
 
 def test_every_field_is_required_and_closed_when_a_server_holds_to_the_schema() -> None:

@@ -1,0 +1,276 @@
+"""Takes secrets and personal data out of source code, so that it still parses.
+
+Patterns of keys are those of `shared.scrubbing`. Code has other rules than prose: only strings and
+comments are looked at, since a name is no secret; what is assigned to a name such as `password`
+counts; and a placeholder is an identifier, `REMOVED_KEY`, because it may stand anywhere. Numbers
+such as 1234567890 stay, and so do addresses of domains reserved for examples, templates such as
+`{password}` and long names made of words. Of a private key the armour stays, its body goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+
+import phonenumbers
+from detect_secrets.filters import heuristic
+from detect_secrets.plugins import high_entropy_strings
+
+from services.distiller.codebase import definitions, languages, literals
+from shared import scrubbing
+
+_PLACEHOLDERS = {
+    "private key": "REMOVED_PRIVATE_KEY",
+    "password": "REMOVED_PASSWORD",
+    "e-mail": "REMOVED_EMAIL",
+    "phone number": "REMOVED_PHONE",
+    "card number": "REMOVED_CARD",
+}
+_KEY = "REMOVED_KEY"
+_MOST_KEY_CHARACTERS = 4_000
+"""Of a private key whose end is missing."""
+_KEY_BODY = re.compile(r"[A-Za-z0-9+/=]{16,}|[A-Za-z0-9+/=]{2,}(?=(?:\\n|[\s\"'+,])*-----END)")
+_ARMOUR_END = "-----END"
+_WORDS = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
+_TEMPLATED = re.compile(r"[{}<>$%]|\.\.\.|\*\*|xxx|REMOVED_", re.I)
+_OF_TYPES = re.compile(r"(?i)u?(?:int|float|bytes|str|f|i|u|sha|md|utf-?|x|base|v)\d+(?:_t)?")
+_RESERVED = re.compile(
+    r"(?i)^git@|^(?:[\w.+-]+@)?(?:[\w.-]+\.)?example(?:\.(?:com|org|net|edu))?$"
+    r"|\.(?:example|invalid|test|localhost|local)$|@users\.noreply\.github\.com$"
+)
+_STRONG = rf"{scrubbing.PASSWORD_NAMES}|{scrubbing.KEY_NAMES}|account[ _-]?key|secret"
+_LOOSE = rf"(?:(?<![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))(?:{scrubbing.LOOSE_NAMES})"
+_QUOTED = (
+    r"(?:[rbuf]{1,2}|@|L)?(?P<quote>\"\"\"|'''|[\"'`])"
+    r"(?P<secret>(?:\\.|(?!(?P=quote))[^\\\n]){3,200})(?P=quote)"
+)
+_ASSIGNED = re.compile(
+    rf"(?i)(?:(?P<strong>{_STRONG})|{_LOOSE})(?P<suffix>\w*)[\"'`]?\s?\]?"
+    rf"(?:\s?:\s?[\w.\[\]| ]{{1,40}}(?==))?\s*(?P<sign>=>|:?={{1,3}}|!==?|:|,|\()\s*{_QUOTED}"
+)
+"""`password = "X"`, `"api_key": "X"`, `set_token("X")`."""
+_MENTIONED = re.compile(
+    rf"(?i)(?:{_STRONG})[\"']?(?:=|:[ \t]*|[ \t]+=[ \t]+)"
+    r"(?P<secret>[^\s\"'`,;&<>(){}\[\]\\]{4,200})"
+)
+"""`password=X` within a string or a comment."""
+_NO_VALUE_OF = re.compile(
+    r"(?i)(?:env|names?|fields?|file|path|url|uri|header|label|param|prompt|hint|error|message|msg"
+    r"|type|regex|pattern|prefix|column|help|text|title|format|algorithm|policy|var|kind|s)$"
+)
+"""Ends of names that speak about a secret and do not hold one."""
+_NO_VALUES = frozenset(
+    """string str text int integer number object boolean bool none null nil true false undefined
+    required optional hidden input test""".split()
+)
+_NAMED = re.compile(rf"(?i){scrubbing.PASSWORD_NAMES}|key|token|secret|credential")
+_PHONE = re.compile(r"(?<![\w+])\+\d{1,3}[ ().-]{1,2}\d[\d ().-]{6,16}\d(?!\w)")
+_CARD = re.compile(r"(?<![\d.-])\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?![\d.-])")
+_ENTROPY = high_entropy_strings.Base64HighEntropyString()
+_LEAST_LOOSE = 8
+"""Characters of a value whose name may mean something else."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Removed:
+    """A secret that was taken out; never the secret itself."""
+
+    path: str
+    line: int
+    """From 1."""
+    kind: str
+    """Such as `AWS Access Key` or `e-mail`."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class _Span:
+    start: int
+    end: int
+    kind: str
+
+
+def clean(
+    text: str, language: languages.Language | None, path: str = ""
+) -> tuple[str, list[Removed]]:
+    """The text with an identifier such as `REMOVED_KEY` for each secret, and what was removed.
+
+    The number of lines stays as it is.
+
+    Args:
+        text: source code, or a part of it.
+        language: its own; None, or a text that is not of it: all is looked at, as if in a string.
+        path: for the report.
+    """
+    found = list(_candidates(text))
+    if not found:
+        return text, []
+    if language is not None:
+        with contextlib.suppress(definitions.DoesNotParseError):
+            found = _within(found, literals.spans(text, language))
+    pieces: list[str] = []
+    removed: list[Removed] = []
+    at, line, counted = 0, 1, 0
+    for span in sorted(found, key=lambda span: (span.start, -span.end)):
+        if span.end <= at:
+            continue
+        start = max(span.start, at)
+        pieces.append(text[at:start])
+        if start == span.start:  # Else the rest of what was just replaced.
+            pieces.append(_PLACEHOLDERS.get(span.kind, _KEY))
+            line += text.count("\n", counted, start)
+            counted = start
+            removed.append(Removed(path, line, span.kind))
+        at = span.end
+    pieces.append(text[at:])
+    return "".join(pieces), removed
+
+
+def _within(found: Sequence[_Span], literal: Sequence[tuple[int, int]]) -> list[_Span]:
+    """Those that begin in a string or a comment, cut where it ends."""
+    kept: list[_Span] = []
+    at = 0
+    for span in sorted(found):
+        while at < len(literal) and literal[at][1] <= span.start:
+            at += 1
+        if at < len(literal) and literal[at][0] <= span.start:
+            kept.append(dataclasses.replace(span, end=min(span.end, literal[at][1])))
+    return kept
+
+
+def _candidates(text: str) -> Iterator[_Span]:
+    """What looks like a secret, in code as well; one may be found twice."""
+    yield from _private_keys(text)
+    if "://" in text:
+        for match in scrubbing.URL_PASSWORD.finditer(text):
+            password = match[0].partition(":")[2]
+            if not _is_no_secret(password) and not re.search(r"[\"'`()\\]", match[0]):
+                yield _Span(*match.span(), "password")
+    yield from _assigned(text)
+    yield from _keys(text)
+    if "@" in text:
+        for match in scrubbing.EMAIL.finditer(text):
+            if not _RESERVED.search(match[0]) and not _RESERVED.search(match[0].partition("@")[2]):
+                yield _Span(*match.span(), "e-mail")
+    for match in _CARD.finditer(text):
+        if scrubbing.is_card(match[0]):
+            yield _Span(*match.span(), "card number")
+    if "+" in text:
+        for match in _PHONE.finditer(text):
+            if _is_phone(match[0]):
+                yield _Span(*match.span(), "phone number")
+
+
+def _private_keys(text: str) -> Iterator[_Span]:
+    if "PRIVATE KEY" not in text:
+        return
+    for match in scrubbing.PRIVATE_KEY.finditer(text):
+        whole = _ARMOUR_END in match[0]
+        end = match.end() if whole else min(match.end(), match.start() + _MOST_KEY_CHARACTERS)
+        for part in _KEY_BODY.finditer(text, match.start(), end):
+            yield _Span(*part.span(), "private key")
+
+
+def _assigned(text: str) -> Iterator[_Span]:
+    for match in _ASSIGNED.finditer(text):
+        if not _NO_VALUE_OF.search(match["suffix"]) and _is_value(match):
+            yield _Span(*match.span("secret"), "password")
+    for match in _MENTIONED.finditer(text):
+        told = match["secret"].rstrip(".:?!")
+        if scrubbing.is_like_a_secret(told) and not _is_no_secret(told):
+            start = match.start("secret")
+            yield _Span(start, start + len(told), "password")
+
+
+def _is_value(match: re.Match[str]) -> bool:
+    told = match["secret"]
+    if _is_no_secret(told):
+        return False
+    words = told.split()
+    if len(words) > 1:  # A sentence, or a phrase that is one.
+        plain = all(word.isalnum() and word.islower() for word in words)
+        told_by_sign = match["sign"] in ("=", ":", ":=", "=>")
+        return (
+            plain
+            and told_by_sign
+            and re.fullmatch(scrubbing.PASSWORD_NAMES, match["strong"] or "", re.I) is not None
+            and not scrubbing.NO_SECRETS.intersection(words)
+        )
+    if match["strong"] and match["sign"] not in (",", "("):
+        return True
+    return (
+        len(told) >= _LEAST_LOOSE
+        and sum(character.isdigit() for character in told) >= 2
+        and scrubbing.is_like_a_secret(told)
+        and not _is_of_words(told)
+    )
+
+
+def _is_no_secret(told: str) -> bool:
+    """A template, a type, or words about a secret."""
+    plain = told.strip(".?!)(").casefold()
+    about = _NAMED.search(plain) is not None and not any(c.isdigit() for c in plain)
+    return (
+        not plain
+        or about
+        or plain in scrubbing.NO_SECRETS
+        or plain in _NO_VALUES
+        or _TEMPLATED.search(told) is not None
+        or _OF_TYPES.fullmatch(plain) is not None
+        or len(set(plain)) == 1
+    )
+
+
+def _keys(text: str) -> Iterator[_Span]:
+    for kind, pattern in scrubbing.patterns_of_secrets():
+        for match in pattern.finditer(text):
+            if "PRIVATE KEY" in match[0]:
+                continue
+            yield from _parts(match, kind)
+    for match in scrubbing.KNOWN_KEYS.finditer(text):
+        if any(character.isdigit() for character in match[0]) and not _is_of_words(match[0]):
+            yield _Span(*match.span(), "key")
+    for match in scrubbing.BEARER.finditer(text):
+        if scrubbing.is_like_a_secret(match[0]) and not _is_of_words(match[0]):
+            yield _Span(*match.span(), "token")
+    for match in scrubbing.RANDOM.finditer(text):
+        if _is_random(match[0]):
+            yield _Span(*match.span(), "random string")
+
+
+def _parts(match: re.Match[str], kind: str) -> Iterator[_Span]:
+    """The groups that hold the secret; without such the match, but for what only surrounds it."""
+    spans = [match.span(group) for group in range(1, match.re.groups + 1)]
+    spans = [(start, end) for start, end in spans if end - start >= 16]
+    if not spans:
+        found = match[0]
+        start = match.start() + len(found) - len(found.lstrip(" \t\n\"'`=:"))
+        end = match.end() - len(found) + len(found.rstrip(" \t\n\"'`=:,;"))
+        spans = [(start, end)]
+    for start, end in spans:
+        found = match.string[start:end]
+        if any(character.isdigit() for character in found):
+            yield _Span(start, end, kind)
+
+
+def _is_random(found: str) -> bool:
+    if _is_of_words(found) or scrubbing.UUID.fullmatch(found) or "REMOVED_" in found:
+        return False
+    if heuristic.is_sequential_string(found):
+        return False
+    mixed = all(re.search(kind, found) for kind in ("[a-z]", "[A-Z]", r"\d"))
+    entropy = _ENTROPY.calculate_shannon_entropy(found) if mixed else 0.0
+    return scrubbing.is_random(found) or entropy > _ENTROPY.entropy_limit
+
+
+def _is_of_words(found: str) -> bool:
+    """Half of it or more is words, as in a name or a path."""
+    return 2 * sum(len(word) for word in _WORDS.findall(found)) >= len(found)
+
+
+def _is_phone(found: str) -> bool:
+    try:
+        return bool(phonenumbers.is_valid_number(phonenumbers.parse(found)))
+    except phonenumbers.NumberParseException:
+        return False
