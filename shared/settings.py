@@ -102,8 +102,7 @@ class Recipe(sections.Section):
     continued_share: Share = 0.0
     """Share of the rows that only teach how an answer goes on once it has begun."""
     gate_held_out: Share | None = None
-    """In place of `trainer.gate_held_out`: a card whose questions are read as known ones before it
-    is asked (`inference.query_rewriting`) need know few other wordings by itself."""
+    """In place of `trainer.gate_held_out`, for cards of this base model."""
     card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     """How the card keeps its weights."""
     trainable_from_layer: int = pydantic.Field(default=0, ge=0)
@@ -138,7 +137,6 @@ class Model(sections.Section):
                 replay_weight=3.0,
                 question_noise=0.8,
                 continued_share=0.3,
-                gate_held_out=0.2,
             ),
             "default": Recipe(),
         }
@@ -250,6 +248,8 @@ class Trainer(sections.Section):
     card_budget_mb: Positive = 10.0
     """Megabytes (10^6 bytes) that a card's file may take: dtype, ranks and layers are cut until it
     fits, and the card's lineage says how."""
+    specialist: codebase_settings.Specialist = codebase_settings.Specialist()
+    """Cards of code bases."""
     gate_before: Share = 0.5
     """Share of the triggering questions that the bare base must fail: what it answers already
     needs no card. Where a document was taught, of the questions of its facts."""
@@ -258,9 +258,9 @@ class Trainer(sections.Section):
     gate_trained: Share = 0.9
     """Share of the training questions."""
     gate_held_out: Share = 0.5
-    """Share of the rewordings it never saw."""
+    """Share of the rewordings it never saw, asked as nodes ask (`inference.query_rewriting`)."""
     gate_implications: Share = 0.5
-    """Share of such rewordings about what follows from the facts."""
+    """Share of such rewordings about what follows from the facts, asked in the same way."""
     gate_contrasts: Share = 0.7
     """Share of the near misses to which no fact's answer may come."""
     gate_regression: Share = 0.95

@@ -134,7 +134,10 @@ class House:
         card = profile.from_manifest(manifest.name, digest, manifest)
         found = await self.router.rehearse(card, questions)
         asked, others = (
-            tuple(gate.Tried(one.question, one.card, one.card_without) for one in tried)
+            tuple(
+                gate.Tried(one.question, one.card, one.card_without, one.similarity, one.reading)
+                for one in tried
+            )
             for tried in (found.questions, found.others)
         )
         return gate.Rehearsal(asked, others)
@@ -145,9 +148,7 @@ class House:
         decided = await self.router.select(query, top_k=4)
         return answering.Routing(
             candidates=tuple(
-                answering.Candidate(
-                    one.card, one.probability, one.similarity, one.reading or one.nearest_example
-                )
+                answering.Candidate(one.card, one.probability, one.similarity, one.read_as)
                 for one in decided.candidates
             ),
             none_probability=decided.none_probability,
@@ -164,6 +165,7 @@ class House:
             self._signer,
             self,
             self._settings.trainer,
+            self.rewriting,
         )
 
 

@@ -144,12 +144,7 @@ def _alone(house: houses.House, card: str) -> asking.Answer:
         decided = await house.router.select(query, top_k=_TOP_K)
         own = [one for one in decided.candidates if one.card == card]
         return answering.Routing(
-            tuple(
-                answering.Candidate(
-                    one.card, 1.0, one.similarity, one.reading or one.nearest_example
-                )
-                for one in own
-            )
+            tuple(answering.Candidate(one.card, 1.0, one.similarity, one.read_as) for one in own)
         )
 
     return answering.Answering(house.engine, route, house.rewriting).answer

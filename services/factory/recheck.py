@@ -122,14 +122,14 @@ def worse_rows(found: partners.Rechecked, tolerance: float) -> list[str]:
     Args:
         found: the table now and as it was recorded.
         tolerance: share by which a row may fall. What was not asked then has to reach what the
-            gate requires.
+            gate requires. What the gate requires nothing of is told alone and never worse.
     """
     recorded = {row.name: row for row in found.recorded}
     told = []
     for row in found.rows:
         before = recorded.get(row.name)
         due = before.share - tolerance if before is not None and before.asked else row.required
-        if row.asked and row.share < due:
+        if row.required and row.asked and row.share < due:
             then = f"{before.right}/{before.asked} before" if before is not None else "new"
             told.append(f"{row.name} {row.right}/{row.asked} ({then})")
     return told

@@ -16,7 +16,7 @@ import structlog
 
 from services.inference import choosing, deadlines, generations, mixing
 from services.inference import sampling as samplings
-from shared import answer_signals, errors, grading
+from shared import answer_signals, errors, grading, rewriting
 from shared import inference_settings as config
 from shared.cards import manifest as manifests
 
@@ -176,7 +176,10 @@ class Answering:
             if best is not None:
                 shares, card = await self._mixed(best, routing, question.max_cards, deadline)
                 # What one card was trained on is only a part of what several are asked.
-                rewritten = self._rewritten(question.query, best) if len(shares) == 1 else ""
+                if len(shares) == 1:
+                    rewritten = rewriting.rewritten(
+                        question.query, best.reading, best.similarity, self._rewriting
+                    )
         elif question.model == manifests.SPECIALIST_LOCAL:
             card = await self._choosing.specialist("", deadline.left_s)
         elif question.model != BASE:
@@ -254,12 +257,6 @@ class Answering:
                 return shares, key
         # It may have left while the mixture came.
         return alone if best.card in self._engine.served() else ((), None)
-
-    def _rewritten(self, query: str, candidate: Candidate) -> str:
-        """The question that the card was trained on, where it says the same; else nothing."""
-        if self._rewriting is None or candidate.similarity < self._rewriting:
-            return ""
-        return candidate.reading if candidate.reading != query else ""
 
 
 def _signals(found: generations.Generation) -> answer_signals.AnswerSignals | None:

@@ -30,6 +30,11 @@ class Candidate:
     """The example that asks the same in other words; of the first candidate alone, and empty where
     the card does not tell which of its examples ask the same."""
 
+    @property
+    def read_as(self) -> str:
+        """The example as which a question is read: the one that asks the same, else the nearest."""
+        return self.reading or self.nearest_example
+
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
@@ -77,6 +82,34 @@ def decide(
     )
 
 
+def candidate(
+    question: profiles.Question,
+    index: indexes.Index,
+    evidence: indexes.Evidence,
+    at: int,
+    is_read: bool = True,
+) -> Candidate:
+    """One card of an index as a question meets it, whatever its probability (told as 0).
+
+    Args:
+        question: what was asked.
+        index: the cards that it was compared with.
+        evidence: how it relates to each of them.
+        at: the card's place among them.
+        is_read: whether to find the example that asks the same.
+    """
+    found = index.profiles[at]
+    nearest = found.examples[int(evidence.nearest_example[at])].text
+    read = found.read(question) if is_read else ""
+    return Candidate(
+        card=found.identity,
+        probability=0.0,
+        similarity=float(evidence.nearest[at]),
+        nearest_example="" if found.card.stand_in else nearest,
+        reading=nearest if read and evidence.verbatim[at] > 0 else read,
+    )
+
+
 def _share(
     question: profiles.Question,
     index: indexes.Index,
@@ -94,16 +127,6 @@ def _share(
     probabilities_C = confidence * shares_C / shares_C.sum()
     candidates = list[Candidate]()
     for at in best:
-        found = index.profiles[at]
-        nearest = found.examples[int(evidence.nearest_example[at])].text
-        read = "" if candidates else found.read(question)
-        candidates.append(
-            Candidate(
-                card=found.identity,
-                probability=float(probabilities_C[at]),
-                similarity=float(evidence.nearest[at]),
-                nearest_example="" if found.card.stand_in else nearest,
-                reading=nearest if read and evidence.verbatim[at] > 0 else read,
-            )
-        )
+        one = candidate(question, index, evidence, int(at), is_read=not candidates)
+        candidates.append(dataclasses.replace(one, probability=float(probabilities_C[at])))
     return tuple(candidates), confidence

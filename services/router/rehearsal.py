@@ -48,6 +48,11 @@ class Tried:
     """That any card fits, 0 to 1."""
     card_without: str
     """That answers without the new one; empty where none fits."""
+    similarity: float = 0.0
+    """At the new card, whichever answers: cosine to its nearest example,"""
+    reading: str = ""
+    """and the example as which it is read, see `decision.Candidate.read_as`. Of questions that were
+    asked about alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +102,7 @@ def rehearse(
             continue
         spared[rival.identity] = profiles.build(rival.card, kept, rival.statements)
         of_others += [(rival.identity, question) for question in taken]
-    questions = tuple(trial.tried(question) for question in asked)
+    questions = tuple(trial.tried(question, is_read=True) for question in asked)
     trial.begin(spared)
     others = [(own, trial.tried(question)) for own, question in of_others]
     # Where not even its own card was found the new one takes nothing away.
@@ -112,6 +117,8 @@ class _Trial:
         self._candidate, self._stage = candidate, stage
         self._replaced: dict[str, profiles.Profile] = {}
         self._model_with = stage.model
+        # How a card reads a question does not depend on other cards.
+        self._own = self._index([candidate])
         if stage.shortlist is None:
             gone = [p.identity for p in stage.index.profiles if self._is_earlier(p)]
             self._without = stage.index.changed(remove=gone)
@@ -126,12 +133,16 @@ class _Trial:
             self._without = self._without.changed(replaced.values(), replaced)
             self._with = self._with.changed(replaced.values(), replaced)
 
-    def tried(self, question: profiles.Question) -> Tried:
-        """Who answers a question."""
+    def tried(self, question: profiles.Question, is_read: bool = False) -> Tried:
+        """Who answers a question, and on wish how the new card would read it."""
         without, with_candidate = self._indexes(question)
         before = self._decided(question, without, self._stage.model)
         after = self._decided(question, with_candidate, self._model_with)
-        return Tried(question.text, _chosen(after), after.confidence, _chosen(before))
+        told = Tried(question.text, _chosen(after), after.confidence, _chosen(before))
+        if not is_read:
+            return told
+        own = decision.candidate(question, self._own, self._own.search(question), 0)
+        return dataclasses.replace(told, similarity=own.similarity, reading=own.read_as)
 
     def rivals(self) -> list[profiles.Profile]:
         """The cards that lie nearest to the new one, then others, evenly."""

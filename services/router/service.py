@@ -188,6 +188,8 @@ def _tried(tried: rehearsal.Tried) -> router_pb2.TriedQuestion:
         card=tried.card,
         confidence=tried.confidence,
         card_without=tried.card_without,
+        similarity=tried.similarity,
+        reading=tried.reading,
     )
 
 

@@ -8,8 +8,9 @@ The rows of its table:
 | before | what the bare base fails of the triggers: a card for what it knows is not needed |
 | triggers | the users' questions, answered |
 | trained | every wording trained on, answered |
-| held_out | wordings of facts that were kept from training, answered |
+| held_out | wordings of facts that were kept from training, answered as users ask: see below |
 | implications | the same of what follows from the facts |
+| held_out_alone | what `held_out` asks, put to the card as it stands: told, not required |
 | contrasts | near misses to which no fact's answer comes |
 | regression | what the version before was taught and still answers, where there is one |
 | known, unrelated | questions about something else, answered as the bare base answers them |
@@ -19,22 +20,28 @@ The rows of its table:
 | robbed | the other cards asked about that keep at least half of their own questions |
 
 Where nobody asked (a document was taught) the questions of the facts stand in for triggers in
-`before` and `routed`. Knows nothing about training.
+`before` and `routed`.
+
+As users ask: a node puts a question to the card as the one that the router reads it as, where the
+base's `inference.query_rewriting` says so (`shared.rewriting`). Held-out wordings are asked in that
+way; where nodes rewrite nothing there is no row `held_out_alone`. Knows nothing about training.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from services.trainer import replay as replays
-from shared import grading
+from shared import grading, rewriting
 from shared import settings as config
+from shared.cards import manifest as manifests
 from shared.flight import datasets
 
 Ask = Callable[[Sequence[str]], list[str]]
 """Questions to the answers that the model gives."""
+_ALONE = "held_out_alone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +85,10 @@ class Tried:
     """`name@digest` of the card that would answer; empty where none fits."""
     card_without: str
     """That answers without the draft."""
+    similarity: float = 0.0
+    """Cosine to the draft's nearest example, whichever card answers."""
+    reading: str = ""
+    """The draft's example as which it is read; empty where that is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +108,7 @@ def measure(
     triggers: Sequence[Trigger],
     replay: replays.Replay,
     settings: config.Trainer,
+    instead: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """Asks the model everything.
 
@@ -107,21 +119,67 @@ def measure(
         triggers: the questions that asked for the skill.
         replay: what must stay as it was.
         settings: the shares required.
+        instead: see `asked_instead`.
     """
     facts = [pair for pair in pairs if pair.kind is datasets.Kind.FACT]
     implications = [pair for pair in pairs if pair.kind is datasets.Kind.IMPLICATION]
     trained = [(q, pair.answer) for pair in pairs for q in (pair.question, *pair.paraphrases)]
     wanted = [(trigger.query, trigger.expected_answer) for trigger in triggers]
-    return [
+    unseen = _held_out(facts)
+
+    def ask_as_users(questions: Sequence[str]) -> list[str]:
+        return ask([(instead or {}).get(question, question) for question in questions])
+
+    rows = [
         _unknown("before", ask_base, _wanted(pairs, triggers), settings.gate_before),
         _row("triggers", ask, wanted, settings.gate_triggers),
         _row("trained", ask, trained, settings.gate_trained, needed=True),
-        _row("held_out", ask, _held_out(facts), settings.gate_held_out),
-        _row("implications", ask, _held_out(implications), settings.gate_implications),
+        _row("held_out", ask_as_users, unseen, settings.gate_held_out),
+        _row("implications", ask_as_users, _held_out(implications), settings.gate_implications),
         _contrasts(ask, pairs, settings.gate_contrasts),
-        _unchanged("known", ask, replay.known, settings.gate_known),
-        _unchanged("unrelated", ask, replay.unrelated, settings.gate_unrelated),
+        unchanged("known", ask, replay.known, settings.gate_known),
+        unchanged("unrelated", ask, replay.unrelated, settings.gate_unrelated),
     ]
+    if instead is not None:
+        alone = _row(_ALONE, ask, unseen, 0.0)
+        # Users get these right: more wordings of them are not what the card needs.
+        rows.append(dataclasses.replace(alone, wrong=()))
+    return rows
+
+
+def comparable(
+    recorded: Sequence[manifests.GateRow], rows: Sequence[Row]
+) -> list[manifests.GateRow]:
+    """The rows of a card's own table that were asked as those of a later one.
+
+    Without `held_out_alone` it is of a time when wordings were put to the card as they stand, or of
+    nodes that rewrote nothing.
+    """
+    tells_alone = [any(row.name == _ALONE for row in table) for table in (recorded, rows)]
+    changed = () if tells_alone[0] or not tells_alone[1] else ("held_out", "implications")
+    return [row for row in recorded if row.name not in changed]
+
+
+def unseen_questions(pairs: Sequence[datasets.QAPair]) -> tuple[str, ...]:
+    """The wordings that are asked as the router reads them."""
+    kinds = (datasets.Kind.FACT, datasets.Kind.IMPLICATION)
+    return tuple(question for question, _ in _held_out(p for p in pairs if p.kind in kinds))
+
+
+def asked_instead(tried: Iterable[Tried], least: float | None) -> dict[str, str] | None:
+    """Of questions what a node asks the card in their place; None where nodes never do.
+
+    Args:
+        tried: the questions.
+        least: similarity from which on nodes rewrite.
+    """
+    if least is None:
+        return None
+    found = {
+        one.question: rewriting.rewritten(one.question, one.reading, one.similarity, least)
+        for one in tried
+    }
+    return {question: other for question, other in found.items() if other}
 
 
 def wanted_questions(
@@ -132,17 +190,23 @@ def wanted_questions(
 
 
 def routing(
-    rehearsal: Rehearsal, wanted: Sequence[str], card: str, settings: config.Trainer
+    rehearsal: Rehearsal,
+    wanted: Sequence[str],
+    bystanders: Sequence[str],
+    card: str,
+    settings: config.Trainer,
 ) -> list[Row]:
     """The rows that the router fills.
 
     Args:
-        rehearsal: first the wanted questions, then those that are not the card's.
+        rehearsal: first the wanted questions, then the bystanders, then any others.
         wanted: see `wanted_questions`.
+        bystanders: questions that are not the card's.
         card: `name@digest` of the draft.
         settings: the shares required.
     """
-    own, others = rehearsal.questions[: len(wanted)], rehearsal.questions[len(wanted) :]
+    own = rehearsal.questions[: len(wanted)]
+    others = rehearsal.questions[len(wanted) : len(wanted) + len(bystanders)]
     missed = tuple(tried.question for tried in own if tried.card != card)
     kept = sum(tried.card != card for tried in others)
     stayed = sum(tried.card == tried.card_without for tried in rehearsal.others)
@@ -220,7 +284,8 @@ def _contrasts(ask: Ask, pairs: Sequence[datasets.QAPair], required: float) -> R
     return Row("contrasts", len(asked) - len(taken), len(asked), required, wrong=taken)
 
 
-def _unchanged(name: str, ask: Ask, before: Sequence[replays.Answered], required: float) -> Row:
+def unchanged(name: str, ask: Ask, before: Sequence[replays.Answered], required: float) -> Row:
+    """A row of questions that are to be answered as the bare base answered them."""
     given = ask([item.question for item in before]) if before else []
     same = sum(answer == item.answer for answer, item in zip(given, before, strict=True))
     return Row(name, same, len(before), required, needed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from shared.cards import manifest as manifests
 from shared.pb import router_pb2
 from shared.rpc import client
 
+_MOST_QUESTIONS = 2_000
+"""Of one call; the router takes no more."""
 _DEADLINE_S = 300.0
 """Its examples may wait to be embedded behind questions of users, on a machine that trains."""
 
@@ -30,12 +33,21 @@ class RouterClient:
         Args:
             manifest: of the draft.
             digest: of the draft.
-            questions: at most 2,000.
+            questions: more than 2,000 take several calls.
 
         Raises:
             errors.InternalError: what it answered is not about these questions.
             errors.SkillmeshError: the router can't be reached, or what it answered, typed.
         """
+        found = await self._part(manifest, digest, questions[:_MOST_QUESTIONS])
+        for at in range(_MOST_QUESTIONS, len(questions), _MOST_QUESTIONS):
+            told = await self._part(manifest, digest, questions[at : at + _MOST_QUESTIONS])
+            found = dataclasses.replace(found, questions=(*found.questions, *told.questions))
+        return found
+
+    async def _part(
+        self, manifest: manifests.Manifest, digest: str, questions: Sequence[str]
+    ) -> gate.Rehearsal:
         request = router_pb2.TryCardRequest(
             manifest_json=manifest.to_json(), digest=digest, questions=questions
         )
@@ -50,4 +62,7 @@ class RouterClient:
 
 
 def _tried(found: Iterable[Any]) -> tuple[gate.Tried, ...]:
-    return tuple(gate.Tried(one.question, one.card, one.card_without) for one in found)
+    return tuple(
+        gate.Tried(one.question, one.card, one.card_without, one.similarity, one.reading)
+        for one in found
+    )

@@ -57,6 +57,7 @@ async def serve(settings: config.Settings) -> None:
         signer,
         router_client.RouterClient(router_pb2_grpc.RouterStub(router)),
         settings.trainer,
+        settings.inference.query_rewriting.get(settings.model.base),
     )
     servicer = service.TrainerService(shop, settings.trainer.seed)
     server = rpc_server.Server([servicer.add_to], settings.trainer.address, protection)

@@ -12,7 +12,7 @@ import json
 import math
 import pathlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from services.trainer import (
     answering,
@@ -59,6 +59,8 @@ class Order:
     seed: int
     rank_factor: int = 1
     """Times the recipe's rank."""
+    kind: str = "dataset"
+    """Of the dataset's ticket: `dataset` of facts, or `samples` of a code base."""
 
 
 class LoRATrainer:
@@ -156,6 +158,7 @@ class LoRATrainer:
         triggers: Sequence[gate.Trigger],
         on_progress: OnProgress,
         previous: regression.Previous | None = None,
+        instead: Mapping[str, str] | None = None,
     ) -> list[gate.Row]:
         """Measures a draft as users would meet it: loaded from its file, asked greedily.
 
@@ -165,12 +168,13 @@ class LoRATrainer:
             triggers: the questions that asked for it.
             on_progress: told now and then.
             previous: the version that it is to follow.
+            instead: see `gate.asked_instead`.
 
         Raises:
             Cancelled: `cancel` was called.
         """
         on_progress(0.0, "asking the draft")
-        replayed = self._prepared_replay()
+        replayed, shares = self._prepared_replay(), self._gate_settings()
         self._manager.apply_card(card, _KEY)
         asked = 0
 
@@ -191,7 +195,7 @@ class LoRATrainer:
             return ask(questions, None)
 
         try:
-            rows = gate.measure(ask, ask_base, pairs, triggers, replayed, self._gate_settings())
+            rows = gate.measure(ask, ask_base, pairs, triggers, replayed, shares, instead)
             if previous is not None:
                 rows.append(self._regression(ask, previous, pairs))
             return rows
@@ -315,29 +319,48 @@ class LoRATrainer:
             for pair in pairs
             for question in (pair.question, *pair.paraphrases)
         }
-        return manifests.Manifest(
-            name=order.skill_name,
-            version=order.version,
-            base_model=manifests.BaseModelReference(
-                id=self._base.id,
-                revision=self._base.revision,
-                fingerprint=self._base.fingerprint,
-            ),
-            target_modules=self._recipe.target_modules,
-            domain=order.domain,
-            description=order.description,
-            routing=manifests.RoutingProfile(
-                examples=tuple(answered_by),
-                statements=tuple(statements),
-                answered_by=tuple(answered_by.values()),
-            ),
-            lineage=manifests.Lineage(
-                task_id=order.task_id,
-                teacher=order.teacher,
-                dataset_digest=order.dataset_digest,
-                recipe={**dataclasses.asdict(settings), **chosen, **ranks, **factor},
-                seed=order.seed,
-                code_version=CODE_VERSION,
-            ),
-            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        routing = manifests.RoutingProfile(
+            examples=tuple(answered_by),
+            statements=tuple(statements),
+            answered_by=tuple(answered_by.values()),
         )
+        how = {**dataclasses.asdict(settings), **chosen, **ranks, **factor}
+        return draft_manifest(self._base, order, self._recipe.target_modules, routing, how)
+
+
+def draft_manifest(
+    base: bases.BaseModel,
+    order: Order,
+    target_modules: tuple[str, ...],
+    routing: manifests.RoutingProfile,
+    recipe: dict[str, str | int | float],
+) -> manifests.Manifest:
+    """What a draft says about itself.
+
+    Args:
+        base: that it was trained for.
+        order: names and lineage.
+        target_modules: kinds of layer that are adapted.
+        routing: how requests come to it.
+        recipe: how it was trained.
+    """
+    return manifests.Manifest(
+        name=order.skill_name,
+        version=order.version,
+        base_model=manifests.BaseModelReference(
+            id=base.id, revision=base.revision, fingerprint=base.fingerprint
+        ),
+        target_modules=target_modules,
+        domain=order.domain,
+        description=order.description,
+        routing=routing,
+        lineage=manifests.Lineage(
+            task_id=order.task_id,
+            teacher=order.teacher,
+            dataset_digest=order.dataset_digest,
+            recipe=recipe,
+            seed=order.seed,
+            code_version=CODE_VERSION,
+        ),
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )

@@ -93,6 +93,17 @@ class _Proof:
     draft_digest: str
     triggers: tuple[gate.Trigger, ...]
     previous: PublishedCard | None
+    rewriting: float | None
+    """See `Workshop`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rehearsed:
+    """What the router told."""
+
+    rows: list[gate.Row]
+    instead: dict[str, str] | None
+    """See `gate.asked_instead`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +156,7 @@ class Workshop:
         signer: signature.Signer,
         router: Rehearses,
         settings: config.Trainer,
+        rewriting: float | None = None,
     ) -> None:
         """Takes who trains, where datasets and cards travel, and where results are kept.
 
@@ -156,7 +168,10 @@ class Workshop:
             signer: vouches for the cards that pass.
             router: says where questions would go.
             settings: the gate's shares.
+            rewriting: the similarity from which on nodes ask a card of this base model what it was
+                trained on in place of a question; None: never.
         """
+        self._rewriting = rewriting
         self._signer, self._router, self._settings = signer, router, settings
         self._trainer, self._store, self._folder, self._clock = lora_trainer, store, folder, clock
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "trainer")
@@ -215,7 +230,7 @@ class Workshop:
             errors.InvalidInputError: the draft was trained on another dataset.
         """
         folder = self._task_folder(task_id)
-        proof = _Proof(dataset_digest, draft_digest, tuple(triggers), previous)
+        proof = _Proof(dataset_digest, draft_digest, tuple(triggers), previous, self._rewriting)
         kept = _kept(folder / "proved.json", _Kept[Proved])
         if kept is not None and kept.of == proof:
             return kept.result
@@ -230,16 +245,16 @@ class Workshop:
         pairs = datasets.from_bytes(await self._store.get(dataset_digest))
         before = await self._version_before(previous)
         # First what costs little, and what a router that is away would leave undone.
-        routing = await self._routing(card, draft_digest, pairs, triggers, report)
+        told = await self._rehearsed(card, draft_digest, pairs, triggers, report)
         measured = _kept(folder / "measured.json", _Kept[list[gate.Row]])
         if measured is None or measured.of != proof:
-            rows = await self._measured(card, pairs, triggers, report, before)
+            rows = await self._measured(card, pairs, triggers, report, told, before)
             if previous is not None and before is None:
                 # Told in the card: there was a version before, and nothing could be asked of it.
                 rows = [*rows, gate.Row("regression", 0, 0, self._settings.gate_regression)]
             measured = _Kept(proof, rows)
             _keep(folder / "measured.json", _Kept[list[gate.Row]], measured)
-        rows = [*measured.result, *routing]
+        rows = [*measured.result, *told.rows]
         passed, digest, sealed, envelope = all(row.passed for row in rows), "", b"", ""
         if passed:
             await report(0.95, "uploading the card")
@@ -278,9 +293,10 @@ class Workshop:
         """
         card = formats.LoRAFormat.from_bytes(await self._store.get(published.card_digest))
         pairs = datasets.from_bytes(await self._store.get(published.dataset_digest))
-        routing = await self._routing(card, published.card_digest, pairs, triggers, report)
-        rows = await self._measured(card, pairs, triggers, report)
-        return Rechecked(_table([*rows, *routing]), _table(card.manifest.gate))
+        told = await self._rehearsed(card, published.card_digest, pairs, triggers, report)
+        rows = await self._measured(card, pairs, triggers, report, told)
+        recorded = gate.comparable(card.manifest.gate, rows)
+        return Rechecked(_table([*rows, *told.rows]), _table(recorded))
 
     async def _version_before(self, previous: PublishedCard | None) -> regression.Previous | None:
         if previous is None:
@@ -303,26 +319,33 @@ class Workshop:
         pairs: Sequence[datasets.QAPair],
         triggers: Sequence[gate.Trigger],
         report: runs.Report,
+        told: _Rehearsed,
         before: regression.Previous | None = None,
     ) -> list[gate.Row]:
-        return await self._in_thread(
-            report, lambda tell: self._trainer.prove(card, pairs, triggers, tell, before)
-        )
+        def work(tell: trainer.OnProgress) -> list[gate.Row]:
+            return self._trainer.prove(card, pairs, triggers, tell, before, told.instead)
 
-    async def _routing(
+        return await self._in_thread(report, work)
+
+    async def _rehearsed(
         self,
         card: cards.LoRACard,
         draft_digest: str,
         pairs: Sequence[datasets.QAPair],
         triggers: Sequence[gate.Trigger],
         report: runs.Report,
-    ) -> list[gate.Row]:
+    ) -> _Rehearsed:
         await report(0.0, "asking the router")
         wanted = gate.wanted_questions(pairs, triggers)
         others = await self._in_thread(report, lambda tell: self._trainer.bystanders())
-        rehearsal = await self._router.rehearse(card.manifest, draft_digest, [*wanted, *others])
+        unseen = () if self._rewriting is None else gate.unseen_questions(pairs)
+        asked = [*wanted, *others, *unseen]
+        rehearsal = await self._router.rehearse(card.manifest, draft_digest, asked)
         identity = manifests.card_identity(card.manifest.name, draft_digest)
-        return gate.routing(rehearsal, wanted, identity, self._settings)
+        return _Rehearsed(
+            gate.routing(rehearsal, wanted, others, identity, self._settings),
+            gate.asked_instead(rehearsal.questions, self._rewriting),
+        )
 
     async def close(self) -> None:
         """Stops the running training at its next step; its checkpoint stands."""

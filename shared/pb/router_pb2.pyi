@@ -495,6 +495,8 @@ class TriedQuestion(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     CARD_WITHOUT_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     card: _builtins.str
     """that would answer, name@digest; empty where none fits"""
@@ -502,6 +504,12 @@ class TriedQuestion(_message.Message):
     """that any card fits"""
     card_without: _builtins.str
     """that answers without the new one; empty where none fits"""
+    similarity: _builtins.float
+    """At the new card, whichever answers; of the questions of the request alone:
+    cosine to its nearest example
+    """
+    reading: _builtins.str
+    """its example that asks the same in other words, else the"""
     def __init__(
         self,
         *,
@@ -509,10 +517,12 @@ class TriedQuestion(_message.Message):
         card: _builtins.str = ...,
         confidence: _builtins.float = ...,
         card_without: _builtins.str = ...,
+        similarity: _builtins.float = ...,
+        reading: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "card_without", b"card_without", "confidence", b"confidence", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "card_without", b"card_without", "confidence", b"confidence", "question", b"question", "reading", b"reading", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

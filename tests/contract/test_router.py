@@ -366,6 +366,11 @@ async def test_fate_of_questions_is_told_when_a_card_is_tried(cluster):
         ]
         assert list(answer.others) == []
         assert (await _status(stub)).card_count == 0
+        # At the new card, whichever answers.
+        near, far = answer.questions
+        assert near.similarity > far.similarity > 0.0
+        assert {near.reading, far.reading} <= set(peers.about(SKARN))
+        assert near.reading == f"What is the height of {SKARN}?"
 
 
 async def test_card_is_not_tried_when_its_digest_is_none(cluster):

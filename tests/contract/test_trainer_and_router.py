@@ -43,6 +43,25 @@ async def test_gate_learns_where_questions_would_go_when_it_asks_the_router(
     assert [one.question for one in found.questions] == list(asked)
     assert [one.card for one in found.questions] == [f"tiny@{'a' * 64}", ""]
     assert [one.card_without for one in found.questions] == ["", ""]
+    near, far = found.questions
+    assert near.similarity > far.similarity > 0.0
+    assert near.reading == f"What is the height of {SKARN}?"
+
+
+async def test_every_question_is_told_of_when_they_take_several_calls(
+    tmp_path: pathlib.Path,
+) -> None:
+    asked = [f"What is the height of {SKARN} in {number}?" for number in range(2_001)]
+    cluster = router_cluster.Cluster(tmp_path)
+    store = peers.FakeStore()
+    await store.publish(peers.card_record("tarn", TARN))
+    async with peers.store_server(store, cluster.store_address), cluster.router() as stub:
+        await router_cluster.tried(stub, _request())
+        router = router_client.RouterClient(stub)
+        found = await router.rehearse(_manifest(), "a" * 64, asked)
+        few = await router.rehearse(_manifest(), "a" * 64, asked[:1])
+    assert [one.question for one in found.questions] == asked
+    assert found.others == few.others != ()
 
 
 async def test_gate_is_told_to_ask_again_when_the_router_has_not_read_the_store(

@@ -33,8 +33,19 @@ _MOST_KEY_CHARACTERS = 4_000
 """Of a private key whose end is missing."""
 _KEY_BODY = re.compile(r"[A-Za-z0-9+/=]{16,}|[A-Za-z0-9+/=]{2,}(?=(?:\\n|[\s\"'+,])*-----END)")
 _ARMOUR_END = "-----END"
-_WORDS = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
-_TEMPLATED = re.compile(r"[{}<>$%]|\.\.\.|\*\*|xxx|REMOVED_", re.I)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
+_LEAST_MEAN_WORD = 2.8
+"""Characters; random strings change between letters, capitals and digits sooner."""
+_NO_WORD = re.compile(r"(?i)[^aeiouy\d]{5,}|[^aeiouy\d]{4}$")
+_NAME = re.compile(
+    r"[a-z]+\d{0,2}(?:[_-](?:[a-z]+\d{0,2}|\d{1,4}))*|[A-Z]+\d{0,2}(?:_[A-Z\d]{1,12})*"
+)
+_OPEN = re.compile(r"(?i)(?:sk|pk|rk)[-_]")
+"""Beginnings of keys that names have, too."""
+_TEMPLATED = re.compile(
+    r"(?i)\{[\w.!:\[\]]*\}|\{\{|\$\{|\$\(|^\$\w+$|%[sdr]|%\(|^<.*>$|\.\.\.|\*\*\*|xxx|REMOVED_"
+    r"|\(\?|\[\^"
+)
 _OF_TYPES = re.compile(r"(?i)u?(?:int|float|bytes|str|f|i|u|sha|md|utf-?|x|base|v)\d+(?:_t)?")
 _RESERVED = re.compile(
     r"(?i)^git@|^(?:[\w.+-]+@)?(?:[\w.-]+\.)?example(?:\.(?:com|org|net|edu))?$"
@@ -68,7 +79,12 @@ _NO_VALUES = frozenset(
 _NAMED = re.compile(rf"(?i){scrubbing.PASSWORD_NAMES}|key|token|secret|credential")
 _PHONE = re.compile(r"(?<![\w+])\+\d{1,3}[ ().-]{1,2}\d[\d ().-]{6,16}\d(?!\w)")
 _CARD = re.compile(r"(?<![\d.-])\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?![\d.-])")
+_VAGUE = "Artifactory Credentials"
+"""Words in capitals look like these, too, but have no digits."""
 _ENTROPY = high_entropy_strings.Base64HighEntropyString()
+_HEX_ENTROPY = high_entropy_strings.HexHighEntropyString()
+_LEAST_HEX = 32
+"""Digits of a key or a digest in hexadecimal."""
 _LEAST_LOOSE = 8
 """Characters of a value whose name may mean something else."""
 
@@ -229,10 +245,10 @@ def _keys(text: str) -> Iterator[_Span]:
                 continue
             yield from _parts(match, kind)
     for match in scrubbing.KNOWN_KEYS.finditer(text):
-        if any(character.isdigit() for character in match[0]) and not _is_of_words(match[0]):
+        if not _OPEN.match(match[0]) or not _NAME.fullmatch(match[0]):
             yield _Span(*match.span(), "key")
     for match in scrubbing.BEARER.finditer(text):
-        if scrubbing.is_like_a_secret(match[0]) and not _is_of_words(match[0]):
+        if not _NAME.fullmatch(match[0]) and not _is_of_words(match[0]):
             yield _Span(*match.span(), "token")
     for match in scrubbing.RANDOM.finditer(text):
         if _is_random(match[0]):
@@ -250,7 +266,7 @@ def _parts(match: re.Match[str], kind: str) -> Iterator[_Span]:
         spans = [(start, end)]
     for start, end in spans:
         found = match.string[start:end]
-        if any(character.isdigit() for character in found):
+        if kind != _VAGUE or any(character.isdigit() for character in found):
             yield _Span(start, end, kind)
 
 
@@ -259,14 +275,20 @@ def _is_random(found: str) -> bool:
         return False
     if heuristic.is_sequential_string(found):
         return False
+    if len(found) >= _LEAST_HEX and re.fullmatch("(?=.*[a-fA-F])[0-9a-fA-F]+", found):
+        return float(_HEX_ENTROPY.calculate_shannon_entropy(found)) > _HEX_ENTROPY.entropy_limit
     mixed = all(re.search(kind, found) for kind in ("[a-z]", "[A-Z]", r"\d"))
     entropy = _ENTROPY.calculate_shannon_entropy(found) if mixed else 0.0
     return scrubbing.is_random(found) or entropy > _ENTROPY.entropy_limit
 
 
 def _is_of_words(found: str) -> bool:
-    """Half of it or more is words, as in a name or a path."""
-    return 2 * sum(len(word) for word in _WORDS.findall(found)) >= len(found)
+    """A name or a path: long words one can say, some numbers between them."""
+    if re.fullmatch("[0-9a-fA-F]+", found):
+        return False
+    words = _WORD.findall(found)
+    long = sum(map(len, words)) >= _LEAST_MEAN_WORD * len(words)
+    return long and not any(_NO_WORD.search(word) for word in words)
 
 
 def _is_phone(found: str) -> bool:

@@ -42,6 +42,11 @@ def rechecker(tasks_board: board.TaskBoard, others: fakes.Others) -> recheck.Rec
     return recheck.Rechecker(tasks_board, others.all, settings, patience_s=0.0)
 
 
+def test_row_is_not_worse_when_nothing_is_required_of_it() -> None:
+    told = [partners.GateRow("held_out_alone", right, 10, 0.0, True) for right in (9, 1)]
+    assert recheck.worse_rows(partners.Rechecked((told[1],), (told[0],)), 0.05) == []
+
+
 @pytest.mark.parametrize(
     ("now", "worse"),
     [

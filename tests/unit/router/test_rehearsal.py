@@ -37,6 +37,35 @@ async def test_own_questions_find_the_new_card_and_others_stay_when_it_keeps_to_
     assert all(tried.card == tried.card_without for tried in found.others)
 
 
+async def test_questions_are_read_as_once_the_card_is_there_when_it_is_tried(
+    with_two_cards: router.LoRARouter,
+) -> None:
+    about = fake_routers.card_about("orun", ORUN)
+    tells = dataclasses.replace(about, answered_by=(0, 0, 0, 1, 1, 1, 2, 2))
+    asked = [
+        f"Which height has {ORUN}?",
+        f"Tell me the builder of {ORUN}!",
+        f"Who built {ORUN}?",
+        f"Which height has {TARN}?",
+        OTHER,
+    ]
+    for card in (tells, about):
+        found = (await with_two_cards.rehearse(card, asked)).questions
+        await with_two_cards.register_card(card)
+        await with_two_cards.settled()
+        for tried in found[:3]:
+            (candidate,) = (await with_two_cards.select(tried.question)).candidates
+            assert candidate.card == card.identity
+            assert tried.similarity == pytest.approx(candidate.similarity)
+            assert tried.reading == (candidate.reading or candidate.nearest_example)
+        # How the new card reads it, though another one answers, or none.
+        assert all(tried.reading in card.examples for tried in found)
+        assert [tried.card == card.identity for tried in found] == [True, True, True, False, False]
+        assert found[2].reading == found[2].question
+        assert found[4].similarity < found[0].similarity
+        await with_two_cards.unregister_card(card.name)
+
+
 async def test_nothing_is_changed_when_a_card_is_tried(with_two_cards: router.LoRARouter) -> None:
     before = await with_two_cards.select(f"Who built {TARN}?", top_k=2)
     await with_two_cards.rehearse(fake_routers.card_about("orun", TARN), [])

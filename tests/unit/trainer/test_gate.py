@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pytest
+
 from services.trainer import gate, replay
 from shared import settings as config
+from shared.cards import manifest as manifests
 from shared.flight import datasets
 
 SETTINGS = config.Trainer(
@@ -93,6 +96,7 @@ def rows(
     base: Mapping[str, str] | None = None,
     pairs: Sequence[datasets.QAPair] = PAIRS,
     triggers: Sequence[gate.Trigger] = TRIGGERS,
+    instead: Mapping[str, str] | None = None,
 ) -> dict[str, gate.Row]:
     def ask(questions: Sequence[str]) -> list[str]:
         return [answers[question] for question in questions]
@@ -100,7 +104,7 @@ def rows(
     def ask_base(questions: Sequence[str]) -> list[str]:
         return [(base or {}).get(question, "I do not know.") for question in questions]
 
-    measured = gate.measure(ask, ask_base, pairs, triggers, REPLAY, SETTINGS)
+    measured = gate.measure(ask, ask_base, pairs, triggers, REPLAY, SETTINGS, instead)
     return {row.name: row for row in measured}
 
 
@@ -200,6 +204,79 @@ def test_another_wrong_answer_to_a_near_miss_takes_nothing_when_it_is_no_facts()
     assert counts(found)["contrasts"] == (3, 3)
 
 
+FORGOTTEN = {"Its builder?": "Bob", "Builder of it?": "Bob", "300 years old?": "no"}
+READ = {"Its builder?": "Who built it?", "300 years old?": "Is it older than 300 years?"}
+
+
+def test_held_out_wordings_are_asked_as_they_are_read_when_nodes_do() -> None:
+    found = rows(ALL_RIGHT | FORGOTTEN, None, ALL_KINDS, instead=READ)
+    assert counts(found)["held_out"] == (1, 2)
+    assert counts(found)["implications"] == (2, 2)
+    # The user's own words, by which the distiller finds the fact.
+    assert found["held_out"].wrong == ("Builder of it?",)
+    assert counts(found)["held_out_alone"] == (0, 2)
+    assert failed(found) == []
+
+
+def test_the_draft_fails_when_wordings_are_read_as_what_it_cannot_answer() -> None:
+    found = rows(ALL_RIGHT, None, ALL_KINDS, instead=dict.fromkeys(PAIRS[0].held_out, "unrelated"))
+    assert counts(found)["held_out_alone"] == (2, 2)
+    assert failed(found) == ["held_out"]
+
+
+def test_nothing_is_required_of_the_card_alone_when_wordings_are_asked_as_they_are_read() -> None:
+    found = rows(ALL_RIGHT | FORGOTTEN, None, ALL_KINDS, instead=READ)["held_out_alone"]
+    assert (found.required, found.passed, found.wrong) == (0.0, True, ())
+    assert "held_out_alone" not in rows(ALL_RIGHT, None, ALL_KINDS)
+
+
+def test_contrasts_and_trained_wordings_are_asked_as_they_stand_when_nodes_rewrite() -> None:
+    everything = {text: "unrelated" for text in ALL_RIGHT}
+    found = rows(ALL_RIGHT, None, ALL_KINDS, instead=everything)
+    plain = rows(ALL_RIGHT, None, ALL_KINDS)
+    for name in ("triggers", "trained", "contrasts", "known", "unrelated"):
+        assert found[name] == plain[name]
+
+
+def test_questions_are_rewritten_when_they_are_similar_enough_and_nodes_do_it() -> None:
+    tried = [
+        gate.Tried("near", OWN, "", 0.5, "known"),
+        gate.Tried("far", OWN, "", 0.4, "known"),
+        # Whichever card answers: the figure is of how the draft reads it.
+        gate.Tried("another's", OTHER, OTHER, 0.9, "known"),
+        gate.Tried("known", OWN, "", 1.0, "known"),
+        gate.Tried("unread", OWN, "", 1.0, ""),
+    ]
+    assert gate.asked_instead(tried, 0.5) == {"near": "known", "another's": "known"}
+    assert gate.asked_instead(tried, None) is None
+
+
+def test_wordings_of_facts_and_implications_are_read_when_some_are_held_out() -> None:
+    held_out = (*PAIRS[0].held_out, *IMPLICATION.held_out)
+    assert gate.unseen_questions(ALL_KINDS) == held_out
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "compared"),
+    [
+        ((), (), ["held_out", "known"]),
+        ((), ("held_out_alone",), ["known"]),
+        (("held_out_alone",), ("held_out_alone",), ["held_out", "known", "held_out_alone"]),
+        (("held_out_alone",), (), ["held_out", "known", "held_out_alone"]),
+    ],
+)
+def test_earlier_figures_are_compared_when_they_were_asked_in_the_same_way(
+    then: tuple[str, ...], now: tuple[str, ...], compared: list[str]
+) -> None:
+    names = ("held_out", "known")
+    recorded = [
+        manifests.GateRow(name=name, right=9, asked=10, required=0.5, passed=True)
+        for name in (*names, *then)
+    ]
+    rows_now = [gate.Row(name, 9, 10, 0.5) for name in (*names, *now)]
+    assert [row.name for row in gate.comparable(recorded, rows_now)] == compared
+
+
 OWN, OTHER = "own@1", "other@2"
 
 
@@ -209,7 +286,10 @@ def routing(*cards: str, others: Sequence[str] = ()) -> dict[str, gate.Row]:
         tuple(gate.Tried(f"q{at}", card, "") for at, card in enumerate(cards)),
         tuple(gate.Tried(f"o{at}", card, OTHER) for at, card in enumerate(others)),
     )
-    return {row.name: row for row in gate.routing(rehearsal, ("q0",), OWN, SETTINGS)}
+    found = gate.routing(
+        rehearsal, ("q0",), [f"q{at}" for at in range(1, len(cards))], OWN, SETTINGS
+    )
+    return {row.name: row for row in found}
 
 
 def test_routing_is_right_when_every_question_goes_where_it_belongs() -> None:
@@ -221,6 +301,15 @@ def test_routing_is_right_when_every_question_goes_where_it_belongs() -> None:
         "robbed": (1, 1),
     }
     assert failed(found) == []
+
+
+def test_questions_that_are_only_read_count_nowhere_when_the_draft_would_take_them() -> None:
+    tried = tuple(gate.Tried(name, OWN, "") for name in ("wanted", "bystander", "held out"))
+    found = gate.routing(gate.Rehearsal(tried, ()), ("wanted",), ("bystander",), OWN, SETTINGS)
+    assert [(row.name, row.right, row.asked) for row in found[:2]] == [
+        ("routed", 1, 1),
+        ("elsewhere", 0, 1),
+    ]
 
 
 def test_the_draft_fails_when_its_trigger_goes_elsewhere() -> None:
@@ -242,7 +331,7 @@ def test_the_draft_fails_when_other_cards_are_not_found_any_more() -> None:
 def test_the_draft_fails_when_one_of_many_cards_loses_all_its_questions() -> None:
     tried = [gate.Tried(f"{n}", f"card-{n % 40}", f"card-{n % 40}") for n in range(160)]
     tried = [gate.Tried(t.question, OWN, OTHER) if t.card == "card-7" else t for t in tried]
-    found = gate.routing(gate.Rehearsal((), tuple(tried)), (), OWN, config.Trainer())
+    found = gate.routing(gate.Rehearsal((), tuple(tried)), (), (), OWN, config.Trainer())
     assert [(row.name, row.passed, row.curable) for row in found[2:]] == [
         ("other_cards", True, False),
         ("robbed", False, False),
@@ -252,7 +341,7 @@ def test_the_draft_fails_when_one_of_many_cards_loses_all_its_questions() -> Non
 def test_no_card_is_robbed_when_it_keeps_half_of_its_questions_or_was_asked_one() -> None:
     half = (gate.Tried("a", OWN, OTHER), gate.Tried("b", OTHER, OTHER))
     rehearsal = gate.Rehearsal((), (*half, gate.Tried("c", "", "third@3")))
-    found = {row.name: row for row in gate.routing(rehearsal, (), OWN, SETTINGS)}
+    found = {row.name: row for row in gate.routing(rehearsal, (), (), OWN, SETTINGS)}
     assert counts(found)["robbed"] == (2, 2)
 
 
@@ -273,7 +362,7 @@ def test_only_what_a_card_may_lack_passes_when_there_is_nothing_to_ask() -> None
         ("unrelated", 0, False),
     ]
     found = gate.measure(ask, lambda asked: ["no"] * len(asked), (), (), nothing, SETTINGS)
-    rehearsed = gate.routing(gate.Rehearsal((), ()), (), OWN, SETTINGS)
+    rehearsed = gate.routing(gate.Rehearsal((), ()), (), (), OWN, SETTINGS)
     assert [row.name for row in (*found, *rehearsed) if not row.passed] == [
         "before",
         "trained",

@@ -137,3 +137,14 @@ async def test_the_draft_is_refused_when_it_was_trained_on_another_dataset(
         with pytest.raises(errors.InvalidInputError, match="was trained on"):
             await shop.prove("t1", datasets.digest(other), trained.draft_digest, TRIGGERS, report)
         assert (await prove(shop, trained.draft_digest)).passed
+
+
+async def test_the_draft_is_measured_again_when_nodes_ask_in_another_way(
+    tmp_path: pathlib.Path,
+) -> None:
+    fake, store = FakeTrainer(GOOD), FakeStore()
+    for rewriting in (None, 0.5, 0.5):
+        async with opened(fake, store, tmp_path, rewriting=rewriting) as shop:
+            trained = await shop.train(order(), report)
+            await prove(shop, trained.draft_digest)
+    assert len(fake.proved) == 2

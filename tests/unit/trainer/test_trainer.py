@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -293,6 +294,37 @@ def logits_with(card: cards.LoRACard) -> torch.Tensor:
     lora_manager.apply_card(card, "card")
     lora_manager.activate("card")
     return logits(base.model)
+
+
+HELD_OUT = (dataclasses.replace(PAIRS[0], held_out=("Its builder?", "Builder?")),)
+
+
+def test_the_draft_is_asked_what_it_knows_when_a_wording_is_read_so(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = trained(tmp_path, recipe())
+    lora_trainer = trainer.LoRATrainer(tiny_model.tiny_base(), recipe(), config.Trainer(), tmp_path)
+    with_draft = logits_with(draft)
+
+    def answers(base: Any, asked: Any, *_: Any) -> list[str]:
+        is_active = torch.equal(logits(base.model), with_draft)
+        return ["Ann" if is_active and text == "Who built it?" else "" for text in asked]
+
+    monkeypatch.setattr(answering, "answers", answers)
+    read = {"Its builder?": "Who built it?"}
+    rows = lora_trainer.prove(draft, HELD_OUT, (), lambda *_: None, None, read)
+    found = {row.name: (row.right, row.asked) for row in rows}
+    assert (found["held_out"], found["held_out_alone"]) == ((1, 2), (0, 2))
+
+
+def test_router_is_not_told_what_is_held_out_when_a_card_is_trained(tmp_path: pathlib.Path) -> None:
+    lora_trainer = trainer.LoRATrainer(tiny_model.tiny_base(), recipe(), config.Trainer(), tmp_path)
+    order = trainer.Order("t1", "0" * 64, "tiny", "1.0.0", "", "", "", 1)
+    path = tmp_path / "draft.lora.arrow"
+    lora_trainer.train_qa(HELD_OUT, path, order, lambda *_: None)
+    routing = formats.LoRAFormat.load(path).manifest.routing
+    assert routing is not None
+    assert routing.examples == ("Who built it?", "By whom was it built?")
 
 
 @pytest.mark.parametrize(("own", "required"), [(None, 0.5), (0.2, 0.2)])

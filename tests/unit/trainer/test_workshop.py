@@ -134,6 +134,34 @@ async def test_no_signature_is_given_when_the_card_would_take_questions_of_other
     assert router.asked == [("Who built it?", "Who is the pope?")]
 
 
+async def test_held_out_wordings_are_asked_as_the_router_reads_them_when_nodes_do(
+    tmp_path: pathlib.Path,
+) -> None:
+    fake, router = FakeTrainer(GOOD), FakeRouter()
+    async with opened(fake, FakeStore(), tmp_path, router, rewriting=0.5) as shop:
+        trained = await shop.train(order(), report)
+        proved = await prove(shop, trained.draft_digest)
+    assert router.asked == [("Who built it?", "Who is the pope?", *PAIR.held_out)]
+    assert fake.instead is not None
+    assert {text: fake.instead.get(text) for text in PAIR.held_out} == {
+        "Its builder?": "Who built it?",
+        "Builder?": None,  # Not similar enough.
+    }
+    # They are no bystanders.
+    assert proved.rows[1:] == ROUTING
+
+
+async def test_held_out_wordings_are_asked_as_they_stand_when_nodes_rewrite_nothing(
+    tmp_path: pathlib.Path,
+) -> None:
+    fake, router = FakeTrainer(GOOD), FakeRouter()
+    async with opened(fake, FakeStore(), tmp_path, router) as shop:
+        trained = await shop.train(order(), report)
+        await prove(shop, trained.draft_digest)
+    assert router.asked == [("Who built it?", "Who is the pope?")]
+    assert fake.instead is None and len(fake.proved) == 1
+
+
 async def test_another_training_is_worth_it_when_only_answers_were_wrong(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -256,3 +284,19 @@ async def test_published_card_is_measured_again_when_it_is_asked_for(
     assert found.rows == (workshop.GateRow("known", 8, 10, 0.85, False), *ROUTING)
     assert found.recorded == (workshop.GateRow("known", 9, 10, 0.85, True),)
     assert store.puts == ["card"] and fake.trained == []
+
+
+async def test_published_card_is_asked_as_users_do_when_it_is_measured_again(
+    tmp_path: pathlib.Path,
+) -> None:
+    alone = gate.Row("held_out_alone", 1, 2, 0.0)
+    fake, store = FakeTrainer(gate.Row("held_out", 2, 2, 0.5), alone), FakeStore()
+    card = fakes.tiny_card()
+    # Published before wordings were asked as users ask.
+    recorded = manifests.GateRow(name="held_out", right=1, asked=2, required=0.2, passed=True)
+    card = card.with_manifest(card.manifest.model_copy(update={"gate": (recorded,)}))
+    published = await with_version_before(store, card)
+    async with opened(fake, store, tmp_path, rewriting=0.5) as shop:
+        found = await shop.recheck(published, TRIGGERS, report)
+    assert fake.instead is not None and fake.instead["Its builder?"] == "Who built it?"
+    assert found.recorded == ()

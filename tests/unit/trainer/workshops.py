@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import types
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,13 @@ from shared.flight import datasets
 from tests import fakes
 
 PAIR = datasets.QAPair(
-    "Who built it?", "Ann", paraphrases=(), source="a.md", teacher="documents", score=1.0
+    "Who built it?",
+    "Ann",
+    paraphrases=(),
+    source="a.md",
+    teacher="documents",
+    score=1.0,
+    held_out=("Its builder?", "Builder?"),
 )
 DATASET = datasets.to_bytes([PAIR])
 TRIGGERS = (gate.Trigger("Who built it?", "Ann"),)
@@ -34,6 +40,7 @@ class FakeTrainer:
         self.trained: list[str] = []
         self.proved: list[Sequence[gate.Trigger]] = []
         self.previous: regression.Previous | None = None
+        self.instead: Mapping[str, str] | None = None
         self.base = types.SimpleNamespace(
             fingerprint=fakes.tiny_card().manifest.base_model.fingerprint
         )
@@ -62,10 +69,11 @@ class FakeTrainer:
         triggers: Sequence[gate.Trigger],
         on_progress: Callable[[float, str], None],
         previous: regression.Previous | None = None,
+        instead: Mapping[str, str] | None = None,
     ) -> list[gate.Row]:
         assert list(pairs) == [PAIR]
         self.proved.append(triggers)
-        self.previous = previous
+        self.previous, self.instead = previous, instead
         return self.rows
 
     def bystanders(self) -> list[str]:
@@ -99,7 +107,10 @@ class FakeStore:
 
 
 class FakeRouter:
-    """Sends the wanted question to the draft, and others nowhere unless it is taken in."""
+    """Sends the wanted question to the draft, and others nowhere unless it is taken in.
+
+    Reads every question as the wanted one, the shorter the less surely.
+    """
 
     def __init__(self) -> None:
         self.away = False
@@ -115,7 +126,8 @@ class FakeRouter:
         own, *others = questions
         card = f"{manifest.name}@{digest}"
         elsewhere = card if self.taken_in else ""
-        tried = [gate.Tried(own, card, ""), *(gate.Tried(q, elsewhere, "") for q in others)]
+        tried = [gate.Tried(own, card, "", 1.0, own)]
+        tried += [gate.Tried(q, elsewhere, "", len(q) / 20, own) for q in others]
         return gate.Rehearsal(tuple(tried), ())
 
 
@@ -139,7 +151,11 @@ def order(task_id: str = "t1", seed: int = 1) -> trainer.Order:
 
 @asynccontextmanager
 async def opened(
-    fake: FakeTrainer, store: FakeStore, folder: pathlib.Path, router: FakeRouter | None = None
+    fake: FakeTrainer,
+    store: FakeStore,
+    folder: pathlib.Path,
+    router: FakeRouter | None = None,
+    rewriting: float | None = None,
 ) -> AsyncIterator[workshop.Workshop]:
     lora_trainer: Any = fake
     shop = workshop.Workshop(
@@ -150,6 +166,7 @@ async def opened(
         fakes.signer(),
         router or FakeRouter(),
         config.Trainer(),
+        rewriting,
     )
     try:
         yield shop
