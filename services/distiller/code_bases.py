@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import pydantic
 import structlog
@@ -187,17 +187,35 @@ class CodeBases:
                 f"task {request.task_id}: a repository is learned alone, without queries, topic, "
                 "document or other task"
             )
-        # Hashed: a task's id comes from outside and must not choose a path.
-        kept = self._kept / hashlib.sha256(request.task_id.encode()).hexdigest()
+        kept = self._of_task(request.task_id)
         found = await asyncio.to_thread(_read, kept)
         if found is None:
             path = self._folder.find(request.repository)
-            lessons = await self._teach(request.task_id, path, report)
-            told = _told(request.repository, lessons, kept)
-            found = await asyncio.to_thread(_keep, kept, told, lessons)
+            found = await asyncio.to_thread(self._made_before, request, path)
+            if found is None:
+                lessons = await self._teach(request.task_id, path, report)
+                told = _told(request.repository, lessons, kept)
+                await asyncio.to_thread(_write, kept, lessons.files_to_keep)
+                found = told, await asyncio.to_thread(samples.to_bytes, lessons.samples)
+            await asyncio.to_thread(_keep, kept, *found)
         told, data = found
         await report(_UPLOADING, "uploading the samples")
         return Delivered(told, await self._upload(data), len(data))
+
+    def _made_before(
+        self, request: distillation.DistilRequest, path: pathlib.Path
+    ) -> tuple[CodeBase, bytes] | None:
+        """What an earlier try made of the same commit: its teacher was paid already."""
+        for task_id in request.retry_of:
+            found = _read(self._of_task(task_id))
+            if found is not None and found[0].repository == request.repository:
+                now = repositories_of_git.Repository.open(path).commit
+                return found if found[0].commit_id == now else None
+        return None
+
+    def _of_task(self, task_id: str) -> pathlib.Path:
+        # Hashed: a task's id comes from outside and must not choose a path.
+        return self._kept / hashlib.sha256(task_id.encode()).hexdigest()
 
 
 def _read(folder: pathlib.Path) -> tuple[CodeBase, bytes] | None:
@@ -213,14 +231,14 @@ def _read(folder: pathlib.Path) -> tuple[CodeBase, bytes] | None:
     return told, data
 
 
-def _keep(folder: pathlib.Path, told: CodeBase, lessons: Lessons) -> tuple[CodeBase, bytes]:
-    data = samples.to_bytes(lessons.samples)
-    for name, content in lessons.files_to_keep.items():
-        atomic.write(folder / name, content)
-    atomic.write(folder / _SAMPLES_FILE, data)
+def _keep(folder: pathlib.Path, told: CodeBase, data: bytes) -> None:
     # What is told comes last: with it the task is finished.
-    atomic.write(folder / _TOLD_FILE, _TOLD.dump_json(told))
-    return told, data
+    _write(folder, {_SAMPLES_FILE: data, _TOLD_FILE: _TOLD.dump_json(told)})
+
+
+def _write(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        atomic.write(folder / name, content)
 
 
 def _told(repository: str, lessons: Lessons, folder: pathlib.Path) -> CodeBase:

@@ -199,6 +199,27 @@ async def test_finished_task_is_not_made_again_when_the_distiller_was_restarted(
     assert len(served.teacher.asked) == 1 and other.teacher.asked == []
 
 
+async def test_samples_serve_a_retry_when_the_repository_is_where_it_was(
+    served: Distiller, tmp_path: pathlib.Path
+) -> None:
+    path, commit = repository(tmp_path)
+    served.link(path)
+    served.teacher.commit_id = commit
+    first, _ = await served.distil()
+    retry = distiller_pb2.DistilRequest(task_id="t2", repository="tidal", retry_of=["t0", "t1"])
+    again, _ = await served.distil(retry)
+    assert again == first and len(served.teacher.asked) == 1
+    # Under its own id it is found without the others.
+    plain = distiller_pb2.DistilRequest(task_id="t2", repository="tidal")
+    assert (await served.distil(plain))[0] == first and len(served.teacher.asked) == 1
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    empty = ("commit", "-q", "--allow-empty", "-m", "More")
+    subprocess.run(["git", "-C", str(path), *who, *empty], check=True)
+    moved = distiller_pb2.DistilRequest(task_id="t3", repository="tidal", retry_of=["t1"])
+    await served.distil(moved)
+    assert [task_id for task_id, _ in served.teacher.asked] == ["t1", "t3"]
+
+
 async def test_task_is_made_again_when_its_kept_samples_are_damaged(
     served: Distiller, tmp_path: pathlib.Path
 ) -> None:

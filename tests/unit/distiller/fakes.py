@@ -98,7 +98,7 @@ class CodeTeacher:
     """Makes the same lessons of every repository, or fails, and remembers which it was given."""
 
     def __init__(self, made: Sequence[samples.Sample]) -> None:
-        self.made = tuple(made)
+        self.made, self.commit_id = tuple(made), COMMIT
         self.error: errors.SkillmeshError | None = None
         self.asked: list[tuple[str, pathlib.Path]] = []
 
@@ -112,7 +112,7 @@ class CodeTeacher:
         return code_bases.Lessons(
             samples=self.made,
             teacher=samples.BY_REPOSITORY,
-            commit_id=COMMIT,
+            commit_id=self.commit_id,
             licence="MIT",
             files=2,
             lines=40,
