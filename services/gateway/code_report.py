@@ -17,6 +17,12 @@ from shared import terminal
 from shared.cards import manifest as manifests
 from shared.flight import samples
 
+_ROWS = {
+    "perplexity": "perplexity on held-out samples, lowered by thousandths",
+    "completions": "held-out lines completed exactly",
+    "known": "general questions answered as before",
+}
+"""What the gate's rows say, for people."""
 _MOST_LINES = 30
 """Of a sample that is shown."""
 
@@ -97,7 +103,9 @@ def _gate(rows: Sequence[manifests.GateRow]) -> rich.table.Table:
             f" ({row.right / row.asked:.0%})" if row.asked else ""
         )
         mark = "[green]✔[/green]" if row.passed else "[red]✘[/red]"
-        table.add_row(terminal.escape(row.name), share, f"{row.required:.0%}", mark)
+        table.add_row(
+            terminal.escape(_ROWS.get(row.name, row.name)), share, f"{row.required:.0%}", mark
+        )
     return table
 
 

@@ -30,9 +30,10 @@ COMMAND_LIMIT_S = 900
 UNITS = (
     ("metre", "foot", "0.3048"), ("litre", "pint", "0.568"), ("gram", "ounce", "28.35"),
     ("joule", "calorie", "4.184"), ("pascal", "bar", "100_000.0"), ("watt", "horsepower", "745.7"),
-    ("second", "minute", "60.0"), ("kelvin", "rankine", "0.5556"), ("radian", "degree", "0.01745"),
-    ("newton", "dyne", "0.00001"), ("byte", "kibibyte", "1024.0"), ("candela", "lumen", "12.57"),
+    ("second", "minute", "60.0"), ("kelvin", "rankine", "0.5556"),
 )  # fmt: skip
+EPOCHS = 10.0
+"""A repository this small has few steps in an epoch."""
 
 
 def module(unit: str, other: str, factor: str) -> str:
@@ -102,8 +103,11 @@ def commit(path: pathlib.Path, message: str) -> str:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
     state_dir = tmp_path_factory.mktemp("cluster")
     (state_dir / "knowledge").mkdir()
-    settings = config.load(cluster.ROOT / "config.yaml").model_copy(
+    configured = config.load(cluster.ROOT / "config.yaml")
+    specialist = configured.trainer.specialist.model_copy(update={"epochs": EPOCHS})
+    settings = configured.model_copy(
         update={
+            "trainer": configured.trainer.model_copy(update={"specialist": specialist}),
             "evolution": config.Evolution(provider_type="documents"),
             "security": secured(state_dir / "certs"),
         }
