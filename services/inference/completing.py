@@ -17,6 +17,10 @@ from shared import errors
 from shared.cards import manifest as manifests
 
 
+LONGEST_PATH = 4_096
+"""Characters, as systems have it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Completion:
     """What an editor asks of this node."""
@@ -60,14 +64,19 @@ class Completing:
         """Completes piece by piece.
 
         Raises:
-            errors.InvalidInputError: there is no text around the cursor, or the model's name is
-                malformed.
+            errors.InvalidInputError: there is no text around the cursor, the path is too long, or
+                the model's name malformed.
             errors.NotFoundError: the card that is named is not served.
             errors.SkillmeshError: see `ArrowEngine.stream`.
         """
         if not (asked.cursor.prefix or asked.cursor.suffix):
             raise errors.InvalidInputError(
                 "prefix and suffix are both empty; send the text around the cursor"
+            )
+        if len(asked.path) > LONGEST_PATH:
+            raise errors.InvalidInputError(
+                f"path has {len(asked.path):,} characters, at most {LONGEST_PATH:,} are read; "
+                "send a shorter one, or none"
             )
         deadline = deadlines.Deadline(asked.deadline_s)
         card = await self._card(asked, deadline)

@@ -110,6 +110,7 @@ async def test_answers_are_the_same_when_questions_and_completions_come_together
     ("fields", "kind"),
     [
         ({"prefix": ""}, errors.InvalidInputError),
+        ({"path": "a/" * 2_049}, errors.InvalidInputError),
         ({"max_new_tokens": -1}, errors.InvalidInputError),
         ({"temperature": -1.0}, errors.InvalidInputError),
         ({"model": "No Reference"}, errors.InvalidInputError),
