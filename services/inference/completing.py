@@ -16,7 +16,6 @@ from services.inference import sampling as samplings
 from shared import errors
 from shared.cards import manifest as manifests
 
-
 LONGEST_PATH = 4_096
 """Characters, as systems have it."""
 
