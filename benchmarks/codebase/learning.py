@@ -1,6 +1,6 @@
-"""What a card learns from this very repository: lessons made offline, a card trained on them by the
-embedded base, definitions kept from training asked of both.
+"""What a card learns from this very repository, asked of definitions that were kept from training.
 
+Lessons are made offline, the embedded base learns them, and answers beside the bare base.
 Everything runs through what production runs: the distiller's generator, the trainer's manager, the
 card's file and the gate's proof.
 """
@@ -61,13 +61,14 @@ def rows() -> list[results.Row]:
     ).samples
     kinds = Counter(sample.kind.value for sample in taught)
     held_out = [sample for sample in taught if sample.held_out]
+    definitions = len({(sample.path, sample.symbol) for sample in held_out})
     found = results.Row(
         "samples",
         len(taught),
         "samples",
         least=_LEAST_SAMPLES,
         note=", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-        + f"; {len(held_out)} of {len({(s.path, s.symbol) for s in held_out})} definitions held out",
+        + f"; {len(held_out)} of {definitions} definitions held out",
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

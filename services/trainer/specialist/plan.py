@@ -8,6 +8,7 @@ chosen here for it, within this project.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any, Literal
 
@@ -132,11 +133,13 @@ def plan(
     step_tokens = _GPU_STEP_TOKENS if device == "cuda" else _CPU_STEP_TOKENS
     fitting = int(step_tokens / max(1.0, work.mean_tokens))
     rows = min(max(_LEAST_ROWS, fitting), _MOST_ROWS, max(_LEAST_ROWS, work.examples))
-    tokens = rows * work.mean_tokens + work.replay_tokens
     if device == "cuda":
         dtype = _gpu_dtype(hardware, reasons)
-        method, checkpointing = _fitted(hardware, shape, settings, dtype, tokens, reasons)
-    else:
+        method, rows, checkpointing = _fitted(
+            hardware, shape, settings, dtype, rows, work.mean_tokens, reasons
+        )
+    tokens = rows * work.mean_tokens + work.replay_tokens
+    if device == "cpu":
         dtype, method = "float32" if shape.bytes_a_weight == 4 else "bfloat16", "lora"
         if settings.method == "qlora":
             raise errors.ConfigError(
@@ -208,11 +211,16 @@ def _gpu_dtype(hardware: machines.Hardware, reasons: list[str]) -> Literal["floa
     return "float32"
 
 
-def _kept_bytes(shape: Shape, tokens: float, item_bytes: int) -> float:
+def _kept_bytes(shape: Shape, tokens: float, item_bytes: int, checkpointing: bool = False) -> float:
     """Activations for the backward pass, and float32 logits at most."""
-    return tokens * (
-        shape.layers * _STATES_A_LAYER * shape.hidden * item_bytes + 4 * shape.vocabulary
+    layer = _STATES_A_LAYER * shape.hidden * item_bytes
+    # Twice computed: what enters each layer, and all of one layer at a time.
+    states = (
+        shape.layers * shape.hidden * item_bytes + layer
+        if checkpointing
+        else (shape.layers * layer)
     )
+    return tokens * (states + 4 * shape.vocabulary)
 
 
 def _fitted(
@@ -220,37 +228,41 @@ def _fitted(
     shape: Shape,
     settings: codebase_settings.Specialist,
     dtype: str,
-    tokens: float,
+    rows: int,
+    row_tokens: float,
     reasons: list[str],
-) -> tuple[Literal["lora", "qlora"], bool]:
-    """Method and gradient checkpointing, the fastest that fits the GPU."""
+) -> tuple[Literal["lora", "qlora"], int, bool]:
+    """Method, rows and gradient checkpointing, the fastest that fits the GPU.
+
+    Activations are computed twice before rows are fewer, and rows are fewer before the base is kept
+    in 4 bits.
+    """
     item_bytes = torch.finfo(getattr(torch, dtype)).bits // 8
     room = _GPU_SHARE * hardware.gpu_free_bytes
-    kept = _kept_bytes(shape, tokens, item_bytes)
-    again = kept / _STATES_A_LAYER + kept / max(1, shape.layers)
-    whole, small = shape.parameters * item_bytes, shape.parameters * _NF4_BYTES
-    choices: list[tuple[Literal["lora", "qlora"], bool, float]] = [
-        ("lora", False, whole + kept),
-        ("lora", True, whole + again),
-        ("qlora", False, small + kept),
-        ("qlora", True, small + again),
-    ]
-    asked = [one for one in choices if settings.method in ("auto", one[0])]
+    methods: tuple[tuple[Literal["lora", "qlora"], float], ...] = (
+        ("lora", shape.parameters * item_bytes),
+        ("qlora", shape.parameters * _NF4_BYTES),
+    )
+    asked = [one for one in methods if settings.method in ("auto", one[0])]
     usable = [one for one in asked if one[0] == "lora" or hardware.bitsandbytes]
-    for method, checkpointing, taken in usable:
+    halved = [rows >> by for by in range(rows.bit_length()) if rows >> by >= _LEAST_ROWS]
+    for (method, base_bytes), some, checkpointing in itertools.product(
+        usable, halved, (False, True)
+    ):
+        taken = base_bytes + _kept_bytes(shape, some * row_tokens, item_bytes, checkpointing)
         if taken > room:
             continue
-        how = f"{taken / 1e9:.1f} of {room / 1e9:.1f} GB"
-        name = "the base in 4 bits (nf4)" if method == "qlora" else f"the base in {dtype}"
+        base = "the base in 4 bits (nf4)" if method == "qlora" else f"the base in {dtype}"
         twice = ", activations computed twice (gradient checkpointing)" if checkpointing else ""
-        reasons.append(f"{name}{twice}: {how}")
-        return method, checkpointing
-    missing = len(usable) < len(asked)
-    least = min(taken for _, _, taken in asked)
+        fewer = f", {some} rows a step in place of {rows}" if some < rows else ""
+        reasons.append(f"{base}{twice}{fewer}: {taken / 1e9:.1f} of {room / 1e9:.1f} GB")
+        return method, some, checkpointing
+    kept = _kept_bytes(shape, _LEAST_ROWS * row_tokens, item_bytes, checkpointing=True)
+    least = kept + min(base_bytes for _, base_bytes in asked)
     raise errors.ConfigError(
         f"trainer.specialist: training this base takes {least / 1e9:.1f} GB at least, the GPU has "
         f"{room / 1e9:.1f} GB to spare; "
-        + ("install bitsandbytes for a 4-bit base, or " if missing else "")
+        + ("install bitsandbytes for a 4-bit base, or " if len(usable) < len(asked) else "")
         + "choose a smaller base, or fewer trainer.specialist.context_tokens"
     )
 
