@@ -27,7 +27,12 @@ _NUMBER_WORDS = {
 _FIRST_EAST_ASIAN = "\u2e80"
 _VAGUE = frozenset(("one", "zero"))
 """Words that seldom count anything: `one of them`."""
-_DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+_DIGITS = re.compile(
+    r"(?P<minus>(?:(?<![^\s(\[=:~])(?<!\d\s)[-\u2212]|\bminus\s+))?(?P<number>\d+(?:[.,]\d+)*)"
+    r"(?P<below>[^.,;\d]{0,20}\bbelow zero\b)?",
+    re.I,
+)
+"""A dash is a sign only where no word or number stands before it: `-5`, but `10-20`, `Ryd-4`."""
 _WORD = re.compile(r"[^\W_][\w'’-]*")
 _NEGATIONS = frozenset(
     (
@@ -75,11 +80,16 @@ def folded(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def numbers(text: str) -> frozenset[str]:
-    """Numbers in digits, however they are written: `1,200` and `1200`, `twelve` and `12`."""
+    """Numbers in digits, however they are written: `1,200` and `1200`, `twelve` and `12`.
+
+    `minus 5`, `-5` and `5 degrees below zero` are one number, and 5 another.
+    """
     found = set[str]()
-    for match in _DIGITS.findall(text):
-        plain = re.sub(r",(?=\d{3}(?:\D|$))", "", match).replace(",", ".")
-        found.add(plain.rstrip("0").rstrip(".") if "." in plain else plain.lstrip("0") or "0")
+    for match in _DIGITS.finditer(text):
+        plain = re.sub(r",(?=\d{3}(?:\D|$))", "", match["number"]).replace(",", ".")
+        plain = plain.rstrip("0").rstrip(".") if "." in plain else plain.lstrip("0") or "0"
+        negative = plain != "0" and bool(match["minus"] or match["below"])
+        found.add(f"-{plain}" if negative else plain)
     for word in _WORD.findall(folded(text)):
         for part in word.split("-"):
             if part in _NUMBER_WORDS and part not in _VAGUE:

@@ -14,6 +14,9 @@ from services.distiller.quality import claims
         ("Twelve of the twenty-one keepers left in 1871.", {"12", "20", "1871"}),
         ("One of them saw 007.", {"7"}),
         ("in the 1930s", {"1930"}),
+        ("from -5 to \u22123.50, or minus 7", {"-5", "-3.5", "-7"}),
+        ("12 degrees below zero", {"-12"}),
+        ("10-20 rooms, pages 3 -4, the Ryd-9, 0 below zero", {"10", "20", "3", "4", "9", "0"}),
         ("no number", set()),
     ],
 )
