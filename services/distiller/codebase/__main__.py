@@ -64,7 +64,7 @@ def _summary(made: generator.Generated, output: pathlib.Path) -> None:
         ("secrets taken out", card.removed),
     ):
         told = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
-        say(f"{what}: {terminal.escape(told or 'none')}")
+        say(f"{what}: {terminal.escape(told or 'none')}", soft_wrap=True)
     say(f"written to {terminal.escape(str(output))}\n")
     _show(next((one for one in made.samples if one.kind == samples.Kind.WRITE), made.samples[0]))
 
@@ -72,9 +72,9 @@ def _summary(made: generator.Generated, output: pathlib.Path) -> None:
 def _show(one: samples.Sample) -> None:
     """One sample to read."""
     terminal.RESULT.print(f"[bold]{one.kind}[/bold] {terminal.escape(f'{one.path}: {one.symbol}')}")
-    terminal.RESULT.print(terminal.escape(one.question))
-    terminal.RESULT.print("[dim]———[/dim]")
-    terminal.RESULT.print(terminal.escape(one.output))
+    for text in (one.question, "———", one.output):
+        # Code is not to be broken where the terminal ends.
+        terminal.RESULT.print(terminal.escape(text), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import functools
 import itertools
 import pathlib
 from collections.abc import Iterable
@@ -220,6 +221,7 @@ class DatasetGenerator:
         return Generated(chosen, card, Report(rejected, read.found, taught))
 
 
+@functools.lru_cache(maxsize=1024)
 def scrub(text: str, path: str) -> str:
     """The text without secrets, see `checks.Scrub`."""
     return secrets.clean(text, languages.of_path(path))[0]

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 
 from services.distiller.codebase import chunks, git
 from services.distiller.codebase.lessons import source
+from shared import scrubbing
 
 _LEAST_ALIKE, _MOST_ALIKE = 0.3, 0.995
 """Share of lines that before and after have in common: less is another function of that name."""
@@ -120,8 +121,12 @@ def differs(before: str, after: str) -> bool:
 
 
 def told(subject: str) -> str:
-    """What a commit's subject says, without tickets and kinds; empty where it says nothing."""
-    plain = _TICKETS.sub("", _KINDLESS.sub("", subject.strip())).strip().rstrip(".")
+    """What a commit's subject says, without tickets, kinds, and what is personal or secret.
+
+    Empty where it says nothing.
+    """
+    public = scrubbing.scrub(subject.strip())
+    plain = _TICKETS.sub("", _KINDLESS.sub("", public)).strip().rstrip(".")
     words = plain.split()
     if len(words) < _LEAST_SUBJECT_WORDS or words[0].casefold() in _NO_CODE:
         return ""

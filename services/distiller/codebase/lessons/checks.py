@@ -132,16 +132,16 @@ class Checks:
         return None
 
     def _definition(self, sample: samples.Sample, chunk: chunks.Chunk) -> Wrong:
-        told = source.normal(sample.output, sample.language)
-        real = sample.output == source.dedented(chunk.text) or (
-            told and told == source.normal(chunk.text, sample.language)
-        )
-        if not real:
-            return verdicts.Reason.ABSENT, "its output is not what the repository has"
+        real = source.dedented(chunk.text)
+        if sample.output != real:
+            told = source.normal(sample.output, sample.language)
+            if not told or told != source.normal(real, sample.language):
+                return verdicts.Reason.ABSENT, "its output is not what the repository has"
         if sample.kind in (samples.Kind.FIX, samples.Kind.REFACTOR):
             if not self.parses(sample.input, sample.language):
                 return verdicts.Reason.SYNTAX, "its input does not parse"
-            if source.normal(sample.input, sample.language) == told:
+            told = source.normal(sample.input, sample.language)
+            if told == source.normal(sample.output, sample.language):
                 return verdicts.Reason.SAME, "its input differs by layout alone"
         return None
 

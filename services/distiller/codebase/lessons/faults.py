@@ -193,7 +193,7 @@ class _Finder:
 
 
 def _variables(node: ast.FunctionDef | ast.AsyncFunctionDef) -> frozenset[str]:
-    """Parameters, and what is assigned in it before anything could read another of them."""
+    """Parameters, and what the function's own statements assign."""
     told = node.args
     given = {one.arg for one in (*told.posonlyargs, *told.args, *told.kwonlyargs)}
     made = {

@@ -56,6 +56,7 @@ def tree(text: str) -> ast.Module | None:
         return None
 
 
+@functools.lru_cache(maxsize=1024)
 def normal(text: str, language: str) -> str:
     """A form in which two texts are equal where only layout and comments differ.
 

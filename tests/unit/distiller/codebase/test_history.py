@@ -85,6 +85,7 @@ def test_a_rename_counts_when_it_is_not_the_same_throughout() -> None:
     [
         ("fix(router): Cards are found by name (#123)", "Cards are found by name"),
         ("[JIRA-12] Tests run in parallel.", "Tests run in parallel"),
+        ("Ask ann.lee@mail.de about cards", "Ask <e-mail> about cards"),
         ("Merge branch 'main' into other", ""),
         ("wip on the router again", ""),
         ("Update", ""),
