@@ -40,13 +40,14 @@ def make(root: pathlib.Path, lines: int, seed: int = 0) -> int:
         How many lines of code it has.
     """
     rng = random.Random(seed)
-    written, number = 0, 0
+    written, number, others = 0, 0, 0
     while written < lines:
         number += 1
         if rng.random() < _PYTHON_SHARE:
             files = _python_files(rng, number)
         else:
-            files = _other_file(rng, number, rng.choice(_OTHERS))
+            files = _other_file(rng, number, _OTHERS[others % len(_OTHERS)])
+            others += 1
         for path, text in files:
             full = root / path
             full.parent.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import datasketch
 
-_PERMUTATIONS = 64
+_PERMUTATIONS = 128
 _SIMILAR = 0.8
 """Least Jaccard similarity of two definitions' shingles that are nearly the same."""
+_CANDIDATE = 0.65
+"""Where the index puts its threshold: lower, since it misses some just above it."""
 _SHINGLE = 4
 """Tokens."""
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -22,7 +24,7 @@ def keep_first(texts: Sequence[str]) -> list[int]:
     Args:
         texts: the ones to keep rather first.
     """
-    index = datasketch.MinHashLSH(threshold=_SIMILAR, num_perm=_PERMUTATIONS)
+    index = datasketch.MinHashLSH(threshold=_CANDIDATE, num_perm=_PERMUTATIONS)
     signatures: dict[int, datasketch.MinHash] = {}
     seen: set[str] = set()
     kept: list[int] = []

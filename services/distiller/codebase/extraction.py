@@ -89,7 +89,9 @@ def extract(
             files.append(dataclasses.replace(file, licence=licence))
             removed.extend(found)
         except (sources.UnfitError, definitions.DoesNotParseError) as error:
-            skipped.append(Skipped(entry.path, str(error)))
+            # A name may be of bytes that are no text.
+            name = entry.path.encode(errors="replace").decode()
+            skipped.append(Skipped(name, str(error)))
         on_progress(number, len(read.entries))
     cut, trivial, repeated = _chunks(files)
     return Extraction(

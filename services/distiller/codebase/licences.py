@@ -63,10 +63,11 @@ def of_text(text: str) -> str:
         return declared
     plain = re.sub(r"[\s*#/]+", " ", text).strip().casefold()
     title = plain[:_TITLE_CHARACTERS]
-    for name, versions in _GNU:
-        if name in title:
-            told = re.search(r"version (\d(?:\.\d)?)", title)
-            return versions.get(told[1] if told else "", UNKNOWN)
+    named = [(title.find(name), versions) for name, versions in _GNU if name in title]
+    if named:
+        _, versions = min(named, key=lambda one: one[0])
+        told = re.search(r"version (\d(?:\.\d)?)", title)
+        return versions.get(told[1] if told else "", UNKNOWN)
     for phrase, licence in _PHRASES:
         if phrase in plain:
             return licence

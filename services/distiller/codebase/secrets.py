@@ -31,7 +31,8 @@ _PLACEHOLDERS = {
 _KEY = "REMOVED_KEY"
 _MOST_KEY_CHARACTERS = 4_000
 """Of a private key whose end is missing."""
-_KEY_BODY = re.compile(r"[A-Za-z0-9+/=]{16,}|[A-Za-z0-9+/=]{2,}(?=(?:\\n|[\s\"'+,])*-----END)")
+_KEY_BODY = re.compile(r"[A-Za-z0-9+/=]{16,}|(?<![\w+/=])[A-Za-z0-9+/=]{2,}(?=[\s\"'+,]*-----END)")
+_ESCAPED_SPACE = re.compile(r"\\[nrt]")
 _ARMOUR_END = "-----END"
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _LEAST_MEAN_WORD = 2.8
@@ -51,6 +52,8 @@ _RESERVED = re.compile(
     r"(?i)^git@|^(?:[\w.+-]+@)?(?:[\w.-]+\.)?example(?:\.(?:com|org|net|edu))?$"
     r"|\.(?:example|invalid|test|localhost|local)$|@users\.noreply\.github\.com$"
 )
+_IN_ADDRESS = re.compile(r"://[^\s/:@\"']*:[^\s/@\"']*$")
+_PLACEHOLDER = "REMOVED_"
 _STRONG = rf"{scrubbing.PASSWORD_NAMES}|{scrubbing.KEY_NAMES}|account[ _-]?key|secret"
 _LOOSE = rf"(?:(?<![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))(?:{scrubbing.LOOSE_NAMES})"
 _QUOTED = (
@@ -119,7 +122,8 @@ def clean(
         language: its own; None, or a text that is not of it: all is looked at, as if in a string.
         path: for the report.
     """
-    found = list(_candidates(text))
+    # Of the same length: a key after `\\n` does not begin with an n.
+    found = list(_candidates(_ESCAPED_SPACE.sub("  ", text) if "\\" in text else text))
     if not found:
         return text, []
     if language is not None:
@@ -160,14 +164,18 @@ def _candidates(text: str) -> Iterator[_Span]:
     yield from _private_keys(text)
     if "://" in text:
         for match in scrubbing.URL_PASSWORD.finditer(text):
-            password = match[0].partition(":")[2]
-            if not _is_no_secret(password) and not re.search(r"[\"'`()\\]", match[0]):
-                yield _Span(*match.span(), "password")
+            start = match.start() + match[0].index(":") + 1
+            told = text[start : match.end()]
+            if not _is_no_secret(told) and not re.search(r"[\"'`()\\]", match[0]):
+                yield _Span(start, match.end(), "password")
     yield from _assigned(text)
     yield from _keys(text)
     if "@" in text:
         for match in scrubbing.EMAIL.finditer(text):
-            if not _RESERVED.search(match[0]) and not _RESERVED.search(match[0].partition("@")[2]):
+            in_address = _IN_ADDRESS.search(text, max(0, match.start() - 120), match.start())
+            host = match[0].partition("@")[2]
+            reserved = _RESERVED.search(match[0]) or _RESERVED.search(host)
+            if not reserved and not in_address and not match[0].startswith(_PLACEHOLDER):
                 yield _Span(*match.span(), "e-mail")
     for match in _CARD.finditer(text):
         if scrubbing.is_card(match[0]):
@@ -194,7 +202,9 @@ def _assigned(text: str) -> Iterator[_Span]:
             yield _Span(*match.span("secret"), "password")
     for match in _MENTIONED.finditer(text):
         told = match["secret"].rstrip(".:?!")
-        if scrubbing.is_like_a_secret(told) and not _is_no_secret(told):
+        before = text[max(0, match.start() - 16) : match.start()]
+        told_twice = before.endswith((_PLACEHOLDER, f"{_PLACEHOLDER}PRIVATE_"))
+        if not told_twice and scrubbing.is_like_a_secret(told) and not _is_no_secret(told):
             start = match.start("secret")
             yield _Span(start, start + len(told), "password")
 
@@ -271,15 +281,16 @@ def _parts(match: re.Match[str], kind: str) -> Iterator[_Span]:
 
 
 def _is_random(found: str) -> bool:
-    if _is_of_words(found) or scrubbing.UUID.fullmatch(found) or "REMOVED_" in found:
+    if _is_of_words(found) or scrubbing.UUID.fullmatch(found) or _PLACEHOLDER in found:
         return False
     if heuristic.is_sequential_string(found):
         return False
     if len(found) >= _LEAST_HEX and re.fullmatch("(?=.*[a-fA-F])[0-9a-fA-F]+", found):
-        return float(_HEX_ENTROPY.calculate_shannon_entropy(found)) > _HEX_ENTROPY.entropy_limit
+        entropy = _HEX_ENTROPY.calculate_shannon_entropy(found)
+        return bool(entropy > _HEX_ENTROPY.entropy_limit)
     mixed = all(re.search(kind, found) for kind in ("[a-z]", "[A-Z]", r"\d"))
     entropy = _ENTROPY.calculate_shannon_entropy(found) if mixed else 0.0
-    return scrubbing.is_random(found) or entropy > _ENTROPY.entropy_limit
+    return scrubbing.is_random(found) or bool(entropy > _ENTROPY.entropy_limit)
 
 
 def _is_of_words(found: str) -> bool:
