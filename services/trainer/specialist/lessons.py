@@ -34,6 +34,7 @@ def lessons(
     samples: Iterable[flight.Sample],
     context_tokens: int,
     whole_texts: bool = False,
+    questions: bool = True,
 ) -> Lessons:
     """Examples of all samples that are not held out.
 
@@ -42,11 +43,13 @@ def lessons(
         samples: of a code base.
         context_tokens: prompt and output of an example, at most.
         whole_texts: whether definitions are learned as texts of their own as well.
+        questions: whether samples that are asked by the chat template are learned.
     """
     taught = [sample for sample in samples if not sample.held_out]
     found: list[data.Example] = []
     cut = dropped = 0
-    for sample in taught:
+    asked = [one for one in taught if questions or one.kind is flight.Kind.COMPLETE]
+    for sample in asked:
         made = example(base, sample, context_tokens)
         if made is None:
             dropped += 1

@@ -83,10 +83,33 @@ class TrainingManager:
         """Ends a running training at its next step, and a proof at its next batch."""
         self._stop.set()
 
-    def taught(self, samples: Sequence[flight.Sample]) -> lessons.Lessons:
-        """The training examples of samples."""
+    def taught(self, samples: Sequence[flight.Sample], questions: bool = True) -> lessons.Lessons:
+        """The training examples of samples, with or without those that answer questions."""
         whole = self._own.whole_texts
-        return lessons.lessons(self._base, samples, self._context_tokens, whole)
+        return lessons.lessons(self._base, samples, self._context_tokens, whole, questions)
+
+    def chosen(self, samples: Sequence[flight.Sample]) -> tuple[lessons.Lessons, plans.Plan]:
+        """What is learned, and how.
+
+        Where there is no time for one pass over everything, code alone is learned: an example of
+        it has more tokens to learn for those that are read.
+
+        Raises:
+            errors.ConfigError: what the settings ask for can't be done on this machine.
+        """
+        taught = self.taught(samples)
+        if not taught.examples:
+            return taught, self.plan(taught)
+        plan = self.plan(taught)
+        if plan.steps * plan.batch_rows >= len(taught.examples):
+            return taught, plan
+        code = self.taught(samples, questions=False)
+        if not code.examples:
+            return taught, plan
+        plan = self.plan(code)
+        left = len(taught.examples) - len(code.examples)
+        why = f"{plan.why}; {left} examples that answer questions are left out: no time for them"
+        return code, dataclasses.replace(plan, why=why)
 
     def plan(self, taught: lessons.Lessons, machine: machines.Hardware | None = None) -> plans.Plan:
         """How these lessons are learned on this machine, or on one that is described.
@@ -125,14 +148,13 @@ class TrainingManager:
             course.Cancelled: `cancel` was called.
         """
         on_progress(0.0, "reading the samples")
-        taught = self.taught(samples)
+        taught, plan = self.chosen(samples)
         if not taught.examples:
             raise errors.InvalidInputError(
                 f"task {order.task_id}: of {len(samples)} samples none can be trained on: "
                 f"{taught.dropped} do not fit trainer.specialist.context_tokens "
                 f"({self._context_tokens}), the rest is held out"
             )
-        plan = self.plan(taught)
         on_progress(0.0, plan.why)
         with self._loaded(plan) as base:
             size = self._sized(base, plan, order.rank_factor)

@@ -82,3 +82,9 @@ def test_a_definition_is_learned_as_one_text_when_it_has_several_samples(
     made = lessons.lessons(base, several, 10, whole_texts=True)
     texts = [base.tokenizer.decode(e.answer_ids) for e in made.examples if not e.question]
     assert texts[-2:] == ["def g():\n", "other one"]
+
+
+def test_code_alone_is_learned_when_questions_are_left_out(base: bases.BaseModel) -> None:
+    both = [sample(COMPLETE, "def g():\n", "    pass"), sample(WRITE, "def g():", "def g(): pass")]
+    made = lessons.lessons(base, both, 64, questions=False)
+    assert [one.answer for one in made.examples] == ["    pass"]

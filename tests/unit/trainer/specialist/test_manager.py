@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -119,3 +120,17 @@ def test_a_training_is_refused_when_everything_is_held_out(tmp_path: pathlib.Pat
         code.managed(tmp_path).train(
             held_out, tmp_path / "draft.lora.arrow", code.order(), code.ignore
         )
+
+
+def test_questions_are_left_out_when_there_is_no_time_for_all(tmp_path: pathlib.Path) -> None:
+    hurried = code.managed(tmp_path, cpu_minutes=0.003)
+    many = [
+        dataclasses.replace(one, symbol=f"{one.symbol}{at}", path=f"{at}.py")
+        for at in range(300)
+        for one in code.taught()
+    ]
+    everything, how = hurried.chosen(many[:24])
+    assert "left out" not in how.why and len(everything.examples) == 24
+    some, how = hurried.chosen(many)
+    assert "answer questions are left out" in how.why
+    assert len(some.examples) == 300 * 8 and how.steps * how.batch_rows < 300 * 12
