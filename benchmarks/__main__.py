@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks import engine, loop, results, router, store, training
+from benchmarks import codebase, engine, loop, results, router, store, training
 from shared import settings as config
 from shared import telemetry
 
@@ -15,6 +15,7 @@ AREAS = {
     "store": store.measure,
     "router": router.measure,
     "training": training.measure,
+    "codebase": codebase.measure,
 }
 _VARIABLE = "SKILLMESH_ARG_area"
 

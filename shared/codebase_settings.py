@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Literal
 
 import pydantic
 
@@ -32,3 +33,34 @@ class Codebase(sections.Section):
     """So many commits are searched for pairs of before and after."""
     teacher_definitions: int = pydantic.Field(default=100, ge=0)
     """The most useful ones, about which a language model as the teacher is asked: a call each."""
+
+
+class Specialist(sections.Section):
+    """How a card is trained on the samples of a code base."""
+
+    backend: Literal["auto", "own", "peft", "unsloth"] = "auto"
+    """Who computes: auto takes Unsloth where a GPU and the package are, else the own loop."""
+    method: Literal["auto", "lora", "qlora"] = "auto"
+    """lora keeps the base as it is; qlora keeps it in 4 bits (nf4) on a GPU. auto takes qlora where
+    the base does not fit the GPU's memory otherwise."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """Kinds of layer that are adapted."""
+    rank: sections.Count = 16
+    """Columns of every A and rows of every B."""
+    learning_rate: sections.Positive | None = None
+    """None: that of the base model's recipe."""
+    epochs: sections.Positive = 3.0
+    """Passes over all examples, as far as the time on a CPU allows."""
+    context_tokens: sections.Count = 512
+    """Of one example, prompt and output; no more than the base has positions."""
+    cpu_minutes: sections.Positive = 4.0
+    """What a training may take on a CPU, by an estimate of its arithmetic: steps are cut until it
+    fits. A GPU has no such limit."""
+    whole_texts: bool = True
+    """Whether definitions are also learned as texts of their own, with nothing before them."""
+    gate_perplexity: sections.Share = 0.2
+    """By this share the card must lower the bare base's perplexity on held-out definitions."""
+    most_cursors: sections.Count = 300
+    """Places in held-out definitions at which the proof asks for a completion."""

@@ -58,7 +58,11 @@ def digest_of(text: str) -> str:
 
 
 def card_record(
-    name: str, thing: str, version: str = "1.0.0", by: signature.Signer | None = None
+    name: str,
+    thing: str,
+    version: str = "1.0.0",
+    by: signature.Signer | None = None,
+    route: str = "",
 ) -> cards_pb2.CardRecord:
     """A store's record of a card about one thing."""
     manifest = manifests.Manifest(
@@ -69,7 +73,7 @@ def card_record(
         domain="testing",
         description=f"Facts about {thing}",
         routing=manifests.RoutingProfile(
-            embedder_id="fake", centroid=(), spread=0.0, examples=about(thing)
+            route=route, embedder_id="fake", centroid=(), spread=0.0, examples=about(thing)
         ),
         created_at="2025-01-01T00:00:00+00:00",
     )

@@ -90,6 +90,8 @@ class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
         self.located = 0
         self.spent = types_pb2.Spending()
         self.cancelled: list[str] = []
+        self.commits: dict[str, str] = {}
+        """Of the repositories that may be learned, by name."""
 
     def add_to(self, server: grpc.aio.Server) -> None:
         distiller_pb2_grpc.add_DistillerServicer_to_server(self, server)
@@ -122,7 +124,37 @@ class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
         result = await self.distil.once(request.task_id, request, lambda: self._result(request))
         yield distiller_pb2.DistilUpdate(progress=1.0, detail="done", result=result)
 
+    async def ListRepositories(
+        self, request: distiller_pb2.ListRepositoriesRequest, context: Any
+    ) -> distiller_pb2.ListRepositoriesResponse:
+        return distiller_pb2.ListRepositoriesResponse(
+            repositories=[
+                distiller_pb2.Repository(name=name, commit_id=commit_id)
+                for name, commit_id in self.commits.items()
+            ]
+        )
+
+    def _samples(self, request: distiller_pb2.DistilRequest) -> distiller_pb2.DistilResult:
+        return distiller_pb2.DistilResult(
+            dataset=ticket("samples", request.task_id),
+            skill_name=f"specialist-{request.repository}",
+            domain="code",
+            description=f"The code base {request.repository}",
+            teacher="repository",
+            facts=3,
+            questions=30,
+            held_out=3,
+            code_base=distiller_pb2.CodeBase(
+                commit_id=self.commits[request.repository],
+                files=2,
+                samples={"complete": 20, "write": 10},
+                probe="def half(x):",
+            ),
+        )
+
     def _result(self, request: distiller_pb2.DistilRequest) -> distiller_pb2.DistilResult:
+        if request.repository:
+            return self._samples(request)
         known = [query for query in request.queries if query in self.answers]
         return distiller_pb2.DistilResult(
             dataset=ticket("dataset", request.task_id),
@@ -288,6 +320,9 @@ class FakeInference(inference_pb2_grpc.InferenceServicer):
         self._answers = answers
         self.wrong: dict[str, str] = {}
         self.requests: list[inference_pb2.GenerateRequest] = []
+        self.completed: list[inference_pb2.CompleteRequest] = []
+        self.behind = 0
+        """So many completions before it has heard of the newest card."""
 
     def add_to(self, server: grpc.aio.Server) -> None:
         inference_pb2_grpc.add_InferenceServicer_to_server(self, server)
@@ -303,6 +338,15 @@ class FakeInference(inference_pb2_grpc.InferenceServicer):
         return inference_pb2.GenerateResponse(
             answer=f"It is {answer}.", card=f"{card.name}@{card.digest}"
         )
+
+    async def Complete(
+        self, request: inference_pb2.CompleteRequest, context: Any
+    ) -> inference_pb2.CompleteResponse:
+        self.completed.append(request)
+        cards = [f"{one.name}@{one.digest}" for one in self._store.cards]
+        if len(self.completed) <= self.behind or request.model not in cards:
+            raise errors.NotFoundError(f"card {request.model} is not served by this node")
+        return inference_pb2.CompleteResponse(text=" x", card=request.model)
 
 
 class FakeServices:

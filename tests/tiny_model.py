@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tokenizers
 import torch
 import transformers
@@ -51,6 +53,7 @@ def card_for(
     kinds: tuple[str, ...] = ("q_proj", "v_proj", "down_proj"),
     fingerprint: str = "",
     rank: int = 2,
+    route: str = "",
 ) -> cards.LoRACard:
     """A card with random weights, strong enough to change the model's answers."""
     generator = torch.Generator().manual_seed(seed)
@@ -73,6 +76,7 @@ def card_for(
         target_modules=kinds,
         domain="testing",
         description=f"card {name} of the tests",
+        routing=manifests.RoutingProfile(route=route) if route else None,
         created_at="2025-01-01T00:00:00+00:00",
     )
     return cards.LoRACard(manifest, weights)
@@ -80,7 +84,14 @@ def card_for(
 
 def reference_ids(base: bases.BaseModel, query: str, max_new_tokens: int) -> list[int]:
     """What transformers itself generates, greedily, without the end token."""
-    prompt = torch.tensor([base.prompt_ids(query)])
+    return continued_ids(base, base.prompt_ids(query), max_new_tokens)
+
+
+def continued_ids(
+    base: bases.BaseModel, prompt_ids: Sequence[int], max_new_tokens: int
+) -> list[int]:
+    """How it goes on behind a prompt."""
+    prompt = torch.tensor([list(prompt_ids)])
     out = base.model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),

@@ -13,7 +13,7 @@ from services.distiller import delivery, distillation
 from services.factory import board, dissonance, partners, stages, tasks, trainers, workflow
 from services.inference import answering
 from services.trainer import gate, trainer
-from shared import costs
+from shared import costs, errors
 from shared.flight import datasets
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class _Work:
         on_progress: partners.OnProgress,
         teacher: str = "",
         retry_of: Sequence[str] = (),
+        repository: str = "",
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, tuple(queries))
         return await self._distilled(request)
@@ -126,6 +127,9 @@ class _Work:
 
     async def cancel(self, task_ids: Sequence[str]) -> None:
         """Nothing is ever cancelled here."""
+
+    async def repositories(self) -> list[partners.Repository]:
+        return []
 
     async def spending(self, task_id: str) -> costs.Spent:
         return costs.Spent()
@@ -240,6 +244,9 @@ class _Work:
 
     async def withdraw(self, idempotency_key: str, card: str, before: str) -> str:
         return card
+
+    async def complete(self, prefix: str, model: str) -> partners.Reply:
+        raise errors.InternalError("no code base is learned here")
 
     async def ask(self, query: str) -> partners.Reply:
         answer = await self._house.answers.answer(answering.Question(query, no_learning=True))

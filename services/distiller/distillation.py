@@ -27,6 +27,8 @@ class DistilRequest:
     """Questions of it that a card answered wrong."""
     teacher: str = ""
     """Of those configured, asked first: provider, or provider:model; empty for their order."""
+    repository: str = ""
+    """Name of a code base among the repositories, see `code_bases`."""
     retry_of: tuple[str, ...] = ()
     """Tasks that this one tries again, the latest first; see `journal.Journal.take_over`."""
 

@@ -9,6 +9,8 @@ import time
 import structlog
 
 from services.distiller import (
+    code_bases,
+    code_lessons,
     delivery,
     distiller,
     embed_client,
@@ -19,9 +21,11 @@ from services.distiller import (
     service,
     spending,
 )
+from services.distiller.codebase import generator
+from services.distiller.codebase.lessons import journal as lessons_journal
 from services.distiller.providers import base, documents, registry
 from services.distiller.quality import language
-from shared import errors
+from shared import errors, repositories
 from shared import settings as config
 from shared.flight import store
 from shared.rpc import client, runs
@@ -52,9 +56,19 @@ async def serve(settings: config.Settings) -> None:
     enlarger = enlarging.Enlarger(cloud, provider, kept, settings.distiller, rewords)
     datasets = store.StoreConnection(settings, protection=protection)
     deliver = delivery.Delivery(enlarger, lambda data: datasets.put("dataset", data))
-    active = runs.Runs[delivery.Delivered]()
+    code = code_bases.CodeBases(
+        code_bases.RepositoryFolder(repositories.folder(settings)),
+        code_lessons.CodeLessons(
+            generator.DatasetGenerator(
+                settings.distiller.codebase, provider, lessons_journal.Journal(state / "tasks")
+            )
+        ).teach,
+        lambda data: datasets.put("samples", data),
+        state / "code_bases",
+    )
+    active = runs.Runs[service.Delivered]()
     servicer = service.DistillerService(
-        active, deliver.work, provider, knowledge.KnowledgeFolder(folder), ledger
+        active, deliver.work, provider, knowledge.KnowledgeFolder(folder), ledger, code
     )
     server = rpc_server.Server([servicer.add_to], settings.distiller.address, protection)
     preparing = asyncio.create_task(_prepare(provider, rewords))

@@ -7,16 +7,17 @@ from typing import Any
 
 import grpc
 
-from services.distiller import delivery, distillation, knowledge, spending
+from services.distiller import code_bases, delivery, distillation, knowledge, spending
 from services.distiller.providers import base
+from shared import repositories
 from shared.pb import distiller_pb2, distiller_pb2_grpc, types_pb2
 from shared.rpc import cost_messages, runs
 
+Delivered = delivery.Delivered | code_bases.Delivered
+
 FULL_NAME = distiller_pb2.DESCRIPTOR.services_by_name["Distiller"].full_name
 
-Work = Callable[
-    [distillation.DistilRequest, runs.Report], Coroutine[None, None, delivery.Delivered]
-]
+Work = Callable[[distillation.DistilRequest, runs.Report], Coroutine[None, None, Delivered]]
 """Makes and delivers a distillation, see `delivery.Delivery.work`."""
 
 
@@ -25,11 +26,12 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
 
     def __init__(
         self,
-        active: runs.Runs[delivery.Delivered],
+        active: runs.Runs[Delivered],
         work: Work,
         provider: base.CloudProvider,
         folder: knowledge.KnowledgeFolder,
         ledger: spending.Ledger,
+        code: code_bases.CodeBases,
     ) -> None:
         """Takes what it talks to."""
         self._runs = active
@@ -37,6 +39,7 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         self._provider = provider
         self._folder = folder
         self._ledger = ledger
+        self._code = code
 
     def add_to(self, server: grpc.aio.Server) -> str:
         """Registers with a server and returns the service's full name."""
@@ -56,10 +59,10 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
             weak=tuple(request.weak),
             teacher=request.teacher,
             retry_of=tuple(request.retry_of),
+            repository=request.repository,
         )
-        async for news in self._runs.follow(
-            wanted.task_id, lambda report: self._work(wanted, report)
-        ):
+        work: Work = self._code.work if wanted.repository else self._work
+        async for news in self._runs.follow(wanted.task_id, lambda report: work(wanted, report)):
             if isinstance(news, runs.Progress):
                 yield distiller_pb2.DistilUpdate(progress=news.share, detail=news.detail)
             else:
@@ -93,6 +96,17 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         digest = self._folder.add(request.name, request.text)
         return distiller_pb2.AddDocumentResponse(name=request.name, digest=digest)
 
+    async def ListRepositories(
+        self, request: distiller_pb2.ListRepositoriesRequest, context: Any
+    ) -> distiller_pb2.ListRepositoriesResponse:
+        """The repositories that may be learned."""
+        return distiller_pb2.ListRepositoriesResponse(
+            repositories=[
+                distiller_pb2.Repository(name=one.name, commit_id=one.commit_id, error=one.error)
+                for one in await self._code.heads()
+            ]
+        )
+
     async def GetSpending(
         self, request: distiller_pb2.GetSpendingRequest, context: Any
     ) -> types_pb2.Spending:
@@ -117,7 +131,9 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         )
 
 
-def _to_result(delivered: delivery.Delivered) -> distiller_pb2.DistilResult:
+def _to_result(delivered: Delivered) -> distiller_pb2.DistilResult:
+    if isinstance(delivered, code_bases.Delivered):
+        return _of_code_base(delivered)
     result = delivered.result
     return distiller_pb2.DistilResult(
         dataset=types_pb2.Ticket(
@@ -139,4 +155,37 @@ def _to_result(delivered: delivery.Delivered) -> distiller_pb2.DistilResult:
         ],
         unanswered=result.unanswered,
         rejected=result.rejected,
+    )
+
+
+def _of_code_base(delivered: code_bases.Delivered) -> distiller_pb2.DistilResult:
+    found = delivered.code_base
+    name = repositories.card_of(found.repository)
+    return distiller_pb2.DistilResult(
+        dataset=types_pb2.Ticket(
+            kind="samples",
+            digest=delivered.digest,
+            size_bytes=delivered.size_bytes,
+            name=name,
+        ),
+        skill_name=name,
+        domain="code",
+        description=f"The code base {found.repository} at commit {found.commit_id[:12]}",
+        teacher=found.teacher,
+        facts=found.chunks,
+        questions=sum(found.samples.values()),
+        held_out=found.held_out,
+        code_base=distiller_pb2.CodeBase(
+            commit_id=found.commit_id,
+            licence=found.licence,
+            files=found.files,
+            lines=found.lines,
+            chunks=found.chunks,
+            samples=found.samples,
+            removed=found.removed,
+            skipped=found.skipped,
+            rejected=found.rejected,
+            probe=found.probe,
+            folder=found.folder,
+        ),
     )

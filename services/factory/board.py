@@ -162,6 +162,10 @@ class TaskBoard:
         """Tasks, the newest first."""
         return await self._off_loop(lambda: self._ledger.all(statuses, limit))
 
+    async def code_bases(self) -> list[tasks.TrainingTask]:
+        """Of each code base that was learned the task that did so last."""
+        return await self._off_loop(self._ledger.code_bases)
+
     async def open(self) -> list[tasks.TrainingTask]:
         """Every task that has not ended."""
         return await self._off_loop(self._ledger.open)

@@ -31,6 +31,9 @@ from shared.security import protection as protections
 _LOCATE_S = 20.0
 """A question that takes longer to locate is taken without its place."""
 _GENERATE_S = 60.0
+_PROBE_TOKENS = 8
+_REPOSITORIES_S = 60.0
+"""Git is asked about each of them."""
 _HEALTH_S = 5.0
 """A trainer at work may be slow to say that it is there."""
 _EMBED_S = 5.0
@@ -60,8 +63,9 @@ class DistillerClient:
         on_progress: partners.OnProgress,
         teacher: str = "",
         retry_of: Sequence[str] = (),
+        repository: str = "",
     ) -> partners.Distilled:
-        """Question/answer pairs about a gap."""
+        """Question/answer pairs about a gap, or samples of a code base."""
         request = distiller_pb2.DistilRequest(
             task_id=task_id,
             queries=queries,
@@ -69,8 +73,17 @@ class DistillerClient:
             document=document,
             teacher=teacher,
             retry_of=retry_of,
+            repository=repository,
         )
         return await self._distilled(request, on_progress)
+
+    async def repositories(self) -> list[partners.Repository]:
+        """The code bases that may be learned."""
+        request = distiller_pb2.ListRepositoriesRequest()
+        response = await client.call(self._stub.ListRepositories, request, _REPOSITORIES_S)
+        return [
+            partners.Repository(one.name, one.commit_id, one.error) for one in response.repositories
+        ]
 
     async def enlarge(
         self,
@@ -102,6 +115,7 @@ class DistillerClient:
             ),
             unanswered=tuple(result.unanswered),
             rejected=dict(result.rejected),
+            code_base=messages.code_base(result),
         )
 
     async def cancel(self, task_ids: Sequence[str]) -> None:
@@ -204,6 +218,14 @@ class InferenceClient:
         request = inference_pb2.GenerateRequest(query=query, no_learning=True)
         response = await client.call(self._stub.Generate, request, _GENERATE_S)
         return partners.Reply(answer=response.answer, card=response.card)
+
+    async def complete(self, prefix: str, model: str) -> partners.Reply:
+        """What a card writes behind some text; a few tokens tell."""
+        request = inference_pb2.CompleteRequest(
+            prefix=prefix, model=model, max_new_tokens=_PROBE_TOKENS
+        )
+        response = await client.call(self._stub.Complete, request, _GENERATE_S)
+        return partners.Reply(answer=response.text, card=response.card)
 
 
 class Connections:

@@ -207,6 +207,19 @@ class Ledger:
         with self._database.read() as connection:
             return [rows.task_of(row) for row in connection.execute(query).mappings()]
 
+    def code_bases(self) -> list[tasks.TrainingTask]:
+        """Of each code base that was learned the task that did so last, by its name."""
+        table = tables.training_tasks
+        query = (
+            sa.select(table)
+            .where(table.c.repository != "")
+            .where(table.c.status == tasks.TaskStatus.COMPLETED.value)
+            .order_by(table.c.repository, table.c.updated_at_ms, table.c.id)
+        )
+        with self._database.read() as connection:
+            found = [rows.task_of(row) for row in connection.execute(query).mappings()]
+        return list({task.repository: task for task in found}.values())
+
     def open(self) -> list[tasks.TrainingTask]:
         """Every task that has not ended, the oldest first."""
         table = tables.training_tasks
@@ -314,7 +327,7 @@ def _spending(connection: sa.Connection, now_ms: int) -> budget.Spending:
 
 def _same_request(known: tasks.TrainingTask, asked: tasks.TrainingTask) -> tasks.TrainingTask:
     def request(task: tasks.TrainingTask) -> tuple[str, ...]:
-        return (task.trigger_query, task.topic, task.document, task.retry_of)
+        return (task.trigger_query, task.topic, task.document, task.repository, task.retry_of)
 
     if request(known) != request(asked):
         raise errors.AlreadyExistsError(

@@ -35,6 +35,16 @@ def to_triggers(triggers: Iterable[partners.Trigger]) -> list[types_pb2.Trigger]
     ]
 
 
+def code_base(result: Any) -> partners.CodeBase | None:
+    """What samples were made from, where a repository was read."""
+    if not result.HasField("code_base"):
+        return None
+    found = result.code_base
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.samples.items()))
+    told = f"{kinds}, from {found.files} files at commit {found.commit_id[:12]}"
+    return partners.CodeBase(found.commit_id, found.probe, told)
+
+
 def to_published(card: partners.Published) -> trainer_pb2.PublishedCard:
     """The message of a published card."""
     digest = card.card.partition("@")[2]

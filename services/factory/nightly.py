@@ -71,6 +71,7 @@ class NightShift:
         settings: learning_settings.Nightly,
         rotation: clusters.Rotation,
         embed: meanings.Embed | None = None,
+        relearn: Callable[[int], Awaitable[bool]] | None = None,
     ) -> None:
         """Takes what it works with.
 
@@ -80,7 +81,10 @@ class NightShift:
             settings: when, and which tasks.
             rotation: teachers and base models.
             embed: makes sentence vectors; without it every task is a skill of its own.
+            relearn: opens tasks for the code bases that moved on, given the Unix time at which the
+                night was due; says whether it looked at any.
         """
+        self._relearn = relearn
         self._board, self._admit, self._settings = kept, admit, settings
         self._rotation, self._embed = rotation, embed
         self._schedule = Schedule(settings)
@@ -120,6 +124,9 @@ class NightShift:
             # A factory killed right after gathering has let nothing start yet.
             await self._admit()
             return known
+        if self._relearn is not None and await self._relearn(due_ms):
+            # Once a night: what moves on later in the day waits for the next one.
+            keep_empty = True
         sleep = self._schedule.sleep(self._board.now_ms())
         gaps = await self._board.waiting_for_night(sleep, due_ms)
         if not gaps and not keep_empty:

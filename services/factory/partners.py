@@ -36,6 +36,28 @@ class Trigger:
 
 
 @dataclasses.dataclass(frozen=True)
+class CodeBase:
+    """What samples were made from."""
+
+    commit_id: str
+    probe: str
+    """Text before a cursor, as the samples have it."""
+    told: str = ""
+    """How many of what, for people."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Repository:
+    """A code base that the distiller may read."""
+
+    name: str
+    commit_id: str
+    """Of HEAD; empty where it can't be read."""
+    error: str = ""
+    """Why."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Distilled:
     """What a teacher knew about a gap."""
 
@@ -51,6 +73,8 @@ class Distilled:
     unanswered: tuple[str, ...]
     rejected: dict[str, int] = dataclasses.field(default_factory=dict)
     """Pairs that were not fit to train on, by reason."""
+    code_base: CodeBase | None = None
+    """Where a repository was read: the dataset has samples then, and there are no triggers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +199,9 @@ class Distiller(Protocol):
         on_progress: OnProgress,
         teacher: str = "",
         retry_of: Sequence[str] = (),
+        repository: str = "",
     ) -> Distilled:
-        """Question/answer pairs about a gap; idempotent by task_id.
+        """Question/answer pairs about a gap, or samples of a code base; idempotent by task_id.
 
         Args:
             task_id: of the task.
@@ -187,7 +212,11 @@ class Distiller(Protocol):
             teacher: of those configured, asked first; empty for their own order.
             retry_of: tasks that this one tries again, the latest first; what they were answered
                 is not asked again.
+            repository: or the code base to learn, alone.
         """
+
+    async def repositories(self) -> Sequence[Repository]:
+        """The code bases that may be learned, and where each stands."""
 
     async def enlarge(
         self, task_id: str, of_task: str, weak: Sequence[str], on_progress: OnProgress
@@ -285,6 +314,13 @@ class Inference(Protocol):
 
     async def ask(self, query: str) -> Reply:
         """The answer a user would get now; the question starts no learning."""
+
+    async def complete(self, prefix: str, model: str) -> Reply:
+        """What the card of that name writes behind some text.
+
+        Raises:
+            errors.NotFoundError: the node does not serve it.
+        """
 
 
 @dataclasses.dataclass(frozen=True)

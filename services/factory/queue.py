@@ -25,7 +25,7 @@ from services.factory import (
     partners,
     tasks,
 )
-from shared import errors, questions
+from shared import errors, questions, repositories
 from shared import settings as config
 
 _log = structlog.get_logger(__name__)
@@ -145,22 +145,27 @@ class SkillFactory:
         priority: int,
         idempotency_key: str,
         tenant: str = "",
+        repository: str = "",
     ) -> tasks.TrainingTask:
         """Opens a task for something that a person wants learned.
 
         Args:
             topic: what, in words; or
-            document: the name of a document in the distiller's knowledge folder.
+            document: the name of a document in the distiller's knowledge folder; or
+            repository: the name of a code base among the distiller's repositories, below.
             priority: 1 (low) to 5 (critical); 0 for the default.
             idempotency_key: the same key again returns the first task.
             tenant: whose budget pays.
         """
-        if bool(topic.strip()) == bool(document.strip()):
-            raise errors.InvalidInputError("name a topic or a document to learn, and not both")
+        if sum(bool(one.strip()) for one in (topic, document, repository)) != 1:
+            raise errors.InvalidInputError("name one to learn: a topic, a document or a repository")
+        if repository:
+            repositories.check_name(repository)
         fresh = dataclasses.replace(
-            self._fresh(topic or document),
+            self._fresh(topic or document or repository),
             topic=topic,
             document=document,
+            repository=repository,
             priority=priority or tasks.DEFAULT_PRIORITY,
             tenant=tenant,
         )
@@ -269,7 +274,7 @@ class SkillFactory:
 
     def _gather_left_s(self, task: tasks.TrainingTask) -> float:
         """What is taught, tried again or has waited already need not wait for more questions."""
-        asked = not (task.topic or task.document or task.retry_of or task.night)
+        asked = not (task.taught or task.retry_of or task.night)
         waited_s = (task.admitted_at_ms - task.created_at_ms) / 1000
         return self._gather_s if asked and waited_s <= self._gather_s else 0.0
 

@@ -12,6 +12,7 @@ from services.factory import (
     nightly,
     queue,
     recheck,
+    relearning,
     service,
     stages,
     workflow,
@@ -53,6 +54,7 @@ async def serve(settings: config.Settings) -> None:
         settings.factory.nightly,
         nightly.rotation(settings),
         connections.embed,
+        relearning.Relearning(kept, connections.partners.distiller).run,
     )
     checks = recheck.Rechecker(kept, connections.partners, settings.factory.recheck)
     servicer = service.FactoryService(factory, shift, protection.admitted)

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from services.factory import dissonance, nightly, queue, tasks
+from services.factory import dissonance, nightly, queue, statuses, tasks
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
 from shared.rpc import access, cost_messages, signal_messages
@@ -57,11 +57,12 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
     async def Teach(
         self, request: factory_pb2.TeachRequest, context: Any
     ) -> types_pb2.TrainingTask:
-        """Opens a task for a topic or document."""
+        """Opens a task for a topic, document or code base."""
         return _to_task(
             await self._factory.teach(
                 topic=request.topic,
                 document=request.document,
+                repository=request.repository,
                 priority=request.priority,
                 idempotency_key=request.idempotency_key,
                 tenant=access.caller_of(self._admitted, context.invocation_metadata()).tenant,
@@ -123,7 +124,7 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
 
 def _status(number: Any) -> tasks.TaskStatus:
     try:
-        return tasks.TaskStatus[types_pb2.TaskStatus.Name(number)]
+        return statuses.TaskStatus[types_pb2.TaskStatus.Name(number)]
     except (KeyError, ValueError):
         raise errors.InvalidInputError(f"statuses: {number} is not a status of tasks") from None
 
@@ -149,5 +150,7 @@ def _to_task(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
         tenant=task.tenant,
         demand=task.demand,
         joined_into=task.joined_into,
+        repository=task.repository,
+        commit_id=task.commit_id,
         spent=cost_messages.message(task.spent),
     )

@@ -15,16 +15,21 @@ from typing import TypeVar
 
 import structlog
 
-from services.factory import board, expenses, partners, published, tasks, versions
-from shared import errors, grading
-from shared.rpc import client
+from services.factory import (
+    board,
+    confirming,
+    expenses,
+    partners,
+    patience,
+    published,
+    tasks,
+    versions,
+)
+from shared import errors
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
-CONFIRM_S = 60.0
-"""How long a published card may take until the inference node answers with it."""
-_CONFIRM_PAUSE_S = 0.25
 _PROGRESS_EVERY_S = 0.2
 _LONGEST_GATHERINGS = 5
 
@@ -37,7 +42,7 @@ class Stages:
         kept: board.TaskBoard,
         others: partners.Partners,
         step_timeout_s: float,
-        confirm_s: float = CONFIRM_S,
+        confirm_s: float = confirming.CONFIRM_S,
         gather_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -55,7 +60,7 @@ class Stages:
         self._board = kept
         self._others = others
         self._step_timeout_s = step_timeout_s
-        self._confirm_s = confirm_s
+        self._confirming = confirming.Confirming(kept, others, step_timeout_s, confirm_s, clock)
         self._gather_s = gather_s
         self._clock = clock
 
@@ -79,6 +84,7 @@ class Stages:
                 self._reporter(task_id),
                 task.teacher,
                 retried,
+                task.repository,
             )
 
         try:
@@ -93,7 +99,11 @@ class Stages:
                 f"{_quoted(distilled.unanswered)}"
             )
         now_ms = self._board.now_ms()
-        await self._board.change(task_id, lambda task: task.placed(distilled.domain, now_ms))
+        commit_id = distilled.code_base.commit_id if distilled.code_base else ""
+        await self._board.change(
+            task_id,
+            lambda task: task.placed(distilled.domain, now_ms).read_at(commit_id, now_ms),
+        )
         return distilled
 
     async def _retried(self, task: tasks.TrainingTask) -> tuple[str, ...]:
@@ -235,31 +245,23 @@ class Stages:
         return card
 
     async def confirm(
-        self, task_id: str, card: str, triggers: tuple[partners.Trigger, ...], followed: str
+        self, task_id: str, card: str, distilled: partners.Distilled, followed: str
     ) -> None:
-        """Asks every question again until the new card answers it right.
+        """Asks the published card until it answers right; see `confirming.Confirming`.
 
-        Where one is not, the version before the card serves again.
+        Where it does not, the version before the card serves again.
 
         Args:
             task_id: of the task.
             card: what was published, `name@digest`.
-            triggers: the questions.
+            distilled: what it was trained on.
             followed: the version that served when the card's own was chosen; empty for none.
 
         Raises:
-            errors.PreconditionError: one is still not answered by it, or not right, in time.
+            errors.PreconditionError: the node does not answer with it, or not right, in time.
         """
-        report = self._reporter(task_id)
         await self._begin(task_id, tasks.TaskStatus.PUBLISHING, "confirm")
-        try:
-            for number, trigger in enumerate(triggers):
-                await report(number / len(triggers), f"asking again: {trigger.query}")
-                await self._confirm_one(card, trigger)
-        except errors.SkillmeshError as error:
-            raise errors.PreconditionError(
-                f"{error}; {await self._withdrawn(task_id, card, followed)}"
-            ) from error
+        await self._confirming.confirm(task_id, card, distilled, followed, self._reporter(task_id))
         await self._end(task_id, "confirm")
 
     async def complete(self, task_id: str, card: str, distilled: partners.Distilled) -> None:
@@ -273,6 +275,8 @@ class Stages:
         )
         await self._board.keep_card(kept)
         detail = f"learned from {distilled.teacher}"
+        if distilled.code_base:
+            detail += f": {distilled.code_base.told}"
         if distilled.unanswered:
             detail += f"; no answer was found to {_quoted(distilled.unanswered)}"
         if distilled.rejected:
@@ -286,46 +290,6 @@ class Stages:
         """Ends the task FAILED; one that has ended stays as it is."""
         now_ms = self._board.now_ms()
         await self._board.change(task_id, lambda task: task.failed(reason, now_ms))
-
-    async def _confirm_one(self, card: str, trigger: partners.Trigger) -> None:
-        deadline = self._clock() + self._confirm_s
-        while True:
-            try:
-                reply = await self._others.inference.ask(trigger.query)
-            except errors.SkillmeshError as error:
-                if not error.retryable:
-                    raise
-                seen = f"no answer ({error})"
-            else:
-                right = grading.is_right(reply.answer, trigger.expected_answer)
-                if reply.card == card and right:
-                    return
-                seen = f"{reply.answer!r} from {reply.card or 'the bare base model'}"
-            if self._clock() > deadline:
-                raise errors.PreconditionError(
-                    f"the published card {card} does not answer {trigger.query!r} on the "
-                    f"inference node: expected {trigger.expected_answer!r}, got {seen}"
-                )
-            await asyncio.sleep(_CONFIRM_PAUSE_S)
-
-    async def _withdrawn(self, task_id: str, card: str, followed: str) -> str:
-        """Withdraws a card that is not confirmed; says what serves now."""
-        store = self._others.store
-        served = await self._patiently(lambda: store.versions_before(card))
-        if not served:
-            serving = await self._patiently(lambda: store.serving(card.partition("@")[0]))
-            if serving in ("", card):
-                return "it is the first version and stays"
-            # A factory that was killed had withdrawn it already.
-            return f"{serving} serves now"
-        before = served[0]
-        for one in served:
-            # What another task published meanwhile may not be confirmed.
-            if one == followed or await self._board.published_card(one) is not None:
-                before = one
-                break
-        serving = await self._patiently(lambda: store.withdraw(f"{task_id}:withdraw", card, before))
-        return f"{serving} serves again" if serving == before else f"{serving} serves now"
 
     async def _commit(
         self, idempotency_key: str, ticket: partners.Ticket, signature_json: str = ""
@@ -351,20 +315,7 @@ class Stages:
         await self._board.change(task_id, lambda task: task.timed(stage, now_ms))
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeats an idempotent attempt while its service is away."""
-
-        async def once() -> T | errors.TeacherUnavailableError:
-            try:
-                return await attempt()
-            except errors.TeacherUnavailableError as error:
-                # The distiller has been through all its teachers. Waiting here would block the
-                # queue for as long as they are down; the task fails and can be retried.
-                return error
-
-        outcome = await client.retried(once, self._step_timeout_s, self._clock)
-        if isinstance(outcome, errors.TeacherUnavailableError):
-            raise outcome
-        return outcome
+        return await patience.patiently(attempt, self._step_timeout_s, self._clock)
 
     def _reporter(self, task_id: str) -> partners.OnProgress:
         """Writes progress to the ledger, a few times a second at most."""

@@ -23,6 +23,8 @@ training_tasks = sa.Table(
     sa.Column("other_queries", sa.JSON, nullable=False),
     sa.Column("topic", sa.Text, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
+    sa.Column("repository", sa.Text, nullable=False, index=True),
+    sa.Column("commit_id", sa.Text, nullable=False),
     sa.Column("topic_key", sa.Text, nullable=False),
     sa.Column("domain", sa.Text, nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),

@@ -7,10 +7,9 @@ ledger keeps tasks, the workflow moves them.
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Collection, Iterable
 
-from services.factory import dissonance
+from services.factory import dissonance, statuses
 from shared import costs, errors, questions
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
@@ -19,44 +18,7 @@ MOST_QUERIES = 64
 """Questions of one task; those that come beyond only raise its demand."""
 _RAISED_AT = (10, 100)
 """From so many askings on a task's priority is one, and two, above the usual."""
-
-
-class TaskStatus(enum.Enum):
-    """Where a task stands."""
-
-    PENDING = "PENDING"
-    DISTILLING = "DISTILLING"
-    TRAINING = "TRAINING"
-    EVALUATING = "EVALUATING"
-    PUBLISHING = "PUBLISHING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-    @property
-    def final(self) -> bool:
-        """Whether a task in this state changes no more."""
-        return not _NEXT[self]
-
-
-_NEXT: dict[TaskStatus, frozenset[TaskStatus]] = {
-    TaskStatus.PENDING: frozenset({TaskStatus.DISTILLING, TaskStatus.FAILED, TaskStatus.CANCELLED}),
-    TaskStatus.DISTILLING: frozenset(
-        {TaskStatus.TRAINING, TaskStatus.FAILED, TaskStatus.CANCELLED}
-    ),
-    TaskStatus.TRAINING: frozenset(
-        {TaskStatus.EVALUATING, TaskStatus.FAILED, TaskStatus.CANCELLED}
-    ),
-    # Back to training: a card that did not pass gets further tries.
-    TaskStatus.EVALUATING: frozenset(
-        {TaskStatus.TRAINING, TaskStatus.PUBLISHING, TaskStatus.FAILED, TaskStatus.CANCELLED}
-    ),
-    # No way to CANCELLED: the card may be with the nodes already.
-    TaskStatus.PUBLISHING: frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED}),
-    TaskStatus.COMPLETED: frozenset(),
-    TaskStatus.FAILED: frozenset(),
-    TaskStatus.CANCELLED: frozenset(),
-}
+TaskStatus = statuses.TaskStatus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +36,7 @@ class TrainingTask:
 
     id: str
     trigger_query: str
-    """The question that revealed the gap; for a taught topic or document, its words or name."""
+    """The question that revealed the gap; for what is taught, its words or name."""
     created_at_ms: int
     updated_at_ms: int
     other_queries: tuple[str, ...] = ()
@@ -83,6 +45,10 @@ class TrainingTask:
     """What to learn in words, where a person asked for it."""
     document: str = ""
     """The document to learn, where a person asked for it."""
+    repository: str = ""
+    """The code base to learn, by its name among the distiller's repositories."""
+    commit_id: str = ""
+    """That it was read at; empty until then."""
     topic_key: str = ""
     """What the gap is about, as the distiller located it; empty where it could not."""
     domain: str = ""
@@ -131,14 +97,19 @@ class TrainingTask:
                 f"priority {self.priority} is not between {LOWEST_PRIORITY} (low) and "
                 f"{HIGHEST_PRIORITY} (critical)"
             )
-        if self.topic and self.document:
-            raise errors.InvalidInputError("give a topic or a document, not both")
+        if sum(map(bool, (self.topic, self.document, self.repository))) > 1:
+            raise errors.InvalidInputError("give a topic, a document or a repository, one of them")
 
     @property
     def queries(self) -> tuple[str, ...]:
-        """The questions to be answered; a taught topic or document has none of its own."""
-        own = () if self.topic or self.document else (self.trigger_query,)
+        """The questions to be answered; what is taught has none of its own."""
+        own = () if self.taught else (self.trigger_query,)
         return (*own, *self.other_queries)
+
+    @property
+    def taught(self) -> bool:
+        """Whether a person, or the night, named what to learn, rather than questions."""
+        return bool(self.topic or self.document or self.repository)
 
     def gap_keys(self) -> tuple[str, ...]:
         """What an open task of the same gap would be found by, the surest first."""
@@ -147,6 +118,8 @@ class TrainingTask:
             keys.append(f"topic:{questions.fold(self.topic)}")
         if self.document:
             keys.append(f"document:{self.document}")
+        if self.repository:
+            keys.append(f"repository:{self.repository}")
         if self.topic_key:
             keys.append(f"place:{self.topic_key}")
         return tuple(dict.fromkeys(keys))
@@ -247,7 +220,7 @@ class TrainingTask:
         """
         if status is self.status and not status.final:
             return self
-        if status not in _NEXT[self.status]:
+        if not self.status.may_become(status):
             raise errors.PreconditionError(
                 f"task {self.id} is {self.status.value} and cannot become {status.value}"
             )
@@ -291,6 +264,12 @@ class TrainingTask:
         if self.status.final:
             return self
         return dataclasses.replace(self, domain=domain, updated_at_ms=now_ms)
+
+    def read_at(self, commit_id: str, now_ms: int) -> TrainingTask:
+        """The task with the commit of its code base; an ended one stays as it is."""
+        if self.status.final or self.commit_id == commit_id:
+            return self
+        return dataclasses.replace(self, commit_id=commit_id, updated_at_ms=now_ms)
 
     def paid(self, spent: costs.Spent, now_ms: int) -> TrainingTask:
         """The task with what its teachers cost; an ended one too: it was paid all the same."""
@@ -354,6 +333,7 @@ class TrainingTask:
             other_queries=self.other_queries,
             topic=self.topic,
             document=self.document,
+            repository=self.repository,
             topic_key=self.topic_key,
             priority=self.priority,
             domain=self.domain,

@@ -1,7 +1,8 @@
 """`SkillDistiller`: the durable workflow from a gap to a card that answers.
 
 gather (the queue's delay) -> distil -> train -> prove -> publish -> confirm. A draft that fails the
-gate is tried again with more wordings and another seed, then with more rank, where that can help.
+gate is tried again with more wordings and another seed, then with more rank, where that can help;
+of a code base there are no more wordings.
 Every step's result is recorded, so that a factory killed at any moment goes on at the step it was
 in and repeats none that was finished. The order of the steps and their names are the workflow's
 history: whoever changes them raises `durable.WORKFLOW_VERSION`.
@@ -42,6 +43,13 @@ _TRIES = (
     _Try(1, "first try"),
     _Try(2, "with more wordings and another seed", enlarges=True),
     _Try(3, "with twice the rank", rank_factor=2),
+)
+
+_CODE_TRIES = (
+    _TRIES[0],
+    # Of a code base there are no other wordings.
+    _Try(2, "with another seed"),
+    _TRIES[2],
 )
 
 _MOST_LOST = 5
@@ -93,7 +101,7 @@ class SkillDistiller:
         await self._step(
             "confirm",
             type(None),
-            lambda: work.confirm(task_id, card, distilled.triggers, following.serving),
+            lambda: work.confirm(task_id, card, distilled, following.serving),
         )
         await self._step("complete", type(None), lambda: work.complete(task_id, card, distilled))
 
@@ -106,7 +114,7 @@ class SkillDistiller:
             Its ticket, its signature, and what it was trained on.
         """
         figures, wrong = list[str](), tuple[str, ...]()
-        for attempt in _TRIES:
+        for attempt in _TRIES if distilled.code_base is None else _CODE_TRIES:
             if attempt.enlarges:
                 larger = functools.partial(self._stages.enlarge, task_id, distilled, wrong)
                 distilled = await self._step("enlarge dataset", partners.Distilled, larger)

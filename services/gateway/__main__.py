@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from services.gateway import asking, demo, explaining, listing, operating, questions, teaching
+from services.gateway import (
+    asking,
+    demo,
+    explaining,
+    listing,
+    operating,
+    questions,
+    teaching,
+    teaching_code,
+)
 from shared import terminal
 
 app = typer.Typer(
@@ -60,6 +69,15 @@ def teach(
 ) -> None:
     """Have the cluster learn a topic or a document."""
     terminal.run(lambda: teaching.teach(topic, doc, wait, as_json))
+
+
+@app.command()
+def teach_repo(
+    path: Annotated[str, typer.Option(envvar="SKILLMESH_ARG_path")] = "",
+    as_json: Json = False,
+) -> None:
+    """Have the cluster learn the code base of a git repository."""
+    terminal.run(lambda: teaching_code.teach(path, as_json))
 
 
 @app.command()

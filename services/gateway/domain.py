@@ -62,6 +62,10 @@ class Task:
     """What its teachers cost."""
     joined_into: str = ""
     """The task that learns its questions, and ends as it does."""
+    repository: str = ""
+    """The code base to be learned."""
+    commit_id: str = ""
+    """That it was read at."""
 
     @property
     def ended(self) -> bool:
@@ -87,6 +91,37 @@ class Card:
     def reference(self) -> str:
         """`name@digest`."""
         return f"{self.name}@{self.digest}"
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeBase:
+    """What samples were made from."""
+
+    repository: str
+    commit_id: str
+    licence: str
+    """SPDX; empty where the repository does not say."""
+    teacher: str
+    files: int
+    """That were read,"""
+    lines: int
+    """and their lines."""
+    chunks: int
+    """Definitions that samples were made from."""
+    samples: dict[str, int]
+    """By kind."""
+    held_out: int
+    """Of the samples."""
+    removed: dict[str, int]
+    """Secrets that were taken out, by kind."""
+    skipped: dict[str, int]
+    """Files left out, by reason."""
+    rejected: dict[str, int]
+    """Samples that did not pass a check, by reason."""
+    samples_digest: str
+    """Of the dataset in the card store."""
+    folder: str
+    """On the distiller's machine, with the dataset in all its forms."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from services.gateway import domain
 from shared import errors
 from shared import settings as config
+from shared.cards import manifest as manifests
 from shared.pb import (
     cards_pb2,
     cards_pb2_grpc,
@@ -152,12 +153,50 @@ class Peers:
         request = distiller_pb2.AddDocumentRequest(name=name, text=text)
         await client.call(self._distiller.AddDocument, request)
 
-    async def teach(self, idempotency_key: str, topic: str = "", document: str = "") -> domain.Task:
-        """Opens a learning task for a topic, or for a document of the knowledge folder."""
+    async def teach(
+        self, idempotency_key: str, topic: str = "", document: str = "", repository: str = ""
+    ) -> domain.Task:
+        """Opens a learning task for a topic, a document of the knowledge folder or a code base."""
         request = factory_pb2.TeachRequest(
-            idempotency_key=idempotency_key, topic=topic, document=document
+            idempotency_key=idempotency_key,
+            topic=topic,
+            document=document,
+            repository=repository,
         )
         return _task(await client.call(self._factory.Teach, request))
+
+    async def code_base(self, task: domain.Task) -> domain.CodeBase:
+        """What the distiller made of the code base of a task that it is done with."""
+        request = distiller_pb2.DistilRequest(task_id=task.id, repository=task.repository)
+
+        async def ignore(message: distiller_pb2.DistilUpdate) -> None:
+            """What is kept takes no time."""
+
+        last = await client.last_of_stream(
+            self._distiller.Distil, request, ignore, _WATCH_DEADLINE_S
+        )
+        found = last.result.code_base
+        return domain.CodeBase(
+            repository=task.repository,
+            commit_id=found.commit_id,
+            licence=found.licence,
+            teacher=last.result.teacher,
+            files=found.files,
+            lines=found.lines,
+            chunks=found.chunks,
+            samples=dict(found.samples),
+            held_out=last.result.held_out,
+            removed=dict(found.removed),
+            skipped=dict(found.skipped),
+            rejected=dict(found.rejected),
+            samples_digest=last.result.dataset.digest,
+            folder=found.folder,
+        )
+
+    async def manifest(self, card: str) -> manifests.Manifest:
+        """The manifest of a card in the store, by `name@digest`."""
+        record = await client.call(self._store.GetCard, cards_pb2.GetCardRequest(reference=card))
+        return manifests.parse(record.manifest_json)
 
     async def run_nightly(self, idempotency_key: str) -> list[domain.NightlySkill]:
         """Gathers now what waits for the night; the skills in the order they are learned."""
@@ -264,6 +303,8 @@ def _task(message: Any) -> domain.Task:
         retry_of=message.retry_of,
         spent=cost_messages.told(message.spent),
         joined_into=message.joined_into,
+        repository=message.repository,
+        commit_id=message.commit_id,
     )
 
 

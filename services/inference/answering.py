@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from services.inference import deadlines, generations, mixing
+from services.inference import choosing, deadlines, generations, mixing
 from services.inference import sampling as samplings
 from shared import answer_signals, errors, grading, rewriting
 from shared import inference_settings as config
@@ -23,7 +23,6 @@ from shared.cards import manifest as manifests
 AUTO, BASE = "auto", "base"
 LONGEST_QUERY_CHARACTERS = 8_000
 ROUTE_DEADLINE_S = 2.0
-_LATEST = "latest"
 _log = structlog.get_logger(__name__)
 
 
@@ -33,7 +32,8 @@ class Question:
 
     query: str
     model: str = ""
-    """`auto` or empty: the router decides; `base`; `name` or `name@digest` of a card."""
+    """`auto` or empty: the router decides; `base`; `name` or `name@digest` of a card;
+    `specialist_local`: the newest card of a code base, or the bare base where there is none."""
     max_new_tokens: int = 0
     """0 for the default of config.yaml."""
     no_learning: bool = False
@@ -91,16 +91,8 @@ class AnswerPiece:
     final: Answer | None = None
 
 
-class Engine(generations.Streams, Protocol):
+class Engine(generations.Streams, choosing.Engine, Protocol):
     """What answers; `ArrowEngine` is one."""
-
-    def served(self) -> list[str]:
-        """Keys of the cards that requests may choose, in the order of their coming."""
-        ...
-
-    async def bring_lora(self, key: str, deadline_s: float | None = None) -> None:
-        """Returns when a served card is in memory."""
-        ...
 
     def mix_lora(self, shares: Sequence[mixing.Share]) -> str:
         """Makes a mixture of served cards known; returns its key."""
@@ -135,6 +127,7 @@ class Answering:
         rewriting: float | None = None,
         report: Report = lambda outcome: None,
         together: mixing.Together = mixing.ALONE,
+        of_route: choosing.OfRoute = lambda route: (),
     ) -> None:
         """Takes the engine and the way to the router.
 
@@ -145,12 +138,14 @@ class Answering:
                 trained on is answered as that one; None: never.
             report: tells the router, after an answer that an event waits for.
             together: when cards answer together, where a question does not say.
+            of_route: tells the cards of a route.
         """
         self._engine = engine
         self._report = report
         self._route = route
         self._rewriting = rewriting
         self._together = together
+        self._choosing = choosing.Choosing(engine, of_route)
 
     async def answer(self, question: Question) -> Answer:
         """Answers as a whole; see `stream`."""
@@ -185,8 +180,11 @@ class Answering:
                     rewritten = rewriting.rewritten(
                         question.query, best.reading, best.similarity, self._rewriting
                     )
+        elif question.model == manifests.SPECIALIST_LOCAL:
+            card = await self._choosing.specialist("", deadline.left_s)
         elif question.model != BASE:
-            card = self._named(question.model)
+            card = self._choosing.named(question.model)
+        if card is not None and not shares:
             shares = (mixing.Share(card, 1.0),)
         # Nothing is awaited between the choice of a card and the engine's check that it is there.
         pieces = self._engine.stream(
@@ -228,7 +226,7 @@ class Answering:
             # Behind the first there are cards about other things, too: one of them answers only if
             # it is likelier to fit than that none does.
             likely = place == 0 or candidate.probability > routing.none_probability
-            if likely and await self._ready(candidate.card, deadline.left_s):
+            if likely and await self._choosing.ready(candidate.card, deadline.left_s):
                 return candidate
         if routing.candidates:
             _log.info("card not here; the bare base answers", card=routing.candidates[0].card)
@@ -260,30 +258,6 @@ class Answering:
         # It may have left while the mixture came.
         return alone if best.card in self._engine.served() else ((), None)
 
-    async def _ready(self, card: str, deadline_s: float | None) -> bool:
-        """Whether a card is served and in memory, now and until something is awaited."""
-        if card not in self._engine.served():
-            return False
-        try:
-            await self._engine.bring_lora(card, deadline_s)
-        except (errors.OverloadedError, errors.DeadlineError):
-            raise
-        except errors.SkillmeshError as error:
-            _log.warning("card can't come into memory", card=card, reason=str(error))
-            return False
-        # It may have been replaced by a newer one while it came.
-        return card in self._engine.served()
-
-    def _named(self, reference: str) -> str:
-        name, selector = manifests.split_reference(reference)
-        found = _newest(name, selector, self._engine.served())
-        if found is None:
-            raise errors.NotFoundError(
-                f"card {reference} is not served by this node; GetNodeStatus lists those that "
-                "are, `auto` and `base` always answer"
-            )
-        return found
-
 
 def _signals(found: generations.Generation) -> answer_signals.AnswerSignals | None:
     if found.certainty is None:
@@ -294,15 +268,6 @@ def _signals(found: generations.Generation) -> answer_signals.AnswerSignals | No
         tokens=found.certainty.tokens,
         admits_ignorance=grading.admits_ignorance(found.answer),
     )
-
-
-def _newest(name: str, selector: str, served: Sequence[str]) -> str | None:
-    keys = [
-        key
-        for key in served
-        if key.partition("@")[0] == name and selector in (_LATEST, key.partition("@")[2])
-    ]
-    return keys[-1] if keys else None
 
 
 def _check(question: Question) -> None:

@@ -5,6 +5,7 @@ Knows nothing about cards, queues or requests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 _BROKEN = "\ufffd"
@@ -32,12 +33,17 @@ class TextPieces:
     and without the new tokens, and hands out the difference once it ends in a whole character.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Takes the tokenizer that made the tokens."""
+    def __init__(self, tokenizer: Any, behind: Sequence[int] = ()) -> None:
+        """Takes the tokenizer that made the tokens.
+
+        Args:
+            tokenizer: of the model.
+            behind: tokens that the text goes on from; nothing for a text of its own.
+        """
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
+        self._ids = list(behind)
+        self._behind = self._told_to = len(self._ids)
         self._window_from = 0
-        self._told_to = 0
 
     def add(self, token: int) -> str:
         """Text that this token completes; often empty in the middle of a character."""
@@ -57,7 +63,7 @@ class TextPieces:
     @property
     def tokens(self) -> int:
         """Tokens added so far."""
-        return len(self._ids)
+        return len(self._ids) - self._behind
 
     def _fresh(self) -> str:
         told = self._decode(self._ids[self._window_from : self._told_to])

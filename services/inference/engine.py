@@ -118,7 +118,7 @@ class ArrowEngine:
 
     async def generate(
         self,
-        query: str,
+        query: generations.Asked,
         card: str | None = None,
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
@@ -134,7 +134,7 @@ class ArrowEngine:
 
     async def stream(
         self,
-        query: str,
+        query: generations.Asked,
         card: str | None = None,
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
@@ -143,7 +143,8 @@ class ArrowEngine:
         """Answers one question piece by piece; closing it stops the model at its next token.
 
         Args:
-            query: what the user asks.
+            query: what the user asks, or the place in a text at which to go on; of the text around
+                it as much is read as the context has room for.
             card: key of a served card or of a mixture, which comes into memory if it is not
                 there; None for the bare base model.
             max_new_tokens: longest answer; 0 for the default of config.yaml.

@@ -12,7 +12,15 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from services.inference import answering, federation, mixing, routing, semantic_entropy, subscriber
+from services.inference import (
+    answering,
+    completing,
+    federation,
+    mixing,
+    routing,
+    semantic_entropy,
+    subscriber,
+)
 from shared import settings as config
 from shared.pb import router_pb2_grpc
 from shared.rpc import client
@@ -34,6 +42,8 @@ class Evolution:
     """Names it in the store's books."""
     answers: answering.Answering
     """Answers questions with the card that the router chooses."""
+    completions: completing.Completing
+    """Completes code with the card of its code base."""
     cards: subscriber.CardSubscriber
     """Keeps the engine's cards as the store has them."""
     semantic: semantic_entropy.SemanticEntropy
@@ -69,9 +79,11 @@ async def attached(
             settings.inference.query_rewriting.get(settings.model.base),
             semantic.report,
             mixing.Together(settings.inference.max_cards, settings.inference.least_share),
+            found.cards.of_route,
         )
+        completions = completing.Completing(engine, found.cards.of_route)
         try:
-            yield Evolution(found.node_id, answers, found.cards, semantic)
+            yield Evolution(found.node_id, answers, completions, found.cards, semantic)
         finally:
             await semantic.close()
             await router.close()

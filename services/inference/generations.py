@@ -19,11 +19,30 @@ from services.inference import sampling as samplings
 from shared import errors
 from shared.lora import manager as managers
 from shared.models import base as bases
+from shared.models import completion
 
 _MOST_TOKENS_TOGETHER = 2048
 _LEAST_ALIKE = 0.75
 """Tokens of the shortest prompt of a group over those of the longest."""
 _log = structlog.get_logger(__name__)
+
+
+_MOST_CHARACTERS_A_TOKEN = 16
+"""More of a file than would fill the context is not cut into tokens."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cursor:
+    """A place in a text at which something is to be written."""
+
+    prefix: str
+    """The text before it."""
+    suffix: str = ""
+    """The text behind it."""
+
+
+Asked = str | Cursor
+"""A question, or a place at which to go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +75,7 @@ class Streams(Protocol):
 
     def stream(
         self,
-        query: str,
+        query: Asked,
         card: str | None = None,
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
@@ -70,7 +89,7 @@ class Streams(Protocol):
 class Request:
     """One question with the way back to who asks it."""
 
-    query: str
+    query: Asked
     card: str | None
     max_new_tokens: int
     sampling: samplings.Sampling
@@ -89,6 +108,7 @@ class _Running:
     text: decoding.TextPieces
     watch: samplings.StopWatch
     prompt_ids: list[int]
+    end_ids: frozenset[int]
     limit: int
     answer: list[str] = dataclasses.field(default_factory=list)
 
@@ -175,7 +195,12 @@ class Generations:
         return self._context_tokens - prompt_tokens
 
     def _prepared(self, request: Request) -> _Running:
-        prompt_ids = self._base.prompt_ids(request.query)
+        if isinstance(request.query, Cursor):
+            prompt_ids = self._completion_ids(request.query, request.max_new_tokens)
+            end_ids, behind = completion.end_ids(self._base), completion.lead_ids(self._base)
+        else:
+            prompt_ids = self._base.prompt_ids(request.query)
+            end_ids, behind = self._end_ids, ()
         room = self.room(len(prompt_ids))
         return _Running(
             request=request,
@@ -184,11 +209,22 @@ class Generations:
                 samplings.Sampler(request.sampling),
                 certainty=certainties.Certainty() if request.card is None else None,
             ),
-            text=decoding.TextPieces(self._base.tokenizer),
+            text=decoding.TextPieces(self._base.tokenizer, behind),
             watch=samplings.StopWatch(request.sampling.stop),
             prompt_ids=prompt_ids,
+            end_ids=end_ids,
             limit=request.max_new_tokens if room is None else min(request.max_new_tokens, room),
         )
+
+    def _completion_ids(self, cursor: Cursor, max_new_tokens: int) -> list[int]:
+        """The prompt of a completion, which leaves room for what is to come."""
+        context, prefix, suffix = self._context_tokens, cursor.prefix, cursor.suffix
+        if context is None:
+            return list(completion.prompt_ids(self._base, prefix, suffix))
+        most_tokens = context - min(max_new_tokens, context // 2)
+        most_characters = most_tokens * _MOST_CHARACTERS_A_TOKEN
+        near = prefix[-most_characters:], suffix[:most_characters]
+        return list(completion.prompt_ids(self._base, *near, most_tokens))
 
     def _read_prompts(self) -> None:
         joining, self._joining = self._joining, []
@@ -230,7 +266,7 @@ class Generations:
         """Why the answer ends with its latest token; None where it goes on."""
         if running.row.error is not None:
             raise running.row.error
-        if running.row.token in self._end_ids:
+        if running.row.token in running.end_ids:
             return "stop"
         self._hand_out(running, running.watch.add(running.text.add(running.row.token)))
         if running.watch.stopped:

@@ -60,6 +60,7 @@ async def running(
             evolution.node_id,
             arrow_engine,
             evolution.answers,
+            evolution.completions,
             evolution.cards,
             evolution.semantic,
             protection.admitted,

@@ -6,7 +6,14 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from services.inference import answering, sampling, semantic_entropy, subscriber
+from services.inference import (
+    answering,
+    completing,
+    generations,
+    sampling,
+    semantic_entropy,
+    subscriber,
+)
 from services.inference import engine as engines
 from shared.pb import inference_pb2, inference_pb2_grpc
 from shared.rpc import access
@@ -21,6 +28,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         node_id: str,
         engine: engines.ArrowEngine,
         answers: answering.Answering,
+        completions: completing.Completing,
         cards: subscriber.CardSubscriber,
         semantic: semantic_entropy.SemanticEntropy,
         admitted: callers.Callers,
@@ -30,6 +38,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self._node_id = node_id
         self._engine = engine
         self._answers = answers
+        self._completions = completions
         self._cards = cards
         self._semantic = semantic
 
@@ -48,6 +57,22 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             async for piece in pieces:
                 final = None if piece.final is None else _response(piece.final)
                 yield inference_pb2.GenerateChunk(text=piece.text, final=final)
+
+    async def Complete(
+        self, request: inference_pb2.CompleteRequest, context: Any
+    ) -> inference_pb2.CompleteResponse:
+        """Completes code as a whole."""
+        return _completed(await self._completions.complete(_completion(request, context)))
+
+    async def CompleteStream(
+        self, request: inference_pb2.CompleteRequest, context: Any
+    ) -> AsyncGenerator[inference_pb2.CompleteChunk, None]:
+        """Completes code piece by piece."""
+        pieces = self._completions.stream(_completion(request, context))
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                final = None if piece.final is None else _completed(piece.final)
+                yield inference_pb2.CompleteChunk(text=piece.text, final=final)
 
     async def GetNodeStatus(
         self, request: inference_pb2.GetNodeStatusRequest, context: Any
@@ -85,14 +110,41 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             no_learning=request.no_learning,
             tenant=caller.tenant,
             deadline_s=context.time_remaining(),
-            sampling=sampling.Sampling(
-                temperature=request.temperature,
-                top_p=request.top_p or 1.0,
-                top_k=request.top_k,
-                seed=request.seed if request.HasField("seed") else None,
-                stop=tuple(request.stop),
-            ),
+            sampling=_sampling(request),
         )
+
+
+def _completion(request: inference_pb2.CompleteRequest, context: Any) -> completing.Completion:
+    return completing.Completion(
+        cursor=generations.Cursor(request.prefix, request.suffix),
+        path=request.path,
+        model=request.model,
+        max_new_tokens=request.max_new_tokens,
+        deadline_s=context.time_remaining(),
+        sampling=_sampling(request),
+    )
+
+
+def _sampling(
+    request: inference_pb2.GenerateRequest | inference_pb2.CompleteRequest,
+) -> sampling.Sampling:
+    return sampling.Sampling(
+        temperature=request.temperature,
+        top_p=request.top_p or 1.0,
+        top_k=request.top_k,
+        seed=request.seed if request.HasField("seed") else None,
+        stop=tuple(request.stop),
+    )
+
+
+def _completed(found: generations.Generation) -> inference_pb2.CompleteResponse:
+    return inference_pb2.CompleteResponse(
+        text=found.answer,
+        card=found.card or "",
+        prompt_tokens=found.prompt_tokens,
+        new_tokens=found.new_tokens,
+        finish_reason=found.finish,
+    )
 
 
 def _response(answer: answering.Answer) -> inference_pb2.GenerateResponse:

@@ -123,6 +123,8 @@ class CardSubscriber:
         """Names whose wanted version came as news: somebody waits for it, others make room."""
         self._came: dict[str, watch.CardRecord] = {}
         """By key: the records, with their signatures, by which the served cards came."""
+        self._routes: dict[str, str] = {}
+        """By key: the routes of those that have one."""
         self._pursuits: dict[str, _Pursuit] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         """Wait until cards have left behind their requests."""
@@ -158,6 +160,14 @@ class CardSubscriber:
     def connected(self) -> bool:
         """Whether the line to the store is alive."""
         return self._follower.connected
+
+    def of_route(self, route: str) -> list[str]:
+        """Keys of the served cards of a route, the last one committed to the store first."""
+        served = self._engine.served()
+        found = [key for key in served if self._routes.get(key) == route]
+        return sorted(
+            found, key=lambda key: (self._came[key].created_at_ms, served.index(key)), reverse=True
+        )
 
     async def apply(self, listing: watch.Listing) -> list[str]:
         """Applies a listing that was not heard from the follower.
@@ -225,6 +235,7 @@ class CardSubscriber:
         self._trust.revoke(keys)
         served = set(self._engine.served())
         self._came = {key: record for key, record in self._came.items() if key in served}
+        self._routes = {key: route for key, route in self._routes.items() if key in served}
         self._drop_distrusted(self._came.values())
 
     def _drop_distrusted(self, records: Iterable[watch.CardRecord]) -> None:
@@ -296,8 +307,9 @@ class CardSubscriber:
     def _serve_unfetched(self, record: watch.CardRecord) -> None:
         """Lets requests choose a card that even the store has only on record."""
         self._trust.verify(record)
+        route = manifests.parse(record.manifest_json).route
         self._engine.serve_lora(_key(record), functools.partial(self._get, record))
-        self._came[_key(record)] = record
+        self._note(record, route)
         self.changed.set()
         _log.info("card served, and fetched when it is first asked", card=_key(record))
 
@@ -310,7 +322,7 @@ class CardSubscriber:
         evict = record.name in self._published
         await self._engine.load_lora(card, _key(record), get, evict)
         self._published.discard(record.name)
-        self._came[_key(record)] = record
+        self._note(record, card.manifest.route)
         self._drop_distrusted([record])  # Its key may have been revoked while it came.
         self.changed.set()
         swapped = time.perf_counter()
@@ -322,6 +334,11 @@ class CardSubscriber:
         )
         self._swaps.append(swap)
         _log.info("card served", **dataclasses.asdict(swap))
+
+    def _note(self, record: watch.CardRecord, route: str) -> None:
+        self._came[_key(record)] = record
+        if route:
+            self._routes[_key(record)] = route
 
     def _get(self, record: watch.CardRecord) -> cards.LoRACard:
         """The card, from where the store is now: it may be long before it is needed again."""

@@ -101,6 +101,11 @@ class RouterService(router_pb2_grpc.RouterServicer):
         if not manifests.is_digest(request.digest):
             raise errors.InvalidInputError("digest is not a SHA-256 in lower-case hex")
         manifest = manifests.parse(request.manifest_json)
+        if manifest.route:
+            raise errors.InvalidInputError(
+                f"card {manifest.name} has the route {manifest.route}: no question is ever sent "
+                "to it, so that there is nothing to rehearse"
+            )
         if not self._cards.listed:
             raise errors.UnavailableError(
                 "the router has not read the card store since it started, so that it can't tell "

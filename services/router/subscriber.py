@@ -107,8 +107,17 @@ class CardSubscriber:
                 manifests.card_identity(r.name, r.digest): dataclasses.replace(r, manifest_json="")
                 for r in trusted
             }
+            readable = await asyncio.to_thread(_readable, trusted)
+            for record, manifest in readable:
+                if manifest.route:
+                    # An earlier version of the name may have been found by questions.
+                    await self._router.unregister_card(record.name)
             for remote in (False, True):
-                cards = await asyncio.to_thread(_readable, trusted, remote)
+                cards = [
+                    profile.from_manifest(record.name, record.digest, manifest)
+                    for record, manifest in readable
+                    if record.remote is remote and not manifest.route
+                ]
                 try:
                     await self._router.register_cards(cards, virtual=remote)
                 except (errors.InvalidInputError, errors.InternalError) as error:
@@ -144,16 +153,14 @@ class CardSubscriber:
         return self._trust.distrusted(self._came.values())
 
 
-def _readable(records: Iterable[watch.CardRecord], remote: bool) -> list[profile.Card]:
+def _readable(
+    records: Iterable[watch.CardRecord],
+) -> list[tuple[watch.CardRecord, manifests.Manifest]]:
     found = []
     for record in records:
-        if record.remote is not remote:
-            continue
         try:
-            manifest = manifests.parse(record.manifest_json)
+            found.append((record, manifests.parse(record.manifest_json)))
         except errors.CardFormatError as error:
             # The store checked it; a card of a newer version is left to newer routers.
             _log.warning("card not routable", card=record.name, reason=str(error))
-            continue
-        found.append(profile.from_manifest(record.name, record.digest, manifest))
     return found

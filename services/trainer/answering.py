@@ -27,16 +27,32 @@ def answers(
     found: list[str] = []
     for at in range(0, len(questions), ROWS):
         prompts = [base.prompt_ids(question) for question in questions[at : at + ROWS]]
-        found.extend(_batch(base, prompts, most_tokens))
+        ids = generated(base, prompts, most_tokens, [base.tokenizer.eos_token_id])
+        texts = base.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        found.extend(text.strip() for text in texts)
     return found
 
 
-def _batch(base: bases.BaseModel, prompts: list[list[int]], most_tokens: int) -> list[str]:
+@torch.no_grad()
+def generated(
+    base: bases.BaseModel,
+    prompts: Sequence[Sequence[int]],
+    most_tokens: int,
+    end_ids: Sequence[int],
+) -> list[list[int]]:
+    """What the model goes on with, greedily: token ids, the ends and what is padded included.
+
+    Args:
+        base: the model.
+        prompts: token ids, read together; none is empty.
+        most_tokens: that are generated.
+        end_ids: tokens that end a row.
+    """
     tokenizer = base.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     width = max(map(len, prompts))
     # Padded on the left, so that every row's answer begins in the same column.
-    ids_B_T = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts])
+    ids_B_T = torch.tensor([[pad] * (width - len(ids)) + [*ids] for ids in prompts])
     mask_B_T = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
     out_B_T = base.model.generate(
         input_ids=ids_B_T.to(base.model.device),
@@ -44,7 +60,7 @@ def _batch(base: bases.BaseModel, prompts: list[list[int]], most_tokens: int) ->
         max_new_tokens=most_tokens,
         do_sample=False,
         pad_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=list(end_ids),
     )
-    texts = tokenizer.batch_decode(out_B_T[:, width:], skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    found: list[list[int]] = out_B_T[:, width:].tolist()
+    return found

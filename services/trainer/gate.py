@@ -137,8 +137,8 @@ def measure(
         _row("held_out", ask_as_users, unseen, settings.gate_held_out),
         _row("implications", ask_as_users, _held_out(implications), settings.gate_implications),
         _contrasts(ask, pairs, settings.gate_contrasts),
-        _unchanged("known", ask, replay.known, settings.gate_known),
-        _unchanged("unrelated", ask, replay.unrelated, settings.gate_unrelated),
+        unchanged("known", ask, replay.known, settings.gate_known),
+        unchanged("unrelated", ask, replay.unrelated, settings.gate_unrelated),
     ]
     if instead is not None:
         alone = _row(_ALONE, ask, unseen, 0.0)
@@ -284,7 +284,8 @@ def _contrasts(ask: Ask, pairs: Sequence[datasets.QAPair], required: float) -> R
     return Row("contrasts", len(asked) - len(taken), len(asked), required, wrong=taken)
 
 
-def _unchanged(name: str, ask: Ask, before: Sequence[replays.Answered], required: float) -> Row:
+def unchanged(name: str, ask: Ask, before: Sequence[replays.Answered], required: float) -> Row:
+    """A row of questions that are to be answered as the bare base answered them."""
     given = ask([item.question for item in before]) if before else []
     same = sum(answer == item.answer for answer, item in zip(given, before, strict=True))
     return Row(name, same, len(before), required, needed=True)

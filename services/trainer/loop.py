@@ -44,6 +44,8 @@ class LoopSettings:
     check_every_steps: int = 20
     pass_overhead_tokens: int = 64
     """See `data.grouped`."""
+    most_measured: int = 0
+    """Examples of which the share that is right is measured, evenly spaced; 0: all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,14 +155,16 @@ class Loop:
     def share_right(self) -> float:
         """Share of training examples whose every answer token is the likeliest one."""
         right, rows = 0, self._settings.batch_rows
-        examples = sorted(self._examples, key=lambda item: item.tokens)
+        most = self._settings.most_measured or len(self._examples)
+        every = -(-len(self._examples) // most)
+        examples = sorted(self._examples[::every], key=lambda item: item.tokens)
         for at in range(0, len(examples), rows):
             batch = self._batch(examples[at : at + rows])
             likeliest_N = self._net.likeliest(self._net.answers(batch, self._net.states(batch)))
             rows_N = batch.counts.nonzero()[:, 0]
             wrong_rows = rows_N[likeliest_N != batch.labels[batch.counts]].unique()
             right += len(batch.labels) - len(wrong_rows)
-        return right / len(self._examples)
+        return right / len(examples)
 
     def _progress(self, right: float | None, checked: bool) -> Progress:
         steps = self._settings.max_steps

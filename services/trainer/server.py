@@ -10,6 +10,7 @@ import structlog
 import torch
 
 from services.trainer import router_client, service, trainer, workshop
+from services.trainer.specialist import manager
 from shared import settings as config
 from shared.cards import signature
 from shared.flight import store
@@ -58,6 +59,7 @@ async def serve(settings: config.Settings) -> None:
         router_client.RouterClient(router_pb2_grpc.RouterStub(router)),
         settings.trainer,
         settings.inference.query_rewriting.get(settings.model.base),
+        manager.TrainingManager(base, settings.model.recipe(), settings.trainer, state),
     )
     servicer = service.TrainerService(shop, settings.trainer.seed)
     server = rpc_server.Server([servicer.add_to], settings.trainer.address, protection)

@@ -49,6 +49,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServicer):
             teacher=request.teacher,
             seed=request.seed + self._seed,
             rank_factor=request.rank_factor or 1,
+            kind=request.dataset.kind or "dataset",
         )
         async for news in self._trainings.follow(
             order.task_id, lambda report: self._shop.train(order, report)

@@ -12,14 +12,13 @@ import json
 import math
 import pathlib
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from services.trainer import (
     answering,
     backends,
     checkpoint,
+    course,
     data,
     gate,
     loop,
@@ -27,7 +26,6 @@ from services.trainer import (
     replay,
     sizing,
 )
-from services.trainer import pace as paces
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
@@ -35,7 +33,6 @@ from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from shared.flight import datasets
 from shared.lora import manager as managers
-from shared.lora import tensors
 from shared.models import base as bases
 
 CODE_VERSION = "0.1.0"
@@ -43,18 +40,9 @@ _KEY, _PREVIOUS_KEY = "draft", "previous"
 _MANIFEST_BYTES = 64 * 1024
 
 
-class OnProgress(Protocol):
-    """Takes news of the work."""
-
-    def __call__(self, share: float, detail: str, pace: paces.Pace | None = None) -> None:
-        """Tells how far it is.
-
-        Args:
-            share: that is done, 0 to 1.
-            detail: what is being done, for people.
-            pace: of a training.
-        """
-        ...
+OnProgress = course.OnProgress
+Outcome = course.Outcome
+Cancelled = course.Cancelled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,21 +59,8 @@ class Order:
     seed: int
     rank_factor: int = 1
     """Times the recipe's rank."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a training went."""
-
-    steps: int
-    final_loss: float
-    trained_right: float
-    """Share of training answers of which every token is predicted right."""
-    seconds: float
-
-
-class Cancelled(Exception):
-    """The service is stopping; the last checkpoint stands."""
+    kind: str = "dataset"
+    """Of the dataset's ticket: `dataset` of facts, or `samples` of a code base."""
 
 
 class LoRATrainer:
@@ -169,12 +144,9 @@ class LoRATrainer:
             from_layer=self._recipe.trainable_from_layer,
         )
         saved = checkpoint.beside(output_path)
-        with self._backend.open(work) as training:
-            outcome = self._run(training.loop, saved, on_progress)
-            modules = {
-                path: tensors.weights_of(adapter, adapter.scale * adapter.rank, plan.dtype)
-                for path, adapter in training.adapters().items()
-            }
+        outcome, modules = course.trained(
+            self._backend, work, plan.dtype, saved, self._stop, on_progress
+        )
         manifest = self._manifest(order, pairs, settings, {"rank": rank, "card_size": plan.why})
         formats.LoRAFormat.save(cards.LoRACard(manifest, modules), output_path)
         return outcome
@@ -273,27 +245,6 @@ class LoRATrainer:
         )
         return card.with_manifest(card.manifest.model_copy(update={"gate": table}))
 
-    def _run(
-        self, training: loop.Loop, saved: checkpoint.Checkpoint, on_progress: OnProgress
-    ) -> Outcome:
-        state = saved.load()
-        seconds_before = 0.0
-        if state is not None and training.fits(state):
-            training.restore(state)
-            seconds_before = saved.seconds
-        clock, meter = checkpoint.Stopwatch(seconds_before), paces.Meter(time.monotonic)
-        last = loop.Progress(0, 1, float("nan"), None, checked=False)
-        for last in training.run():
-            if self._stop.is_set():
-                raise Cancelled
-            pace = meter.pace(last)
-            if last.checked:
-                saved.save(training.state(), clock.seconds)
-            if meter.due() or last.checked:
-                right = "" if last.right is None else f", {last.right:.0%} right"
-                on_progress(last.step / last.max_steps, f"{pace}{right}", pace)
-        return Outcome(last.step, last.loss, last.right or 0.0, clock.seconds)
-
     def _prepared_replay(self) -> replay.Replay:
         if self._replay is None:
             self._replay = replay.prepare(self._base, self._state_dir)
@@ -368,29 +319,48 @@ class LoRATrainer:
             for pair in pairs
             for question in (pair.question, *pair.paraphrases)
         }
-        return manifests.Manifest(
-            name=order.skill_name,
-            version=order.version,
-            base_model=manifests.BaseModelReference(
-                id=self._base.id,
-                revision=self._base.revision,
-                fingerprint=self._base.fingerprint,
-            ),
-            target_modules=self._recipe.target_modules,
-            domain=order.domain,
-            description=order.description,
-            routing=manifests.RoutingProfile(
-                examples=tuple(answered_by),
-                statements=tuple(statements),
-                answered_by=tuple(answered_by.values()),
-            ),
-            lineage=manifests.Lineage(
-                task_id=order.task_id,
-                teacher=order.teacher,
-                dataset_digest=order.dataset_digest,
-                recipe={**dataclasses.asdict(settings), **chosen, **ranks, **factor},
-                seed=order.seed,
-                code_version=CODE_VERSION,
-            ),
-            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        routing = manifests.RoutingProfile(
+            examples=tuple(answered_by),
+            statements=tuple(statements),
+            answered_by=tuple(answered_by.values()),
         )
+        how = {**dataclasses.asdict(settings), **chosen, **ranks, **factor}
+        return draft_manifest(self._base, order, self._recipe.target_modules, routing, how)
+
+
+def draft_manifest(
+    base: bases.BaseModel,
+    order: Order,
+    target_modules: tuple[str, ...],
+    routing: manifests.RoutingProfile,
+    recipe: dict[str, str | int | float],
+) -> manifests.Manifest:
+    """What a draft says about itself.
+
+    Args:
+        base: that it was trained for.
+        order: names and lineage.
+        target_modules: kinds of layer that are adapted.
+        routing: how requests come to it.
+        recipe: how it was trained.
+    """
+    return manifests.Manifest(
+        name=order.skill_name,
+        version=order.version,
+        base_model=manifests.BaseModelReference(
+            id=base.id, revision=base.revision, fingerprint=base.fingerprint
+        ),
+        target_modules=target_modules,
+        domain=order.domain,
+        description=order.description,
+        routing=routing,
+        lineage=manifests.Lineage(
+            task_id=order.task_id,
+            teacher=order.teacher,
+            dataset_digest=order.dataset_digest,
+            recipe=recipe,
+            seed=order.seed,
+            code_version=CODE_VERSION,
+        ),
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )

@@ -1,7 +1,9 @@
 """Trainings and proofs by task: each is done once, whatever happens in between.
 
 A task's folder holds the checkpoint, the draft, and what each finished step returned; the same
-task asked again gets the stored result. The model works in one thread.
+task asked again gets the stored result. The model works in one thread. Facts are taught, or the
+samples of a code base: cards of those are trained and proved in another way (`specialist`), and the
+router is not asked about them, since no question comes to them by its meaning.
 """
 
 from __future__ import annotations
@@ -11,22 +13,22 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-import pydantic
 import structlog
 
-from services.trainer import checkpoint, gate, regression, trainer
+from services.trainer import checkpoint, course, gate, regression, results, trainer
 from services.trainer import pace as paces
-from shared import atomic, errors
+from services.trainer.specialist import manager
+from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from shared.cards import signature
 from shared.flight import client as flight_client
-from shared.flight import datasets
+from shared.flight import datasets, samples
 from shared.rpc import runs
 
 T = TypeVar("T")
@@ -36,65 +38,11 @@ _MOST_WRONG = 500
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A draft card on this machine."""
-
-    draft_digest: str
-    draft_bytes: int
-    steps: int
-    final_loss: float
-    trained_right: float
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class GateRow:
-    """One row of the gate's table."""
-
-    name: str
-    right: int
-    asked: int
-    required: float
-    passed: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Proved:
-    """What the gate found; the sealed card lies in the card store, uncommitted, if it passed."""
-
-    passed: bool
-    rows: tuple[GateRow, ...]
-    card_digest: str
-    """Empty if the draft did not pass."""
-    card_bytes: int
-    seconds: float
-    signature_json: str = ""
-    """DSSE envelope over the card, if the draft passed."""
-    curable: bool = False
-    """Whether another training may pass, if this draft did not."""
-    wrong: tuple[str, ...] = ()
-    """Questions of the dataset that the draft answered wrong."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PublishedCard:
-    """A card in the store with what it was trained on."""
-
-    card_digest: str
-    dataset_digest: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Proof:
-    """What a proof is about: another one has other results."""
-
-    dataset_digest: str
-    draft_digest: str
-    triggers: tuple[gate.Trigger, ...]
-    previous: PublishedCard | None
-    rewriting: float | None
-    """See `Workshop`."""
+Trained = results.Trained
+GateRow = results.GateRow
+Proved = results.Proved
+PublishedCard = results.PublishedCard
+Rechecked = results.Rechecked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,22 +52,6 @@ class _Rehearsed:
     rows: list[gate.Row]
     instead: dict[str, str] | None
     """See `gate.asked_instead`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kept(Generic[T]):
-    """A result on disk."""
-
-    of: _Proof
-    result: T
-
-
-@dataclasses.dataclass(frozen=True)
-class Rechecked:
-    """The gate's table for a published card: now, and as its manifest has it."""
-
-    rows: tuple[GateRow, ...]
-    recorded: tuple[GateRow, ...]
 
 
 class Store(Protocol):
@@ -157,6 +89,7 @@ class Workshop:
         router: Rehearses,
         settings: config.Trainer,
         rewriting: float | None = None,
+        specialist: manager.TrainingManager | None = None,
     ) -> None:
         """Takes who trains, where datasets and cards travel, and where results are kept.
 
@@ -170,7 +103,9 @@ class Workshop:
             settings: the gate's shares.
             rewriting: the similarity from which on nodes ask a card of this base model what it was
                 trained on in place of a question; None: never.
+            specialist: trains and proves the cards of code bases; without it they are refused.
         """
+        self._specialist = specialist
         self._rewriting = rewriting
         self._signer, self._router, self._settings = signer, router, settings
         self._trainer, self._store, self._folder, self._clock = lora_trainer, store, folder, clock
@@ -180,20 +115,17 @@ class Workshop:
         """Trains a draft, or returns the one that was trained before for the very same order."""
         folder = self._task_folder(order.task_id)
         saved = checkpoint.beside(folder / _DRAFT)
-        if _kept(folder / "order.json", trainer.Order) != order:
+        if results.kept(folder / "order.json", trainer.Order) != order:
             (folder / "trained.json").unlink(missing_ok=True)
             saved.remove()
-            _keep(folder / "order.json", trainer.Order, order)
-        done = _kept(folder / "trained.json", Trained)
+            results.keep(folder / "order.json", trainer.Order, order)
+        done = results.kept(folder / "trained.json", Trained)
         if done is not None and (folder / _DRAFT).is_file():
             saved.remove()
             return done
         await report(0.0, "fetching the dataset")
-        pairs = datasets.from_bytes(await self._store.get(order.dataset_digest))
-        outcome = await self._in_thread(
-            report,
-            lambda tell: self._trainer.train_qa(pairs, folder / _DRAFT, order, tell),
-        )
+        data = await self._store.get(order.dataset_digest)
+        outcome = await self._in_thread(report, self._training(order, data, folder / _DRAFT))
         trained = Trained(
             draft_digest=formats.file_digest(folder / _DRAFT),
             draft_bytes=(folder / _DRAFT).stat().st_size,
@@ -202,7 +134,7 @@ class Workshop:
             trained_right=outcome.trained_right,
             seconds=outcome.seconds,
         )
-        _keep(folder / "trained.json", Trained, trained)
+        results.keep(folder / "trained.json", Trained, trained)
         # Only now: a kill before it costs what comes after the last step, not the training.
         saved.remove()
         return trained
@@ -230,8 +162,10 @@ class Workshop:
             errors.InvalidInputError: the draft was trained on another dataset.
         """
         folder = self._task_folder(task_id)
-        proof = _Proof(dataset_digest, draft_digest, tuple(triggers), previous, self._rewriting)
-        kept = _kept(folder / "proved.json", _Kept[Proved])
+        proof = results.Proof(
+            dataset_digest, draft_digest, tuple(triggers), previous, self._rewriting
+        )
+        kept = results.kept(folder / "proved.json", results.Kept[Proved])
         if kept is not None and kept.of == proof:
             return kept.result
         started = self._clock()
@@ -242,19 +176,11 @@ class Workshop:
                 f"task {task_id}: the draft was trained on dataset {lineage.dataset_digest}, "
                 f"not on {dataset_digest}; prove it on the dataset of its training"
             )
-        pairs = datasets.from_bytes(await self._store.get(dataset_digest))
-        before = await self._version_before(previous)
-        # First what costs little, and what a router that is away would leave undone.
-        told = await self._rehearsed(card, draft_digest, pairs, triggers, report)
-        measured = _kept(folder / "measured.json", _Kept[list[gate.Row]])
-        if measured is None or measured.of != proof:
-            rows = await self._measured(card, pairs, triggers, report, told, before)
-            if previous is not None and before is None:
-                # Told in the card: there was a version before, and nothing could be asked of it.
-                rows = [*rows, gate.Row("regression", 0, 0, self._settings.gate_regression)]
-            measured = _Kept(proof, rows)
-            _keep(folder / "measured.json", _Kept[list[gate.Row]], measured)
-        rows = [*measured.result, *told.rows]
+        data = await self._store.get(dataset_digest)
+        if card.manifest.route == manifests.SPECIALIST_LOCAL:
+            rows = await self._of_code(card, data, report)
+        else:
+            rows = await self._of_facts(folder, proof, card, data, report)
         passed, digest, sealed, envelope = all(row.passed for row in rows), "", b"", ""
         if passed:
             await report(0.95, "uploading the card")
@@ -263,7 +189,7 @@ class Workshop:
             digest = await self._store.put("card", sealed)
             # Only now: what did not pass the gate never gets a signature.
             envelope = self._signer.sign(_statement(card, digest))
-        table = _table(rows)
+        table = results.table(rows)
         seconds = self._clock() - started
         wrong = dict.fromkeys(question for row in rows for question in row.wrong)
         failed = [row for row in rows if not row.passed]
@@ -277,7 +203,7 @@ class Workshop:
             curable=bool(failed) and all(row.curable for row in failed),
             wrong=tuple(wrong)[:_MOST_WRONG],
         )
-        _keep(folder / "proved.json", _Kept[Proved], _Kept(proof, proved))
+        results.keep(folder / "proved.json", results.Kept[Proved], results.Kept(proof, proved))
         return proved
 
     async def recheck(
@@ -292,11 +218,58 @@ class Workshop:
             errors.NotFoundError: the store does not have the card or its dataset any more.
         """
         card = formats.LoRAFormat.from_bytes(await self._store.get(published.card_digest))
-        pairs = datasets.from_bytes(await self._store.get(published.dataset_digest))
+        data = await self._store.get(published.dataset_digest)
+        if card.manifest.route == manifests.SPECIALIST_LOCAL:
+            rows = await self._of_code(card, data, report)
+            return Rechecked(results.table(rows), results.table(card.manifest.gate))
+        pairs = datasets.from_bytes(data)
         told = await self._rehearsed(card, published.card_digest, pairs, triggers, report)
         rows = await self._measured(card, pairs, triggers, report, told)
         recorded = gate.comparable(card.manifest.gate, rows)
-        return Rechecked(_table([*rows, *told.rows]), _table(recorded))
+        return Rechecked(results.table([*rows, *told.rows]), results.table(recorded))
+
+    def _training(
+        self, order: trainer.Order, data: bytes, path: pathlib.Path
+    ) -> Callable[[trainer.OnProgress], trainer.Outcome]:
+        if order.kind == "samples":
+            taught = samples.from_bytes(data)
+            coder = self._coder()
+            return lambda tell: coder.train(taught, path, order, tell)
+        pairs = datasets.from_bytes(data)
+        return lambda tell: self._trainer.train_qa(pairs, path, order, tell)
+
+    def _coder(self) -> manager.TrainingManager:
+        if self._specialist is None:
+            raise errors.ConfigError("this trainer trains no cards of code bases")
+        return self._specialist
+
+    async def _of_code(
+        self, card: cards.LoRACard, data: bytes, report: runs.Report
+    ) -> list[gate.Row]:
+        asked, coder = samples.from_bytes(data), self._coder()
+        return await self._in_thread(report, lambda tell: coder.prove(card, asked, tell))
+
+    async def _of_facts(
+        self,
+        folder: pathlib.Path,
+        proof: results.Proof,
+        card: cards.LoRACard,
+        data: bytes,
+        report: runs.Report,
+    ) -> list[gate.Row]:
+        pairs = datasets.from_bytes(data)
+        before = await self._version_before(proof.previous)
+        # First what costs little, and what a router that is away would leave undone.
+        told = await self._rehearsed(card, proof.draft_digest, pairs, proof.triggers, report)
+        measured = results.kept(folder / "measured.json", results.Kept[list[gate.Row]])
+        if measured is None or measured.of != proof:
+            rows = await self._measured(card, pairs, proof.triggers, report, told, before)
+            if proof.previous is not None and before is None:
+                # Told in the card: there was a version before, and nothing could be asked of it.
+                rows = [*rows, gate.Row("regression", 0, 0, self._settings.gate_regression)]
+            measured = results.Kept(proof, rows)
+            results.keep(folder / "measured.json", results.Kept[list[gate.Row]], measured)
+        return [*measured.result, *told.rows]
 
     async def _version_before(self, previous: PublishedCard | None) -> regression.Previous | None:
         if previous is None:
@@ -350,6 +323,8 @@ class Workshop:
     async def close(self) -> None:
         """Stops the running training at its next step; its checkpoint stands."""
         self._trainer.cancel()
+        if self._specialist is not None:
+            self._specialist.cancel()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
     def _task_folder(self, task_id: str) -> pathlib.Path:
@@ -368,15 +343,11 @@ class Workshop:
 
         try:
             return await loop.run_in_executor(self._thread, lambda: work(tell))
-        except trainer.Cancelled as error:
+        except course.Cancelled as error:
             raise errors.UnavailableError("the trainer is stopping; ask again") from error
 
 
 _DRAFT = f"draft{formats.SUFFIX}"
-
-
-def _table(rows: Iterable[gate.Row | manifests.GateRow]) -> tuple[GateRow, ...]:
-    return tuple(GateRow(row.name, row.right, row.asked, row.required, row.passed) for row in rows)
 
 
 def _statement(card: cards.LoRACard, digest: str) -> signature.Statement:
@@ -384,14 +355,3 @@ def _statement(card: cards.LoRACard, digest: str) -> signature.Statement:
     return signature.Statement(
         manifest.name, manifest.version, digest, manifest.base_model.fingerprint
     )
-
-
-def _keep(path: pathlib.Path, kind: type[T], value: T) -> None:
-    atomic.write(path, pydantic.TypeAdapter(kind).dump_json(value))
-
-
-def _kept(path: pathlib.Path, kind: type[T]) -> T | None:
-    try:
-        return pydantic.TypeAdapter(kind).validate_json(path.read_bytes())
-    except (FileNotFoundError, pydantic.ValidationError):
-        return None

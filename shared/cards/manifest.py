@@ -27,7 +27,10 @@ _UNIT_TOLERANCE = 0.01
 """Of a centroid's length: it may have been kept in half precision."""
 NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 _VERSION_PATTERN = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+_ROUTE_PATTERN = r"[a-z0-9_]{0,62}"
 _SHA256_PATTERN = r"[0-9a-f]{64}"
+SPECIALIST_LOCAL = "specialist_local"
+"""Route of the cards that were learned from a code base."""
 
 Name = Annotated[str, pydantic.Field(pattern=f"^{NAME_PATTERN}$")]
 Sha256 = Annotated[str, pydantic.Field(pattern=f"^{_SHA256_PATTERN}$")]
@@ -60,6 +63,9 @@ class BaseModelReference(_Frozen):
 class RoutingProfile(_Frozen):
     """What the router needs to find the card."""
 
+    route: Annotated[str, pydantic.Field(pattern=f"^{_ROUTE_PATTERN}$")] = ""
+    """How requests come to the card: empty for by their meaning, through the router; else by this
+    name alone, such as `specialist_local`, and the router never proposes it."""
     embedder_id: str = ""
     """Whose vectors the centroid is made of; empty where the router is to make them."""
     centroid: Annotated[tuple[float, ...], _FIRST_ERROR] = ()
@@ -145,6 +151,11 @@ class Manifest(_Frozen):
     licence: str = ""
     created_at: str
     """ISO 8601, UTC."""
+
+    @property
+    def route(self) -> str:
+        """See `RoutingProfile.route`."""
+        return "" if self.routing is None else self.routing.route
 
     def to_json(self) -> str:
         """Compact JSON with stable order of keys: equal manifests give equal bytes."""

@@ -55,6 +55,11 @@ class DistillerStub:
                 request_serializer=shared_dot_pb_dot_distiller__pb2.AddDocumentRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_distiller__pb2.AddDocumentResponse.FromString,
                 _registered_method=True)
+        self.ListRepositories = channel.unary_unary(
+                '/skillmesh.v1.Distiller/ListRepositories',
+                request_serializer=shared_dot_pb_dot_distiller__pb2.ListRepositoriesRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_distiller__pb2.ListRepositoriesResponse.FromString,
+                _registered_method=True)
         self.GetSpending = channel.unary_unary(
                 '/skillmesh.v1.Distiller/GetSpending',
                 request_serializer=shared_dot_pb_dot_distiller__pb2.GetSpendingRequest.SerializeToString,
@@ -101,6 +106,13 @@ class DistillerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRepositories(self, request, context):
+        """The git repositories that may be learned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSpending(self, request, context):
         """What the teachers of a task cost so far.
         """
@@ -137,6 +149,11 @@ def add_DistillerServicer_to_server(servicer, server):
                     servicer.AddDocument,
                     request_deserializer=shared_dot_pb_dot_distiller__pb2.AddDocumentRequest.FromString,
                     response_serializer=shared_dot_pb_dot_distiller__pb2.AddDocumentResponse.SerializeToString,
+            ),
+            'ListRepositories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRepositories,
+                    request_deserializer=shared_dot_pb_dot_distiller__pb2.ListRepositoriesRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_distiller__pb2.ListRepositoriesResponse.SerializeToString,
             ),
             'GetSpending': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSpending,
@@ -257,6 +274,33 @@ class Distiller:
             '/skillmesh.v1.Distiller/AddDocument',
             shared_dot_pb_dot_distiller__pb2.AddDocumentRequest.SerializeToString,
             shared_dot_pb_dot_distiller__pb2.AddDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRepositories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Distiller/ListRepositories',
+            shared_dot_pb_dot_distiller__pb2.ListRepositoriesRequest.SerializeToString,
+            shared_dot_pb_dot_distiller__pb2.ListRepositoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

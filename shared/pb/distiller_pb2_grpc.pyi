@@ -46,6 +46,8 @@ class DistillerStub:
     """
     AddDocument: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.AddDocumentRequest, _distiller_pb2.AddDocumentResponse]
     """Puts a document into the knowledge folder."""
+    ListRepositories: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.ListRepositoriesRequest, _distiller_pb2.ListRepositoriesResponse]
+    """The git repositories that may be learned."""
     GetSpending: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.GetSpendingRequest, _types_pb2.Spending]
     """What the teachers of a task cost so far."""
     GetDistillerStatus: _grpc.UnaryUnaryMultiCallable[_distiller_pb2.GetDistillerStatusRequest, _distiller_pb2.DistillerStatus]
@@ -68,6 +70,8 @@ class DistillerAsyncStub(DistillerStub):
     """
     AddDocument: _aio.UnaryUnaryMultiCallable[_distiller_pb2.AddDocumentRequest, _distiller_pb2.AddDocumentResponse]  # type: ignore[assignment]
     """Puts a document into the knowledge folder."""
+    ListRepositories: _aio.UnaryUnaryMultiCallable[_distiller_pb2.ListRepositoriesRequest, _distiller_pb2.ListRepositoriesResponse]  # type: ignore[assignment]
+    """The git repositories that may be learned."""
     GetSpending: _aio.UnaryUnaryMultiCallable[_distiller_pb2.GetSpendingRequest, _types_pb2.Spending]  # type: ignore[assignment]
     """What the teachers of a task cost so far."""
     GetDistillerStatus: _aio.UnaryUnaryMultiCallable[_distiller_pb2.GetDistillerStatusRequest, _distiller_pb2.DistillerStatus]  # type: ignore[assignment]
@@ -111,6 +115,14 @@ class DistillerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_distiller_pb2.AddDocumentResponse, _abc.Awaitable[_distiller_pb2.AddDocumentResponse]]:
         """Puts a document into the knowledge folder."""
+
+    @_abc_1.abstractmethod
+    def ListRepositories(
+        self,
+        request: _distiller_pb2.ListRepositoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_distiller_pb2.ListRepositoriesResponse, _abc.Awaitable[_distiller_pb2.ListRepositoriesResponse]]:
+        """The git repositories that may be learned."""
 
     @_abc_1.abstractmethod
     def GetSpending(

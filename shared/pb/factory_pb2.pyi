@@ -96,12 +96,15 @@ class TeachRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     TOPIC_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
+    REPOSITORY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     topic: _builtins.str
     """what to learn, in words; or"""
     document: _builtins.str
     """the name of a document in the distiller's knowledge folder"""
+    repository: _builtins.str
+    """or of a repository that the distiller may read"""
     priority: _builtins.int
     """1 to 5; 0 means 3"""
     def __init__(
@@ -110,11 +113,12 @@ class TeachRequest(_message.Message):
         idempotency_key: _builtins.str = ...,
         topic: _builtins.str = ...,
         document: _builtins.str = ...,
+        repository: _builtins.str = ...,
         priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "idempotency_key", b"idempotency_key", "priority", b"priority", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "idempotency_key", b"idempotency_key", "priority", b"priority", "repository", b"repository", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,9 +34,11 @@ class GenerateRequest(_message.Message):
     MAX_CARDS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     model: _builtins.str
-    """"auto" or empty: the router decides; "base"; a card reference"""
+    """"auto" or empty: the router decides; "base"; a card reference;"""
     max_new_tokens: _builtins.int
-    """0 means the default of config.yaml"""
+    """"specialist_local": as in CompleteRequest
+    0 means the default of config.yaml
+    """
     no_learning: _builtins.bool
     """opt out: this question starts no learning"""
     temperature: _builtins.float
@@ -152,6 +154,127 @@ class CardShare(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CardShare: _TypeAlias = CardShare  # noqa: Y015
+
+@_typing.final
+class CompleteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    SUFFIX_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_P_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """what stands before the cursor; the end of it is read, as far"""
+    suffix: _builtins.str
+    """as the model's context goes
+    behind it; read by models that fill in the middle
+    """
+    path: _builtins.str
+    """of the file: the card of a repository whose folder it names"""
+    model: _builtins.str
+    """is asked first; may be empty
+    empty or "specialist_local": that card, or else the newest one
+    """
+    max_new_tokens: _builtins.int
+    """of a code base, or the bare base; "base"; a card reference
+    0 means the default of config.yaml
+    """
+    temperature: _builtins.float
+    """this and the next four as in GenerateRequest"""
+    top_p: _builtins.float
+    top_k: _builtins.int
+    seed: _builtins.int
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+        suffix: _builtins.str = ...,
+        path: _builtins.str = ...,
+        model: _builtins.str = ...,
+        max_new_tokens: _builtins.int = ...,
+        temperature: _builtins.float = ...,
+        top_p: _builtins.float = ...,
+        top_k: _builtins.int = ...,
+        seed: _builtins.int | None = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "max_new_tokens", b"max_new_tokens", "model", b"model", "path", b"path", "prefix", b"prefix", "seed", b"seed", "stop", b"stop", "suffix", b"suffix", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+
+Global___CompleteRequest: _TypeAlias = CompleteRequest  # noqa: Y015
+
+@_typing.final
+class CompleteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    card: _builtins.str
+    """name@digest that answered; empty: the bare base model"""
+    prompt_tokens: _builtins.int
+    """as many as were read"""
+    new_tokens: _builtins.int
+    finish_reason: _builtins.str
+    """"stop", or "length" where more was to come"""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        card: _builtins.str = ...,
+        prompt_tokens: _builtins.int = ...,
+        new_tokens: _builtins.int = ...,
+        finish_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "finish_reason", b"finish_reason", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteResponse: _TypeAlias = CompleteResponse  # noqa: Y015
+
+@_typing.final
+class CompleteChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """what came since the last chunk"""
+    @_builtins.property
+    def final(self) -> Global___CompleteResponse:
+        """set in the last chunk alone"""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        final: Global___CompleteResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["final", b"final"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteChunk: _TypeAlias = CompleteChunk  # noqa: Y015
 
 @_typing.final
 class GenerateChunk(_message.Message):

@@ -44,6 +44,16 @@ class InferenceStub:
                 request_serializer=shared_dot_pb_dot_inference__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_inference__pb2.GenerateChunk.FromString,
                 _registered_method=True)
+        self.Complete = channel.unary_unary(
+                '/skillmesh.v1.Inference/Complete',
+                request_serializer=shared_dot_pb_dot_inference__pb2.CompleteRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_inference__pb2.CompleteResponse.FromString,
+                _registered_method=True)
+        self.CompleteStream = channel.unary_stream(
+                '/skillmesh.v1.Inference/CompleteStream',
+                request_serializer=shared_dot_pb_dot_inference__pb2.CompleteRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_inference__pb2.CompleteChunk.FromString,
+                _registered_method=True)
         self.GetNodeStatus = channel.unary_unary(
                 '/skillmesh.v1.Inference/GetNodeStatus',
                 request_serializer=shared_dot_pb_dot_inference__pb2.GetNodeStatusRequest.SerializeToString,
@@ -61,6 +71,19 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GenerateStream(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Complete(self, request, context):
+        """Says what belongs at the cursor of a file: the card of its code base does, where one is served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteStream(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +107,16 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.GenerateStream,
                     request_deserializer=shared_dot_pb_dot_inference__pb2.GenerateRequest.FromString,
                     response_serializer=shared_dot_pb_dot_inference__pb2.GenerateChunk.SerializeToString,
+            ),
+            'Complete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Complete,
+                    request_deserializer=shared_dot_pb_dot_inference__pb2.CompleteRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_inference__pb2.CompleteResponse.SerializeToString,
+            ),
+            'CompleteStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.CompleteStream,
+                    request_deserializer=shared_dot_pb_dot_inference__pb2.CompleteRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_inference__pb2.CompleteChunk.SerializeToString,
             ),
             'GetNodeStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNodeStatus,
@@ -145,6 +178,60 @@ class Inference:
             '/skillmesh.v1.Inference/GenerateStream',
             shared_dot_pb_dot_inference__pb2.GenerateRequest.SerializeToString,
             shared_dot_pb_dot_inference__pb2.GenerateChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Complete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Inference/Complete',
+            shared_dot_pb_dot_inference__pb2.CompleteRequest.SerializeToString,
+            shared_dot_pb_dot_inference__pb2.CompleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/skillmesh.v1.Inference/CompleteStream',
+            shared_dot_pb_dot_inference__pb2.CompleteRequest.SerializeToString,
+            shared_dot_pb_dot_inference__pb2.CompleteChunk.FromString,
             options,
             channel_credentials,
             insecure,

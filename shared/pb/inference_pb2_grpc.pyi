@@ -33,6 +33,9 @@ class InferenceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceAsyncStub: ...
     Generate: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     GenerateStream: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateChunk]
+    Complete: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CompleteRequest, _inference_pb2.CompleteResponse]
+    """Says what belongs at the cursor of a file: the card of its code base does, where one is served."""
+    CompleteStream: _grpc.UnaryStreamMultiCallable[_inference_pb2.CompleteRequest, _inference_pb2.CompleteChunk]
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetNodeStatusRequest, _inference_pb2.NodeStatus]
 
 @_typing.type_check_only
@@ -40,6 +43,9 @@ class InferenceAsyncStub(InferenceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryUnaryMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     GenerateStream: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateChunk]  # type: ignore[assignment]
+    Complete: _aio.UnaryUnaryMultiCallable[_inference_pb2.CompleteRequest, _inference_pb2.CompleteResponse]  # type: ignore[assignment]
+    """Says what belongs at the cursor of a file: the card of its code base does, where one is served."""
+    CompleteStream: _aio.UnaryStreamMultiCallable[_inference_pb2.CompleteRequest, _inference_pb2.CompleteChunk]  # type: ignore[assignment]
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetNodeStatusRequest, _inference_pb2.NodeStatus]  # type: ignore[assignment]
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
@@ -56,6 +62,21 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateChunk], _abc.AsyncIterator[_inference_pb2.GenerateChunk]]: ...
+
+    @_abc_1.abstractmethod
+    def Complete(
+        self,
+        request: _inference_pb2.CompleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.CompleteResponse, _abc.Awaitable[_inference_pb2.CompleteResponse]]:
+        """Says what belongs at the cursor of a file: the card of its code base does, where one is served."""
+
+    @_abc_1.abstractmethod
+    def CompleteStream(
+        self,
+        request: _inference_pb2.CompleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.CompleteChunk], _abc.AsyncIterator[_inference_pb2.CompleteChunk]]: ...
 
     @_abc_1.abstractmethod
     def GetNodeStatus(

@@ -66,6 +66,7 @@ _ALLOWED = {
     "Distiller/Locate": _MAKERS,
     "Distiller/Distil": _MAKERS,
     "Distiller/CancelDistil": _MAKERS,
+    "Distiller/ListRepositories": _MAKERS,
     "Distiller/GetSpending": _MAKERS,
     "Distiller/GetDistillerStatus": _MAKERS,
     "Trainer/Train": _MAKERS,
@@ -73,6 +74,8 @@ _ALLOWED = {
     "Trainer/Recheck": _MAKERS,
     "Inference/Generate": _OURS,
     "Inference/GenerateStream": _OURS,
+    "Inference/Complete": _OURS,
+    "Inference/CompleteStream": _OURS,
     "Inference/GetNodeStatus": _OURS,
 }
 """Who may call what. What does not stand here, operators may: a new call is closed until somebody

@@ -74,10 +74,15 @@ async def _served(
     cloud = distiller.CloudDistiller(
         teacher, journal.Journal(folder / "tasks"), config.Distiller(judge="none")
     )
-    active = runs.Runs[delivery.Delivered]()
+    active = runs.Runs[service.Delivered]()
     work = delivery.Delivery(cloud, store.put).work
     servicer = service.DistillerService(
-        active, work, teacher, knowledge.KnowledgeFolder(documents), ledger or fakes.ledger()
+        active,
+        work,
+        teacher,
+        knowledge.KnowledgeFolder(documents),
+        ledger or fakes.ledger(),
+        fakes.no_code_bases(folder),
     )
     server = rpc_server.Server([servicer.add_to], "127.0.0.1:0")
     await server.start()
@@ -218,12 +223,17 @@ async def test_caller_may_ask_again_when_the_service_stops_in_the_middle(
     cloud = distiller.CloudDistiller(
         teacher, journal.Journal(tmp_path), config.Distiller(judge="none")
     )
-    active = runs.Runs[delivery.Delivered]()
+    active = runs.Runs[service.Delivered]()
     work = delivery.Delivery(cloud, _Store().put).work
     server = rpc_server.Server(
         [
             service.DistillerService(
-                active, work, teacher, knowledge.KnowledgeFolder(tmp_path), fakes.ledger()
+                active,
+                work,
+                teacher,
+                knowledge.KnowledgeFolder(tmp_path),
+                fakes.ledger(),
+                fakes.no_code_bases(tmp_path),
             ).add_to
         ],
         "127.0.0.1:0",

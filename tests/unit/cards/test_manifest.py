@@ -124,3 +124,21 @@ def test_card_is_refused_when_its_maker_did_not_check_the_profile():
         uploaded = formats.LoRAFormat.to_bytes(card.with_manifest(manifest))
         with pytest.raises(errors.CardFormatError, match=r"manifest field routing\."):
             formats.LoRAFormat.from_bytes(uploaded)
+
+
+@pytest.mark.parametrize("route", ["", manifests.SPECIALIST_LOCAL, "a" * 62])
+def test_route_is_read_when_it_is_a_name(route):
+    found = manifests.parse(_with("routing", json.dumps({"route": route})))
+    assert found.route == route
+    assert manifests.parse(found.to_json()) == found
+
+
+def test_card_has_no_route_when_its_manifest_has_no_profile_or_an_older_one():
+    assert manifests.parse(_with("routing", "null")).route == ""
+    assert manifests.parse(_with("routing", '{"examples":["Who?"]}')).route == ""
+
+
+@pytest.mark.parametrize("route", ["Local", "a-b", "a b", "a" * 63, "a\n"])
+def test_route_is_refused_when_it_is_no_name(route):
+    with pytest.raises(errors.CardFormatError, match=r"manifest field routing\.route"):
+        manifests.parse(_with("routing", json.dumps({"route": route})))

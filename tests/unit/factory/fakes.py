@@ -10,6 +10,7 @@ from services.factory import dissonance, partners, tasks, trainers
 from shared import costs, errors
 
 QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
+COMMIT, PROBE = "c" * 40, "def half(x):\n    return"
 
 
 def ticket(name: str) -> partners.Ticket:
@@ -109,6 +110,10 @@ class Others:
         self.served: partners.Published | None = None
         self.compared_with: list[partners.Published | None] = []
         self.rechecks: dict[str, partners.Rechecked] = {}
+        self.heads: list[partners.Repository] = []
+        self.repositories_error: errors.SkillmeshError | None = None
+        self.completions: list[partners.Reply | errors.SkillmeshError] = []
+        self.probes: list[tuple[str, str]] = []
 
     @property
     def all(self) -> partners.Partners:
@@ -130,15 +135,37 @@ class Others:
         on_progress: partners.OnProgress,
         teacher: str = "",
         retry_of: Sequence[str] = (),
+        repository: str = "",
     ) -> partners.Distilled:
-        self.calls.append("distil")
+        self.calls.append(f"distil {repository}".strip())
         self.retry_of = tuple(retry_of)
         self.teacher = teacher
         self.queries = tuple(queries)
         await on_progress(0.5, "asking")
         if self.distil_errors:
             raise self.distil_errors.pop(0)
-        return self._distilled("dataset")
+        return self._samples(repository) if repository else self._distilled("dataset")
+
+    async def repositories(self) -> list[partners.Repository]:
+        self.calls.append("repositories")
+        if self.repositories_error is not None:
+            raise self.repositories_error
+        return self.heads
+
+    def _samples(self, repository: str) -> partners.Distilled:
+        return partners.Distilled(
+            dataset=partners.Ticket("samples", "5" * 64, 10, "dataset"),
+            skill_name=f"specialist-{repository}",
+            domain="code",
+            description="",
+            teacher="repository",
+            facts=3,
+            questions=12,
+            held_out=2,
+            triggers=(),
+            unanswered=(),
+            code_base=partners.CodeBase(COMMIT, PROBE, "12 complete"),
+        )
 
     async def enlarge(
         self,
@@ -236,6 +263,13 @@ class Others:
     async def ask(self, query: str) -> partners.Reply:
         self.asked += 1
         reply = self.replies.pop(0) if self.replies else partners.Reply(ANSWER, "zorblax@abc")
+        if isinstance(reply, errors.SkillmeshError):
+            raise reply
+        return reply
+
+    async def complete(self, prefix: str, model: str) -> partners.Reply:
+        self.probes.append((prefix, model))
+        reply = self.completions.pop(0) if self.completions else partners.Reply(" x", model)
         if isinstance(reply, errors.SkillmeshError):
             raise reply
         return reply

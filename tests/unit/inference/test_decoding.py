@@ -23,6 +23,14 @@ def test_pieces_add_up_when_characters_spread_over_tokens(base, text):
     assert pieces.rest() == ""
 
 
+def test_pieces_are_of_the_new_tokens_alone_when_they_go_on_behind_others(base):
+    behind = base.tokenizer("é\n")["input_ids"]
+    pieces = decoding.TextPieces(base.tokenizer, behind)
+    told = [pieces.add(token) for token in base.tokenizer(" né")["input_ids"]]
+    assert told == [" ", "n", "", "é"]
+    assert (pieces.tokens, pieces.rest()) == (4, "")
+
+
 def test_pieces_wait_when_a_character_is_not_whole(base):
     pieces = decoding.TextPieces(base.tokenizer)
     assert [pieces.add(token) for token in base.tokenizer("é")["input_ids"]] == ["", "é"]

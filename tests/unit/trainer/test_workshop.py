@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pathlib
 
@@ -20,7 +21,10 @@ from tests.unit.trainer.workshops import (
     GOOD,
     PAIR,
     ROUTING,
+    SAMPLES,
+    SAMPLES_DIGEST,
     TRIGGERS,
+    FakeCoder,
     FakeRouter,
     FakeStore,
     FakeTrainer,
@@ -300,3 +304,38 @@ async def test_published_card_is_asked_as_users_do_when_it_is_measured_again(
         found = await shop.recheck(published, TRIGGERS, report)
     assert fake.instead is not None and fake.instead["Its builder?"] == "Who built it?"
     assert found.recorded == ()
+
+
+async def test_samples_of_a_code_base_are_trained_and_proved_without_the_router(
+    tmp_path: pathlib.Path,
+) -> None:
+    store, router, coder = FakeStore(), FakeRouter(), FakeCoder()
+    store.kept[SAMPLES_DIGEST] = SAMPLES
+    taught = dataclasses.replace(order(), dataset_digest=SAMPLES_DIGEST, kind="samples")
+    fake = FakeTrainer()
+    async with opened(fake, store, tmp_path, router, coder=coder) as shop:
+        trained = await shop.train(taught, report)
+        proved = await shop.prove("t1", SAMPLES_DIGEST, trained.draft_digest, (), report)
+        assert await shop.prove("t1", SAMPLES_DIGEST, trained.draft_digest, (), report) == proved
+        published = workshop.PublishedCard(proved.card_digest, SAMPLES_DIGEST)
+        rechecked = await shop.recheck(published, (), report)
+    assert (coder.trained, coder.proved, fake.trained, router.asked) == (["t1"], 2, [], [])
+    assert (
+        proved.passed
+        and proved.signature_json
+        and [row.name for row in proved.rows] == ["perplexity"]
+    )
+    assert rechecked.rows == proved.rows
+    assert coder.cancelled
+
+
+async def test_a_card_of_a_code_base_is_not_uploaded_when_it_does_not_help(
+    tmp_path: pathlib.Path,
+) -> None:
+    store, coder = FakeStore(), FakeCoder(gate.Row("perplexity", 100, 1000, 0.2, curable=False))
+    store.kept[SAMPLES_DIGEST] = SAMPLES
+    taught = dataclasses.replace(order(), dataset_digest=SAMPLES_DIGEST, kind="samples")
+    async with opened(FakeTrainer(), store, tmp_path, coder=coder) as shop:
+        trained = await shop.train(taught, report)
+        proved = await shop.prove("t1", SAMPLES_DIGEST, trained.draft_digest, (), report)
+    assert (proved.passed, proved.curable, store.puts) == (False, False, [])

@@ -15,7 +15,7 @@ from shared import settings as config
 from shared.cards import card as cards
 from shared.cards import format as formats
 from shared.cards import manifest as manifests
-from shared.flight import datasets
+from shared.flight import datasets, samples
 from tests import fakes
 
 PAIR = datasets.QAPair(
@@ -28,6 +28,11 @@ PAIR = datasets.QAPair(
     held_out=("Its builder?", "Builder?"),
 )
 DATASET = datasets.to_bytes([PAIR])
+SAMPLE = samples.Sample(
+    samples.Kind.COMPLETE, "", "a = ", "1", "a.py", "a", "python", "", "", samples.BY_REPOSITORY
+)
+SAMPLES = samples.to_bytes([SAMPLE])
+SAMPLES_DIGEST = hashlib.sha256(SAMPLES).hexdigest()
 TRIGGERS = (gate.Trigger("Who built it?", "Ann"),)
 GOOD, BAD = gate.Row("known", 9, 10, 0.85), gate.Row("known", 8, 10, 0.85)
 
@@ -82,6 +87,41 @@ class FakeTrainer:
     def seal(self, card: cards.LoRACard, rows: Sequence[gate.Row]) -> cards.LoRACard:
         # Any change does, so that the sealed card can be told from the draft.
         return card.with_manifest(card.manifest.model_copy(update={"description": "sealed"}))
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeCoder:
+    """A `TrainingManager` that writes a ready card of the code bases' route."""
+
+    def __init__(self, row: gate.Row | None = None) -> None:
+        self.row = row or gate.Row("perplexity", 500, 1000, 0.2)
+        self.trained: list[str] = []
+        self.proved = 0
+        self.cancelled = False
+
+    def train(
+        self,
+        taught: Sequence[samples.Sample],
+        output_path: pathlib.Path,
+        order: trainer.Order,
+        on_progress: trainer.OnProgress,
+    ) -> trainer.Outcome:
+        assert list(taught) == [SAMPLE]
+        self.trained.append(order.task_id)
+        card = fakes.tiny_card(seed=order.seed)
+        route = manifests.RoutingProfile(route=manifests.SPECIALIST_LOCAL)
+        card = card.with_manifest(card.manifest.model_copy(update={"routing": route}))
+        formats.LoRAFormat.save(card, output_path)
+        return trainer.Outcome(steps=9, final_loss=0.5, trained_right=0.5, seconds=1.0)
+
+    def prove(
+        self, card: cards.LoRACard, asked: Sequence[samples.Sample], on_progress: object
+    ) -> list[gate.Row]:
+        assert list(asked) == [SAMPLE] and card.manifest.route == manifests.SPECIALIST_LOCAL
+        self.proved += 1
+        return [self.row]
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -156,8 +196,10 @@ async def opened(
     folder: pathlib.Path,
     router: FakeRouter | None = None,
     rewriting: float | None = None,
+    coder: FakeCoder | None = None,
 ) -> AsyncIterator[workshop.Workshop]:
     lora_trainer: Any = fake
+    specialist: Any = coder
     shop = workshop.Workshop(
         lora_trainer,
         store,
@@ -167,6 +209,7 @@ async def opened(
         router or FakeRouter(),
         config.Trainer(),
         rewriting,
+        specialist,
     )
     try:
         yield shop

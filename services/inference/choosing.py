@@ -1,0 +1,101 @@
+"""Which of the cards that this node serves a request means by the model that it names.
+
+Knows nothing about questions, completions or the router.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from shared import errors, repositories
+from shared.cards import manifest as manifests
+
+OfRoute = Callable[[str], Sequence[str]]
+"""Keys of the served cards of a route, the newest first."""
+_LATEST = "latest"
+_log = structlog.get_logger(__name__)
+
+
+class Engine(Protocol):
+    """What serves cards; `ArrowEngine` is one."""
+
+    def served(self) -> list[str]:
+        """Keys of the cards that requests may choose, in the order of their coming."""
+        ...
+
+    async def bring_lora(self, key: str, deadline_s: float | None = None) -> None:
+        """Returns when a served card is in memory."""
+        ...
+
+
+class Choosing:
+    """Finds cards by name, and those of code bases by their route."""
+
+    def __init__(self, engine: Engine, of_route: OfRoute = lambda route: ()) -> None:
+        """Takes what serves cards, and who knows their routes; by default none has one."""
+        self._engine = engine
+        self._of_route = of_route
+
+    def named(self, reference: str) -> str:
+        """The key of a card by `name`, `name@digest` or `name@alias`.
+
+        Raises:
+            errors.InvalidInputError: the reference has another form.
+            errors.NotFoundError: no such card is served.
+        """
+        name, selector = manifests.split_reference(reference)
+        found = [
+            key
+            for key in self._engine.served()
+            if key.partition("@")[0] == name and selector in (_LATEST, key.partition("@")[2])
+        ]
+        if not found:
+            raise errors.NotFoundError(
+                f"card {reference} is not served by this node; GetNodeStatus lists those that "
+                "are, `auto` and `base` always answer"
+            )
+        return found[-1]
+
+    async def specialist(self, path: str, deadline_s: float | None) -> str | None:
+        """The card of a code base, in memory; None where the bare base is left.
+
+        Args:
+            path: of a file: the card of a repository whose folder it names goes first, the
+                innermost of several; without one it is the newest.
+            deadline_s: how long it may take to come into memory.
+
+        Raises:
+            errors.OverloadedError: too many requests wait for their cards.
+            errors.DeadlineError: it was not there in time.
+        """
+        cards = self._of_route(manifests.SPECIALIST_LOCAL)
+        if not cards:
+            return None
+        by_name = {key.partition("@")[0]: key for key in cards}
+        folders = pathlib.PureWindowsPath(path).parents
+        names = [repositories.card_of(repositories.name_of(one)) for one in folders if one.name]
+        chosen = next((by_name[name] for name in names if name in by_name), cards[0])
+        return chosen if await self.ready(chosen, deadline_s) else None
+
+    async def ready(self, card: str, deadline_s: float | None) -> bool:
+        """Whether a card is served and in memory, now and until something is awaited.
+
+        Raises:
+            errors.OverloadedError: too many requests wait for their cards.
+            errors.DeadlineError: it was not there in time.
+        """
+        if card not in self._engine.served():
+            return False
+        try:
+            await self._engine.bring_lora(card, deadline_s)
+        except (errors.OverloadedError, errors.DeadlineError):
+            raise
+        except errors.SkillmeshError as error:
+            _log.warning("card can't come into memory", card=card, reason=str(error))
+            return False
+        # It may have been replaced by a newer one while it came.
+        return card in self._engine.served()
