@@ -4,6 +4,8 @@
 VENV := .venv
 READY := $(VENV)/ready
 PYTHON := $(VENV)/bin/python
+# A process for each core; each keeps to one thread, as far as a test does not set more.
+TOGETHER := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CLI := @$(PYTHON) -m services.gateway
 
 # What people type reaches the commands through the environment, unexpanded by make and unseen by
@@ -30,7 +32,7 @@ demo: $(READY) ## fail on ten hard questions, learn them, answer them: doc=PATH.
 	$(CLI) demo
 
 test: check ## all tests but the long fault matrix
-	@$(PYTHON) -m pytest -m "not faults"
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not faults" $(TOGETHER)
 
 test-faults: $(READY) ## kill every service at every stage of learning
 	@$(PYTHON) -m pytest -m faults

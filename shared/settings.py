@@ -25,6 +25,7 @@ from shared import (
     security_settings,
     store_settings,
     teacher_settings,
+    training_settings,
 )
 
 CONFIG_VARIABLE = "SKILLMESH_CONFIG"
@@ -41,9 +42,11 @@ Evolution = teacher_settings.Evolution
 Federation = network_settings.Federation
 Inference = inference_settings.Inference
 Mirror = network_settings.Mirror
+Recipe = training_settings.Recipe
 Security = security_settings.Security
 Teacher = teacher_settings.Teacher
 Tls = security_settings.Tls
+Trainer = training_settings.Trainer
 
 
 class Cluster(sections.Section):
@@ -56,66 +59,6 @@ class Cluster(sections.Section):
     trusted_network: bool = False
     """Lets services listen beyond loopback without TLS and tokens: whoever reaches an address may
     use it."""
-
-
-class Recipe(sections.Section):
-    """How cards are trained for one base model."""
-
-    rank: Count = 8
-    """Columns of every A and rows of every B, up to `wide_from_facts` facts."""
-    alpha_over_rank: Positive = 2.0
-    """The scale of a card is alpha / rank."""
-    wide_rank: Count = 16
-    """The rank for larger skills."""
-    wide_from_facts: Count = 16
-    """From this many facts on `wide_rank` is used."""
-    target_modules: tuple[str, ...] = (
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    )  # fmt: skip
-    """Kinds of layer that are adapted."""
-    ranks: dict[str, Count] = pydantic.Field(default={})
-    """Ranks of some of them, by kind (`q_proj`) or by full path, which goes before the kind;
-    whatever is not named has `rank` or `wide_rank`."""
-    learning_rate: Positive = 1e-4
-    """AdamW; the embedded base wants 4e-3, real ones 1e-4 to 1e-3."""
-    epochs: Positive = 25.0
-    """Passes over all questions of the skill, as far as the steps are between these:"""
-    min_steps: Count = 120
-    """Training takes no fewer,"""
-    max_steps: Count = 500
-    """and no more; it ends earlier when every training answer is right."""
-    least_steps: Count = 120
-    """Training goes on until here even when every training answer is right."""
-    batch_rows: Count = 16
-    """Questions a step."""
-    replay_rows: int = pydantic.Field(default=6, ge=0)
-    """Replayed questions a step, on which the card is held to the base's own answers."""
-    replay_weight: float = pydantic.Field(default=1.0, ge=0)
-    """Weight of their Kullback-Leibler term."""
-    warmup_steps: Count = 5
-    """Steps until the full learning rate."""
-    clip_norm: Positive = 1.0
-    """Gradients are clipped to this norm."""
-    question_noise: float = pydantic.Field(default=0.0, ge=0)
-    """Noise on the question's token embeddings at the beginning, as a share of their size; it
-    fades to none with the learning rate."""
-    continued_share: Share = 0.0
-    """Share of the rows that only teach how an answer goes on once it has begun."""
-    gate_held_out: Share | None = None
-    """In place of `trainer.gate_held_out`, for cards of this base model."""
-    card_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
-    """How the card keeps its weights."""
-    trainable_from_layer: int = pydantic.Field(default=0, ge=0)
-    """Decoder layers below are left as they are: no backward pass goes through them, and the own
-    loop keeps their outputs. Faster, and worse at new facts the higher it is."""
-
-    @pydantic.model_validator(mode="after")
-    def _ranks_are_of_targets(self) -> Recipe:
-        """What is not adapted has no rank: such a key is misspelt."""
-        for key in self.ranks:
-            if key.rpartition(".")[2] not in self.target_modules:
-                raise ValueError(f"ranks: {key} is not of a kind among target_modules")
-        return self
 
 
 class Model(sections.Section):
@@ -221,6 +164,7 @@ class Distiller(sections.Section):
     """Learning from repositories."""
 
 
+<<<<<<< HEAD
 class Trainer(sections.Section):
     """Trains and proves cards."""
 
@@ -278,6 +222,8 @@ class Trainer(sections.Section):
     """Share of other cards' questions, in wordings unknown to it, that must still find them."""
 
 
+=======
+>>>>>>> main
 class Telemetry(sections.Section):
     """Logs, metrics and traces."""
 

@@ -41,6 +41,12 @@ def card_about(name: str, thing: str, version: str = "1") -> profile.Card:
     return profile.Card(name, digest, "testing", "", fake_router_peers.about(thing))
 
 
+def names(asked: router.LoRARouter, virtual: bool = False) -> set[str]:
+    """Names of the cards that are not virtual, or of those that are."""
+    found = {name: asked.stock.find(name) for name in asked.stock.names()}
+    return {name for name, one in found.items() if one and one.virtual is virtual}
+
+
 async def _embed(texts: Sequence[str]) -> profile.Vectors:
     return EMBEDDER.embed(texts)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import results
 from benchmarks.training import made_up
 from services.distiller import delivery, distillation
-from services.factory import board, partners, stages, tasks, trainers, workflow
+from services.factory import board, dissonance, partners, stages, tasks, trainers, workflow
 from services.inference import answering
 from services.trainer import gate, trainer
 from shared import costs
@@ -75,7 +75,7 @@ class _Work:
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
         )
-        await kept.record(tasks.CognitiveDissonance(told.name, first, 0.1, now_ms), task)
+        await kept.record(dissonance.CognitiveDissonance(told.name, first, 0.1, now_ms), task)
         pool = trainers.TrainerPool({"here": self}, _serves, grace_s=0.0)
         all_of_it = partners.Partners(self, pool, self, self)
         work = stages.Stages(kept, all_of_it, step_timeout_s=3600, confirm_s=_CONFIRM_S)

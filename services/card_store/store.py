@@ -1,8 +1,7 @@
 """`CardStore`: commit, find, alias and watch, over the blobs, the catalogue and the revision feed.
 
-The domain of the control plane: knows neither protobuf nor Flight. Commit validates a file before
-anybody can see it, then moves it among the blobs, then writes the catalogue in one transaction;
-killed in between, the same commit works again.
+The domain of the control plane: knows neither protobuf nor Flight. One thread alone writes; what
+a commit does there is `commits`.
 """
 
 from __future__ import annotations
@@ -11,49 +10,17 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
-import pathlib
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
 
-import pyarrow as pa
-
-from services.card_store import blobs, records, revisions
+from services.card_store import blobs, commits, records, revisions
 from services.card_store.catalogue import catalogue
 from shared import errors
-from shared.cards import format as formats
 from shared.cards import manifest as manifests
-from shared.flight import datasets, samples, snapshots
 
 T = TypeVar("T")
-
-Verify = Callable[[records.CardRecord], str]
-"""Returns the id of the key that signed a card, empty for an unsigned one that is accepted.
-
-Raises:
-    errors.UntrustedError: the card must not be published.
-"""
-Accept = Callable[[Sequence[records.CardRecord]], None]
-"""Takes the published versions of a name before another one joins them.
-
-Raises:
-    errors.ForbiddenError: this caller may not publish it.
-"""
-_CHECKS: dict[str, Callable[[pa.Buffer], object]] = {
-    "dataset": datasets.check,
-    "samples": samples.check,
-    "snapshot": snapshots.check,
-}
-"""What each kind of table must pass before it is committed."""
-KINDS = ("card", *_CHECKS)
-_HOPELESS = (
-    errors.CardFormatError,
-    errors.AlreadyExistsError,
-    errors.IntegrityError,
-    errors.PreconditionError,
-)
-"""After these the same upload can never be committed."""
 
 
 class CardStore:
@@ -66,7 +33,7 @@ class CardStore:
         feed: revisions.RevisionFeed,
         clock_ms: Callable[[], int],
         flight_address: Callable[[], str],
-        verify: Verify | None = None,
+        verify: commits.Verify | None = None,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         """Takes everything that it works on.
@@ -80,9 +47,10 @@ class CardStore:
             verify: looks at the signature of every card before it is published; None accepts all.
             clock_us: Unix time in microseconds.
         """
-        self._files, self._cards, self._feed = files, cards, feed
+        self._cards, self._feed = cards, feed
         self._verify = verify or (lambda record: "")
-        self._clock_ms, self._clock_us = clock_ms, clock_us
+        self._commits = commits.Commits(files, cards, clock_ms, self._verify)
+        self._clock_us = clock_us
         self._flight_address = flight_address
         # One thread for all that writes: changes reach the feed in the order of the log.
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "card-store-writer")
@@ -94,7 +62,7 @@ class CardStore:
         size_bytes: int = 0,
         signature_json: str = "",
         tenants: Sequence[str] = (),
-        accept: Accept | None = None,
+        accept: commits.Accept | None = None,
     ) -> records.Commit:
         """Makes an uploaded file part of the store.
 
@@ -118,22 +86,23 @@ class CardStore:
             errors.IntegrityError: the file's size or digest is another.
             errors.AlreadyExistsError: the card's name has that version with another digest.
         """
-        if kind not in KINDS:
-            raise errors.InvalidInputError(f"ticket kind {kind!r} is not one of {list(KINDS)}")
+        if kind not in commits.KINDS:
+            raise errors.InvalidInputError(
+                f"ticket kind {kind!r} is not one of {list(commits.KINDS)}"
+            )
         if not manifests.is_digest(digest):
             raise errors.InvalidInputError(
                 f"ticket digest {digest[:80]!r} is not a SHA-256 in lower-case hex"
             )
-        if kind in _CHECKS:
-            return await self._write(lambda: self._commit_table(kind, digest, size_bytes))
+        if kind != "card":
+            return await self._write(lambda: self._commits.table(kind, digest, size_bytes))
         for tenant in tenants:
             if not re.fullmatch(manifests.NAME_PATTERN, tenant):
                 raise errors.InvalidInputError(
                     f"tenant {tenant[:80]!r}: expected 1 to 63 lower-case letters, digits, dashes"
                 )
-        loop = asyncio.get_running_loop()
-        trust = (signature_json, tuple(sorted(set(tenants))))
-        return await self._write(lambda: self._commit_card(digest, size_bytes, trust, accept, loop))
+        whose = commits.Whose(signature_json, tuple(sorted(set(tenants))))
+        return await self._publish(lambda: self._commits.card(digest, size_bytes, whose, accept))
 
     async def check_mirrored(self, record: records.CardRecord, signers: Sequence[str]) -> None:
         """Raises UntrustedError for a peer's card whose signer is not among those to be taken."""
@@ -154,46 +123,11 @@ class CardStore:
         Raises:
             errors.SkillmeshError: as `commit`.
         """
-        loop = asyncio.get_running_loop()
-
-        def work() -> records.Commit:
-            try:
-                card = dataclasses.replace(
-                    record, signer=self._verify(record), created_at_ms=self._clock_ms()
-                )
-                self._cards.check_acceptable(card)
-            except _HOPELESS:
-                self._files.discard(record.digest)
-                raise
-            if not record.remote:
-                self._promote_mirrored(record)
-            commit = self._cards.add_mirrored(card, giver)
-            if commit.created:
-                kind = records.ChangeKind.CARD_PUBLISHED
-                self._tell(loop, records.Change(kind, commit.revision, commit.record))
-            return commit
-
-        return await self._write(work)
+        return await self._publish(lambda: self._commits.mirrored(record, giver))
 
     async def arrived(self, record: records.CardRecord) -> records.CardRecord:
         """Notes that the staged file of a remote card is here now."""
-
-        def work() -> records.CardRecord:
-            self._promote_mirrored(record)
-            return self._cards.arrived(record.digest)
-
-        return await self._write(work)
-
-    def _promote_mirrored(self, record: records.CardRecord) -> None:
-        path = self._uploaded(record.digest, record.size_bytes)
-        manifest = formats.LoRAFormat.load(path, expected_digest=record.digest).manifest
-        told = (record.name, record.version, record.base_fingerprint)
-        if (manifest.name, manifest.version, manifest.base_model.fingerprint) != told:
-            self._files.discard(record.digest)
-            raise errors.UntrustedError(
-                f"card {record.name}@{record.digest}: its file says that it is another card"
-            )
-        self._files.promote(record.digest)
+        return await self._write(lambda: self._commits.arrived(record))
 
     async def set_alias(
         self, name: str, alias: str, digest: str, idempotency_key: str
@@ -283,6 +217,18 @@ class CardStore:
     async def _write(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
+    async def _publish(self, work: Callable[[], records.Commit]) -> records.Commit:
+        loop = asyncio.get_running_loop()
+
+        def published() -> records.Commit:
+            commit = work()
+            if commit.created:
+                kind = records.ChangeKind.CARD_PUBLISHED
+                self._tell(loop, records.Change(kind, commit.revision, commit.record))
+            return commit
+
+        return await self._write(published)
+
     async def _move(self, alias: str, work: Callable[[], records.AliasMove]) -> records.CardRecord:
         loop = asyncio.get_running_loop()
 
@@ -311,85 +257,3 @@ class CardStore:
         # the change would stay unheard.
         told = dataclasses.replace(change, at_us=self._clock_us())
         loop.call_soon_threadsafe(self._feed.publish, told)
-
-    def _commit_card(
-        self,
-        digest: str,
-        size_bytes: int,
-        trust: tuple[str, tuple[str, ...]],
-        accept: Accept | None,
-        loop: asyncio.AbstractEventLoop,
-    ) -> records.Commit:
-        known = self._cards.find_card_commit(digest)
-        if known is not None:
-            self._files.discard(digest)
-            return known
-        path = self._uploaded(digest, size_bytes)
-        try:
-            manifest = formats.LoRAFormat.load(path, expected_digest=digest).manifest
-            if accept is not None:
-                versions = records.Query(all_versions=True, name=manifest.name)
-                accept(self._cards.list_cards(versions).cards)
-            record = self._record(path, digest, manifest, *trust)
-            self._cards.check_acceptable(record)
-        except _HOPELESS:
-            self._files.discard(digest)
-            raise
-        self._files.promote(digest)
-        commit = self._cards.add_card(record)
-        if commit.created:
-            kind = records.ChangeKind.CARD_PUBLISHED
-            self._tell(loop, records.Change(kind, commit.revision, commit.record))
-        return commit
-
-    def _record(
-        self,
-        path: pathlib.Path,
-        digest: str,
-        manifest: manifests.Manifest,
-        signature_json: str,
-        tenants: tuple[str, ...],
-    ) -> records.CardRecord:
-        """The record of an uploaded card whose signature was looked at."""
-        record = records.CardRecord(
-            name=manifest.name,
-            digest=digest,
-            version=manifest.version,
-            domain=manifest.domain,
-            description=manifest.description,
-            base_fingerprint=manifest.base_model.fingerprint,
-            size_bytes=path.stat().st_size,
-            created_at_ms=self._clock_ms(),
-            manifest_json=manifest.to_json(),
-            signature_json=signature_json,
-            tenants=tenants,
-        )
-        return dataclasses.replace(record, signer=self._verify(record))
-
-    def _commit_table(self, kind: str, digest: str, size_bytes: int) -> records.Commit:
-        known = self._cards.find_table_commit(digest)
-        if known is not None:
-            self._files.discard(digest)
-            return known
-        path = self._uploaded(digest, size_bytes)
-        if (found := formats.file_digest(path)) != digest:
-            self._files.discard(digest)
-            raise errors.IntegrityError(f"upload {digest}: its SHA-256 is {found}; send it again")
-        with pa.memory_map(str(path)) as source:
-            _CHECKS[kind](source.read_buffer())
-        size = path.stat().st_size
-        self._files.promote(digest)
-        return self._cards.add_table(kind, digest, size, self._clock_ms())
-
-    def _uploaded(self, digest: str, size_bytes: int) -> pathlib.Path:
-        path = self._files.find(digest)
-        if path is None:
-            raise errors.NotFoundError(
-                f"nothing was uploaded with digest {digest}; upload it over Flight, then commit"
-            )
-        size = path.stat().st_size
-        if size_bytes not in (0, size):
-            raise errors.IntegrityError(
-                f"upload {digest}: has {size} bytes, the ticket says {size_bytes}"
-            )
-        return path

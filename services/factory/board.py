@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import TypeVar
 
-from services.factory import budget, clusters, ledger, nights, published, tasks
+from services.factory import budget, clusters, dissonance, ledger, nights, published, tasks
 from shared import errors
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class TaskBoard:
         self._thread.shutdown()
 
     async def record(
-        self, event: tasks.CognitiveDissonance, fresh: tasks.TrainingTask, alike: str = ""
+        self, event: dissonance.CognitiveDissonance, fresh: tasks.TrainingTask, alike: str = ""
     ) -> tuple[tasks.TrainingTask, bool]:
         """Counts an event; see `ledger.Ledger.record`."""
         async with self._order:
@@ -58,7 +58,7 @@ class TaskBoard:
                     future.set_result(task.id)
             return task, created
 
-    async def dismiss(self, event: tasks.CognitiveDissonance, reason: str) -> None:
+    async def dismiss(self, event: dissonance.CognitiveDissonance, reason: str) -> None:
         """Counts an event from which nothing is learned."""
         async with self._order:
             now_ms = self.now_ms()

@@ -7,14 +7,14 @@ Pure; see docs/adr/0014.
 
 from __future__ import annotations
 
-from services.factory import tasks
+from services.factory import dissonance
 from shared import answer_signals, learning_settings
 
 INSIST = 'to have it learned all the same: make teach topic="…"'
 
 
 def reason_against(
-    event: tasks.CognitiveDissonance,
+    event: dissonance.CognitiveDissonance,
     small_talk: float,
     limits: learning_settings.Judgement,
 ) -> str:

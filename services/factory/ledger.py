@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import sqlalchemy as sa
 
-from services.factory import budget, nights, rows, tables, tasks, transactions
+from services.factory import budget, dissonance, nights, rows, tables, tasks, transactions
 from shared import errors
 
 _MOST_CONSIDERED = 1_000
@@ -38,7 +38,7 @@ class Ledger:
         self._database.close()
 
     def record(
-        self, event: tasks.CognitiveDissonance, fresh: tasks.TrainingTask, alike: str = ""
+        self, event: dissonance.CognitiveDissonance, fresh: tasks.TrainingTask, alike: str = ""
     ) -> tuple[tasks.TrainingTask, bool]:
         """Counts an event and finds the task for it.
 
@@ -68,7 +68,7 @@ class Ledger:
 
         return self._database.write(write)
 
-    def dismiss(self, event: tasks.CognitiveDissonance, reason: str, now_ms: int) -> None:
+    def dismiss(self, event: dissonance.CognitiveDissonance, reason: str, now_ms: int) -> None:
         """Counts an event from which nothing is learned; a known event_id changes nothing."""
 
         def write(connection: sa.Connection) -> None:
@@ -273,7 +273,7 @@ def _outcome(
 
 def _count(
     connection: sa.Connection,
-    event: tasks.CognitiveDissonance,
+    event: dissonance.CognitiveDissonance,
     now_ms: int,
     task_id: str | None,
     reason: str,

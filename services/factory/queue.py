@@ -14,7 +14,17 @@ from typing import Protocol
 
 import structlog
 
-from services.factory import board, budget, expenses, judgement, meanings, nightly, partners, tasks
+from services.factory import (
+    board,
+    budget,
+    dissonance,
+    expenses,
+    judgement,
+    meanings,
+    nightly,
+    partners,
+    tasks,
+)
 from shared import errors, questions
 from shared import settings as config
 
@@ -78,7 +88,7 @@ class SkillFactory:
         self._gather_s = gather_s
 
     async def report_dissonance(
-        self, event: tasks.CognitiveDissonance
+        self, event: dissonance.CognitiveDissonance
     ) -> tuple[tasks.TrainingTask, bool]:
         """Opens a task for a gap, unless an open one covers it.
 
@@ -117,7 +127,7 @@ class SkillFactory:
         return task, created
 
     async def _check_worth(
-        self, event: tasks.CognitiveDissonance, vector_D: meanings.Vectors | None
+        self, event: dissonance.CognitiveDissonance, vector_D: meanings.Vectors | None
     ) -> None:
         small_talk = 0.0
         if self._meanings is not None and vector_D is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from services.factory import nightly, queue, tasks
+from services.factory import dissonance, nightly, queue, tasks
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
 from shared.rpc import access, cost_messages, signal_messages
@@ -38,7 +38,7 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.CognitiveDissonance, context: Any
     ) -> factory_pb2.ReportDissonanceResponse:
         """Opens a task for a gap, unless an open one covers it or there is nothing to learn."""
-        event = tasks.CognitiveDissonance(
+        event = dissonance.CognitiveDissonance(
             event_id=request.event_id,
             query=request.query,
             confidence=request.confidence,

@@ -10,12 +10,11 @@ import dataclasses
 import enum
 from collections.abc import Collection, Iterable
 
-from shared import answer_signals, costs, errors, questions
+from services.factory import dissonance
+from shared import costs, errors, questions
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
 DEFAULT_PRIORITY = 3
-LONGEST_QUERY = 4000
-"""Characters of a question or topic."""
 MOST_QUERIES = 64
 """Questions of one task; those that come beyond only raise its demand."""
 _RAISED_AT = (10, 100)
@@ -58,29 +57,6 @@ _NEXT: dict[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.FAILED: frozenset(),
     TaskStatus.CANCELLED: frozenset(),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class CognitiveDissonance:
-    """A question for which no card fits."""
-
-    event_id: str
-    query: str
-    confidence: float
-    detected_at_ms: int
-    """Unix time."""
-    signals: answer_signals.AnswerSignals | None = None
-    """None where nobody told them."""
-    domain: str = ""
-    """Of the nearest card, where one is near."""
-    tenant: str = ""
-    """Whose question it is, where callers have tenants."""
-
-    def __post_init__(self) -> None:
-        """Refuses an event that nothing could be learned from."""
-        if not self.event_id:
-            raise errors.InvalidInputError("event_id is empty: it is what counts an event once")
-        _check_text("query", self.query)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +125,7 @@ class TrainingTask:
 
     def __post_init__(self) -> None:
         """Refuses a task that could never be worked on."""
-        _check_text("trigger_query", self.trigger_query)
+        dissonance.check_text("trigger_query", self.trigger_query)
         if not LOWEST_PRIORITY <= self.priority <= HIGHEST_PRIORITY:
             raise errors.InvalidInputError(
                 f"priority {self.priority} is not between {LOWEST_PRIORITY} (low) and "
@@ -386,13 +362,4 @@ class TrainingTask:
             retry_of=self.id,
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
-        )
-
-
-def _check_text(field: str, text: str) -> None:
-    if not text.strip():
-        raise errors.InvalidInputError(f"{field} is empty")
-    if len(text) > LONGEST_QUERY:
-        raise errors.InvalidInputError(
-            f"{field} has {len(text)} characters; at most {LONGEST_QUERY} are taken"
         )

@@ -17,12 +17,18 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from services.inference import attachment as attachments
-from services.inference import deadlines, evolution, federation, generations, mixing, residency
+from services.inference import (
+    deadlines,
+    encoding,
+    evolution,
+    federation,
+    generations,
+    mixing,
+    residency,
+)
 from services.inference import model_slots as slots
 from services.inference import sampling as samplings
 from services.inference import worker as workers
@@ -35,7 +41,6 @@ from shared.lora import manager as managers
 from shared.models import base as bases
 from shared.rpc import watch
 
-Vectors = npt.NDArray[np.float32]
 _MIB = 2**20
 
 
@@ -56,6 +61,7 @@ class ArrowEngine:
         self._worker = workers.Worker(
             settings.queue, lambda: torch.set_num_threads(settings.threads), self._generations
         )
+        self._encoder = encoding.Encoder(base, self._manager, self._worker, self._generations)
         memory = slots.ModelSlots(self._manager, self._worker)
         self._cards = residency.Residency(memory, int(settings.card_memory_mib * _MIB))
         self._waiting_for_cards = 0
@@ -194,11 +200,11 @@ class ArrowEngine:
             request.stopped.set()
             job.cancel()
 
-    async def encode(self, texts: Sequence[str]) -> Vectors:
+    async def encode(self, texts: Sequence[str]) -> encoding.Vectors:
         """Means of the base model's last hidden states, float32 of shape (texts, hidden)."""
-        return await self._encoded(texts, None)
+        return await self._encoder.encode(texts, None)
 
-    async def encode_with_lora(self, texts: Sequence[str], card: str) -> Vectors:
+    async def encode_with_lora(self, texts: Sequence[str], card: str) -> encoding.Vectors:
         """The same with a served card active.
 
         Raises:
@@ -208,17 +214,9 @@ class ArrowEngine:
         release = self._cards.hold(card)
         try:
             await self.bring_lora(card)
-            return await self._encoded(texts, card)
+            return await self._encoder.encode(texts, card)
         finally:
             release()
-
-    async def _encoded(self, texts: Sequence[str], card: str | None) -> Vectors:
-        # A job a text, so that nobody's tokens wait for a whole list; and padding would change the
-        # last bits.
-        jobs = (functools.partial(self._encode, row, text, card) for row, text in enumerate(texts))
-        rows = [await asyncio.wrap_future(self._worker.submit(job)) for job in jobs]
-        hidden = int(self._base.model.config.get_text_config().hidden_size)
-        return np.stack(rows) if rows else np.zeros((0, hidden), dtype=np.float32)
 
     async def load_lora(
         self,
@@ -346,22 +344,6 @@ class ArrowEngine:
     ) -> evolution.Evolution:
         """Attaches it to a whole skillmesh, router included; see `evolution.attached`."""
         return await self._attachment.enable_evolution(settings, find_stores, silence_s)
-
-    # From here on: only in the model's thread.
-
-    @torch.inference_mode()
-    def _encode(self, row: int, text: str, card: str | None) -> Vectors:
-        self._manager.activate(card)
-        ids: list[Any] = list(self._base.tokenizer(text)["input_ids"])
-        if not ids:
-            raise errors.InvalidInputError(f"texts[{row}] has no token; leave it out")
-        self._generations.room(len(ids) - 1)
-        model = self._base.model
-        states_1_T_H: torch.Tensor = model.base_model(
-            input_ids=torch.tensor([ids], device=model.device), use_cache=False
-        ).last_hidden_state
-        vector_H: Vectors = states_1_T_H[0].float().mean(0).cpu().numpy()
-        return vector_H
 
 
 def _file(path: pathlib.Path, key: str) -> residency.Source:

@@ -85,16 +85,6 @@ class LoRARouter:
         return self.first_cards(len(self))
 
     @property
-    def names(self) -> frozenset[str]:
-        """Names of the cards that are not virtual; a long walk where there are many."""
-        return self._names(virtual=False)
-
-    @property
-    def virtual_names(self) -> frozenset[str]:
-        """Names of those that are."""
-        return self._names(virtual=True)
-
-    @property
     def stock(self) -> stock.Stock:
         """The cards themselves, for whoever measures how they are found."""
         return self._stock
@@ -295,10 +285,6 @@ class LoRARouter:
     async def _question(self, query: str) -> profile.Question:
         vector = admission.question_vector(await self._embed_query(query), self._dimension)
         return profile.Question(query, vector, self._words.of(query))
-
-    def _names(self, virtual: bool) -> frozenset[str]:
-        found = {name: self._stock.find(name) for name in self._stock.names()}
-        return frozenset(name for name, one in found.items() if one and one.virtual is virtual)
 
     async def _add(self, cards: Iterable[profile.Card], virtual: bool) -> None:
         # Looking up a thousand cards on the shelf reads as many rows.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from services.router import embedding, server
+import pytest
+
+from services.router import embedding, practice, server
 from shared import discovery, errors
 from shared import settings as config
 from shared.pb import router_pb2, router_pb2_grpc
 from shared.rpc import client
 from tests import fake_router_peers as peers
-from tests import fakes
+from tests import fake_routers, fakes
 from tests.contract import addresses
 
 HANGING_S = 60.0
@@ -29,6 +31,44 @@ async def tried(
             return await client.call(stub.TryCard, request)
         except errors.UnavailableError:
             await asyncio.sleep(0.02)
+
+
+def practise_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives routers what `practice.prepare` made with the fake embedder, once for all of them.
+
+    It is most of what a start takes. The tests of bad input and of warm starts practise anew.
+    """
+    ground = fake_routers.ground()
+
+    async def prepared(*_: object) -> practice.Practice:
+        return ground
+
+    monkeypatch.setattr(practice, "prepare", prepared)
+
+
+async def route(stub: router_pb2_grpc.RouterStub, query: str, **more: Any) -> Any:
+    """Which card the router finds for a question."""
+    return await client.call(stub.Route, router_pb2.RouteRequest(query=query, **more))
+
+
+async def status(stub: router_pb2_grpc.RouterStub) -> router_pb2.RouterStatus:
+    """What the router says of itself."""
+    return await client.call(stub.GetRouterStatus, router_pb2.GetRouterStatusRequest())
+
+
+async def until(
+    stub: router_pb2_grpc.RouterStub, holds: Callable[[router_pb2.RouterStatus], bool]
+) -> router_pb2.RouterStatus:
+    """Asks for the status, one answer after the other, until it is as awaited."""
+    while not holds(found := await status(stub)):
+        await asyncio.sleep(0)
+    return found
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Asks, one answer after the other, until it is so."""
+    while not await holds():
+        await asyncio.sleep(0)
 
 
 class Cluster:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
     reason=f"transformers serve needs {model_server.missing()}: pip install transformers[serving]",
 )
 CHECKPOINT = pathlib.Path(embedded.__file__).with_name("checkpoint")
-ANSWER_S = 120.0
+ANSWER_S = 300.0
 
 
 @pytest.fixture(scope="module")

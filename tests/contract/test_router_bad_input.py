@@ -1,4 +1,7 @@
-"""The router over loopback, asked what nobody should ask, and asked why."""
+"""The router over loopback, asked what nobody should ask, and asked why.
+
+One router serves most of these tests: what is asked of it changes none of its answers.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,29 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from shared import errors
-from shared.pb import router_pb2, router_pb2_grpc
+from shared.pb import router_pb2
 from shared.rpc import client
 from tests import fake_router_peers as peers
+from tests.contract import router_cluster
 from tests.contract.router_cluster import Cluster
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 SKARN, TARN = "the Skarnholm lighthouse", "the Tarnvik viaduct"
 QUERY = f"Which height has {SKARN}?"
 REQUESTS = {"Route": router_pb2.RouteRequest, "ExplainRoute": router_pb2.ExplainRouteRequest}
 
 
-@pytest.fixture
-async def stub(tmp_path):
-    cluster, store = Cluster(tmp_path), peers.FakeStore()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stub(tmp_path_factory):
+    cluster, store = Cluster(tmp_path_factory.mktemp("router")), peers.FakeStore()
     for name, thing in (("skarn", SKARN), ("tarn", TARN)):
         await store.publish(peers.card_record(name, thing))
     async with peers.store_server(store, cluster.store_address), cluster.router() as found:
-        while len((await _status(found)).cards) < 2:
-            pass
+        await router_cluster.until(found, lambda status: len(status.cards) == 2)
         yield found
-
-
-async def _status(stub: router_pb2_grpc.RouterStub) -> router_pb2.RouterStatus:
-    return await client.call(stub.GetRouterStatus, router_pb2.GetRouterStatusRequest())
 
 
 async def _call(stub: Any, method: str, **fields: Any) -> Any:
@@ -73,16 +74,17 @@ async def test_none_fits_when_a_query_is_about_nothing_that_is_known(stub, query
 
 
 @pytest.mark.parametrize("data", [b"\x0a\x02\xed\xa0", b"\x0a\x04\xff\xfe\xfd\xfc", b"\xff" * 9])
-async def test_request_is_refused_when_it_is_no_utf8_or_no_message(stub, data):
+async def test_request_is_refused_when_it_is_no_utf8_or_no_message(stub, data, monkeypatch):
     """Half a surrogate pair can't be put into a message in Python; other languages can."""
-    raw = stub.Route
-    raw._request_serializer = None  # What the stub would send is not looked at.
+    # What the stub would send is not looked at.
+    monkeypatch.setattr(stub.Route, "_request_serializer", None)
     with pytest.raises(errors.InvalidInputError, match="request"):
-        await client.call(raw, data)
-    assert (await _status(stub)).cards
+        await client.call(stub.Route, data)
+    assert (await router_cluster.status(stub)).cards
 
 
 async def test_explanation_tells_of_both_cards_when_it_is_asked_for_two(stub):
+    emitted = (await router_cluster.status(stub)).events_emitted
     answer = await _call(stub, "Route", query=QUERY, top_k=2, no_learning=True)
     found = await _call(stub, "ExplainRoute", query=QUERY, top_k=2)
     assert [(one.card, one.probability) for one in found.cards] == [
@@ -95,7 +97,7 @@ async def test_explanation_tells_of_both_cards_when_it_is_asked_for_two(stub):
     assert total == pytest.approx(first.log_odds)
     assert found.number_of_cards == 2 and found.HasField("lead") and found.HasField("second_fits")
     assert not found.cards[1].contributions[0].HasField("against_next")
-    assert (await _status(stub)).events_emitted == 0
+    assert (await router_cluster.status(stub)).events_emitted == emitted
 
 
 async def test_explanation_says_so_when_there_are_no_cards(tmp_path):
@@ -106,8 +108,7 @@ async def test_explanation_says_so_when_there_are_no_cards(tmp_path):
 
 
 async def test_status_tells_the_calibration_error_when_cards_are_there(stub):
-    while not (status := await _status(stub)).HasField("calibration_error"):
-        pass
+    status = await router_cluster.until(stub, lambda s: s.HasField("calibration_error"))
     assert 0.0 <= status.calibration_error < 0.5 and status.calibration_rows > 100
 
 

@@ -7,16 +7,18 @@ import pathlib
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from shared.pb import trainer_pb2
 from tests import fake_services
 from tests.contract.factory_process import ANSWER, QUESTION, FactoryProcess, status, within
 from tests.contract.trainer_process import TrainerProcess
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 OTHER_QUESTION = "Who runs the old Tarnock mill?"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def others() -> AsyncIterator[fake_services.FakeServices]:
     services = fake_services.FakeServices()
     services.distiller.answers.update({QUESTION: ANSWER, OTHER_QUESTION: "Ada Quill"})
@@ -33,16 +35,26 @@ async def others() -> AsyncIterator[fake_services.FakeServices]:
     await services.stop()
 
 
-@pytest.fixture
-async def both(tmp_path: pathlib.Path) -> AsyncIterator[list[TrainerProcess]]:
-    trainers = [TrainerProcess(tmp_path / name) for name in ("first", "second")]
-    await asyncio.gather(*(one.start() for one in trainers))
-    yield trainers
-    for one in trainers:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def trainers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[TrainerProcess]]:
+    """Two that may run; starting one takes longer than what a test does with it."""
+    folder = tmp_path_factory.mktemp("trainers")
+    processes = [TrainerProcess(folder / name) for name in ("first", "second")]
+    yield processes
+    for one in processes:
         await one.kill()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
+async def both(trainers: list[TrainerProcess]) -> list[TrainerProcess]:
+    """The two, both running, with nothing done yet."""
+    await asyncio.gather(*(one.start() for one in trainers if not one.runs))
+    for one in trainers:
+        one.forget()
+    return trainers
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def factory(
     both: list[TrainerProcess], others: fake_services.FakeServices, tmp_path: pathlib.Path
 ) -> AsyncIterator[FactoryProcess]:

@@ -53,6 +53,15 @@ class TrainerProcess:
                 process.send_signal(signal.SIGKILL)
             await asyncio.wait_for(process.wait(), PATIENCE_S)
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
+    def forget(self) -> None:
+        """Holds nothing, and has done nothing yet."""
+        self.let_go()
+        (self._folder / "log").unlink(missing_ok=True)
+
     def hold(self, what: str) -> None:
         (self._folder / f"hold-{what}").touch()
 

@@ -23,6 +23,8 @@ from shared import settings as config
 from shared.security import certs
 
 COMMAND_LIMIT_S = 400
+GATHER_S = 12.0
+"""A hundred answers take a while on a machine that runs other tests as well."""
 TAUGHT = """# Brindlemoor
 
 Brindlemoor is a mountain village that is known for its glass bells. The bells of Brindlemoor are
@@ -38,9 +40,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]
     state_dir = tmp_path_factory.mktemp("cluster")
     (state_dir / "knowledge").mkdir()
     (state_dir / "knowledge" / exam.document.name).write_text(exam.text)
-    settings = config.load(cluster.ROOT / "config.yaml").model_copy(
+    settings = config.load(cluster.ROOT / "config.yaml")
+    settings = settings.model_copy(
         update={
             "evolution": config.Evolution(provider_type="documents"),
+            "factory": settings.factory.model_copy(update={"gather_s": GATHER_S}),
             "security": secured(state_dir / "certs"),
         }
     )

@@ -6,7 +6,7 @@ import hashlib
 import pathlib
 from collections.abc import Callable
 
-from services.card_store import blobs, revisions, store
+from services.card_store import blobs, commits, revisions, store
 from services.card_store.catalogue import catalogue, schema
 from shared.cards import format as formats
 from tests import fakes
@@ -32,7 +32,7 @@ class House:
         self.store = self.store_with(self.cards)
 
     def store_with(
-        self, cards: catalogue.Catalogue, verify: store.Verify | None = None
+        self, cards: catalogue.Catalogue, verify: commits.Verify | None = None
     ) -> store.CardStore:
         return store.CardStore(
             self.files, cards, self.feed, self._clock_ms, lambda: "host:1", verify

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from services.factory import partners, tasks, trainers
+from services.factory import dissonance, partners, tasks, trainers
 from shared import costs, errors
 
 QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
@@ -22,8 +22,8 @@ def task(task_id: str = "t1", query: str = QUESTION, **fields: Any) -> tasks.Tra
     )
 
 
-def event(event_id: str = "e1", query: str = QUESTION) -> tasks.CognitiveDissonance:
-    return tasks.CognitiveDissonance(event_id, query, confidence=0.1, detected_at_ms=400)
+def event(event_id: str = "e1", query: str = QUESTION) -> dissonance.CognitiveDissonance:
+    return dissonance.CognitiveDissonance(event_id, query, confidence=0.1, detected_at_ms=400)
 
 
 class Clock:

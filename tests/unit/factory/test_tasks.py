@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.factory import tasks
+from services.factory import dissonance, tasks
 from shared import errors
 from tests.unit.factory import fakes
 
@@ -19,7 +19,7 @@ def test_task_is_refused_when_its_question_is_blank_or_too_long() -> None:
     with pytest.raises(errors.InvalidInputError, match="trigger_query"):
         fakes.task(query="  ")
     with pytest.raises(errors.InvalidInputError, match="characters"):
-        fakes.task(query="x" * (tasks.LONGEST_QUERY + 1))
+        fakes.task(query="x" * (dissonance.LONGEST_QUERY + 1))
 
 
 def test_event_is_refused_when_it_has_no_id() -> None:
