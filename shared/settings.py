@@ -164,66 +164,6 @@ class Distiller(sections.Section):
     """Learning from repositories."""
 
 
-<<<<<<< HEAD
-class Trainer(sections.Section):
-    """Trains and proves cards."""
-
-    address: Address = "127.0.0.1:7404"
-    """Where it listens."""
-    addresses: tuple[Address, ...] = ()
-    """Where the trainers are that the factory hands work to; empty for `address` alone."""
-    threads: Count = 2
-    """Threads of one training; it gives way to whoever answers questions."""
-    seed: int = 0
-    """Added to the seed of every training."""
-    checkpoint_every_steps: Count = 20
-    """A killed training goes on from its last checkpoint."""
-    backend: Literal["own", "peft", "unsloth"] = "own"
-    """Who computes a training: the own loop, PEFT (`pip install '.[peft]'`), or Unsloth (an NVIDIA
-    GPU and its package)."""
-    device: str = "cpu"
-    """Where the model is trained and proved: `cpu`, `cuda` or `cuda:NUMBER`."""
-    quantization: Literal["none", "nf4"] = "none"
-    """How the frozen base's linear layers are kept while cards are trained: nf4 is 4-bit normal
-    float, made for CUDA (`pip install '.[quantized]'`)."""
-    gradient_checkpointing: bool = False
-    """Keep only what enters each decoder layer and compute the rest twice: a third slower, for
-    bases that would not fit otherwise."""
-    card_budget_mb: Positive = 10.0
-    """Megabytes (10^6 bytes) that a card's file may take: dtype, ranks and layers are cut until it
-    fits, and the card's lineage says how."""
-    specialist: codebase_settings.Specialist = codebase_settings.Specialist()
-    """Cards of code bases."""
-    gate_before: Share = 0.5
-    """Share of the triggering questions that the bare base must fail: what it answers already
-    needs no card. Where a document was taught, of the questions of its facts."""
-    gate_triggers: Share = 1.0
-    """Share of the triggering questions that a card must answer right."""
-    gate_trained: Share = 0.9
-    """Share of the training questions."""
-    gate_held_out: Share = 0.5
-    """Share of the rewordings it never saw, asked as nodes ask (`inference.query_rewriting`)."""
-    gate_implications: Share = 0.5
-    """Share of such rewordings about what follows from the facts, asked in the same way."""
-    gate_contrasts: Share = 0.7
-    """Share of the near misses to which no fact's answer may come."""
-    gate_regression: Share = 0.95
-    """Share of what the version before was taught and still answers, where there is one."""
-    gate_known: Share = 0.75
-    """Share of known questions still answered as the base answers them, with the card active
-    (the router sends them past the card)."""
-    gate_unrelated: Share = 0.85
-    """Share of unrelated questions still answered as the base answers them."""
-    gate_routed: Share = 1.0
-    """Share of the triggering questions that the router must send to the card."""
-    gate_elsewhere: Share = 0.96
-    """Share of general and invented questions that it must not send to the card."""
-    gate_other_cards: Share = 0.97
-    """Share of other cards' questions, in wordings unknown to it, that must still find them."""
-
-
-=======
->>>>>>> main
 class Telemetry(sections.Section):
     """Logs, metrics and traces."""
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pydantic
 
-from shared import sections
+from shared import codebase_settings, sections
 
 
 class Recipe(sections.Section):
@@ -99,6 +99,8 @@ class Trainer(sections.Section):
     card_budget_mb: sections.Positive = 10.0
     """Megabytes (10^6 bytes) that a card's file may take: dtype, ranks and layers are cut until it
     fits, and the card's lineage says how."""
+    specialist: codebase_settings.Specialist = codebase_settings.Specialist()
+    """Cards of code bases."""
     gate_before: sections.Share = 0.5
     """Share of the triggering questions that the bare base must fail: what it answers already
     needs no card. Where a document was taught, of the questions of its facts."""
