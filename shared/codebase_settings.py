@@ -62,5 +62,5 @@ class Specialist(sections.Section):
     """Whether definitions are also learned as texts of their own, with nothing before them."""
     gate_perplexity: sections.Share = 0.2
     """By this share the card must lower the bare base's perplexity on held-out definitions."""
-    most_cursors: sections.Count = 300
+    most_cursors: sections.Count = 400
     """Places in held-out definitions at which the proof asks for a completion."""

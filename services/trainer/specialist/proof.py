@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -31,8 +32,12 @@ from shared.models import completion
 _ROWS = 16
 _MOST_LINE_TOKENS = 48
 """Longer lines are not asked for: nobody waits for them."""
-_LEAST_CHARACTERS = 3
-"""Of what is to be completed: brackets alone say nothing."""
+_LEAST_LETTERS = 2
+"""Of what is to be completed, digits too: brackets alone say nothing."""
+_BORDER = re.compile(r"(?<=[^ ])\b(?=[^ ])")
+"""Where a word begins or ends within a line, but for behind a space."""
+_WITHIN = 2
+"""Cursors within a line."""
 _SEED = 20_261_129
 _THOUSANDTHS = 1_000
 
@@ -193,9 +198,8 @@ def _cursors(sample: flight.Sample) -> list[Cursor]:
     for line in lines:
         text = line.rstrip("\n")
         found.append(Cursor(before, text))
-        inner = [at for at in range(1, len(text)) if text[at - 1] in "(=.,[" and text[at] != " "]
-        if inner:
-            place = rng.choice(inner)
+        inner = [border.start() for border in _BORDER.finditer(text)]
+        for place in sorted(rng.sample(inner, min(_WITHIN, len(inner)))):
             found.append(Cursor(before + text[:place], text[place:]))
         before += line
     return [one for one in found if _worth_asking(one)]
@@ -203,7 +207,7 @@ def _cursors(sample: flight.Sample) -> list[Cursor]:
 
 def _worth_asking(cursor: Cursor) -> bool:
     letters = sum(character.isalnum() for character in cursor.line)
-    return letters >= _LEAST_CHARACTERS and len(cursor.line) <= 4 * _MOST_LINE_TOKENS
+    return letters >= _LEAST_LETTERS and len(cursor.line) <= 4 * _MOST_LINE_TOKENS
 
 
 def _until(ids: Sequence[int], ends: Sequence[int]) -> list[int]:

@@ -68,7 +68,8 @@ def test_cursors_stand_in_held_out_completions_alone(base: bases.BaseModel) -> N
     assert len(asked.examples) == 4
     assert {one.prefix[:8] for one in asked.cursors} == {"def elk(", "def ant("}
     assert proof.Cursor("def elk(self):\n", "    return self.elk") in asked.cursors
-    assert proof.Cursor("def elk(self):\n    return self.", "elk") in asked.cursors
+    within = {one.line for one in asked.cursors if not one.prefix.endswith("\n")}
+    assert within == {"elk", ".elk", "ant", ".ant"}
     assert len(proof.asked(base, code.taught(), 96, 1).cursors) == 1
 
 
@@ -76,7 +77,8 @@ def test_brackets_alone_are_not_asked_for(base: bases.BaseModel) -> None:
     lines = "    f(\n        first,\n    )\n"
     one = code.sample(samples.Kind.COMPLETE, "def f():\n", lines, held_out=True)
     found = proof.asked(base, [one], 96, 100).cursors
-    assert [c.line for c in found] == ["        first,"]
+    assert {"        f(", "    )"} & {c.line for c in found} == set()
+    assert "        first," in {c.line for c in found}
 
 
 @pytest.mark.parametrize(
