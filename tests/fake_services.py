@@ -7,9 +7,7 @@ back at the same address.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -29,54 +27,13 @@ from shared.pb import (
     types_pb2,
 )
 from shared.rpc import server as rpc
+from tests import doings
 
 
 def ticket(kind: str, name: str) -> types_pb2.Ticket:
     """A ticket whose digest follows from its name."""
     digest = hashlib.sha256(f"{kind}/{name}".encode()).hexdigest()
     return types_pb2.Ticket(kind=kind, digest=digest, size_bytes=1000, name=name)
-
-
-class Gate:
-    """Lets calls pass; once shut, holds them and tells that one has come."""
-
-    def __init__(self) -> None:
-        self._open = asyncio.Event()
-        self._open.set()
-        self.reached = asyncio.Event()
-
-    def shut(self) -> None:
-        self._open.clear()
-
-    def open(self) -> None:
-        self._open.set()
-
-    async def passed(self) -> None:
-        self.reached.set()
-        await self._open.wait()
-
-
-class Doings:
-    """How often something was asked for and finished, by its idempotency key."""
-
-    def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        self.finished: Counter[str] = Counter()
-        self.requests: list[Any] = []
-        self.gate = Gate()
-        self.error: errors.SkillmeshError | None = None
-        self._stored: dict[str, Any] = {}
-
-    async def once(self, key: str, request: Any, work: Callable[[], Any]) -> Any:
-        self.asked[key] += 1
-        self.requests.append(request)
-        await self.gate.passed()
-        if self.error is not None:
-            raise self.error
-        if key not in self._stored:
-            self._stored[key] = work()
-            self.finished[key] += 1
-        return self._stored[key]
 
 
 class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
@@ -86,7 +43,7 @@ class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
         self.answers: dict[str, str] = {}
         self.places: dict[str, str] = {}
         self.skill_name = "zorblax-trade"
-        self.distil = Doings()
+        self.distil = doings.Doings()
         self.located = 0
         self.spent = types_pb2.Spending()
         self.cancelled: list[str] = []
@@ -178,8 +135,8 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServicer):
 
     def __init__(self) -> None:
         self.verdicts: list[bool] = []
-        self.train = Doings()
-        self.prove = Doings()
+        self.train = doings.Doings()
+        self.prove = doings.Doings()
         self.rechecked: list[trainer_pb2.RecheckRequest] = []
         self.worse: set[str] = set()
         """Digests of cards that answer less than they did."""
@@ -245,8 +202,8 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
 
     def __init__(self, ordered: Callable[[], trainer_pb2.TrainRequest]) -> None:
         self.cards: list[cards_pb2.CardRecord] = []
-        self.datasets = Doings()
-        self.published = Doings()
+        self.datasets = doings.Doings()
+        self.published = doings.Doings()
         self.moves: list[str] = []
         self._ordered = ordered
 
@@ -256,10 +213,8 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
     async def Commit(
         self, request: cards_pb2.CommitRequest, context: Any
     ) -> cards_pb2.CommitResponse:
-        doings = self.published if request.ticket.kind == "card" else self.datasets
-        response = await doings.once(
-            request.idempotency_key, request, lambda: self._commit(request)
-        )
+        kept = self.published if request.ticket.kind == "card" else self.datasets
+        response = await kept.once(request.idempotency_key, request, lambda: self._commit(request))
         assert isinstance(response, cards_pb2.CommitResponse)
         return response
 
