@@ -53,6 +53,8 @@ class Specialist(sections.Section):
     """None: that of the base model's recipe."""
     epochs: sections.Positive = 3.0
     """Passes over all examples, as far as the time on a CPU allows."""
+    min_steps: sections.Count = 150
+    """Small code bases are passed over more often, until there are so many steps."""
     context_tokens: sections.Count = 512
     """Of one example, prompt and output; no more than the base has positions."""
     cpu_minutes: sections.Positive = 4.0

@@ -32,8 +32,6 @@ UNITS = (
     ("joule", "calorie", "4.184"), ("pascal", "bar", "100_000.0"), ("watt", "horsepower", "745.7"),
     ("second", "minute", "60.0"), ("kelvin", "rankine", "0.5556"),
 )  # fmt: skip
-EPOCHS = 10.0
-"""A repository this small has few steps in an epoch."""
 
 
 def module(unit: str, other: str, factor: str) -> str:
@@ -104,10 +102,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]
     state_dir = tmp_path_factory.mktemp("cluster")
     (state_dir / "knowledge").mkdir()
     configured = config.load(cluster.ROOT / "config.yaml")
-    specialist = configured.trainer.specialist.model_copy(update={"epochs": EPOCHS})
     settings = configured.model_copy(
         update={
-            "trainer": configured.trainer.model_copy(update={"specialist": specialist}),
             "evolution": config.Evolution(provider_type="documents"),
             "security": secured(state_dir / "certs"),
         }

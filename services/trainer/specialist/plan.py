@@ -157,6 +157,9 @@ def plan(
     )
     steps = max(1, math.ceil(settings.epochs * work.examples / rows))
     told = f"{settings.epochs:g} passes over {work.examples} examples are {steps} steps of {rows}"
+    if steps < settings.min_steps:
+        steps = settings.min_steps
+        told += f", raised to trainer.specialist.min_steps, {steps}"
     if device == "cpu":
         # Frozen weights take no gradients: forward and the way back are 2 operations each.
         flops = (4 + 2 * checkpointing) * shape.parameters * tokens

@@ -3,7 +3,7 @@
 | row | right is |
 | --- | --- |
 | perplexity | thousandths by which the card lowers the bare base's perplexity on held-out samples |
-| completions | held-out lines that the card completes exactly; more than the bare base does |
+| completions | held-out lines that the card completes exactly; no fewer than the bare base does |
 | known | general questions, answered as the bare base answers them |
 
 Perplexity is the exponential of the mean negative log-likelihood of the outputs' tokens, given
@@ -174,8 +174,8 @@ def rows(
     measured = math.isfinite(drop)
     fell = max(0, math.floor(_THOUSANDTHS * drop)) if measured else 0
     cursors = len(bare.completed)
-    # Of the share that one more would be, what rounding might add is taken off.
-    more = (bare.right + 1) / cursors - 1e-9 if cursors else 0.0
+    # What rounding might add is taken off.
+    as_many = max(0.0, bare.right / cursors - 1e-9) if cursors else 0.0
     return [
         gate.Row(
             "perplexity",
@@ -185,7 +185,7 @@ def rows(
             curable=False,
             needed=True,
         ),
-        gate.Row("completions", card.right, cursors, more, curable=False, needed=True),
+        gate.Row("completions", card.right, cursors, as_many, curable=False),
         dataclasses.replace(known, curable=False),
     ]
 

@@ -62,7 +62,7 @@ def order(seed: int = 1) -> trainer.Order:
 def managed(
     folder: pathlib.Path, base: bases.BaseModel | None = None, **how: Any
 ) -> manager.TrainingManager:
-    fields: dict[str, Any] = {"context_tokens": 96, "rank": 4, "epochs": 8.0}
+    fields: dict[str, Any] = {"context_tokens": 96, "rank": 4, "epochs": 8.0, "min_steps": 1}
     settings = config.Trainer(
         threads=1,
         checkpoint_every_steps=4,

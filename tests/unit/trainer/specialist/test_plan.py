@@ -42,13 +42,19 @@ def test_all_passes_are_made_when_a_cpu_has_time_for_them() -> None:
     assert found.steps == 2 * WORK.examples / found.batch_rows
 
 
+def test_a_small_code_base_is_passed_over_more_often() -> None:
+    few = plan.Work(examples=8, mean_tokens=200.0)
+    found = plan.plan(code.MACHINE, SMALL, few, codebase_settings.Specialist(min_steps=90), 1)
+    assert found.steps == 90 and "min_steps" in found.why
+
+
 def test_a_training_is_refused_when_a_cpu_would_hardly_begin_it() -> None:
     with pytest.raises(errors.ConfigError, match=r"cpu_minutes.*raise it to"):
         planned(code.MACHINE, SEVEN_B)
 
 
 def test_the_base_stays_whole_when_the_gpu_is_large() -> None:
-    found = planned(LARGE, SEVEN_B)
+    found = planned(LARGE, SEVEN_B, min_steps=1)
     assert (found.method, found.dtype, found.device) == ("lora", "bfloat16", "cuda")
     assert found.steps == -(-3 * WORK.examples // found.batch_rows)
     assert "GB" in found.why
