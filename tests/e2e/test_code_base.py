@@ -32,6 +32,8 @@ UNITS = (
     ("joule", "calorie", "4.184"), ("pascal", "bar", "100_000.0"), ("watt", "horsepower", "745.7"),
     ("second", "minute", "60.0"), ("kelvin", "rankine", "0.5556"),
 )  # fmt: skip
+STEPS = 40
+"""Enough for files this much alike."""
 
 
 def module(unit: str, other: str, factor: str) -> str:
@@ -102,8 +104,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]
     state_dir = tmp_path_factory.mktemp("cluster")
     (state_dir / "knowledge").mkdir()
     configured = config.load(cluster.ROOT / "config.yaml")
+    specialist = configured.trainer.specialist.model_copy(update={"min_steps": STEPS})
     settings = configured.model_copy(
         update={
+            "trainer": configured.trainer.model_copy(update={"specialist": specialist}),
             "evolution": config.Evolution(provider_type="documents"),
             "security": secured(state_dir / "certs"),
         }
