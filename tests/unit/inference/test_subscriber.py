@@ -8,8 +8,8 @@ import pathlib
 
 import pytest
 
-from services.inference import engine as engines
 from services.inference import choosing, reporting, subscriber
+from services.inference import engine as engines
 from shared import errors
 from shared import settings as config
 from shared.cards import keyring as keyrings
