@@ -18,6 +18,8 @@ from shared.cards import manifest as manifests
 OfRoute = Callable[[str], Sequence[str]]
 """Keys of the served cards of a route, the newest first."""
 _LATEST = "latest"
+_MOST_TRIED = 3
+"""Cards of code bases, of which those before can't be had: whoever types does not wait for more."""
 _log = structlog.get_logger(__name__)
 
 
@@ -84,7 +86,7 @@ class Choosing:
         names = [repositories.card_of(repositories.name_of(one)) for one in folders if one.name]
         named = [by_name[name] for name in names if name in by_name]
         deadline = deadlines.Deadline(deadline_s)
-        for card in dict.fromkeys((*named, *cards)):
+        for card in [*dict.fromkeys((*named, *cards))][:_MOST_TRIED]:
             if await self.ready(card, deadline.left_s):
                 return card
         return None

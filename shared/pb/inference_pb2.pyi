@@ -172,7 +172,7 @@ class CompleteRequest(_message.Message):
     prefix: _builtins.str
     """what stands before the cursor; the end of it is read, as far"""
     suffix: _builtins.str
-    """as the model's context goes
+    """as the model's context goes, and 4,096 tokens at most
     behind it; read by models that fill in the middle
     """
     path: _builtins.str

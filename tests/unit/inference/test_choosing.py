@@ -47,3 +47,10 @@ async def test_card_of_the_folder_goes_first_then_the_newest_that_can_be_had(
 
 async def test_base_is_left_when_no_code_base_was_learned() -> None:
     assert await choosing.Choosing(Engine()).specialist("/tidal/x.py", 1.0) is None
+
+
+async def test_base_is_left_when_several_cards_in_a_row_can_not_be_had() -> None:
+    lost = tuple(f"specialist-{name}@1" for name in ("a", "b", "c"))
+    chosen = choosing.Choosing(Engine(*lost, OTHER, lost=lost), lambda _: (*lost, OTHER))
+    assert await chosen.specialist("", None) is None
+    assert await chosen.specialist("/zonal/x.py", None) == OTHER
