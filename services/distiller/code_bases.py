@@ -10,6 +10,7 @@ import asyncio
 import collections
 import dataclasses
 import hashlib
+import os
 import pathlib
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -142,9 +143,14 @@ class RepositoryFolder:
     def _head(self, path: pathlib.Path) -> Head:
         try:
             found = repositories_of_git.Repository.open(self.find(path.name))
-        except errors.SkillmeshError as error:
-            return Head(path.name, "", str(error))
+        except (errors.SkillmeshError, OSError) as error:
+            return Head(_told_name(path.name), "", _told_name(str(error)))
         return Head(path.name, found.commit)
+
+
+def _told_name(name: str) -> str:
+    """What can be told of a file's name, which may be any bytes."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 class CodeBases:

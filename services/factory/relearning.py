@@ -50,7 +50,13 @@ class Relearning:
             return False
         by_name = {one.name: one for one in found}
         for task in learned:
-            await self._look_at(task, by_name.get(task.repository), due_ms)
+            try:
+                await self._look_at(task, by_name.get(task.repository), due_ms)
+            except errors.SkillmeshError as error:
+                # One code base must not keep the others, and the whole night, from being learned.
+                _log.warning(
+                    "code base not learned again", repository=task.repository, reason=str(error)
+                )
         return True
 
     async def _look_at(

@@ -12,6 +12,9 @@ from shared import settings as config
 from shared.flight import samples, store
 from shared.security import protection as protections
 
+_LONGEST_TOLD = 200
+"""Characters of a path that is none."""
+
 
 async def teach(path: str, as_json: bool) -> None:
     """Links a repository into the state folder, has it learned, and prints a summary.
@@ -28,7 +31,7 @@ async def teach(path: str, as_json: bool) -> None:
         raise terminal.UsageError("a repository is missing: make teach-repo path=PATH")
     settings = config.load()
     alive = cluster.Cluster(settings).supervisor.alive
-    name = link(pathlib.Path(path).expanduser(), repositories.folder(settings))
+    name = link(pathlib.Path(path), repositories.folder(settings))
     # One key for all attempts: a repeated call must not open a second task.
     key = uuid.uuid4().hex
     async with peers.connected(settings) as services:
@@ -56,7 +59,7 @@ def link(path: pathlib.Path, folder: pathlib.Path) -> str:
     """Permits a repository to be learned: a link in the folder of those that may be.
 
     Args:
-        path: of the repository.
+        path: of the repository; may begin with `~`.
         folder: the permitted ones; made where it is missing.
 
     Returns:
@@ -65,8 +68,13 @@ def link(path: pathlib.Path, folder: pathlib.Path) -> str:
     Raises:
         terminal.UsageError: the path is no repository, or its name is taken by another one.
     """
-    root = path.resolve()
-    if not (root / ".git").exists():
+    try:
+        root = path.expanduser().resolve()
+        found = (root / ".git").exists()
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: a link that leads to itself, or no such user.
+        raise terminal.UsageError(f"{str(path)[:_LONGEST_TOLD]}: {error}") from error
+    if not found:
         raise terminal.UsageError(
             f"{path}: there is no git repository; give the folder that has its .git"
         )

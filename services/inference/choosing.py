@@ -11,12 +11,15 @@ from typing import Protocol
 
 import structlog
 
+from services.inference import deadlines
 from shared import errors, repositories
 from shared.cards import manifest as manifests
 
 OfRoute = Callable[[str], Sequence[str]]
 """Keys of the served cards of a route, the newest first."""
 _LATEST = "latest"
+_MOST_TRIED = 3
+"""Cards of code bases, of which those before can't be had: whoever types does not wait for more."""
 _log = structlog.get_logger(__name__)
 
 
@@ -63,9 +66,11 @@ class Choosing:
     async def specialist(self, path: str, deadline_s: float | None) -> str | None:
         """The card of a code base, in memory; None where the bare base is left.
 
+        Where a card can't be had the next one goes.
+
         Args:
             path: of a file: the card of a repository whose folder it names goes first, the
-                innermost of several; without one it is the newest.
+                innermost of several; then the newest.
             deadline_s: how long it may take to come into memory.
 
         Raises:
@@ -75,11 +80,16 @@ class Choosing:
         cards = self._of_route(manifests.SPECIALIST_LOCAL)
         if not cards:
             return None
-        by_name = {key.partition("@")[0]: key for key in cards}
+        # Of two versions that are served the newer one.
+        by_name = {key.partition("@")[0]: key for key in reversed(cards)}
         folders = pathlib.PureWindowsPath(path).parents
         names = [repositories.card_of(repositories.name_of(one)) for one in folders if one.name]
-        chosen = next((by_name[name] for name in names if name in by_name), cards[0])
-        return chosen if await self.ready(chosen, deadline_s) else None
+        named = [by_name[name] for name in names if name in by_name]
+        deadline = deadlines.Deadline(deadline_s)
+        for card in [*dict.fromkeys((*named, *cards))][:_MOST_TRIED]:
+            if await self.ready(card, deadline.left_s):
+                return card
+        return None
 
     async def ready(self, card: str, deadline_s: float | None) -> bool:
         """Whether a card is served and in memory, now and until something is awaited.

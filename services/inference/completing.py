@@ -28,8 +28,8 @@ class Completion:
     path: str = ""
     """Of the file; see `choosing.Choosing.specialist`."""
     model: str = ""
-    """Empty or `specialist_local`: the card of the code base, or the bare base where there is
-    none; `base`; `name` or `name@digest` of a card."""
+    """Empty, `auto` or `specialist_local`: the card of the code base, or the bare base where there
+    is none; `base`; `name` or `name@digest` of a card."""
     max_new_tokens: int = 0
     """0 for the default of config.yaml."""
     deadline_s: float | None = None
@@ -90,6 +90,6 @@ class Completing:
     async def _card(self, asked: Completion, deadline: deadlines.Deadline) -> str | None:
         if asked.model == answering.BASE:
             return None
-        if asked.model in ("", manifests.SPECIALIST_LOCAL):
+        if asked.model in ("", answering.AUTO, manifests.SPECIALIST_LOCAL):
             return await self._choosing.specialist(asked.path, deadline.left_s)
         return self._choosing.named(asked.model)

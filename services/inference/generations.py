@@ -27,6 +27,9 @@ _LEAST_ALIKE = 0.75
 _log = structlog.get_logger(__name__)
 
 
+_MOST_READ_TOKENS = 4_096
+"""Of the text around a cursor, however large the context: the others' answers wait while it is
+read, and what is further away tells little."""
 _MOST_CHARACTERS_A_TOKEN = 16
 """More of a file than would fill the context is not cut into tokens."""
 
@@ -219,12 +222,11 @@ class Generations:
 
     def _completion_ids(self, cursor: Cursor, max_new_tokens: int) -> list[int]:
         """The prompt of a completion, which leaves room for what is to come."""
-        context, prefix, suffix = self._context_tokens, cursor.prefix, cursor.suffix
-        if context is None:
-            return list(completion.prompt_ids(self._base, prefix, suffix))
-        most_tokens = context - min(max_new_tokens, context // 2)
+        context, most_tokens = self._context_tokens, _MOST_READ_TOKENS
+        if context is not None:
+            most_tokens = min(most_tokens, context - min(max_new_tokens, context // 2))
         most_characters = most_tokens * _MOST_CHARACTERS_A_TOKEN
-        near = prefix[-most_characters:], suffix[:most_characters]
+        near = cursor.prefix[-most_characters:], cursor.suffix[:most_characters]
         return list(completion.prompt_ids(self._base, *near, most_tokens))
 
     def _read_prompts(self) -> None:

@@ -345,6 +345,17 @@ class CardSubscriber:
         # The store has looked at it too; a node believes no store. The file's own digest is
         # checked when it is read, so that the signature holds for what is loaded.
         self._trust.verify(record)
+        card = self._brought(record)
+        # The signature is over the file: what a peer says of it decides who asks the card, until
+        # it is here.
+        if record.remote and card.manifest.route != manifests.parse(record.manifest_json).route:
+            raise errors.UntrustedError(
+                f"card {_key(record)}: its record names another route than its file, "
+                f"{card.manifest.route or 'none'}; the store that it came from is not to be trusted"
+            )
+        return card
+
+    def _brought(self, record: watch.CardRecord) -> cards.LoRACard:
         try:
             return self._files.card(record.digest, self._flight_address)
         except errors.NotFoundError:

@@ -46,7 +46,10 @@ class BaseModel:
 
     def answer_ids(self, answer: str) -> list[int]:
         """Token ids of an answer with the end token behind it."""
-        ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        # Code may quote an end token without ending there.
+        ids = self.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
         return [*ids, self.tokenizer.eos_token_id]
 
 

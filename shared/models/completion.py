@@ -8,6 +8,8 @@ Knows nothing about cards, samples or requests.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 from collections.abc import Sequence
 
 from shared.models import base as bases
@@ -55,6 +57,9 @@ _ENDS = (
     "<file_sep>", "▁<EOT>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
 """What ends a completion beside the end token, by model: the next file, or nothing more."""
+_MEANT = tuple(dict.fromkeys((*_ENDS, *(mark for form in MARKS for mark in form.every))))
+"""What text may quote without meaning it."""
+_QUOTED = re.compile("|".join(map(re.escape, _MEANT)))
 
 
 def marks(base: bases.BaseModel) -> Marks | None:
@@ -79,7 +84,7 @@ def prompt_ids(
     form, start = marks(base), _start(base)
     prefix = prefix.removesuffix(repeated(base, prefix))
     # A model reads something at least: a new line is what an empty file begins like.
-    before = _ids(base, prefix or _LEAD)
+    before = _ids(base, prefix) or _ids(base, _LEAD)
     if form is None:
         room = _room(most_tokens, len(start), len(before))
         return (*start, *_last(before, room))
@@ -125,11 +130,16 @@ def lead_ids(base: bases.BaseModel) -> tuple[int, ...]:
 
 
 def end_ids(base: bases.BaseModel) -> frozenset[int]:
-    """Token ids that end a completion: the end token, and what such models say instead of it."""
+    """Token ids that end a completion: the end tokens, and what such models say instead of them.
+
+    As with answers, the generation settings may have other end tokens than the tokenizer.
+    """
     form = marks(base)
     said = (*_ENDS, *(form.every if form else ()))
-    found = {number for mark in said if (number := _id(base, mark)) is not None}
-    return frozenset({base.tokenizer.eos_token_id, *found})
+    configured = getattr(base.model.generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    found = (base.tokenizer.eos_token_id, *several, *(_id(base, mark) for mark in said))
+    return frozenset(int(number) for number in found if number is not None)
 
 
 def _id(base: bases.BaseModel, mark: str) -> int | None:
@@ -149,9 +159,18 @@ def _start(base: bases.BaseModel) -> tuple[int, ...]:
 
 def _ids(base: bases.BaseModel, text: str) -> tuple[int, ...]:
     # A text that quotes a special token must not become one.
-    return tuple(
-        base.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    )
+    ids = base.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    if not _QUOTED.search(text):
+        return tuple(ids)
+    # Some tokenizers (Qwen2.5's) do not call those of fill-in-the-middle special, and find them in
+    # spite of it.
+    meant = {_id(base, mark) for mark in _MEANT}
+    if meant.isdisjoint(ids):
+        return tuple(ids)
+    places = (0, *(found.start() + 1 for found in _QUOTED.finditer(text)), len(text))
+    first, *others = (text[start:end] for start, end in itertools.pairwise(places))
+    apart = (*_ids(base, first), *(one for part in others for one in continuation_ids(base, part)))
+    return tuple(one for one in apart if one not in meant)
 
 
 def _room(most_tokens: int | None, fixed: int, wanted: int) -> int:

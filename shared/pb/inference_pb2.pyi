@@ -172,17 +172,18 @@ class CompleteRequest(_message.Message):
     prefix: _builtins.str
     """what stands before the cursor; the end of it is read, as far"""
     suffix: _builtins.str
-    """as the model's context goes
+    """as the model's context goes, and 4,096 tokens at most
     behind it; read by models that fill in the middle
     """
     path: _builtins.str
     """of the file: the card of a repository whose folder it names"""
     model: _builtins.str
     """is asked first; may be empty
-    empty or "specialist_local": that card, or else the newest one
+    empty, "auto" or "specialist_local": that card, or else the
     """
     max_new_tokens: _builtins.int
-    """of a code base, or the bare base; "base"; a card reference
+    """newest one of a code base, or the bare base; "base"; a card
+    reference
     0 means the default of config.yaml
     """
     temperature: _builtins.float

@@ -65,7 +65,7 @@ def expected_of(card: cards.LoRACard | None, prefix: str = PREFIX) -> str:
 
 
 async def test_bare_base_completes_when_there_is_no_card_of_a_code_base(node):
-    for model in ("", ROUTE, "base"):
+    for model in ("", "auto", ROUTE, "base"):
         found = await complete(node, model=model)
         assert (found.text, found.card) == (expected_of(None), "")
         assert found.prompt_tokens == len(PREFIX) and found.new_tokens == nodes.TOKENS

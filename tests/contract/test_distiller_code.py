@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import pathlib
 import subprocess
 from collections.abc import AsyncIterator
@@ -356,8 +357,10 @@ async def test_repositories_are_listed_with_their_commits_and_what_is_wrong(
     served.link(tmp_path / "nowhere", "gone")
     served.link(tmp_path, "plain")
     served.link(path, "Wrong")
+    served.link(path, os.fsdecode(b"not \xff UTF-8"))
     found = await served.heads()
     assert found["tidal"] == (commit, "")
     assert found["gone"][0] == "" and "where no folder is" in found["gone"][1]
     assert found["plain"][0] == "" and "not a git repository" in found["plain"][1]
+    assert found["not \N{REPLACEMENT CHARACTER} UTF-8"][0] == ""
     assert found["Wrong"][0] == "" and "lower-case letters" in found["Wrong"][1]

@@ -90,7 +90,7 @@ class Plan:
 
 def shape(model: Any, embedded: bool = False) -> Shape:
     """That of a loaded causal LM."""
-    config = model.config
+    config = model.config.get_text_config()
     first = next(model.parameters())
     return Shape(
         parameters=sum(p.numel() for p in model.parameters()),

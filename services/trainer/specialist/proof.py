@@ -152,7 +152,12 @@ def perplexity(base: bases.BaseModel, examples: Sequence[data.Example], tick: Ti
         loss += float(net.cross_entropy(net.answers(batch, net.states(batch)), labels_N))
         tokens += len(labels_N)
         tick(min(at + _ROWS, len(ordered)), len(ordered))
-    return math.exp(loss / tokens) if tokens else math.nan
+    if not tokens:
+        return math.nan
+    try:
+        return math.exp(loss / tokens)
+    except OverflowError:
+        return math.inf
 
 
 def completed(
@@ -172,7 +177,9 @@ def completed(
         some = order[at : at + _ROWS]
         most = wanted[some[-1]]
         prompts = [
-            completion.prompt_ids(base, cursors[one].prefix, most_tokens=context_tokens - most)
+            completion.prompt_ids(
+                base, cursors[one].prefix, most_tokens=max(1, context_tokens - most)
+            )
             for one in some
         ]
         written = answering.generated(base, prompts, most, ends)
@@ -201,9 +208,11 @@ def rows(
         known: the questions that must be answered as before.
         least_drop: share by which perplexity must fall.
     """
-    drop = 1 - card.perplexity / bare.perplexity if card.perplexity > 0 else 0.0
-    measured = math.isfinite(drop)
-    fell = max(0, math.floor(_THOUSANDTHS * drop)) if measured else 0
+    measured = math.isfinite(bare.perplexity)
+    # A card that makes nonsense of the model was measured, too: it lowers nothing.
+    told = measured and math.isfinite(card.perplexity)
+    drop = 1 - card.perplexity / bare.perplexity if told else 0.0
+    fell = max(0, math.floor(_THOUSANDTHS * drop))
     cursors = len(bare.completed)
 
     def share(count: int) -> float:
@@ -246,7 +255,8 @@ def _cursors(sample: flight.Sample) -> list[Cursor]:
 
 def _worth_asking(cursor: Cursor) -> bool:
     letters = sum(character.isalnum() for character in cursor.line)
-    return letters >= _LEAST_LETTERS and len(cursor.line) <= 4 * _MOST_LINE_TOKENS
+    # In bytes: of other scripts each character may be several tokens.
+    return letters >= _LEAST_LETTERS and len(cursor.line.encode()) <= 4 * _MOST_LINE_TOKENS
 
 
 def _word(text: str) -> str:

@@ -229,6 +229,22 @@ async def test_nothing_is_learned_at_night_when_the_code_base_is_as_it_was_or_go
     assert await factory.open_tasks() == []
 
 
+async def test_others_are_learned_at_night_when_one_code_base_can_not_be(
+    factory: Factory, others: fakes.Others
+) -> None:
+    await factory.taught()
+    await factory.taught("zonal")
+    # Somebody's own key that happens to be the one of the night.
+    await factory.queue.teach("tides", "", 5, f"code:{NAME}:{OTHER_COMMIT}")
+    others.heads = [
+        partners.Repository(NAME, OTHER_COMMIT),
+        partners.Repository("zonal", OTHER_COMMIT),
+    ]
+    await factory.shift.run_now("night")
+    opened = await factory.open_tasks()
+    assert sorted(one.repository for one in opened) == ["", "zonal"]
+
+
 async def test_questions_are_learned_at_night_when_nobody_tells_of_repositories(
     factory: Factory, others: fakes.Others
 ) -> None:

@@ -47,6 +47,24 @@ def test_folder_is_refused_when_it_is_no_repository(tmp_path: pathlib.Path, name
     assert not (tmp_path / "repositories").exists()
 
 
+@pytest.mark.parametrize("name", ["~nobody-has-this-name/tidal", "loop", "x" * 300])
+def test_path_is_refused_when_it_leads_nowhere(
+    tmp_path: pathlib.Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("loop").symlink_to("loop")
+    with pytest.raises(terminal.UsageError, match=f"^{name[:20]}"):
+        teaching_code.link(pathlib.Path(name), tmp_path / "repositories")
+
+
+def test_path_may_begin_with_the_home_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    repository(tmp_path, "tidal")
+    assert teaching_code.link(pathlib.Path("~/tidal/"), tmp_path / "repositories") == "tidal"
+
+
 @pytest.mark.parametrize("name", ["A B", "ö", "x" * 300, "..a..", "-"])
 def test_name_of_any_folder_passes_as_a_repository_and_names_a_card(name: str) -> None:
     found = repositories.name_of(pathlib.PurePath("/somewhere", name))

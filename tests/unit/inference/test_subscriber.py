@@ -8,11 +8,12 @@ import pathlib
 
 import pytest
 
+from services.inference import choosing, reporting, subscriber
 from services.inference import engine as engines
-from services.inference import reporting, subscriber
 from shared import errors
 from shared import settings as config
 from shared.cards import keyring as keyrings
+from shared.cards import manifest as manifests
 from shared.cards import signature
 from shared.rpc import watch
 from tests import fake_store_follower as fakes
@@ -231,6 +232,28 @@ async def test_remote_card_is_not_served_when_it_is_not_trusted(node):
     node.untrusted.add(forged.digest)
     node.follower.list(forged, mark)
     await node.until_served(mark)
+
+
+async def test_remote_card_is_not_asked_when_its_record_names_another_route_than_its_file(node):
+    forged = tiny_model.card_for(node.base, "a", route=manifests.SPECIALIST_LOCAL).manifest
+    told = {"remote": True, "manifest_json": forged.to_json()}
+    record = dataclasses.replace(node.record("a"), **told)
+    node.follower.list(record)
+    await node.until_served(record)
+    key = f"a@{record.digest}"
+    assert node.cards.of_route(manifests.SPECIALIST_LOCAL) == [key]
+    with pytest.raises(errors.UntrustedError, match="another route"):
+        await node.engine.generate("Who built it?", key)
+    chosen = choosing.Choosing(node.engine, node.cards.of_route)
+    assert await chosen.specialist("", None) is None
+
+
+async def test_card_of_a_code_base_is_asked_when_only_a_peer_has_it(node):
+    record = dataclasses.replace(node.record("a", route=manifests.SPECIALIST_LOCAL), remote=True)
+    node.follower.list(record)
+    await node.until_served(record)
+    chosen = choosing.Choosing(node.engine, node.cards.of_route)
+    assert await chosen.specialist("", None) == f"a@{record.digest}"
 
 
 async def test_applied_listing_tells_what_came_when_some_can_not_be_had(node):

@@ -4,6 +4,8 @@ embedded one, which puts a space before every text."""
 from __future__ import annotations
 
 import pytest
+import tokenizers
+from tokenizers import normalizers
 
 from shared.models import base as bases
 from shared.models import completion
@@ -68,6 +70,31 @@ def test_a_special_token_is_mere_text_when_code_quotes_it() -> None:
     assert ids.count(base.tokenizer.convert_tokens_to_ids("<|fim_middle|>")) == 1
 
 
+def test_a_token_is_mere_text_when_code_quotes_one_that_its_tokenizer_does_not_call_special() -> (
+    None
+):
+    base = tiny_model.tiny_base()
+    names = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>")
+    # As Qwen2.5-Coder has them.
+    base.tokenizer.add_tokens(
+        [tokenizers.AddedToken(name, special=False, normalized=False) for name in names]
+    )
+    numbers = base.tokenizer.convert_tokens_to_ids(list(names))
+    quoting = "a<|fim_suffix|>b<|endoftext|><|fim_middle|>"
+    ids = completion.prompt_ids(base, quoting, quoting)
+    assert [ids.count(number) for number in numbers] == [1, 1, 1, 0]
+    opening, fill, middle = names[:3]
+    assert said(base, ids) == f"{opening}{quoting}{fill}{quoting}{middle}"
+    assert completion.text(base, completion.continuation_ids(base, quoting)) == quoting
+    assert set(numbers).isdisjoint(completion.continuation_ids(base, quoting))
+
+
+def test_something_is_read_when_the_tokenizer_drops_what_stands_before() -> None:
+    base = tiny_model.tiny_base()
+    base.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    assert said(base, completion.prompt_ids(base, "\u200b")) == "\n"
+
+
 def test_a_text_goes_on_without_a_seam_when_it_is_cut_at_a_line(embedded: bases.BaseModel) -> None:
     head, tail = CODE[:16], CODE[16:]
     together = completion.prompt_ids(embedded, head) + completion.continuation_ids(embedded, tail)
@@ -102,3 +129,11 @@ def test_a_cursor_behind_a_space_is_asked_for_as_if_the_line_went_on(
     assert said(filling, completion.prompt_ids(filling, "ab ", "yz")).startswith(
         "<|fim_prefix|>ab <|fim_suffix|>"
     )
+
+
+def test_a_completion_ends_as_the_generation_settings_say() -> None:
+    base = tiny_model.tiny_base()
+    base.model.generation_config.eos_token_id = [7, 8]
+    assert completion.end_ids(base) == {base.tokenizer.eos_token_id, 7, 8}
+    base.tokenizer.eos_token = None
+    assert completion.end_ids(base) == {7, 8}

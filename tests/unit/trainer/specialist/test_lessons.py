@@ -35,6 +35,14 @@ def test_a_question_is_asked_by_the_chat_template(base: bases.BaseModel) -> None
     assert bare is not None and (*bare.answer_ids, base.tokenizer.eos_token_id) == found.answer_ids
 
 
+def test_an_output_does_not_end_where_its_code_quotes_an_end_token(base: bases.BaseModel) -> None:
+    for kind in (WRITE, COMPLETE):
+        found = lessons.example(base, sample(kind, "END =", ' "<|end|>"\nx = 1'), 96)
+        assert found is not None
+        assert found.answer_ids.index(base.tokenizer.eos_token_id) == len(found.answer_ids) - 1
+        assert base.tokenizer.decode(found.answer_ids) == ' "<|end|>"\nx = 1<|end|>'
+
+
 def test_the_beginning_is_cut_when_the_text_before_the_cursor_is_long(
     base: bases.BaseModel,
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
 from services.trainer.specialist import hardware, plan
 from shared import codebase_settings, errors
@@ -117,3 +119,10 @@ def test_this_machine_says_what_it_has() -> None:
     here = hardware.found()
     assert here.cores >= 1 and str(here.cores) in str(here)
     assert here.cuda == bool(here.capability[0])
+
+
+def test_a_base_is_measured_when_its_text_model_is_one_of_several() -> None:
+    text = {"hidden_size": 8, "num_hidden_layers": 3, "vocab_size": 11}
+    several = torch.nn.Linear(2, 4, bias=False)
+    several.config = transformers.Gemma3Config(text_config={**text, "max_position_embeddings": 77})
+    assert plan.shape(several) == plan.Shape(8, 3, 8, 11, 77)

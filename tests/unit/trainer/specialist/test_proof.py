@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from services.trainer import answering, gate
+from services.trainer import answering, gate, network
 from services.trainer.specialist import lessons, proof
 from shared.flight import samples
 from shared.models import base as bases
@@ -103,6 +103,7 @@ def test_brackets_alone_are_not_asked_for(base: bases.BaseModel) -> None:
         (figures(50.0, False, False), [True, False, False, True]),
         (figures(200.0, False, False), [False, False, False, True]),
         (figures(math.nan, True, True), [False, True, True, True]),
+        (figures(math.inf, True, True), [False, True, True, True]),
     ],
 )
 def test_a_card_passes_when_it_lowers_perplexity_by_a_fifth_and_completes_more(
@@ -116,3 +117,36 @@ def test_a_card_passes_when_it_lowers_perplexity_by_a_fifth_and_completes_more(
 def test_a_card_does_not_pass_when_nothing_was_held_out() -> None:
     rows = proof.rows(figures(math.nan), figures(math.nan), KNOWN, 0.2)
     assert [row.passed for row in rows] == [False, True, True, True]
+
+
+def test_a_card_that_makes_nonsense_of_the_model_is_seen_as_worse_when_it_is_proved_again() -> None:
+    for nonsense in (math.inf, math.nan):
+        [perplexity, *_] = proof.rows(figures(100.0), figures(nonsense), KNOWN, 0.2)
+        assert (perplexity.right, perplexity.asked) == (0, 1000)
+
+
+def test_perplexity_is_infinite_when_the_loss_is_beyond_all_numbers(
+    base: bases.BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = lessons.example(base, code.taught()[0], 96, ended=False)
+    assert example is not None
+    far = torch.tensor(1e9)
+    monkeypatch.setattr(network.WholeModel, "cross_entropy", lambda *_: far)
+    assert proof.perplexity(base, [example], code.ignore) == math.inf
+
+
+def test_lines_of_other_scripts_are_not_asked_for_when_they_fill_the_context(
+    base: bases.BaseModel,
+) -> None:
+    lines = "    # " + "\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 180 + "\n    return one\n"
+    one = code.sample(samples.Kind.COMPLETE, "def f(one):\n", lines, held_out=True)
+    found = proof.asked(base, [one], 96, 100).cursors
+    assert "return one" in {c.line for c in found}
+    assert all(len(c.line) <= 96 for c in found)
+
+
+def test_something_is_read_when_a_line_fills_the_context(base: bases.BaseModel) -> None:
+    cursor = proof.Cursor("def f():\n", "x" * 120)
+    assert proof.completed(base, [cursor], 96, code.ignore) == (
+        proof.Completed(word=False, line=False),
+    )
