@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pydantic
 import structlog
@@ -156,6 +156,7 @@ class CodeBases:
         teach: Teach,
         upload: Callable[[bytes], Awaitable[str]],
         kept: pathlib.Path,
+        take_over: Callable[[str, Sequence[str]], None],
     ) -> None:
         """Takes what it works with.
 
@@ -164,8 +165,11 @@ class CodeBases:
             teach: makes lessons; asked once for each task.
             upload: puts samples' bytes into the card store and returns their digest.
             kept: folder for finished tasks, made when the first one is.
+            take_over: makes what a teacher answered to earlier tasks a task's own, see
+                `codebase.lessons.journal.Journal.take_over`; blocks.
         """
         self._folder, self._teach, self._upload, self._kept = folder, teach, upload, kept
+        self._take_over = take_over
 
     async def heads(self) -> list[Head]:
         """The repositories that may be learned, and where each stands."""
@@ -193,6 +197,7 @@ class CodeBases:
             path = self._folder.find(request.repository)
             found = await asyncio.to_thread(self._made_before, request, path)
             if found is None:
+                await asyncio.to_thread(self._take_over, request.task_id, request.retry_of)
                 lessons = await self._teach(request.task_id, path, report)
                 told = _told(request.repository, lessons, kept)
                 await asyncio.to_thread(_write, kept, lessons.files_to_keep)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import pathlib
 import subprocess
 from collections.abc import AsyncIterator
@@ -22,12 +23,14 @@ from services.distiller import (
     service,
 )
 from services.distiller.codebase import generator
+from services.distiller.codebase.lessons import journal as lessons_journal
 from shared import errors
 from shared import settings as config
 from shared.flight import samples
 from shared.pb import distiller_pb2, distiller_pb2_grpc
 from shared.rpc import client, runs
 from shared.rpc import server as rpc_server
+from tests.contract import asked_teachers, teacher_server
 from tests.unit.distiller import fakes
 
 MADE = (
@@ -117,6 +120,7 @@ async def serving(made: Distiller, folder: pathlib.Path) -> AsyncIterator[Distil
         made.teacher.teach,
         made.upload,
         folder / "state" / "code_bases",
+        lessons_journal.Journal(folder / "tasks").take_over,
     )
     servicer = service.DistillerService(
         active,
@@ -218,6 +222,36 @@ async def test_samples_serve_a_retry_when_the_repository_is_where_it_was(
     moved = distiller_pb2.DistilRequest(task_id="t3", repository="tidal", retry_of=["t1"])
     await served.distil(moved)
     assert [task_id for task_id, _ in served.teacher.asked] == ["t1", "t3"]
+
+
+async def test_retry_pays_for_no_answer_that_the_failed_task_had(
+    served: Distiller, tmp_path: pathlib.Path
+) -> None:
+    served.link(repository(tmp_path, source=SOURCE)[0])
+    answer = dict.fromkeys(("task", "test", "before", "change"), "")
+    told = json.dumps(answer | {"explanation": "It halves the values that it is given."})
+    async with teacher_server.TeacherServer(teacher_server.Step(told)) as server:
+        teacher = asked_teachers.local_teacher(server.root, asked_teachers.terms())
+        answers = lessons_journal.Journal(tmp_path / "tasks")
+        settings = config.Codebase(held_out_share=0.0, teacher_definitions=2)
+        lessons = code_lessons.CodeLessons(generator.DatasetGenerator(settings, teacher, answers))
+
+        async def failing(*arguments: Any) -> code_bases.Lessons:
+            await lessons.teach(*arguments)
+            raise errors.BudgetError("the budget is spent")
+
+        served.teacher.teach = failing  # type: ignore[method-assign]
+        async with serving(served, tmp_path):
+            with pytest.raises(errors.BudgetError):
+                await served.distil()
+        assert len(server.seen) == 2
+        served.teacher.teach = lessons.teach  # type: ignore[method-assign]
+        retry = distiller_pb2.DistilRequest(task_id="t2", repository="tidal", retry_of=["t1"])
+        async with serving(served, tmp_path):
+            await served.distil(retry)
+        await teacher.aclose()
+        assert len(server.seen) == 2
+    assert {one.teacher for one in samples.from_bytes(served.uploaded[0])} >= {"local:tiny"}
 
 
 async def test_task_is_made_again_when_its_kept_samples_are_damaged(

@@ -139,7 +139,11 @@ class DatasetGenerator:
         found = await asyncio.to_thread(extraction.extract, repo, self._settings, told.files)
         await progress(_READ, f"{len(found.chunks):,} definitions found; searching the history")
         kept, others = await asyncio.to_thread(
-            committed.parted, repo.root, found.commit, found.chunks
+            committed.parted,
+            repo.root,
+            found.commit,
+            found.chunks,
+            self._settings.most_file_kb * 1024,
         )
         if not kept:
             raise errors.NotFoundError(
