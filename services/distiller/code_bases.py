@@ -120,8 +120,14 @@ class RepositoryFolder:
         """
         repositories.check_name(name)
         path = self._folder / name
-        if path.is_dir():
-            return path
+        try:
+            if path.is_dir():
+                return path
+        except OSError as error:
+            raise errors.NotFoundError(
+                f"repository {name}: {path} can't be looked into ({error.strerror}); let the user"
+                " who runs the distiller read it"
+            ) from None
         if path.is_symlink():
             raise errors.NotFoundError(
                 f"repository {name}: {path} is a link to {path.readlink()}, where no folder is; "

@@ -381,6 +381,25 @@ async def test_reading_thread_ends_when_the_real_lessons_are_cancelled(
     assert len(told) == before
 
 
+async def test_repositories_are_listed_when_one_of_them_may_not_be_looked_into(
+    served: Distiller, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, commit = repository(tmp_path)
+    served.link(path)
+    served.link(path, "shut")
+    real = pathlib.Path.is_dir
+
+    def is_dir(folder: pathlib.Path) -> bool:
+        if folder.name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(pathlib.Path, "is_dir", is_dir)
+    found = await served.heads()
+    assert found["tidal"] == (commit, "")
+    assert "Permission denied" in found["shut"][1]
+
+
 async def test_repositories_are_listed_with_their_commits_and_what_is_wrong(
     served: Distiller, tmp_path: pathlib.Path
 ) -> None:

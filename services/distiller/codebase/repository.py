@@ -73,7 +73,9 @@ class Repository:
             raise errors.InvalidInputError(
                 f"{path}: the repository has no commit yet; commit what is to be learned"
             ) from None
-        return cls(root=root, name=path.name or root.name, commit=commit)
+        # A name may be of bytes that are no text.
+        name = (path.name or root.name).encode(errors="replace").decode()
+        return cls(root=root, name=name, commit=commit)
 
     def entries(self) -> list[Entry]:
         """The tracked files and those that are neither tracked nor ignored, by path."""

@@ -25,6 +25,12 @@ def test_link_to_a_repository_gives_its_own_name(tmp_path):
     assert repository.Repository.open(tmp_path / "mine").name == "mine"
 
 
+def test_name_is_text_when_that_of_the_folder_is_none(tmp_path):
+    repo = made.repo(tmp_path / os.fsdecode(b"t\xffl"), {"a.py": "x = 1\n"})
+    assert repo.name == "t?l"
+    assert repo.read("a.py", 100) == b"x = 1\n"
+
+
 def test_untracked_files_are_listed_but_ignored_ones_are_not(tmp_path):
     repo = made.repo(tmp_path, {".gitignore": "*.log\nbuild/\n", "a.py": "x = 1\n"})
     made.write(tmp_path, {"new.py": "", "x.log": "", "build/b.py": ""})
