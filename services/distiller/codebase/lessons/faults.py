@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 from services.distiller.codebase.lessons import source
 
@@ -202,24 +203,31 @@ def _alike_when_equal(tree: ast.Module) -> Iterator[ast.Compare]:
     The greater of two, `if a < b: a = b`, is the same with `<=`; so is what fractions are held to.
     """
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and _is_order(node):
+        if _is_order(node):
             sides = (part for side in (node.left, *node.comparators) for part in ast.walk(side))
             if any(isinstance(s, ast.Constant) and isinstance(s.value, float) for s in sides):
                 yield node
-        elif isinstance(node, ast.IfExp) and isinstance(node.test, ast.Compare):
-            if _is_order(node.test) and _pair(node.body, node.orelse) == _sides(node.test):
-                yield node.test
+        elif (
+            isinstance(node, ast.IfExp)
+            and _is_order(node.test)
+            and _pair(node.body, node.orelse) == _sides(node.test)
+        ):
+            yield node.test
         for field in ("body", "orelse", "finalbody"):
             block = getattr(node, field, ())
             for at, statement in enumerate(block if isinstance(block, list) else ()):
-                if isinstance(statement, ast.If) and isinstance(statement.test, ast.Compare):
-                    test, rest = statement.test, statement.orelse or block[at + 1 :]
-                    if _is_order(test) and _chosen(statement, rest) == _sides(test):
-                        yield test
+                if isinstance(statement, ast.If) and _is_order(statement.test):
+                    rest = statement.orelse or block[at + 1 :]
+                    if _chosen(statement, rest) == _sides(statement.test):
+                        yield statement.test
 
 
-def _is_order(node: ast.Compare) -> bool:
-    return len(node.ops) == 1 and isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+def _is_order(node: ast.AST) -> TypeGuard[ast.Compare]:
+    return (
+        isinstance(node, ast.Compare)
+        and len(node.ops) == 1
+        and isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+    )
 
 
 def _chosen(statement: ast.If, rest: Sequence[ast.stmt]) -> frozenset[str] | None:
