@@ -180,7 +180,14 @@ async def test_deep_definitions_are_no_crash_now_or_in_the_history(
 
 @pytest.mark.parametrize(
     ("files", "why"),
-    [({}, "no definition in 0 files"), ({"a.py": "x = 1\n"}, "no definition in 1 files")],
+    [
+        ({}, r"no definition in 0 files .* \(none\)"),
+        ({"a.py": "x = 1\n"}, "no definition in 1 files"),
+        (
+            {"a.py": "# SPDX-License-Identifier: GPL-3.0-only\nx = 1\n", "b.txt": ""},
+            r"2 files were left out \(1 licence GPL-3.0-only, 1 no language known\)",
+        ),
+    ],
 )
 async def test_an_error_says_so_when_nothing_can_be_taught(
     tmp_path: pathlib.Path, files: dict[str, str], why: str
