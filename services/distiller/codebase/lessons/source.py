@@ -17,7 +17,7 @@ _MOST_LEVELS = 120
 """Of a syntax tree: `ast.dump` and `ast.unparse` take up to four frames for each of them."""
 _TOKEN = re.compile(
     r"""
-    "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | `(?:\\.|[^`\\])*`
+    "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | `(?:\\.|[^`\\\n])*`
     | [^\W\d]\w* | \d[\w.]* | [^\w\s]
     """,
     re.VERBOSE,

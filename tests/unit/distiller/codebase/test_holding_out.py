@@ -98,3 +98,11 @@ def test_a_training_sample_goes_when_it_holds_a_held_out_definition_of_a_short_b
     # What says the same in its own place is how the code base writes.
     alike = lesson(other, input="x = 1\n    return first(a) + second(b)")
     assert leaked([alike], [held, other]) == []
+
+
+def test_a_lonely_sign_of_a_string_hides_nothing_that_follows() -> None:
+    (secret,), (far,) = named(True, 1), named(False, 1)
+    held = definition(secret, BODY)
+    other = definition(far, "    return [run(one) for one in a if one not in b and c or d]")
+    told = f"# It parts at ` here.\n{held.text}\n# Nor at ` here.\n{other.text}"
+    assert [one.symbol for one in leaked([lesson(other, output=told)], [held, other])] == [far]
