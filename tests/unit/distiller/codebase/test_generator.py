@@ -148,6 +148,16 @@ async def test_no_test_is_taught_that_the_commit_does_not_hold(repo: code_bases.
     assert samples.Kind.TEST not in {one.kind for one in made.samples}
 
 
+async def test_methods_are_asked_for_in_the_indentation_of_their_file(
+    tmp_path: pathlib.Path,
+) -> None:
+    repo = code_bases.History(tmp_path / "tabs")
+    repo.commit("Add halves", halves__py=code_bases.SOURCE.replace("    ", "\t"))
+    asked = [one.input for one in (await generate(repo)).samples if one.kind == "write"]
+    assert any("\n\tdef of(" in one for one in asked)
+    assert not any("    " in one for one in asked)
+
+
 async def test_half_characters_in_a_docstring_are_no_crash(repo: code_bases.History) -> None:
     text = code_bases.SOURCE.replace("Gives a value back", "Gives a \\ud800 back")
     repo.commit("Write half a character", halves__py=text)
