@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import pathlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import pydantic_settings
@@ -56,6 +56,9 @@ class Cluster(sections.Section):
     """Only services of the same name find one another by zeroconf."""
     state_dir: pathlib.Path = pathlib.Path(".skillmesh")
     """Folder of everything that is kept: databases, blobs, logs, knowledge."""
+    task_days: Annotated[int, pydantic.Field(ge=0)] = 90
+    """Distiller and trainer remove the files of a task that nobody has touched for so many days:
+    drafts, answers, samples. 0: never."""
     trusted_network: bool = False
     """Lets services listen beyond loopback without TLS and tokens: whoever reaches an address may
     use it."""

@@ -50,8 +50,8 @@ class Card:
 
     @property
     def gain(self) -> float:
-        """Share of the held-out lines that it completes beyond those of the bare base."""
-        return (self.own.right - self.bare.right) / len(self.bare.completed)
+        """Share of the held-out cursors' next words that it has exact beyond the bare base's."""
+        return (self.own.words - self.bare.words) / len(self.bare.completed)
 
 
 def rows() -> list[results.Row]:
@@ -113,8 +113,10 @@ def compared(found: Sequence[Card]) -> list[results.Row]:
     perplexity = statistics.median(one.own.perplexity for one in found)
     before = statistics.median(one.bare.perplexity for one in found)
     cursors = len(found[0].bare.completed)
-    right = statistics.median(one.own.right for one in found) / cursors
-    right_before = statistics.median(one.bare.right for one in found) / cursors
+
+    def share(of: Callable[[Card], int]) -> float:
+        return statistics.median(map(of, found)) / cursors
+
     seeds = f"the worst of {len(found)} seeds"
     return [
         results.Row(
@@ -129,8 +131,8 @@ def compared(found: Sequence[Card]) -> list[results.Row]:
             min(one.gain for one in found),
             "share",
             least=_LEAST_GAIN,
-            note=f"{seeds}; {cursors} cursors; right by card and base: "
-            + ", ".join(f"{one.own.right} and {one.bare.right}" for one in found),
+            note=f"{seeds}; next words at {cursors} cursors; exact by card and base: "
+            + ", ".join(f"{one.own.words} and {one.bare.words}" for one in found),
         ),
         results.Row(
             "perplexity",
@@ -143,11 +145,19 @@ def compared(found: Sequence[Card]) -> list[results.Row]:
         ),
         results.Row(
             "completions",
-            right,
+            share(lambda one: one.own.words),
             "share",
             peer="the bare base",
-            peer_value=right_before,
-            note="median of seeds",
+            peer_value=share(lambda one: one.bare.words),
+            note="next words, exact; median of seeds",
+        ),
+        results.Row(
+            "lines_completed",
+            share(lambda one: one.own.lines),
+            "share",
+            peer="the bare base",
+            peer_value=share(lambda one: one.bare.lines),
+            note="rests of lines, exact; median of seeds",
         ),
         results.Row(
             "known_unchanged",

@@ -30,6 +30,8 @@ _RESULT: pydantic.TypeAdapter[distillation.Distillation] = pydantic.TypeAdapter(
 )
 _RESULT_FILE = "result.json"
 _REJECTED_FILE = "rejected.jsonl"
+SKILLS = "skills"
+"""Name of the folder that is no task's: it says what each skill was last made of."""
 T = TypeVar("T")
 
 
@@ -92,7 +94,7 @@ class Journal:
         return _read(self._skill_path(name), _PAIRS) or []
 
     def _skill_path(self, name: str) -> pathlib.Path:
-        return self._folder / "skills" / f"{name}.json"
+        return self._folder / SKILLS / f"{name}.json"
 
     def _path(self, task_id: str, name: str) -> pathlib.Path:
         # Hashed: a task's id comes from outside and must not choose a path.

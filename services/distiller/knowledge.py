@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import re
+import tempfile
 
-from services.distiller.documents import reading
+from services.distiller.documents import pdf, reading
 from shared import atomic, errors
 from shared import settings as config
+from shared.rpc import client
 
 SUFFIXES = reading.TEXT_SUFFIXES
-"""Of documents that are sent as text; others are put into the folder by hand."""
+"""Of documents that are sent as text."""
+PDF = ".pdf"
 LARGEST_BYTES = 2 * 1024 * 1024
 _LONGEST_NAME_BYTES = 200
 # A plain file name: no folders, no hidden files, no control characters, nothing that Windows
@@ -35,8 +38,32 @@ class KnowledgeFolder:
         Raises:
             errors.InvalidInputError: the name or the text is not acceptable.
         """
-        _check_name(name)
-        data = _checked_text(name, text)
+        _check_name(name, SUFFIXES)
+        return self._put(name, _checked_text(name, text))
+
+    def add_pdf(self, name: str, data: bytes) -> str:
+        """Puts a PDF into the folder; one of the same name is replaced. It is read first.
+
+        Returns:
+            SHA-256 of the document in lower-case hex.
+
+        Raises:
+            errors.InvalidInputError: the name is not acceptable, or the file is too large or has
+                no text that can be read.
+        """
+        _check_name(name, (PDF,))
+        if len(data) > client.LARGEST_FILE_BYTES:
+            raise errors.InvalidInputError(
+                f"document {name} has {len(data):,} bytes; at most {client.LARGEST_FILE_BYTES:,} "
+                f"are sent: put it into the knowledge folder by hand, {self._folder.absolute()}"
+            )
+        with tempfile.TemporaryDirectory() as aside:
+            path = pathlib.Path(aside) / name
+            path.write_bytes(data)
+            pdf.read(path)
+        return self._put(name, data)
+
+    def _put(self, name: str, data: bytes) -> str:
         atomic.write(self._folder / name, data)
         return hashlib.sha256(data).hexdigest()
 
@@ -56,13 +83,12 @@ def open_folder(settings: config.Settings) -> pathlib.Path:
     return folder
 
 
-def _check_name(name: str) -> None:
-    plain = _NAME.fullmatch(name) and pathlib.PurePath(name).suffix.lower() in SUFFIXES
+def _check_name(name: str, suffixes: tuple[str, ...]) -> None:
+    plain = _NAME.fullmatch(name) and pathlib.PurePath(name).suffix.lower() in suffixes
     if not plain or len(name.encode()) > _LONGEST_NAME_BYTES:
         raise errors.InvalidInputError(
-            f"document name {name!r}: give a plain file name that ends in {' or '.join(SUFFIXES)}, "
-            "begins with a letter or a digit, has no folders and at most 200 bytes; a PDF is put "
-            "into the knowledge folder by hand"
+            f"document name {name!r}: give a plain file name that ends in {' or '.join(suffixes)}, "
+            "begins with a letter or a digit, has no folders and at most 200 bytes"
         )
 
 

@@ -25,7 +25,7 @@ from services.distiller.codebase import generator
 from services.distiller.codebase.lessons import journal as lessons_journal
 from services.distiller.providers import base, documents, registry
 from services.distiller.quality import language
-from shared import errors, repositories
+from shared import errors, repositories, retention
 from shared import settings as config
 from shared.flight import store
 from shared.rpc import client, runs
@@ -72,11 +72,19 @@ async def serve(settings: config.Settings) -> None:
     )
     server = rpc_server.Server([servicer.add_to], settings.distiller.address, protection)
     preparing = asyncio.create_task(_prepare(provider, rewords))
+    cleaning = asyncio.create_task(
+        retention.removing_old(
+            [state / "tasks", state / "code_bases"],
+            settings.cluster.task_days,
+            kept=(journal.SKILLS,),
+        )
+    )
     try:
         await server.start()
         await rpc_server.until_signal()
     finally:
         preparing.cancel()
+        cleaning.cancel()
         # First the runs: those who follow them would keep the server from stopping at once.
         await active.close()
         await server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -93,7 +94,11 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
         self, request: distiller_pb2.AddDocumentRequest, context: Any
     ) -> distiller_pb2.AddDocumentResponse:
         """Puts a document into the knowledge folder."""
-        digest = self._folder.add(request.name, request.text)
+        # A PDF is read through before it is taken, which may take seconds.
+        if request.pdf:
+            digest = await asyncio.to_thread(self._folder.add_pdf, request.name, request.pdf)
+        else:
+            digest = await asyncio.to_thread(self._folder.add, request.name, request.text)
         return distiller_pb2.AddDocumentResponse(name=request.name, digest=digest)
 
     async def ListRepositories(

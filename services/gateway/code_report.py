@@ -19,7 +19,8 @@ from shared.flight import samples
 
 _ROWS = {
     "perplexity": "perplexity on held-out samples, lowered by thousandths",
-    "completions": "held-out lines completed exactly",
+    "completions": "next words at held-out cursors, exact",
+    "lines": "rests of lines there, exact",
     "known": "general questions answered as before",
 }
 """What the gate's rows say, for people."""

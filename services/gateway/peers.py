@@ -148,9 +148,9 @@ class Peers:
 
         return await client.retried(attempt, _WATCH_DEADLINE_S)
 
-    async def add_document(self, name: str, text: str) -> None:
+    async def add_document(self, name: str, text: str, pdf: bytes = b"") -> None:
         """Puts a document into the cluster's knowledge folder."""
-        request = distiller_pb2.AddDocumentRequest(name=name, text=text)
+        request = distiller_pb2.AddDocumentRequest(name=name, text=text, pdf=pdf)
         await client.call(self._distiller.AddDocument, request)
 
     async def teach(

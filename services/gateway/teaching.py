@@ -8,6 +8,7 @@ import uuid
 from services.gateway import asking, cluster, domain, following, peers
 from shared import settings as config
 from shared import terminal
+from shared.rpc import client
 
 
 async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
@@ -26,7 +27,11 @@ async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
     if bool(topic.strip()) == bool(document.strip()):
         raise terminal.UsageError('give one of both: make teach topic="…" or make teach doc=PATH')
     path = pathlib.Path(document)
-    text = read_document(path) if document.strip() else ""
+    text, pdf = "", b""
+    if document.strip() and path.suffix.lower() == ".pdf":
+        pdf = _read_bytes(path)
+    elif document.strip():
+        text = read_document(path)
     settings = config.load()
     alive = cluster.Cluster(settings).supervisor.alive
     # One key for all attempts: a repeated call must not open a second task.
@@ -35,7 +40,7 @@ async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
 
         async def open_task() -> domain.Task:
             if document.strip():
-                await services.add_document(path.name, text)
+                await services.add_document(path.name, text, pdf)
                 return await services.teach(key, document=path.name)
             return await services.teach(key, topic=topic)
 
@@ -63,3 +68,19 @@ def read_document(path: pathlib.Path) -> str:
         raise terminal.UsageError(f"document {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise terminal.UsageError(f"document {path}: its text is not UTF-8") from error
+
+
+def _read_bytes(path: pathlib.Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise terminal.UsageError(f"document {path}: {error.strerror}") from error
+    if not data:
+        raise terminal.UsageError(f"document {path} is empty")
+    if len(data) > client.LARGEST_FILE_BYTES:
+        raise terminal.UsageError(
+            f"document {path}: {len(data):,} bytes; a PDF that is sent has at most "
+            f"{client.LARGEST_FILE_BYTES:,}: copy it into the cluster's knowledge folder, then "
+            "teach it by a topic"
+        )
+    return data

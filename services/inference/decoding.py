@@ -33,17 +33,19 @@ class TextPieces:
     and without the new tokens, and hands out the difference once it ends in a whole character.
     """
 
-    def __init__(self, tokenizer: Any, behind: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Any, behind: Sequence[int] = (), repeated: str = "") -> None:
         """Takes the tokenizer that made the tokens.
 
         Args:
             tokenizer: of the model.
             behind: tokens that the text goes on from; nothing for a text of its own.
+            repeated: what is left out where the text begins with it.
         """
         self._tokenizer = tokenizer
         self._ids = list(behind)
         self._behind = self._told_to = len(self._ids)
         self._window_from = 0
+        self._repeated = repeated
 
     def add(self, token: int) -> str:
         """Text that this token completes; often empty in the middle of a character."""
@@ -52,18 +54,25 @@ class TextPieces:
         if not fresh or fresh.endswith(_BROKEN):
             return ""
         self._window_from, self._told_to = self._told_to, len(self._ids)
-        return fresh
+        return self._new(fresh)
 
     def rest(self) -> str:
         """What is still held back when the tokens have ended."""
         fresh = self._fresh()
         self._window_from = self._told_to = len(self._ids)
-        return fresh
+        return self._new(fresh)
 
     @property
     def tokens(self) -> int:
         """Tokens added so far."""
         return len(self._ids) - self._behind
+
+    def _new(self, fresh: str) -> str:
+        """Without what is repeated, which stands at the beginning alone."""
+        if not fresh:
+            return fresh
+        repeated, self._repeated = self._repeated, ""
+        return fresh.removeprefix(repeated)
 
     def _fresh(self) -> str:
         told = self._decode(self._ids[self._window_from : self._told_to])

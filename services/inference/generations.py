@@ -198,9 +198,10 @@ class Generations:
         if isinstance(request.query, Cursor):
             prompt_ids = self._completion_ids(request.query, request.max_new_tokens)
             end_ids, behind = completion.end_ids(self._base), completion.lead_ids(self._base)
+            repeated = completion.repeated(self._base, request.query.prefix)
         else:
             prompt_ids = self._base.prompt_ids(request.query)
-            end_ids, behind = self._end_ids, ()
+            end_ids, behind, repeated = self._end_ids, (), ""
         room = self.room(len(prompt_ids))
         return _Running(
             request=request,
@@ -209,7 +210,7 @@ class Generations:
                 samplings.Sampler(request.sampling),
                 certainty=certainties.Certainty() if request.card is None else None,
             ),
-            text=decoding.TextPieces(self._base.tokenizer, behind),
+            text=decoding.TextPieces(self._base.tokenizer, behind, repeated),
             watch=samplings.StopWatch(request.sampling.stop),
             prompt_ids=prompt_ids,
             end_ids=end_ids,

@@ -11,6 +11,7 @@ import torch
 
 from services.trainer import router_client, service, trainer, workshop
 from services.trainer.specialist import manager
+from shared import retention
 from shared import settings as config
 from shared.cards import signature
 from shared.flight import store
@@ -63,11 +64,15 @@ async def serve(settings: config.Settings) -> None:
     )
     servicer = service.TrainerService(shop, settings.trainer.seed)
     server = rpc_server.Server([servicer.add_to], settings.trainer.address, protection)
+    cleaning = asyncio.create_task(
+        retention.removing_old([state / "tasks"], settings.cluster.task_days)
+    )
     try:
         await server.start()
         _log.info("trainer listens", port=server.port, base=base.id, signer=signer.key_id)
         await rpc_server.until_signal()
     finally:
+        cleaning.cancel()
         # First the runs: those who follow them would keep the server from stopping at once.
         await servicer.close()
         await shop.close()

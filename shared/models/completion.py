@@ -68,6 +68,8 @@ def prompt_ids(
 ) -> tuple[int, ...]:
     """Token ids after which the model goes on with what belongs at the cursor.
 
+    What it says first is what `repeated` tells.
+
     Args:
         base: its tokenizer decides the form.
         prefix: the text before the cursor.
@@ -75,6 +77,7 @@ def prompt_ids(
         most_tokens: what there is room for: the prefix is cut on its left, the suffix on its right.
     """
     form, start = marks(base), _start(base)
+    prefix = prefix.removesuffix(repeated(base, prefix))
     # A model reads something at least: a new line is what an empty file begins like.
     before = _ids(base, prefix or _LEAD)
     if form is None:
@@ -89,6 +92,16 @@ def prompt_ids(
     last = (_id(base, form.middle),) if form.middle else ()
     parts = (*opening, *behind, *last) if form.middle else (*behind, *opening)
     return (*start, *(part for part in parts if part is not None))
+
+
+def repeated(base: bases.BaseModel, prefix: str) -> str:
+    """What a completion says again of the end of its prefix: the space that a cursor stands behind.
+
+    A word is one token with the space before it. Behind a space it would have to be cut into tokens
+    as nowhere else, so the space is taken back and said again ("token healing"). A model with
+    fill-in-the-middle was trained on cursors anywhere.
+    """
+    return " " if marks(base) is None and prefix.endswith(" ") and len(prefix) > 1 else ""
 
 
 def continuation_ids(base: bases.BaseModel, text: str) -> tuple[int, ...]:

@@ -507,19 +507,23 @@ class AddDocumentRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    PDF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """file name without folders"""
     text: _builtins.str
-    """UTF-8, at most 2 MiB"""
+    """UTF-8, at most 2 MiB; or"""
+    pdf: _builtins.bytes
+    """of a name that ends in .pdf, at most 3.5 MiB"""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         text: _builtins.str = ...,
+        pdf: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pdf", b"pdf", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

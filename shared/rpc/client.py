@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 DEFAULT_DEADLINE_S = 10.0
 KEEPALIVE_MS = 20_000
+LARGEST_FILE_BYTES = 3_670_016
+"""3.5 MiB: of a file that travels within a call, of which a service takes 4."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 OPTIONS = (
     # A service that comes back is found within a second, not after gRPC's usual two minutes.

@@ -111,7 +111,7 @@ class Distiller(distiller_pb2_grpc.DistillerServicer):
     """Takes documents."""
 
     def __init__(self) -> None:
-        self.documents: dict[str, str] = {}
+        self.documents: dict[str, str | bytes] = {}
 
     async def GetDistillerStatus(
         self, request: distiller_pb2.GetDistillerStatusRequest, context: Any
@@ -126,7 +126,7 @@ class Distiller(distiller_pb2_grpc.DistillerServicer):
     async def AddDocument(
         self, request: distiller_pb2.AddDocumentRequest, context: Any
     ) -> distiller_pb2.AddDocumentResponse:
-        self.documents[request.name] = request.text
+        self.documents[request.name] = request.pdf or request.text
         return distiller_pb2.AddDocumentResponse(name=request.name)
 
 
@@ -229,6 +229,18 @@ async def test_teach_sends_the_document_when_a_path_is_given(
     assert services.factory.taught[0].document == "ann.md"
     assert services.factory.taught[0].idempotency_key
     assert json.loads(capsys.readouterr().out)["status"] == "COMPLETED"
+
+
+async def test_teach_sends_the_bytes_when_the_document_is_a_pdf(
+    services: Services, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "ann.PDF"
+    path.write_bytes(b"%PDF-1.7\xff")
+    await teaching.teach("", str(path), wait=False, as_json=True)
+    assert services.distiller.documents == {"ann.PDF": b"%PDF-1.7\xff"}
+    path.write_bytes(bytes(client.LARGEST_FILE_BYTES + 1))
+    with pytest.raises(terminal.UsageError, match="knowledge folder"):
+        await teaching.teach("", str(path), wait=False, as_json=True)
 
 
 @pytest.mark.parametrize(("topic", "document"), [("", ""), ("Ann", "ann.md"), ("", "none.md")])

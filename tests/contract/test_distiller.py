@@ -274,6 +274,9 @@ async def test_document_lies_in_the_folder_when_it_was_added(tmp_path: pathlib.P
             bad = distiller_pb2.AddDocumentRequest(name=name, text="x")
             with pytest.raises(errors.InvalidInputError, match="plain file name"):
                 await client.call(stub.AddDocument, bad)
+        bad = distiller_pb2.AddDocumentRequest(name="bridge.pdf", pdf=b"%PDF-1.7")
+        with pytest.raises(errors.InvalidInputError, match="damaged"):
+            await client.call(stub.AddDocument, bad)
     assert [path.name for path in (tmp_path / "knowledge").iterdir()] == ["bridge.md"]
 
 

@@ -80,7 +80,8 @@ def example(
         ended: whether the end token belongs to the output.
     """
     if sample.kind is flight.Kind.COMPLETE:
-        answer = completion.continuation_ids(base, sample.output)
+        again = completion.repeated(base, sample.input)
+        answer = completion.continuation_ids(base, again + sample.output)
         room = context_tokens - len(answer) - ended
         fits = len(answer) <= _OUTPUT_SHARE * context_tokens
         prompt = completion.prompt_ids(base, sample.input, most_tokens=max(room, 0))

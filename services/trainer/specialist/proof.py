@@ -3,13 +3,15 @@
 | row | right is |
 | --- | --- |
 | perplexity | thousandths by which the card lowers the bare base's perplexity on held-out samples |
-| completions | held-out lines that the card completes exactly; no fewer than the bare base does |
+| completions | next words at held-out cursors that are exact; more than the bare base's |
+| lines | rests of lines there that are exact; no fewer than the bare base's |
 | known | general questions, answered as the bare base answers them |
 
 Perplexity is the exponential of the mean negative log-likelihood of the outputs' tokens, given
 their prompts; the token that ends an output is not counted, since a bare base has no reason to
-expect it. Completions are generated greedily, as a node generates them. Knows nothing about how
-the card was trained.
+expect it. Completions are generated greedily, as a node generates them, and read as CodeXGLUE
+reads them (Lu et al. 2021): token by token, a word or a sign being one, and line by line. Knows
+nothing about how the card was trained.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ _MOST_LINE_TOKENS = 48
 """Longer lines are not asked for: nobody waits for them."""
 _LEAST_LETTERS = 2
 """Of what is to be completed, digits too: brackets alone say nothing."""
+_WORD = re.compile(r"\s*(\w+|[^\w\s])")
 _BORDER = re.compile(r"(?<=[^ ])\b(?=[^ ])")
 """Where a word begins or ends within a line, but for behind a space."""
 _WITHIN = 2
@@ -53,6 +56,11 @@ class Cursor:
     line: str
     """The rest of the line at the cursor, without its line break."""
 
+    @property
+    def word(self) -> str:
+        """What comes first of it: a name, a number or a sign."""
+        return _word(self.line)
+
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
@@ -64,18 +72,33 @@ class Asked:
 
 
 @dataclasses.dataclass(frozen=True)
+class Completed:
+    """How a model went on at a cursor."""
+
+    word: bool
+    """Whether the next word is exact."""
+    line: bool
+    """Whether the rest of the line is."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Figures:
     """How a model does on what is held out."""
 
     perplexity: float
     """NaN where nothing is."""
-    completed: tuple[bool, ...]
-    """For each cursor whether the completion is exact."""
+    completed: tuple[Completed, ...]
+    """What became of each cursor."""
 
     @property
-    def right(self) -> int:
-        """Exact completions."""
-        return sum(self.completed)
+    def words(self) -> int:
+        """Next words that are exact."""
+        return sum(one.word for one in self.completed)
+
+    @property
+    def lines(self) -> int:
+        """Rests of lines that are exact."""
+        return sum(one.line for one in self.completed)
 
 
 def asked(
@@ -134,13 +157,17 @@ def perplexity(base: bases.BaseModel, examples: Sequence[data.Example], tick: Ti
 
 def completed(
     base: bases.BaseModel, cursors: Sequence[Cursor], context_tokens: int, tick: Tick
-) -> tuple[bool, ...]:
-    """For each cursor whether the model goes on with the very same line, generating greedily."""
+) -> tuple[Completed, ...]:
+    """For each cursor whether the model goes on with the very same text, generating greedily."""
     ends = sorted(completion.end_ids(base))
     # One more token, to see that the line ends there.
-    wanted = [len(completion.continuation_ids(base, one.line)) + 1 for one in cursors]
+    again = [completion.repeated(base, one.prefix) for one in cursors]
+    wanted = [
+        len(completion.continuation_ids(base, said + one.line)) + 1
+        for said, one in zip(again, cursors, strict=True)
+    ]
     order = sorted(range(len(cursors)), key=lambda at: wanted[at])
-    found: dict[int, bool] = {}
+    found: dict[int, Completed] = {}
     for at in range(0, len(order), _ROWS):
         some = order[at : at + _ROWS]
         most = wanted[some[-1]]
@@ -150,8 +177,12 @@ def completed(
         ]
         written = answering.generated(base, prompts, most, ends)
         for one, ids in zip(some, written, strict=True):
-            line, _, _ = completion.text(base, _until(ids, ends)).partition("\n")
-            found[one] = line.rstrip() == cursors[one].line.rstrip()
+            said = completion.text(base, _until(ids, ends)).removeprefix(again[one])
+            line, _, _ = said.partition("\n")
+            found[one] = Completed(
+                word=_word(line) == cursors[one].word,
+                line=line.rstrip() == cursors[one].line.rstrip(),
+            )
         tick(min(at + _ROWS, len(order)), len(order))
     return tuple(found[at] for at in range(len(cursors)))
 
@@ -174,8 +205,11 @@ def rows(
     measured = math.isfinite(drop)
     fell = max(0, math.floor(_THOUSANDTHS * drop)) if measured else 0
     cursors = len(bare.completed)
-    # What rounding might add is taken off.
-    as_many = max(0.0, bare.right / cursors - 1e-9) if cursors else 0.0
+
+    def share(count: int) -> float:
+        # What rounding might add is taken off.
+        return max(0.0, count / cursors - 1e-9) if cursors else 0.0
+
     return [
         gate.Row(
             "perplexity",
@@ -185,19 +219,24 @@ def rows(
             curable=False,
             needed=True,
         ),
-        gate.Row("completions", card.right, cursors, as_many, curable=False),
+        gate.Row("completions", card.words, cursors, share(bare.words + 1), curable=False),
+        gate.Row("lines", card.lines, cursors, share(bare.lines), curable=False),
         dataclasses.replace(known, curable=False),
     ]
 
 
 def _cursors(sample: flight.Sample) -> list[Cursor]:
-    """Where the sample's output begins, at its further lines, and within one of them."""
+    """Where the sample's output begins, where its further lines do, and within each of them.
+
+    A line begins behind its indentation, which an editor writes.
+    """
     lines = sample.output.splitlines(keepends=True)
     rng = random.Random(f"{sample.path} {sample.symbol} {len(sample.input)}")
     found, before = [], sample.input
     for line in lines:
         text = line.rstrip("\n")
-        found.append(Cursor(before, text))
+        indent = text[: len(text) - len(text.lstrip())] if before.endswith("\n") else ""
+        found.append(Cursor(before + indent, text.removeprefix(indent)))
         inner = [border.start() for border in _BORDER.finditer(text)]
         for place in sorted(rng.sample(inner, min(_WITHIN, len(inner)))):
             found.append(Cursor(before + text[:place], text[place:]))
@@ -208,6 +247,11 @@ def _cursors(sample: flight.Sample) -> list[Cursor]:
 def _worth_asking(cursor: Cursor) -> bool:
     letters = sum(character.isalnum() for character in cursor.line)
     return letters >= _LEAST_LETTERS and len(cursor.line) <= 4 * _MOST_LINE_TOKENS
+
+
+def _word(text: str) -> str:
+    found = _WORD.match(text)
+    return found[1] if found else ""
 
 
 def _until(ids: Sequence[int], ends: Sequence[int]) -> list[int]:

@@ -12,10 +12,10 @@ import pytest
 
 from services.distiller.documents import reading
 from shared import errors
+from tests.unit.distiller import pdf_files
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
-from matplotlib.backends import backend_pdf
 
 PAGE = """<!doctype html><html><head><title>Orun guide</title><style>p {color: red}</style></head>
 <body><nav><ul><li>Home</li></ul></nav>
@@ -67,34 +67,8 @@ def test_page_is_refused_when_it_says_nothing(text: str) -> None:
         reading.parse("empty.html", text)
 
 
-def _pdf(path: pathlib.Path, pages: list[list[str]], title: str = "") -> pathlib.Path:
-    metadata = {"Title": title} if title else {}
-    with (
-        matplotlib.rc_context({"pdf.fonttype": 42}),
-        backend_pdf.PdfPages(path, metadata=metadata) as file,
-    ):
-        for lines in pages:
-            figure = pyplot.figure(figsize=(8, 11))
-            for at, line in enumerate(lines):
-                figure.text(0.1, 0.9 - 0.03 * at, line, fontsize=11)
-            file.savefig(figure)
-            pyplot.close(figure)
-    return path
-
-
-PAGES = [
-    [
-        "The Orun lighthouse",
-        "The Orun lighthouse stands on a cliff above the old har-",
-        "bour. It was built in 1871 by Ida Kroll.",
-        "Its lamp burns rape oil to this day, since nobody paid for it.",
-    ],
-    ["Visitors climb 164 steps to the gallery of the tower."],
-]
-
-
 def test_sentences_are_read_across_lines_when_a_pdf_has_text(tmp_path: pathlib.Path) -> None:
-    document = reading.read(_pdf(tmp_path / "orun.pdf", PAGES))
+    document = reading.read(pdf_files.written(tmp_path / "orun.pdf", pdf_files.PAGES))
     assert document.title == "The Orun lighthouse"
     assert texts(document) == [
         "The Orun lighthouse stands on a cliff above the old harbour.",
@@ -114,13 +88,13 @@ def _encrypted(source: pathlib.Path, password: str) -> bytes:
 
 
 def test_encrypted_pdf_is_read_when_it_needs_no_password(tmp_path: pathlib.Path) -> None:
-    path = _pdf(tmp_path / "orun.pdf", PAGES)
+    path = pdf_files.written(tmp_path / "orun.pdf", pdf_files.PAGES)
     path.write_bytes(_encrypted(path, ""))
     assert len(reading.read(path).passages) == 4
 
 
 def _locked(path: pathlib.Path) -> None:
-    path.write_bytes(_encrypted(_pdf(path, PAGES), "secret"))
+    path.write_bytes(_encrypted(pdf_files.written(path, pdf_files.PAGES), "secret"))
 
 
 def _scanned(path: pathlib.Path) -> None:
@@ -131,7 +105,7 @@ def _scanned(path: pathlib.Path) -> None:
 
 
 def _cut_off(path: pathlib.Path) -> None:
-    path.write_bytes(_pdf(path, PAGES).read_bytes()[:600])
+    path.write_bytes(pdf_files.written(path, pdf_files.PAGES).read_bytes()[:600])
 
 
 def _no_pdf(path: pathlib.Path) -> None:
@@ -143,7 +117,7 @@ def _nothing(path: pathlib.Path) -> None:
 
 
 def _empty_page(path: pathlib.Path) -> None:
-    _pdf(path, [[]])
+    pdf_files.written(path, [[]])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +138,7 @@ def test_other_documents_are_read_when_one_of_a_folder_is_damaged(tmp_path: path
     _no_pdf(tmp_path / "bad.pdf")
     (tmp_path / "orun.html").write_text(PAGE)
     (tmp_path / "tide.md").write_text("The tide is 4 m high.")
-    _pdf(tmp_path / "light.pdf", PAGES)
+    pdf_files.written(tmp_path / "light.pdf", pdf_files.PAGES)
     found = reading.read_folder(tmp_path)
     assert [document.name for document in found] == ["light.pdf", "orun.html", "tide.md"]
 

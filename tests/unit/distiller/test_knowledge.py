@@ -10,6 +10,8 @@ import pytest
 from services.distiller import knowledge
 from shared import errors
 from shared import settings as config
+from shared.rpc import client
+from tests.unit.distiller import pdf_files
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,31 @@ def test_document_is_refused_when_its_text_is_not_acceptable(
 ) -> None:
     with pytest.raises(errors.InvalidInputError):
         knowledge.KnowledgeFolder(tmp_path).add("a.md", text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pdf_is_written_as_it_is_when_its_text_can_be_read(tmp_path: pathlib.Path) -> None:
+    data = pdf_files.written(tmp_path / "orun.pdf", pdf_files.PAGES).read_bytes()
+    (tmp_path / "folder").mkdir()
+    digest = knowledge.KnowledgeFolder(tmp_path / "folder").add_pdf("orun.pdf", data)
+    assert (tmp_path / "folder" / "orun.pdf").read_bytes() == data
+    assert digest == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.pdf", b"%PDF-1.7 no more", "damaged"),
+        ("a.md", b"%PDF-1.7", "name"),
+        ("../a.pdf", b"%PDF-1.7", "name"),
+        ("a.pdf", b"x" * (client.LARGEST_FILE_BYTES + 1), "by hand"),
+    ],
+)
+def test_pdf_is_refused_when_it_can_not_be_read(
+    name: str, data: bytes, told: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(errors.InvalidInputError, match=told):
+        knowledge.KnowledgeFolder(tmp_path).add_pdf(name, data)
     assert list(tmp_path.iterdir()) == []
 
 

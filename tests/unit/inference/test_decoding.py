@@ -48,3 +48,12 @@ def test_pieces_add_up_when_tokens_are_random_bytes(base):
     pieces = decoding.TextPieces(base.tokenizer)
     told = "".join([pieces.add(token) for token in ids]) + pieces.rest()
     assert told == base.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(" return  x", "return  x"), ("return x", "return x"), ("  x", " x")]
+)
+def test_what_is_repeated_is_left_out_where_the_text_begins_with_it(base, text, expected):
+    ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = decoding.TextPieces(base.tokenizer, repeated=" ")
+    assert "".join([*map(pieces.add, ids), pieces.rest()]) == expected

@@ -86,3 +86,19 @@ def test_a_completion_ends_at_what_the_model_says_instead_of_the_end() -> None:
     assert base.tokenizer.eos_token_id in ends
     assert base.tokenizer.convert_tokens_to_ids("<|endoftext|>") in ends
     assert base.tokenizer.convert_tokens_to_ids("<|fim_prefix|>") in ends
+
+
+def test_a_cursor_behind_a_space_is_asked_for_as_if_the_line_went_on(
+    embedded: bases.BaseModel,
+) -> None:
+    prefix, rest = "def area(side):\n    ", "return side * side\n"
+    again = completion.repeated(embedded, prefix)
+    prompt = completion.prompt_ids(embedded, prefix)
+    whole = completion.prompt_ids(embedded, prefix + rest)
+    assert (*prompt, *completion.continuation_ids(embedded, again + rest)) == whole
+    assert completion.repeated(embedded, "def") == completion.repeated(embedded, " ") == ""
+    filling = knowing(*completion.MARKS[0].every)
+    assert completion.repeated(filling, prefix) == ""
+    assert said(filling, completion.prompt_ids(filling, "ab ", "yz")).startswith(
+        "<|fim_prefix|>ab <|fim_suffix|>"
+    )

@@ -94,10 +94,11 @@ def test_a_training_goes_on_where_it_was_cancelled(tmp_path: pathlib.Path) -> No
 def test_a_card_helps_with_what_was_held_out_and_the_gate_says_so(tmp_path: pathlib.Path) -> None:
     made = code.managed(tmp_path, epochs=20.0)
     rows = made.prove(trained(made, tmp_path), code.taught(), code.ignore)
-    perplexity, completions, known = rows
+    perplexity, completions, lines, known = rows
     assert perplexity.name == "perplexity" and perplexity.passed and perplexity.right > 500
     # Within a line of a held-out definition all but its own name is as in the others.
-    assert completions.name == "completions" and completions.asked > 0
+    assert completions.name == "completions" and completions.passed and completions.asked > 0
+    assert lines.name == "lines" and lines.asked == completions.asked
     assert known.name == "known" and known.asked == 2
     assert not any(row.curable for row in rows)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from services.trainer import gate
+from services.trainer import answering, gate
 from services.trainer.specialist import lessons, proof
 from shared.flight import samples
 from shared.models import base as bases
@@ -24,7 +24,7 @@ def base() -> bases.BaseModel:
 
 
 def figures(perplexity: float, *completed: bool) -> proof.Figures:
-    return proof.Figures(perplexity, completed)
+    return proof.Figures(perplexity, tuple(proof.Completed(one, one) for one in completed))
 
 
 @torch.no_grad()
@@ -60,15 +60,28 @@ def test_a_completion_is_right_when_the_model_writes_that_very_line(
     shorter = proof.Cursor(prefixes[0], line[:-1])
     others = [proof.Cursor(prefix, line) for prefix in prefixes[1:]]
     found = proof.completed(base, [longer, *others, right, shorter], 96, code.ignore)
-    assert found == (False, False, False, True, False)
+    assert [one.line for one in found] == [False, False, False, True, False]
+    assert found[3].word
+
+
+def test_next_word_is_right_when_the_line_goes_on_otherwise(
+    base: bases.BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = completion.continuation_ids(base, "total + 1")
+    monkeypatch.setattr(answering, "generated", lambda _, prompts, *rest: [said] * len(prompts))
+    lines = ("total - 2", "total_of(x)", " total", "totals", "+ total")
+    cursors = [proof.Cursor("x = ", line) for line in lines]
+    found = proof.completed(base, cursors, 96, code.ignore)
+    assert [one.word for one in found] == [True, False, True, False, False]
+    assert not any(one.line for one in found)
 
 
 def test_cursors_stand_in_held_out_completions_alone(base: bases.BaseModel) -> None:
     asked = proof.asked(base, code.taught(), 96, 100)
     assert len(asked.examples) == 4
     assert {one.prefix[:8] for one in asked.cursors} == {"def elk(", "def ant("}
-    assert proof.Cursor("def elk(self):\n", "    return self.elk") in asked.cursors
-    within = {one.line for one in asked.cursors if not one.prefix.endswith("\n")}
+    assert proof.Cursor("def elk(self):\n    ", "return self.elk") in asked.cursors
+    within = {one.line for one in asked.cursors if not one.prefix.endswith("\n    ")}
     assert within == {"elk", ".elk", "ant", ".ant"}
     assert len(proof.asked(base, code.taught(), 96, 1).cursors) == 1
 
@@ -77,29 +90,29 @@ def test_brackets_alone_are_not_asked_for(base: bases.BaseModel) -> None:
     lines = "    f(\n        first,\n    )\n"
     one = code.sample(samples.Kind.COMPLETE, "def f():\n", lines, held_out=True)
     found = proof.asked(base, [one], 96, 100).cursors
-    assert {"        f(", "    )"} & {c.line for c in found} == set()
-    assert "        first," in {c.line for c in found}
+    assert {"f(", ")"} & {c.line for c in found} == set()
+    assert "first," in {c.line for c in found}
 
 
 @pytest.mark.parametrize(
     ("card", "passed"),
     [
-        (figures(79.0, True, True), [True, True, True]),
-        (figures(81.0, True, True), [False, True, True]),
-        (figures(50.0, False, True), [True, True, True]),
-        (figures(50.0, False, False), [True, False, True]),
-        (figures(200.0, False, False), [False, False, True]),
-        (figures(math.nan, True, True), [False, True, True]),
+        (figures(79.0, True, True), [True, True, True, True]),
+        (figures(81.0, True, True), [False, True, True, True]),
+        (figures(50.0, False, True), [True, False, True, True]),
+        (figures(50.0, False, False), [True, False, False, True]),
+        (figures(200.0, False, False), [False, False, False, True]),
+        (figures(math.nan, True, True), [False, True, True, True]),
     ],
 )
-def test_a_card_passes_when_it_lowers_perplexity_by_a_fifth_and_completes_as_much(
+def test_a_card_passes_when_it_lowers_perplexity_by_a_fifth_and_completes_more(
     card: proof.Figures, passed: list[bool]
 ) -> None:
     rows = proof.rows(figures(100.0, True, False), card, KNOWN, 0.2)
-    assert [row.name for row in rows] == ["perplexity", "completions", "known"]
+    assert [row.name for row in rows] == ["perplexity", "completions", "lines", "known"]
     assert [row.passed for row in rows] == passed
 
 
 def test_a_card_does_not_pass_when_nothing_was_held_out() -> None:
     rows = proof.rows(figures(math.nan), figures(math.nan), KNOWN, 0.2)
-    assert [row.passed for row in rows] == [False, True, True]
+    assert [row.passed for row in rows] == [False, True, True, True]
