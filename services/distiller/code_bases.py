@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pydantic
 import structlog
@@ -121,8 +121,14 @@ class RepositoryFolder:
         """
         repositories.check_name(name)
         path = self._folder / name
-        if path.is_dir():
-            return path
+        try:
+            if path.is_dir():
+                return path
+        except OSError as error:
+            raise errors.NotFoundError(
+                f"repository {name}: {path} can't be looked into ({error.strerror}); let the user"
+                " who runs the distiller read it"
+            ) from None
         if path.is_symlink():
             raise errors.NotFoundError(
                 f"repository {name}: {path} is a link to {path.readlink()}, where no folder is; "
@@ -162,6 +168,7 @@ class CodeBases:
         teach: Teach,
         upload: Callable[[bytes], Awaitable[str]],
         kept: pathlib.Path,
+        take_over: Callable[[str, Sequence[str]], None],
     ) -> None:
         """Takes what it works with.
 
@@ -170,8 +177,11 @@ class CodeBases:
             teach: makes lessons; asked once for each task.
             upload: puts samples' bytes into the card store and returns their digest.
             kept: folder for finished tasks, made when the first one is.
+            take_over: makes what a teacher answered to earlier tasks a task's own, see
+                `codebase.lessons.journal.Journal.take_over`; blocks.
         """
         self._folder, self._teach, self._upload, self._kept = folder, teach, upload, kept
+        self._take_over = take_over
 
     async def heads(self) -> list[Head]:
         """The repositories that may be learned, and where each stands."""
@@ -199,6 +209,7 @@ class CodeBases:
             path = self._folder.find(request.repository)
             found = await asyncio.to_thread(self._made_before, request, path)
             if found is None:
+                await asyncio.to_thread(self._take_over, request.task_id, request.retry_of)
                 lessons = await self._teach(request.task_id, path, report)
                 told = _told(request.repository, lessons, kept)
                 await asyncio.to_thread(_write, kept, lessons.files_to_keep)

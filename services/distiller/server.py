@@ -56,15 +56,15 @@ async def serve(settings: config.Settings) -> None:
     enlarger = enlarging.Enlarger(cloud, provider, kept, settings.distiller, rewords)
     datasets = store.StoreConnection(settings, protection=protection)
     deliver = delivery.Delivery(enlarger, lambda data: datasets.put("dataset", data))
+    answers = lessons_journal.Journal(state / "tasks")
     code = code_bases.CodeBases(
         code_bases.RepositoryFolder(repositories.folder(settings)),
         code_lessons.CodeLessons(
-            generator.DatasetGenerator(
-                settings.distiller.codebase, provider, lessons_journal.Journal(state / "tasks")
-            )
+            generator.DatasetGenerator(settings.distiller.codebase, provider, answers)
         ).teach,
         lambda data: datasets.put("samples", data),
         state / "code_bases",
+        answers.take_over,
     )
     active = runs.Runs[service.Delivered]()
     servicer = service.DistillerService(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -16,159 +16,33 @@ import pytest
 from services.distiller import (
     code_bases,
     code_lessons,
-    delivery,
-    distiller,
-    journal,
-    knowledge,
-    service,
 )
 from services.distiller.codebase import generator
+from services.distiller.codebase.lessons import journal as lessons_journal
 from shared import errors
 from shared import settings as config
 from shared.flight import samples
-from shared.pb import distiller_pb2, distiller_pb2_grpc
-from shared.rpc import client, runs
-from shared.rpc import server as rpc_server
+from shared.pb import distiller_pb2
+from shared.rpc import client
+from tests.contract import asked_teachers, code_distillers, teacher_server
 from tests.unit.distiller import fakes
-
-MADE = (
-    fakes.sample(),
-    fakes.sample(samples.Kind.COMPLETE, held_out=True, input="held out"),
-    fakes.sample(samples.Kind.COMPLETE, input="before the cursor"),
-)
-SOURCE = '''"""Halves."""
-
-from __future__ import annotations
-
-
-def halve(values: list[float], times: int = 1) -> list[float]:
-    """Halves every value, as often as is asked."""
-    result = list(values)
-    for _ in range(times):
-        result = [value / 2 for value in result]
-    return result
-
-
-class Halver:
-    """Halves and counts."""
-
-    def __init__(self, times: int) -> None:
-        """Takes how often."""
-        self.times = times
-        self.count = 0
-
-    def run(self, values: list[float]) -> list[float]:
-        """Halves some values and counts them."""
-        self.count += len(values)
-        return halve(values, self.times)
-
-    def mean(self, values: list[float]) -> float:
-        """The mean of the halves; zero of nothing."""
-        halves = self.run(values)
-        if not halves:
-            return 0.0
-        return sum(halves) / len(halves)
-'''
-REQUEST = distiller_pb2.DistilRequest(task_id="t1", repository="tidal")
-
-
-class Distiller:
-    """A served distiller, with what a test asks of it."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder / "state" / "repositories"
-        self.teacher = fakes.CodeTeacher(MADE)
-        self.uploaded: list[bytes] = []
-        self.stub: Any = None
-
-    async def upload(self, data: bytes) -> str:
-        self.uploaded.append(data)
-        return hashlib.sha256(data).hexdigest()
-
-    def link(self, path: pathlib.Path, name: str = "tidal") -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / name).symlink_to(path)
-
-    async def distil(
-        self, request: distiller_pb2.DistilRequest = REQUEST
-    ) -> tuple[distiller_pb2.DistilResult, list[str]]:
-        """The result, and what was told on the way."""
-        told: list[str] = []
-
-        async def note(update: distiller_pb2.DistilUpdate) -> None:
-            told.append(update.detail)
-
-        last = await client.last_of_stream(self.stub.Distil, request, note, 30.0)
-        assert last.HasField("result")
-        return last.result, told
-
-    async def heads(self) -> dict[str, tuple[str, str]]:
-        request = distiller_pb2.ListRepositoriesRequest()
-        reply = await client.call(self.stub.ListRepositories, request)
-        return {one.name: (one.commit_id, one.error) for one in reply.repositories}
-
-
-@contextlib.asynccontextmanager
-async def serving(made: Distiller, folder: pathlib.Path) -> AsyncIterator[Distiller]:
-    teacher = fakes.Teacher([])
-    cloud = distiller.CloudDistiller(teacher, journal.Journal(folder), config.Distiller())
-    active = runs.Runs[service.Delivered]()
-    code = code_bases.CodeBases(
-        code_bases.RepositoryFolder(made.folder),
-        made.teacher.teach,
-        made.upload,
-        folder / "state" / "code_bases",
-    )
-    servicer = service.DistillerService(
-        active,
-        delivery.Delivery(cloud, made.upload).work,
-        teacher,
-        knowledge.KnowledgeFolder(folder),
-        fakes.ledger(),
-        code,
-    )
-    server = rpc_server.Server([servicer.add_to], "127.0.0.1:0")
-    await server.start()
-    async with client.channel(f"127.0.0.1:{server.port}") as channel:
-        made.stub = distiller_pb2_grpc.DistillerStub(channel)
-        yield made
-    await active.close()
-    await server.stop()
 
 
 @pytest.fixture
-async def served(tmp_path: pathlib.Path) -> AsyncIterator[Distiller]:
-    async with serving(Distiller(tmp_path), tmp_path) as made:
+async def served(tmp_path: pathlib.Path) -> AsyncIterator[code_distillers.Distiller]:
+    async with code_distillers.serving(code_distillers.Distiller(tmp_path), tmp_path) as made:
         yield made
 
 
-def repository(
-    folder: pathlib.Path, name: str = "tidal", source: str = "x = 1\n", files: int = 1
-) -> tuple[pathlib.Path, str]:
-    """A git repository with one commit; its path and the commit."""
-    path = folder / name
-    path.mkdir(parents=True)
-    (path / "halves.py").write_text(source)
-    for number in range(1, files):
-        (path / f"halves_{number}.py").write_text(source.replace("halve", f"halve_{number}"))
-    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
-    for command in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "Halves")):
-        subprocess.run(["git", "-C", str(path), *command], check=True)
-    told = subprocess.run(
-        ["git", "-C", str(path), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    )
-    return path, told.stdout.strip()
-
-
 async def test_samples_are_delivered_when_a_linked_repository_is_read(
-    served: Distiller, tmp_path: pathlib.Path
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
 ) -> None:
-    path, _ = repository(tmp_path)
+    path, _ = code_distillers.repository(tmp_path)
     served.link(path)
     result, told = await served.distil()
     assert served.teacher.asked == [("t1", served.folder / "tidal")]
     [data] = served.uploaded
-    assert samples.from_bytes(data) == list(MADE)
+    assert samples.from_bytes(data) == list(code_distillers.MADE)
     assert (result.dataset.kind, result.dataset.size_bytes) == ("samples", len(data))
     assert result.dataset.digest == hashlib.sha256(data).hexdigest()
     assert (result.skill_name, result.domain) == ("specialist-tidal", "code")
@@ -187,23 +61,23 @@ async def test_samples_are_delivered_when_a_linked_repository_is_read(
 
 
 async def test_finished_task_is_not_made_again_when_the_distiller_was_restarted(
-    served: Distiller, tmp_path: pathlib.Path
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
 ) -> None:
-    served.link(repository(tmp_path)[0])
+    served.link(code_distillers.repository(tmp_path)[0])
     first, _ = await served.distil()
     (served.folder / "tidal").unlink()
     again, _ = await served.distil()
-    other = Distiller(tmp_path)
-    async with serving(other, tmp_path):
+    other = code_distillers.Distiller(tmp_path)
+    async with code_distillers.serving(other, tmp_path):
         restarted, _ = await other.distil()
     assert first == again == restarted
     assert len(served.teacher.asked) == 1 and other.teacher.asked == []
 
 
 async def test_samples_serve_a_retry_when_the_repository_is_where_it_was(
-    served: Distiller, tmp_path: pathlib.Path
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
 ) -> None:
-    path, commit = repository(tmp_path)
+    path, commit = code_distillers.repository(tmp_path)
     served.link(path)
     served.teacher.commit_id = commit
     first, _ = await served.distil()
@@ -221,10 +95,40 @@ async def test_samples_serve_a_retry_when_the_repository_is_where_it_was(
     assert [task_id for task_id, _ in served.teacher.asked] == ["t1", "t3"]
 
 
-async def test_task_is_made_again_when_its_kept_samples_are_damaged(
-    served: Distiller, tmp_path: pathlib.Path
+async def test_retry_pays_for_no_answer_that_the_failed_task_had(
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
 ) -> None:
-    served.link(repository(tmp_path)[0])
+    served.link(code_distillers.repository(tmp_path, source=code_distillers.SOURCE)[0])
+    answer = dict.fromkeys(("task", "test", "before", "change"), "")
+    told = json.dumps(answer | {"explanation": "It halves the values that it is given."})
+    async with teacher_server.TeacherServer(teacher_server.Step(told)) as server:
+        teacher = asked_teachers.local_teacher(server.root, asked_teachers.terms())
+        answers = lessons_journal.Journal(tmp_path / "tasks")
+        settings = config.Codebase(held_out_share=0.0, teacher_definitions=2)
+        lessons = code_lessons.CodeLessons(generator.DatasetGenerator(settings, teacher, answers))
+
+        async def failing(*arguments: Any) -> code_bases.Lessons:
+            await lessons.teach(*arguments)
+            raise errors.BudgetError("the budget is spent")
+
+        served.teacher.teach = failing  # type: ignore[method-assign]
+        async with code_distillers.serving(served, tmp_path):
+            with pytest.raises(errors.BudgetError):
+                await served.distil()
+        assert len(server.seen) == 2
+        served.teacher.teach = lessons.teach  # type: ignore[method-assign]
+        retry = distiller_pb2.DistilRequest(task_id="t2", repository="tidal", retry_of=["t1"])
+        async with code_distillers.serving(served, tmp_path):
+            await served.distil(retry)
+        await teacher.aclose()
+        assert len(server.seen) == 2
+    assert {one.teacher for one in samples.from_bytes(served.uploaded[0])} >= {"local:tiny"}
+
+
+async def test_task_is_made_again_when_its_kept_samples_are_damaged(
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
+) -> None:
+    served.link(code_distillers.repository(tmp_path)[0])
     first, _ = await served.distil()
     [kept] = (tmp_path / "state" / "code_bases").glob("*/samples.arrow")
     kept.write_bytes(kept.read_bytes()[:-40])
@@ -245,9 +149,13 @@ async def test_task_is_made_again_when_its_kept_samples_are_damaged(
     ],
 )
 async def test_repository_is_not_read_when_it_is_not_permitted(
-    served: Distiller, tmp_path: pathlib.Path, name: str, kind: type[Exception], message: str
+    served: code_distillers.Distiller,
+    tmp_path: pathlib.Path,
+    name: str,
+    kind: type[Exception],
+    message: str,
 ) -> None:
-    repository(tmp_path)
+    code_distillers.repository(tmp_path)
     served.link(tmp_path / "nowhere", "gone")
     with pytest.raises(kind, match=message):
         await served.distil(distiller_pb2.DistilRequest(task_id="t1", repository=name))
@@ -259,9 +167,9 @@ async def test_repository_is_not_read_when_it_is_not_permitted(
     [{"queries": ["Who?"]}, {"topic": "tides"}, {"document": "a.md"}, {"of_task": "t0"}],
 )
 async def test_repository_is_refused_when_something_else_is_to_be_learned_with_it(
-    served: Distiller, tmp_path: pathlib.Path, more: dict[str, Any]
+    served: code_distillers.Distiller, tmp_path: pathlib.Path, more: dict[str, Any]
 ) -> None:
-    served.link(repository(tmp_path)[0])
+    served.link(code_distillers.repository(tmp_path)[0])
     request = distiller_pb2.DistilRequest(task_id="t1", repository="tidal", **more)
     with pytest.raises(errors.InvalidInputError, match="alone"):
         await served.distil(request)
@@ -270,20 +178,20 @@ async def test_repository_is_refused_when_something_else_is_to_be_learned_with_i
 
 
 async def test_reason_arrives_when_a_repository_teaches_nothing(
-    served: Distiller, tmp_path: pathlib.Path
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
 ) -> None:
-    served.link(repository(tmp_path)[0])
+    served.link(code_distillers.repository(tmp_path)[0])
     served.teacher.made = ()
     with pytest.raises(errors.PreconditionError, match=r"nothing to teach: .* 2 binary"):
         await served.distil()
-    served.teacher.made = MADE
+    served.teacher.made = code_distillers.MADE
     assert (await served.distil())[0].questions == 3
 
 
 async def test_reading_ends_when_the_task_is_cancelled(
-    served: Distiller, tmp_path: pathlib.Path
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
 ) -> None:
-    served.link(repository(tmp_path)[0])
+    served.link(code_distillers.repository(tmp_path)[0])
     reading, ended = asyncio.Event(), asyncio.Event()
     teach = served.teacher.teach
 
@@ -296,7 +204,7 @@ async def test_reading_ends_when_the_task_is_cancelled(
         return await teach(*arguments)
 
     served.teacher.teach = slow  # type: ignore[method-assign]
-    async with serving(served, tmp_path):
+    async with code_distillers.serving(served, tmp_path):
         asking = asyncio.create_task(served.distil())
         await reading.wait()
         request = distiller_pb2.CancelDistilRequest(task_ids=["t1", "nobody"])
@@ -308,12 +216,12 @@ async def test_reading_ends_when_the_task_is_cancelled(
 
 
 async def test_real_lessons_of_a_repository_are_made_checked_and_kept_in_all_forms(
-    served: Distiller, tmp_path: pathlib.Path
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
 ) -> None:
-    served.link(repository(tmp_path, source=SOURCE)[0])
+    served.link(code_distillers.repository(tmp_path, source=code_distillers.SOURCE)[0])
     made_by = generator.DatasetGenerator(config.Codebase())
     served.teacher.teach = code_lessons.CodeLessons(made_by).teach  # type: ignore[method-assign]
-    async with serving(served, tmp_path):
+    async with code_distillers.serving(served, tmp_path):
         result, told = await served.distil()
     made = samples.from_bytes(served.uploaded[0])
     assert {sample.path for sample in made} == {"halves.py"}
@@ -328,7 +236,7 @@ async def test_real_lessons_of_a_repository_are_made_checked_and_kept_in_all_for
 async def test_reading_thread_ends_when_the_real_lessons_are_cancelled(
     tmp_path: pathlib.Path,
 ) -> None:
-    path, _ = repository(tmp_path, source=SOURCE, files=300)
+    path, _ = code_distillers.repository(tmp_path, source=code_distillers.SOURCE, files=300)
     lessons = code_lessons.CodeLessons(generator.DatasetGenerator(config.Codebase()))
     begun = asyncio.Event()
     told: list[float] = []
@@ -348,11 +256,30 @@ async def test_reading_thread_ends_when_the_real_lessons_are_cancelled(
     assert len(told) == before
 
 
+async def test_repositories_are_listed_when_one_of_them_may_not_be_looked_into(
+    served: code_distillers.Distiller, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, commit = code_distillers.repository(tmp_path)
+    served.link(path)
+    served.link(path, "shut")
+    real = pathlib.Path.is_dir
+
+    def is_dir(folder: pathlib.Path) -> bool:
+        if folder.name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(pathlib.Path, "is_dir", is_dir)
+    found = await served.heads()
+    assert found["tidal"] == (commit, "")
+    assert "Permission denied" in found["shut"][1]
+
+
 async def test_repositories_are_listed_with_their_commits_and_what_is_wrong(
-    served: Distiller, tmp_path: pathlib.Path
+    served: code_distillers.Distiller, tmp_path: pathlib.Path
 ) -> None:
     assert await served.heads() == {}
-    path, commit = repository(tmp_path)
+    path, commit = code_distillers.repository(tmp_path)
     served.link(path)
     served.link(tmp_path / "nowhere", "gone")
     served.link(tmp_path, "plain")

@@ -41,6 +41,8 @@ class Chunk:
     """Some lines around places where it is called, the most telling first."""
     tests: tuple[str, ...] = ()
     """Source of tests that use it, the most telling first."""
+    test_paths: tuple[str, ...] = ()
+    """Of the files in which these tests stand, one for each."""
     licence: str = ""
     """SPDX identifier; empty where the repository does not say."""
     usefulness: float = 0.0

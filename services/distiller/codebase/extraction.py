@@ -85,6 +85,9 @@ def extract(
     for number, entry in enumerate(read.entries, 1):
         try:
             text, language, licence = read.read(entry)
+            # Name by name: together they would look random.
+            if secrets.clean(entry.path.replace("/", "\n"), None)[1]:
+                raise sources.UnfitError("secret in its name")
             file, found = parse(entry.path, text, language)
             files.append(dataclasses.replace(file, licence=licence))
             removed.extend(found)
@@ -165,7 +168,8 @@ def _chunks(files: Sequence[definitions.ParsedFile]) -> tuple[list[chunks.Chunk]
                     line=one.line,
                     imports=_imports(file, one),
                     call_sites=_call_sites(file.path, used, by_path),
-                    tests=told,
+                    tests=tuple(text for _, text in told),
+                    test_paths=tuple(at for at, _ in told),
                     licence=file.licence,
                     usefulness=usefulness.usefulness(one, callers, len(told), typed),
                 )
@@ -203,15 +207,15 @@ def _tests(
     uses: Sequence[linking.Use],
     tests: Mapping[linking.Key, definitions.Definition],
     calls: Mapping[linking.Key, int],
-) -> tuple[str, ...]:
-    """Those that call little else come first, then short ones."""
+) -> list[tuple[str, str]]:
+    """Path and text; those that call little else come first, then short ones."""
     keys = {(use.path, use.caller) for use in uses if use.by_test}
     found = [
-        (not _is_test_itself(tests[key]), calls[key], len(tests[key].text), tests[key].text)
+        (not _is_test_itself(tests[key]), calls[key], len(tests[key].text), tests[key].text, key[0])
         for key in keys
         if key in tests and tests[key].text.count("\n") < _MOST_TEST_LINES
     ]
-    return tuple(text for *_, text in sorted(found)[:_MOST_TESTS])
+    return [(path, text) for *_, text, path in sorted(found)[:_MOST_TESTS]]
 
 
 def _is_test_itself(one: definitions.Definition) -> bool:

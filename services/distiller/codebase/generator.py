@@ -41,6 +41,8 @@ from shared.flight import samples
 
 _READ, _SEARCHED, _MADE, _TAUGHT = 0.4, 0.5, 0.7, 0.95
 """Shares of the progress at the end of the slow parts."""
+_MOST_REASONS = 5
+"""Why files were left out, in an error."""
 _SPARE = 1.5
 """So many times the samples wanted are made: some give away what is held out."""
 
@@ -139,13 +141,17 @@ class DatasetGenerator:
         found = await asyncio.to_thread(extraction.extract, repo, self._settings, told.files)
         await progress(_READ, f"{len(found.chunks):,} definitions found; searching the history")
         kept, others = await asyncio.to_thread(
-            committed.parted, repo.root, found.commit, found.chunks
+            committed.parted,
+            repo.root,
+            found.commit,
+            found.chunks,
+            self._settings.most_file_kb * 1024,
         )
         if not kept:
             raise errors.NotFoundError(
                 f"{repo.root}: no definition in {found.files} files can be taught; "
-                f"{len(found.skipped)} files were left out, and {len(others)} definitions are not "
-                "committed yet"
+                f"{len(found.skipped)} files were left out ({_why(found)}), and {len(others)} "
+                "definitions are not committed yet"
             )
         pairs = await asyncio.to_thread(
             history.pairs, repo.root, found.commit, self._settings.history_commits, kept
@@ -219,6 +225,11 @@ class DatasetGenerator:
             card, asked=taught.asked, withheld=taught.withheld, unanswered=taught.failed
         )
         return Generated(chosen, card, Report(rejected, read.found, taught))
+
+
+def _why(found: extraction.Extraction) -> str:
+    reasons = collections.Counter(one.reason for one in found.skipped).most_common(_MOST_REASONS)
+    return ", ".join(f"{count} {reason}" for reason, count in reasons) or "none"
 
 
 @functools.lru_cache(maxsize=1024)

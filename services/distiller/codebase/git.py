@@ -73,32 +73,41 @@ def run(root: pathlib.Path, arguments: Sequence[str], given: bytes = b"") -> byt
     return done.stdout
 
 
-def blobs(root: pathlib.Path, names: Sequence[str]) -> dict[str, bytes]:
+def blobs(root: pathlib.Path, names: Sequence[str], most_bytes: int) -> dict[str, bytes]:
     """The bytes of several blobs, as they were committed: no filter is run.
 
     Args:
         root: the folder to run in.
         names: blob ids, or `COMMIT:PATH`; those that are no blob, or whose name holds a line
             break, are left out.
+        most_bytes: larger ones are left out, and never read.
 
     Raises:
         errors.InvalidInputError: as of `run`.
     """
     plain = [name for name in dict.fromkeys(names) if "\n" not in name]
-    given = b"".join(os.fsencode(name) + b"\n" for name in plain)
-    output = run(root, ["cat-file", "--batch"], given) if plain else b""
+    told_of = _cat(root, "--batch-check", plain).split(b"\n")[:-1]
+    plain = [name for name, told in zip(plain, told_of, strict=True) if _is_blob(told, most_bytes)]
+    output = _cat(root, "--batch", plain)
     found, place = dict[str, bytes](), 0
     for name in plain:
         end = output.index(b"\n", place)
-        told = output[place:end].split(b" ")
+        size = int(output[place:end].rpartition(b" ")[2])
         place = end + 1
-        if told[-1] in (b"missing", b"ambiguous"):
-            continue
-        size = int(told[-1])
-        if told[-2] == b"blob":
-            found[name] = output[place : place + size]
+        found[name] = output[place : place + size]
         place += size + 1
     return found
+
+
+def _cat(root: pathlib.Path, form: str, names: Sequence[str]) -> bytes:
+    given = b"".join(os.fsencode(name) + b"\n" for name in names)
+    return run(root, ["cat-file", form], given) if names else b""
+
+
+def _is_blob(told: bytes, most_bytes: int) -> bool:
+    """Whether a line of `cat-file --batch-check` tells of a blob of at most so many bytes."""
+    words = told.split(b" ")
+    return words[-1].isdigit() and words[-2] == b"blob" and int(words[-1]) <= most_bytes
 
 
 def _environment() -> dict[str, str]:

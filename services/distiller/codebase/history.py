@@ -201,7 +201,7 @@ class _Blobs:
         missing = sorted(ids - self._known.keys())
         if not missing:
             return
-        read = git.blobs(self._root, missing)
+        read = git.blobs(self._root, missing, _MOST_BLOB_BYTES)
         self._known |= {name: _read(data) for name, data in read.items()}
 
     def definitions(self, blob: str) -> Mapping[str, str]:
@@ -211,9 +211,9 @@ class _Blobs:
 
 def _read(data: bytes) -> Mapping[str, str]:
     text = data.decode(errors="replace").replace("\r\n", "\n")
-    if len(data) > _MOST_BLOB_BYTES or text[:1] in (" ", "\t"):
+    if text[:1] in (" ", "\t"):
         return {}
-    tree = source.tree(text)
+    tree = source.tree_of_any_depth(text)
     return dict(_definitions(tree, text.split("\n"), "")) if tree is not None else {}
 
 

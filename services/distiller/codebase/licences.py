@@ -14,9 +14,9 @@ from typing import Any
 
 UNKNOWN = "LicenseRef-unknown"
 _FILE_NAME = re.compile(r"(?i)(?:licen[cs]e|copying|unlicense)(?:[-_.][\w.-]+)?$")
-_SPDX_LINE = re.compile(
-    r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+()-]+(?:[ \t]+[A-Za-z0-9.+()-]+)*)"
-)
+_EXPRESSION = re.compile(r"[A-Za-z0-9.+()-]+(?:[ \t]+[A-Za-z0-9.+()-]+)*")
+_LONGEST_EXPRESSION = 120
+_SPDX_LINE = re.compile(rf"SPDX-License-Identifier:[ \t]*({_EXPRESSION.pattern})")
 _CHARACTERS_WITH_HEADER = 4_000
 _TITLE_CHARACTERS = 400
 """GNU licences name one another in their text, but not in their titles."""
@@ -83,7 +83,14 @@ def of_text(text: str) -> str:
 def of_header(text: str) -> str:
     """The SPDX expression that a file's first lines declare; empty where they declare none."""
     found = _SPDX_LINE.search(text[:_CHARACTERS_WITH_HEADER])
-    return found[1].strip() if found else ""
+    return _expression(found[1]) if found else ""
+
+
+def _expression(text: str) -> str:
+    """What may be an SPDX expression; any other text is `UNKNOWN`: people write who they are."""
+    plain = text.strip()
+    is_one = len(plain) <= _LONGEST_EXPRESSION and _EXPRESSION.fullmatch(plain)
+    return plain if is_one else UNKNOWN
 
 
 def of_pyproject(text: str) -> str:
@@ -94,7 +101,7 @@ def of_pyproject(text: str) -> str:
         if isinstance(declared, dict):
             declared = declared.get("text", "")
         if isinstance(declared, str) and declared.strip():
-            return declared.strip() if "\n" not in declared.strip() else of_text(declared)
+            return _expression(declared) if "\n" not in declared.strip() else of_text(declared)
         for classifier in project.get("classifiers", ()):
             licence = _CLASSIFIERS.get(str(classifier).rpartition(" :: ")[2])
             if licence:

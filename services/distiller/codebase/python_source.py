@@ -90,6 +90,8 @@ def _definition(
     first = _first_line(node)
     end = node.end_lineno or node.lineno
     documented = ast.get_docstring(node)
+    # An escape may stand for half a character, which no encoding can write.
+    told = (documented or "").encode(errors="replace").decode()
     signature, rest_from = _signature(node, lines)
     rest = node.body[1:] if documented is not None else node.body
     if documented is not None:
@@ -105,7 +107,7 @@ def _definition(
         form=form,
         text="\n".join(lines[first - 1 : end]).rstrip(),
         signature=signature,
-        docstring=documented or "",
+        docstring=told,
         body=body,
         line=first,
         names=_names([node]),

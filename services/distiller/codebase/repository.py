@@ -7,6 +7,7 @@ business of `sources`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -18,6 +19,7 @@ from shared import errors
 
 LINK, SUBMODULE, FILE = "120000", "160000", "100644"
 """Modes of git's index."""
+_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ATTRIBUTES = ("linguist-generated", "linguist-vendored")
 
 
@@ -71,7 +73,9 @@ class Repository:
             raise errors.InvalidInputError(
                 f"{path}: the repository has no commit yet; commit what is to be learned"
             ) from None
-        return cls(root=root, name=path.name or root.name, commit=commit)
+        # A name may be of bytes that are no text.
+        name = (path.name or root.name).encode(errors="replace").decode()
+        return cls(root=root, name=name, commit=commit)
 
     def entries(self) -> list[Entry]:
         """The tracked files and those that are neither tracked nor ignored, by path."""
@@ -107,16 +111,7 @@ class Repository:
         Raises:
             UnreadableError: it is gone, a link, lies behind one, is too large or no plain file.
         """
-        full = self.root / path
-        if os.path.realpath(full.parent) != str(full.parent):
-            raise UnreadableError("lies behind a symbolic link")
-        try:
-            # Not blocking: a pipe without a writer would hold the whole extraction.
-            opened = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            linked = full.is_symlink()
-            reason = "symbolic link" if linked else f"cannot be read: {error.strerror}"
-            raise UnreadableError(reason) from None
+        opened = self._opened(path)
         with os.fdopen(opened, "rb") as file:
             status = os.fstat(opened)
             if not stat.S_ISREG(status.st_mode):
@@ -130,6 +125,51 @@ class Repository:
         if len(data) > most_bytes:
             raise UnreadableError("too large")
         return data
+
+    def _opened(self, path: str) -> int:
+        """Goes down folder by folder: a link that takes the place of one meanwhile leads nowhere.
+
+        Raises:
+            UnreadableError: as of `read`.
+        """
+        *folders, name = path.split("/")
+        if not {"", ".", ".."}.isdisjoint((*folders, name)):
+            raise UnreadableError("lies outside the repository")
+        with contextlib.ExitStack() as open_folders:
+            at: int | None = None
+            where: str | pathlib.Path = self.root
+            try:
+                for folder in folders:
+                    at = _folder(where, at, open_folders)
+                    where = folder
+                at = _folder(where, at, open_folders)
+            except OSError as error:
+                linked = _is_link(where, at)
+                why = "lies behind a symbolic link" if linked else _unread(error)
+                raise UnreadableError(why) from None
+            try:
+                # Not blocking: a pipe without a writer would hold the whole extraction.
+                return os.open(name, _READING | os.O_NONBLOCK, dir_fd=at)
+            except OSError as error:
+                why = "symbolic link" if _is_link(name, at) else _unread(error)
+                raise UnreadableError(why) from None
+
+
+def _folder(where: str | pathlib.Path, within: int | None, kept: contextlib.ExitStack) -> int:
+    opened = os.open(where, _READING | os.O_DIRECTORY, dir_fd=within)
+    kept.callback(os.close, opened)
+    return opened
+
+
+def _is_link(where: str | pathlib.Path, within: int | None) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(where, dir_fd=within, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _unread(error: OSError) -> str:
+    return f"cannot be read: {error.strerror}"
 
 
 def _records(data: bytes) -> list[str]:

@@ -57,15 +57,22 @@ _IN_ADDRESS = re.compile(r"://[^\s/:@\"']*:[^\s/@\"']*$")
 _PLACEHOLDER = "REMOVED_"
 _STRONG = rf"{scrubbing.PASSWORD_NAMES}|{scrubbing.KEY_NAMES}|account[ _-]?key|secret"
 _LOOSE = rf"(?:(?<![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))(?:{scrubbing.LOOSE_NAMES})"
+_TYPE = r"(?:\s?:\s?(?:&(?:'\w{1,20}\s)?)?[\w.\[\]|<>:? ]{1,40}|\s[\w.*\[\]]{1,40})"
+"""Of a variable, behind a colon or, in Go, without one."""
 _QUOTED = (
     r"(?:[rbuf]{1,2}|@|L)?(?P<quote>\"\"\"|'''|[\"'`])"
     r"(?P<secret>(?:\\.|(?!(?P=quote))[^\\\n]){3,200})(?P=quote)"
 )
 _ASSIGNED = re.compile(
-    rf"(?i)(?:(?P<strong>{_STRONG})|{_LOOSE})(?P<suffix>\w*)[\"'`]?\s?\]?"
-    rf"(?:\s?:\s?[\w.\[\]| ]{{1,40}}(?==))?\s*(?P<sign>=>|:?={{1,3}}|!==?|:|,|\()\s*{_QUOTED}"
+    rf"(?i)(?:(?P<strong>{_STRONG})|{_LOOSE})(?P<suffix>\w*)[\"'`]?\s?\]?(?:\[\w{{0,20}}\])?"
+    rf"(?:{_TYPE}\s?(?==))?\s*(?P<sign>=>|:?={{1,3}}|!==?|:|,|\(|\{{)\s*(?:\(\s*)?"
+    rf"(?P<wrapped>[\w.:]{{1,40}}\(\s*|default\s?=\s*)?{_QUOTED}"
 )
-"""`password = "X"`, `"api_key": "X"`, `set_token("X")`."""
+"""`password = "X"`, `"api_key": "X"`, `set_token("X")`, `password: &str = str("X")`."""
+_DEFINED = re.compile(
+    rf"(?i)#[ \t]*define[ \t]+\w{{0,40}}?(?:{_STRONG})(?P<suffix>\w*)[ \t]+{_QUOTED}"
+)
+"""`#define PASSWORD "X"`."""
 _MENTIONED = re.compile(
     rf"(?i)(?:{_STRONG})[\"']?(?:=|:[ \t]*|[ \t]+=[ \t]+)"
     r"(?P<secret>[^\s\"'`,;&<>(){}\[\]\\]{4,200})"
@@ -211,6 +218,9 @@ def _assigned(text: str) -> Iterator[_Span]:
     for match in _ASSIGNED.finditer(text):
         if not _NO_VALUE_OF.search(match["suffix"]) and _is_value(match):
             yield _Span(*match.span("secret"), "password")
+    for match in _DEFINED.finditer(text):
+        if not _NO_VALUE_OF.search(match["suffix"]) and not _is_no_secret(match["secret"]):
+            yield _Span(*match.span("secret"), "password")
     for match in _MENTIONED.finditer(text):
         told = match["secret"].rstrip(".:?!")
         before = text[max(0, match.start() - 16) : match.start()]
@@ -222,7 +232,7 @@ def _assigned(text: str) -> Iterator[_Span]:
 
 def _is_value(match: re.Match[str]) -> bool:
     told = match["secret"]
-    if _is_no_secret(told):
+    if _is_no_secret(told) or (match["wrapped"] and not match["strong"]):
         return False
     words = told.split()
     if len(words) > 1:  # A sentence, or a phrase that is one.
@@ -234,7 +244,7 @@ def _is_value(match: re.Match[str]) -> bool:
             and re.fullmatch(scrubbing.PASSWORD_NAMES, match["strong"] or "", re.I) is not None
             and not scrubbing.NO_SECRETS.intersection(words)
         )
-    if match["strong"] and match["sign"] not in (",", "("):
+    if match["strong"] and match["sign"] not in (",", "(") and not match["wrapped"]:
         return True
     return (
         len(told) >= _LEAST_LOOSE

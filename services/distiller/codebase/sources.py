@@ -36,10 +36,7 @@ _GENERATED_MARK = re.compile(
 _LINES_WITH_MARK = 30
 _LONGEST_LINE, _LONGEST_MEAN_LINE = 5_000, 200
 """Characters; longer ones are written by machines."""
-_NO_FILE_ENCODINGS = frozenset(
-    """idna punycode undefined unicode_escape unicode-escape raw_unicode_escape
-    raw-unicode-escape""".split()
-)
+_NO_FILE_ENCODINGS = frozenset("idna punycode undefined unicode-escape raw-unicode-escape".split())
 """Of names of hosts and of literals; some take quadratic time."""
 _BYTES_LOOKED_AT = 8_192
 
@@ -148,7 +145,9 @@ def _declared(data: bytes) -> str:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     except (SyntaxError, UnicodeDecodeError):
         raise UnfitError("unknown encoding") from None
-    if not codecs.lookup(encoding)._is_text_encoding or encoding.lower() in _NO_FILE_ENCODINGS:
+    codec = codecs.lookup(encoding)
+    # By the codec's own name: many spellings lead to it.
+    if not codec._is_text_encoding or codec.name.replace("_", "-") in _NO_FILE_ENCODINGS:
         raise UnfitError("unknown encoding")
     return encoding
 

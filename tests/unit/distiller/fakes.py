@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from services.distiller import code_bases, distillation, spending
+from services.distiller.codebase.lessons import journal
 from services.distiller.providers import base
 from shared import errors, teacher_settings
 from shared.flight import datasets, samples
@@ -130,4 +131,7 @@ def no_code_bases(folder: pathlib.Path) -> code_bases.CodeBases:
         raise AssertionError("nothing can have been made")
 
     permitted = code_bases.RepositoryFolder(folder / "no repositories")
-    return code_bases.CodeBases(permitted, CodeTeacher(()).teach, upload, folder / "code")
+    taught = CodeTeacher(()).teach
+    return code_bases.CodeBases(
+        permitted, taught, upload, folder / "code", journal.Journal(folder / "code").take_over
+    )

@@ -57,7 +57,8 @@ class Checks:
 
     def wrong(self, sample: samples.Sample) -> Wrong:
         """The first thing that is wrong with a sample; nothing where all is right."""
-        return self._shape(sample) or self._secret(sample) or self._meaning(sample)
+        # Secrets first: what is rejected for anything else is kept for people to read.
+        return self._secret(sample) or self._shape(sample) or self._meaning(sample)
 
     def _shape(self, sample: samples.Sample) -> Wrong:
         if not sample.output.strip():

@@ -126,7 +126,9 @@ def _cuts(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     place = start
     for token in source.tokens(text[start:end]):
         place = text.index(token, place) + len(token)
-        if end - place >= _LEAST_CHARACTERS and text[place - 1] in "(=.,[" and place > start:
+        # Not within `==` or `...`: nobody stops there.
+        whole = text[place - 1] not in "=." or text[place : place + 1] != text[place - 1]
+        if end - place >= _LEAST_CHARACTERS and text[place - 1] in "(=.,[" and whole:
             yield place, end
 
 

@@ -2,7 +2,7 @@
 
 Each is an edit of the text at a place that the syntax tree names, so that comments and layout stay.
 What could change nothing is left alone as far as that can be told: annotations, defaults repeated
-in a call, a `return` whose value is None.
+in a call, a `return` whose value is None, `<` for `<=` where both give the same.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 from services.distiller.codebase.lessons import source
 
@@ -84,8 +85,10 @@ class _Finder:
         for line in self._data.split(b"\n"):
             starts.append(starts[-1] + len(line) + 1)
         self._starts = starts
+        self._unordered: frozenset[ast.AST] = frozenset()
 
     def of(self, tree: ast.Module) -> Iterator[Fault]:
+        self._unordered = frozenset(_alike_when_equal(tree))
         for node in tree.body:
             yield from self._within(node, frozenset(), returns=True)
 
@@ -115,6 +118,8 @@ class _Finder:
 
     def _at(self, node: ast.AST, names: frozenset[str], returns: bool) -> Iterator[Fault]:
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
+            if node in self._unordered:
+                return
             op = type(node.ops[0])
             yield from self._sign(
                 "comparison", node.left, node.comparators[0], op, _COMPARISONS[op]
@@ -190,6 +195,60 @@ class _Finder:
     def _end(self, node: ast.expr | ast.stmt | ast.keyword) -> int:
         assert node.end_lineno is not None and node.end_col_offset is not None
         return self._starts[node.end_lineno - 1] + node.end_col_offset
+
+
+def _alike_when_equal(tree: ast.Module) -> Iterator[ast.Compare]:
+    """Orders of two values that decide nothing where both are equal, or that never are equal.
+
+    The greater of two, `if a < b: a = b`, is the same with `<=`; so is what fractions are held to.
+    """
+    for node in ast.walk(tree):
+        if _is_order(node):
+            sides = (part for side in (node.left, *node.comparators) for part in ast.walk(side))
+            if any(isinstance(s, ast.Constant) and isinstance(s.value, float) for s in sides):
+                yield node
+        elif (
+            isinstance(node, ast.IfExp)
+            and _is_order(node.test)
+            and _pair(node.body, node.orelse) == _sides(node.test)
+        ):
+            yield node.test
+        for field in ("body", "orelse", "finalbody"):
+            block = getattr(node, field, ())
+            for at, statement in enumerate(block if isinstance(block, list) else ()):
+                if isinstance(statement, ast.If) and _is_order(statement.test):
+                    rest = statement.orelse or block[at + 1 :]
+                    if _chosen(statement, rest) == _sides(statement.test):
+                        yield statement.test
+
+
+def _is_order(node: ast.AST) -> TypeGuard[ast.Compare]:
+    return (
+        isinstance(node, ast.Compare)
+        and len(node.ops) == 1
+        and isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+    )
+
+
+def _chosen(statement: ast.If, rest: Sequence[ast.stmt]) -> frozenset[str] | None:
+    """The two values between which a statement chooses, or what it gives the value of what."""
+    if len(statement.body) != 1:
+        return None
+    match statement.body[0]:
+        case ast.Assign(targets=[target], value=value) if not statement.orelse:
+            return _pair(target, value)
+        case ast.Return(value=ast.expr() as value):
+            other = rest[0].value if rest and isinstance(rest[0], ast.Return) else None
+            return _pair(value, other) if other is not None else None
+    return None
+
+
+def _sides(node: ast.Compare) -> frozenset[str]:
+    return _pair(node.left, node.comparators[0])
+
+
+def _pair(one: ast.expr, other: ast.expr) -> frozenset[str]:
+    return frozenset((ast.unparse(one), ast.unparse(other)))
 
 
 def _variables(node: ast.FunctionDef | ast.AsyncFunctionDef) -> frozenset[str]:

@@ -48,9 +48,8 @@ class Offline:
         if not _documented(chunk) or large or not chunk.body.strip():
             return
         if chunk.language == source.PYTHON:
-            told = self._above(chunk) + source.indented(
-                source.dedented(source.head(chunk)), " " * 4 * self._depth(chunk)
-            )
+            margin = source.indent(chunk.text) if chunk.form == chunks.Form.METHOD else ""
+            told = self._above(chunk) + source.indented(source.dedented(source.head(chunk)), margin)
         else:
             told = f"{chunk.docstring}\n\n{self._above(chunk)}{chunk.signature.strip()}"
         yield self._made(samples.Kind.WRITE, chunk, told, source.dedented(chunk.text))
@@ -109,10 +108,6 @@ class Offline:
 
     def _above(self, chunk: chunks.Chunk) -> str:
         return completing.file_head(chunk, self._parents(chunk))
-
-    def _depth(self, chunk: chunks.Chunk) -> int:
-        """How many classes it stands in."""
-        return chunk.symbol.count(".") if chunk.form == chunks.Form.METHOD else 0
 
     def _parents(self, chunk: chunks.Chunk) -> Mapping[str, chunks.Chunk]:
         parts = chunk.symbol.split(".")

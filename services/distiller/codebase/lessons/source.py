@@ -13,9 +13,11 @@ import re
 from services.distiller.codebase import chunks
 
 PYTHON = "python"
+_MOST_LEVELS = 120
+"""Of a syntax tree: `ast.dump` and `ast.unparse` take up to four frames for each of them."""
 _TOKEN = re.compile(
     r"""
-    "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | `(?:\\.|[^`\\])*`
+    "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | `(?:\\.|[^`\\\n])*`
     | [^\W\d]\w* | \d[\w.]* | [^\w\s]
     """,
     re.VERBOSE,
@@ -49,7 +51,16 @@ def tokens(text: str) -> tuple[str, ...]:
 
 
 def tree(text: str) -> ast.Module | None:
-    """The syntax tree of Python, also where the text is indented; nothing where it is none."""
+    """The syntax tree of Python, also where the text is indented; nothing where it is none.
+
+    Nothing either where it is so deep that what walks it by recursion could not come to its end.
+    """
+    parsed = tree_of_any_depth(text)
+    return parsed if parsed is not None and not _is_deep(parsed) else None
+
+
+def tree_of_any_depth(text: str) -> ast.Module | None:
+    """As `tree`, but for callers that do not go down into expressions."""
     try:
         return ast.parse(dedented(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -99,6 +110,15 @@ def name(symbol: str) -> str:
 def number(*parts: str) -> int:
     """A number that looks random and is always the same for the same texts, 0 to 2^64 - 1."""
     return int.from_bytes(hashlib.sha256("\0".join(parts).encode(errors="replace")).digest()[:8])
+
+
+def _is_deep(parsed: ast.Module) -> bool:
+    level: list[ast.AST] = [parsed]
+    for _ in range(_MOST_LEVELS):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return False
+    return True
 
 
 def _clean_docstring(node: ast.AST) -> None:

@@ -17,14 +17,14 @@ from shared.flight import samples
 class Reason(enum.StrEnum):
     """Why, in the order in which samples are checked."""
 
+    SECRET = "secret"
+    """It holds what looks like a secret."""
     EMPTY = "empty"
     """Nothing is asked, or nothing answered."""
     LENGTH = "length"
     """Too long to be trained on, or to be sent."""
     SAME = "same"
     """It answers with what it was asked about."""
-    SECRET = "secret"
-    """It holds what looks like a secret."""
     SYNTAX = "syntax"
     """It does not parse."""
     ABSENT = "absent"

@@ -79,3 +79,11 @@ def test_lines_are_completed_when_the_language_is_not_python() -> None:
     (made,) = completing.completions(chunk, {})
     assert made.before + made.after == text
     assert made.after.endswith("}")
+
+
+def test_no_cursor_stands_within_an_operator() -> None:
+    text = "def f(a, b, c):\n    found = a == b or c[a] == values[...]\n    return found\n"
+    made = completions(text, "f")
+    ends = {one.before[-1] for one in made if not one.before[-1].isspace()}
+    assert ends >= {"=", "["}
+    assert all(one.before[-1] != one.after[0] for one in made)

@@ -75,3 +75,36 @@ def test_the_same_fault_comes_when_the_seed_is_the_same() -> None:
     text = source.dedented(code_bases.definitions()["Halves.of"].text)
     assert faults.faulty(text, 5) == faults.faulty(text, 5)
     assert len(faulty(text)) > 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "if a < b:\n        a = b\n    return a",
+        "if b >= a:\n        return a\n    return b",
+        "if a > b:\n        return b\n    else:\n        return a",
+        "return a if a <= b else b",
+        "return [x if x > a else a for x in b]",
+        "return a < 0.5 * b",
+    ],
+)
+def test_an_order_stays_when_equal_values_give_the_same(body: str) -> None:
+    head = "def f(a, b):\n    "
+    made = faulty(head + body)
+    assert made
+    for one in made:
+        assert _signs(one) == _signs(head + body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["if a < b:\n        a = b + 1\n    return a", "if a < b:\n        return a\n    return 0"],
+)
+def test_an_order_is_a_place_when_equal_values_tell(body: str) -> None:
+    head = "def f(a, b):\n    "
+    assert head + body.replace("<", "<=") in faulty(head + body)
+
+
+def _signs(text: str) -> list[type[ast.cmpop]]:
+    nodes = ast.walk(ast.parse(text))
+    return [type(node.ops[0]) for node in nodes if isinstance(node, ast.Compare)]

@@ -126,9 +126,78 @@ async def test_no_secret_stands_in_any_file_when_the_code_holds_one(
         assert KEY.encode() not in data, name
 
 
+async def test_no_secret_stands_in_what_was_rejected_for_another_reason(
+    repo: code_bases.History,
+) -> None:
+    lines = "".join(f"    found.append(a + {at} * 1000000)\n" for at in range(400))
+    head = 'def load(a, found):\n    """Loads all that there is to be found."""\n'
+    repo.commit("Add loading", load__py=f'{head}    key = "{KEY}"\n{lines}    return found, key\n')
+    rest = "\n".join(lines.split("\n")[:180])
+    repo.commit("Load without any key", load__py=f"{head}{rest}\n    return found\n")
+    made = await generate(repo)
+    assert made.card.rejected["secret"] == 1
+    for name, data in dataset_folder.files(made).items():
+        assert KEY.encode() not in data, name
+
+
+async def test_no_test_is_taught_that_the_commit_does_not_hold(repo: code_bases.History) -> None:
+    (repo.root / "tests" / "test_halves.py").write_text(TEST.replace("of(5) == 2", "of(7) == 3"))
+    (repo.root / "test_more.py").write_text(TEST.replace("of(5) == 2", "of(9) == 4"))
+    made = await generate(repo)
+    assert samples.Kind.WRITE in {one.kind for one in made.samples}
+    assert samples.Kind.TEST not in {one.kind for one in made.samples}
+
+
+async def test_methods_are_asked_for_in_the_indentation_of_their_file(
+    tmp_path: pathlib.Path,
+) -> None:
+    repo = code_bases.History(tmp_path / "tabs")
+    repo.commit("Add halves", halves__py=code_bases.SOURCE.replace("    ", "\t"))
+    asked = [one.input for one in (await generate(repo)).samples if one.kind == "write"]
+    assert any("\n\tdef of(" in one for one in asked)
+    assert not any("    " in one for one in asked)
+
+
+async def test_half_characters_in_a_docstring_are_no_crash(repo: code_bases.History) -> None:
+    text = code_bases.SOURCE.replace("Gives a value back", "Gives a \\ud800 back")
+    repo.commit("Write half a character", halves__py=text)
+    made = await generate(repo)
+    (told,) = [
+        one.output for one in made.samples
+        if one.kind == samples.Kind.EXPLAIN and one.symbol == "later"
+    ]  # fmt: skip
+    assert told == "Gives a ? back after a while."
+    assert dataset_folder.files(made)
+
+
+async def test_deep_definitions_are_no_crash_now_or_in_the_history(
+    repo: code_bases.History,
+) -> None:
+    head = '(a, b):\n    """Adds or chooses among very many."""\n'
+
+    def summing(count: int) -> str:
+        terms = "        a +\n" * count
+        return f"def much{head}    return (\n{terms}        b\n    )\n"
+
+    branches = "".join(f"    elif a == {at}:\n        return b + {at}\n" for at in range(400))
+    many = f"def many{head}    if b:\n        return a\n{branches}"
+    repo.commit("Add what is deep", much__py=summing(900), many__py=many)
+    repo.commit("Add less than before to it", much__py=summing(5))
+    made = await generate(repo)
+    assert "much" in {one.symbol for one in made.samples}
+    assert samples.Kind.FIX in {one.kind for one in made.samples}
+
+
 @pytest.mark.parametrize(
     ("files", "why"),
-    [({}, "no definition in 0 files"), ({"a.py": "x = 1\n"}, "no definition in 1 files")],
+    [
+        ({}, r"no definition in 0 files .* \(none\)"),
+        ({"a.py": "x = 1\n"}, "no definition in 1 files"),
+        (
+            {"a.py": "# SPDX-License-Identifier: GPL-3.0-only\nx = 1\n", "b.txt": ""},
+            r"2 files were left out \(1 licence GPL-3.0-only, 1 no language known\)",
+        ),
+    ],
 )
 async def test_an_error_says_so_when_nothing_can_be_taught(
     tmp_path: pathlib.Path, files: dict[str, str], why: str

@@ -85,3 +85,24 @@ def test_a_class_counts_by_its_methods() -> None:
     assert bool(leaked([lesson(trained)], [*every.values(), trained])) == is_held
     whole = dataclasses.replace(every[secret], form=chunks.Form.FUNCTION)
     assert leaked([lesson(trained)], [whole, trained])
+
+
+def test_a_training_sample_goes_when_it_holds_a_held_out_definition_of_a_short_body() -> None:
+    (secret,), (far,) = named(True, 1), named(False, 1)
+    held = definition(secret, "    return first(a) + second(b)")
+    other = definition(far, "    return [run(one) for one in a if one not in b and c or d]")
+    whole = lesson(
+        other, kind=samples.Kind.WRITE, input="Write both.", output=f"{other.text}\n{held.text}"
+    )
+    assert [one.symbol for one in leaked([whole], [held, other])] == [far]
+    # What says the same in its own place is how the code base writes.
+    alike = lesson(other, input="x = 1\n    return first(a) + second(b)")
+    assert leaked([alike], [held, other]) == []
+
+
+def test_a_lonely_sign_of_a_string_hides_nothing_that_follows() -> None:
+    (secret,), (far,) = named(True, 1), named(False, 1)
+    held = definition(secret, BODY)
+    other = definition(far, "    return [run(one) for one in a if one not in b and c or d]")
+    told = f"# It parts at ` here.\n{held.text}\n# Nor at ` here.\n{other.text}"
+    assert [one.symbol for one in leaked([lesson(other, output=told)], [held, other])] == [far]

@@ -105,3 +105,13 @@ def test_licence_is_read_of_pyproject_when_there_is_no_licence_file(tmp_path, de
 def test_choice_of_two_licence_files_is_a_choice():
     assert licences.of_files({"LICENSE-MIT": _MIT, "LICENSE-GPL": _GPL}) == "GPL-3.0-only OR MIT"
     assert licences.of_files({"LICENSE": _MIT, "COPYING": _GPL}) == "GPL-3.0-only AND MIT"
+
+
+def test_free_words_are_no_licence_and_go_no_further():
+    told = 'license = "Proprietary, ask ann.miller@millers-mill.org"'
+    assert licences.of_pyproject(f"[project]\n{told}\n") == licences.UNKNOWN
+    assert (
+        licences.of_pyproject('[project]\nlicense = "MIT OR Apache-2.0"\n') == "MIT OR Apache-2.0"
+    )
+    words = "MIT and so on " * 200
+    assert licences.of_header(f"# SPDX-License-Identifier: {words}\n") == licences.UNKNOWN

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from services.distiller.codebase import repository
+from services.distiller.codebase import git, repository
 from shared import errors
 from tests.unit.distiller.codebase import made
 
@@ -23,6 +23,12 @@ def test_link_to_a_repository_gives_its_own_name(tmp_path):
     made.repo(tmp_path / "tool", {"a.py": "x = 1\n"})
     (tmp_path / "mine").symlink_to(tmp_path / "tool")
     assert repository.Repository.open(tmp_path / "mine").name == "mine"
+
+
+def test_name_is_text_when_that_of_the_folder_is_none(tmp_path):
+    repo = made.repo(tmp_path / os.fsdecode(b"t\xffl"), {"a.py": "x = 1\n"})
+    assert repo.name == "t?l"
+    assert repo.read("a.py", 100) == b"x = 1\n"
 
 
 def test_untracked_files_are_listed_but_ignored_ones_are_not(tmp_path):
@@ -144,3 +150,35 @@ def test_attributes_tell_generated_and_vendored_files(tmp_path):
     repo = made.repo(tmp_path, {".gitattributes": attributes})
     told = repo.generated_or_vendored(["gen/a.py", "lib/b.py", "mine.py", "x.py"])
     assert told == {"gen/a.py": "generated", "lib/b.py": "vendored"}
+
+
+def test_nothing_outside_is_read_when_an_index_names_it(tmp_path):
+    made.write(tmp_path, {"key.py": "x = 1\n"})
+    repo = made.repo(tmp_path / "r", {"d/a.py": "x = 1\n"})
+    for path in (str(tmp_path / "key.py"), "../key.py", "d/../../key.py", "d/./a.py", ""):
+        with pytest.raises(repository.UnreadableError, match="outside the repository"):
+            repo.read(path, 1000)
+
+
+def test_link_that_takes_the_place_of_a_folder_while_it_is_read_leads_nowhere(
+    tmp_path, monkeypatch
+):
+    made.write(tmp_path, {"outside/key.py": "secret = 1\n"})
+    repo = made.repo(tmp_path / "r", {"d/key.py": "y = 2\n"})
+    real = os.open
+
+    def slow(path, *arguments, **named):
+        if os.fspath(path).endswith("key.py"):
+            (repo.root / "d").rename(repo.root / "old")
+            (repo.root / "d").symlink_to(tmp_path / "outside")
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", slow)
+    assert repo.read("d/key.py", 1000) == b"y = 2\n"
+
+
+def test_large_blob_of_the_history_is_left_unread(tmp_path):
+    repo = made.repo(tmp_path, {"a.py": "x" * 11, "b.py": "y" * 10, "a\rb.py": "z"})
+    names = [f"HEAD:{name}" for name in ("a.py", "gone.py", "b.py", "a\rb.py")] + ["HEAD:"]
+    assert git.blobs(tmp_path, names, 10) == {"HEAD:b.py": b"y" * 10, "HEAD:a\rb.py": b"z"}
+    assert git.blobs(repo.root, names[:1], 11) == {"HEAD:a.py": b"x" * 11}

@@ -137,3 +137,38 @@ def test_long_lines_of_any_signs_are_read_soon():
     text = "x = '" + "password=" * 500 + "://a:" * 500 + "a@" * 500 + "A1" * 2_000 + "'\n"
     text += ("key" + " " * 3_000 + "\n") * 40
     assert isinstance(secrets.clean(text, languages.PYTHON)[0], str)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("a.go", 'var password string = "SECRET"'),
+        ("a.rs", 'const PASSWORD: &str = "SECRET";'),
+        ("a.rs", 'let password: &\'static str = "SECRET";'),
+        ("a.c", 'char password[] = "SECRET";'),
+        ("a.c", 'static const char password[32] = "SECRET";'),
+        ("a.c", '#define DB_PASSWORD "SECRET"'),
+        ("a.cpp", 'const std::string password{"SECRET"};'),
+        ("a.cpp", 'std::string password = std::string("SECRET");'),
+        ("a.py", 'password = (\n    "SECRET"\n)'),
+        ("a.py", 'password = str("SECRET")'),
+        ("a.py", 'parser.add_argument("--password", default="SECRET")'),
+    ],
+)
+def test_password_goes_however_a_language_declares_it(path, code):
+    text = code.replace("SECRET", "hunter2!x9Q")
+    cleaned, removed = secrets.clean(text, languages.of_path(path), path)
+    assert cleaned == code.replace("SECRET", "REMOVED_PASSWORD")
+    assert [one.kind for one in removed] == ["password"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'tokenizer = AutoTokenizer.from_pretrained("one/model-2-7b-v1")\n',
+        'password = os.getenv("DB_PASS")\n',
+        'password = prompt("login")\n',
+    ],
+)
+def test_names_stay_that_a_call_turns_into_a_secret(code):
+    assert secrets.clean(code, languages.PYTHON) == (code, [])
