@@ -18,7 +18,7 @@ from shared.cards import manifest as manifests
 from shared.flight import samples
 
 _ROWS = {
-    "perplexity": "perplexity on held-out samples, lowered by thousandths",
+    "perplexity": "perplexity on held-out samples, lowered by",
     "completions": "next words at held-out cursors, exact",
     "lines": "rests of lines there, exact",
     "known": "general questions answered as before",
@@ -100,9 +100,9 @@ def show(outcome: Outcome, console: rich.console.Console) -> None:
 def _gate(rows: Sequence[manifests.GateRow]) -> rich.table.Table:
     table = rich.table.Table("what", "reached", "needed", "")
     for row in rows:
-        share = f"{row.right}/{row.asked}" + (
-            f" ({row.right / row.asked:.0%})" if row.asked else ""
-        )
+        share = f"{row.right / row.asked:.0%}" if row.asked else "nothing asked"
+        if row.asked and row.name != "perplexity":  # Whose thousandths are no questions.
+            share += f" ({row.right} of {row.asked})"
         mark = "[green]✔[/green]" if row.passed else "[red]✘[/red]"
         table.add_row(
             terminal.escape(_ROWS.get(row.name, row.name)), share, f"{row.required:.0%}", mark
