@@ -20,6 +20,8 @@ KEPT = pathlib.Path(__file__).parents[1] / ".bench"
 """What a benchmark keeps from one run to the next; not under version control."""
 _WIDTH = 160
 """Of the table in characters, where it does not go to a terminal."""
+_WIDEST = 12.0
+"""Of the plot, in targets: what is beyond is cut."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +110,7 @@ def _plot(area: str, rows: Sequence[Row]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [
-        (row, row.value / target)
-        for row in rows
-        if row.value is not None and (target := row.least if row.least is not None else row.most)
-    ]
+    shown = [(row, share) for row in rows if (share := _reached_share(row)) is not None]
     figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(shown) + 1.4), layout="constrained")
     colours = ["#2a7f62" if row.reached else "#b3402a" for row, _ in shown]
     axes.barh(
@@ -122,14 +120,28 @@ def _plot(area: str, rows: Sequence[Row]) -> None:
         digits = 0 if row.ratio and row.ratio >= 10 else 2
         is_share = row.ratio in (None, row.value)  # Its unit says of what.
         peer = "" if is_share else f", {row.ratio:,.{digits}f} x {row.peer}"
-        axes.text(share, at, f" {row.value:,.4g} {row.unit}{peer}", va="center", fontsize=8)
+        axes.text(
+            min(share, _WIDEST / 2),
+            at,
+            f" {row.value:,.4g} {row.unit}{peer}",
+            va="center",
+            fontsize=8,
+        )
     axes.axvline(1.0, color="#444444", linewidth=0.8)
     axes.invert_yaxis()
-    axes.set_xlim(0, max([1.2, *(share for _, share in shown)]) * 1.8)
+    axes.set_xlim(0, min(max([1.2, *(share for _, share in shown)]) * 1.8, _WIDEST))
     axes.set_xlabel("value as a share of the target")
     axes.set_title(f"{area}: green reaches its target")
     figure.savefig(FOLDER / f"{area}.png", dpi=120)
     pyplot.close(figure)
+
+
+def _reached_share(row: Row) -> float | None:
+    """Of a row's target, the one of its ratio first; None without one, or where it is 0."""
+    if row.ratio is not None and row.least_ratio:
+        return row.ratio / row.least_ratio
+    target = row.least if row.least is not None else row.most
+    return row.value / target if row.value is not None and target else None
 
 
 def _commit() -> str:

@@ -111,7 +111,9 @@ def _measure(root: pathlib.Path) -> dict[str, float]:
     found = extraction.extract(repository.Repository.open(root), codebase_settings.Codebase())
     wall_s = time.perf_counter() - started
     seconds = time.process_time() - computed + _of_children_s()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not `ru_maxrss`, which begins at the peak of the process that started this one.
+    status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     return {
         "seconds": seconds,
         "wall_s": wall_s,

@@ -68,7 +68,7 @@ def rows() -> list[results.Row]:
         "samples",
         least=_LEAST_SAMPLES,
         note=", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-        + f"; {len(held_out)} of {definitions} definitions held out",
+        + f"; {len(held_out)} samples of {definitions} definitions held out",
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
