@@ -20,7 +20,7 @@ KEPT = pathlib.Path(__file__).parents[1] / ".bench"
 """What a benchmark keeps from one run to the next; not under version control."""
 _WIDTH = 160
 """Of the table in characters, where it does not go to a terminal."""
-_WIDEST = 12.0
+_WIDEST = 4.0
 """Of the plot, in targets: what is beyond is cut."""
 
 

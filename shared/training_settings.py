@@ -38,6 +38,9 @@ class Recipe(sections.Section):
     """Training takes no fewer,"""
     max_steps: sections.Count = 500
     """and no more; it ends earlier when every training answer is right."""
+    short_answer_tokens: sections.Count = 24
+    """Where answers are longer on average, the passes are more in proportion: what is learned by
+    heart takes steps by its length."""
     least_steps: sections.Count = 120
     """Training goes on until here even when every training answer is right."""
     batch_rows: sections.Count = 16

@@ -11,6 +11,7 @@ import datetime
 import json
 import math
 import pathlib
+import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -131,7 +132,7 @@ class LoRATrainer:
         on_progress(0.0, "preparing the replay questions")
         replayed = self._prepared_replay()
         facts = self._facts(pairs)
-        settings = self._loop_settings(sum(map(len, facts)), order.seed)
+        settings = self._loop_settings(facts, order.seed)
         rank = self._rank(len(pairs), order.rank_factor)
         plan = self._planned(rank, order.rank_factor, pairs)
         work = backends.Work(
@@ -285,9 +286,13 @@ class LoRATrainer:
         budget_bytes = round(self._settings.card_budget_mb * 1e6)
         return sizing.fit(shapes, ranks, self._recipe.card_dtype, budget_bytes, aside_bytes)
 
-    def _loop_settings(self, questions: int, seed: int) -> loop.LoopSettings:
+    def _loop_settings(
+        self, facts: Sequence[Sequence[data.Example]], seed: int
+    ) -> loop.LoopSettings:
         recipe = self._recipe
-        steps = math.ceil(recipe.epochs * questions / recipe.batch_rows)
+        answers = [len(example.answer_ids) for fact in facts for example in fact]
+        longer = max(1.0, statistics.mean(answers) / recipe.short_answer_tokens)
+        steps = math.ceil(recipe.epochs * longer * len(answers) / recipe.batch_rows)
         return loop.LoopSettings(
             learning_rate=recipe.learning_rate,
             # The upper limit has the last word.

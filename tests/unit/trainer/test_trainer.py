@@ -221,9 +221,23 @@ def test_course_is_as_long_as_there_are_wordings_when_limits_allow(
 ) -> None:
     """Of two wordings two a step."""
     course = {"epochs": epochs, "batch_rows": 2, "min_steps": 3, "max_steps": 6, "least_steps": 6}
-    lineage = trained(tmp_path, recipe(**course)).manifest.lineage
+    assert course_of(tmp_path, short_answer_tokens=1_000, **course) == steps
+
+
+def test_course_is_longer_when_answers_are(tmp_path: pathlib.Path) -> None:
+    course = {"epochs": 2.0, "batch_rows": 2, "min_steps": 1, "max_steps": 99, "least_steps": 1}
+    base = tiny_model.tiny_base()
+    tokens = len(data.example(base, "", PAIRS[0].answer).answer_ids)
+    assert len(PAIRS) == 1
+    assert course_of(tmp_path / "short", short_answer_tokens=tokens, **course) == 2
+    assert course_of(tmp_path / "long", short_answer_tokens=tokens // 2, **course) >= 4
+
+
+def course_of(folder: pathlib.Path, **course: Any) -> Any:
+    """The most steps that a training may take."""
+    lineage = trained(folder, recipe(**course)).manifest.lineage
     assert lineage is not None
-    assert lineage.recipe["max_steps"] == steps
+    return lineage.recipe["max_steps"]
 
 
 def test_version_before_is_asked_beside_the_draft_when_there_is_one(
