@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from shared import errors, file_layout
+from shared.flight import tables
 
 SCHEMA = pa.schema(
     [
@@ -80,13 +81,7 @@ def to_bytes(pairs: Sequence[QAPair]) -> bytes:
     """
     if len(pairs) > MOST_PAIRS:
         raise errors.InvalidInputError(f"dataset: {len(pairs)} pairs; at most {MOST_PAIRS}")
-    table = pa.Table.from_pylist(
-        [dataclasses.asdict(pair) for pair in pairs], schema=SCHEMA
-    ).combine_chunks()
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
+    return tables.to_bytes(pairs, SCHEMA)
 
 
 def check(data: bytes | pa.Buffer) -> pa.Table:

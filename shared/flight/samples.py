@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from shared import errors, file_layout
+from shared.flight import tables
 
 SCHEMA = pa.schema(
     [
@@ -95,13 +96,7 @@ def to_bytes(samples: Sequence[Sample]) -> bytes:
     """
     if len(samples) > MOST_SAMPLES:
         raise errors.InvalidInputError(f"samples: {len(samples)} of them; at most {MOST_SAMPLES}")
-    table = pa.Table.from_pylist(
-        [dataclasses.asdict(sample) for sample in samples], schema=SCHEMA
-    ).combine_chunks()
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
+    return tables.to_bytes(samples, SCHEMA)
 
 
 def check(data: bytes | pa.Buffer) -> pa.Table:

@@ -200,7 +200,7 @@ def rows(
     known: gate.Row,
     least_drop: float,
 ) -> list[gate.Row]:
-    """The gate's table; another training on the same samples would not cure a failure.
+    """The gate's table; another seed or more rank may cure what fails.
 
     Args:
         bare: of the base without any card.
@@ -225,12 +225,11 @@ def rows(
             fell,
             _THOUSANDTHS if measured else 0,
             least_drop,
-            curable=False,
             needed=True,
         ),
-        gate.Row("completions", card.words, cursors, share(bare.words + 1), curable=False),
-        gate.Row("lines", card.lines, cursors, share(bare.lines), curable=False),
-        dataclasses.replace(known, curable=False),
+        gate.Row("completions", card.words, cursors, share(bare.words + 1)),
+        gate.Row("lines", card.lines, cursors, share(bare.lines)),
+        known,
     ]
 
 

@@ -100,7 +100,7 @@ def test_a_card_helps_with_what_was_held_out_and_the_gate_says_so(tmp_path: path
     assert completions.name == "completions" and completions.passed and completions.asked > 0
     assert lines.name == "lines" and lines.asked == completions.asked
     assert known.name == "known" and known.asked == 2
-    assert not any(row.curable for row in rows)
+    assert all(row.curable for row in rows)
 
 
 def test_nothing_is_left_in_the_model_when_a_proof_is_over(tmp_path: pathlib.Path) -> None:
