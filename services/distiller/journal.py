@@ -12,18 +12,15 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import TypeVar
 
 import pydantic
-import structlog
 
-from services.distiller import distillation
+from services.distiller import distillation, task_files
 from services.distiller.providers import base
 from services.distiller.quality import verdict
 from shared import atomic
 from shared.flight import datasets
 
-_log = structlog.get_logger(__name__)
 _PAIRS: pydantic.TypeAdapter[list[datasets.QAPair]] = pydantic.TypeAdapter(list[datasets.QAPair])
 _RESULT: pydantic.TypeAdapter[distillation.Distillation] = pydantic.TypeAdapter(
     distillation.Distillation
@@ -32,7 +29,6 @@ _RESULT_FILE = "result.json"
 _REJECTED_FILE = "rejected.jsonl"
 SKILLS = "skills"
 """Name of the folder that is no task's: it says what each skill was last made of."""
-T = TypeVar("T")
 
 
 class Journal:
@@ -44,7 +40,7 @@ class Journal:
 
     def answer(self, task_id: str, call: base.QARequest) -> list[datasets.QAPair] | None:
         """What a teacher answered to this call of the task; nothing where it did not yet."""
-        return _read(self._path(task_id, _name(call)), _PAIRS)
+        return task_files.read(self._path(task_id, _name(call)), _PAIRS)
 
     def keep_answer(self, task_id: str, call: base.QARequest, pairs: list[datasets.QAPair]) -> None:
         """Keeps what a teacher answered."""
@@ -71,7 +67,7 @@ class Journal:
 
     def result(self, task_id: str) -> distillation.Distillation | None:
         """The finished distillation of the task, if it is finished."""
-        return _read(self._path(task_id, _RESULT_FILE), _RESULT)
+        return task_files.read(self._path(task_id, _RESULT_FILE), _RESULT)
 
     def keep_result(self, task_id: str, result: distillation.Distillation) -> None:
         """Keeps the finished distillation."""
@@ -91,14 +87,13 @@ class Journal:
 
     def skill(self, name: str) -> list[datasets.QAPair]:
         """What people asked of a skill so far, as its last distillation had it."""
-        return _read(self._skill_path(name), _PAIRS) or []
+        return task_files.read(self._skill_path(name), _PAIRS) or []
 
     def _skill_path(self, name: str) -> pathlib.Path:
         return self._folder / SKILLS / f"{name}.json"
 
     def _path(self, task_id: str, name: str) -> pathlib.Path:
-        # Hashed: a task's id comes from outside and must not choose a path.
-        return self._folder / hashlib.sha256(task_id.encode()).hexdigest() / name
+        return task_files.folder_of(task_id, self._folder) / name
 
 
 def _name(call: base.QARequest) -> str:
@@ -109,13 +104,3 @@ def _name(call: base.QARequest) -> str:
         del fields["teacher"]
     text = json.dumps(fields, sort_keys=True)
     return f"{hashlib.sha256(text.encode()).hexdigest()}.json"
-
-
-def _read(path: pathlib.Path, shape: pydantic.TypeAdapter[T]) -> T | None:
-    try:
-        return shape.validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, pydantic.ValidationError) as error:
-        _log.warning("journal file ignored", path=str(path), reason=str(error))
-        return None

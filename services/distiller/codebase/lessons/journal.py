@@ -13,12 +13,11 @@ import pathlib
 from collections.abc import Sequence
 
 import pydantic
-import structlog
 
+from services.distiller import task_files
 from services.distiller.providers import base
 from shared import atomic
 
-_log = structlog.get_logger(__name__)
 _ANSWER: pydantic.TypeAdapter[base.CodeAnswer] = pydantic.TypeAdapter(base.CodeAnswer)
 
 
@@ -31,14 +30,7 @@ class Journal:
 
     def answer(self, request: base.CodeRequest) -> base.CodeAnswer | None:
         """What a teacher wrote to this request of the task; nothing where none did yet."""
-        path = self._path(request)
-        try:
-            return _ANSWER.validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, pydantic.ValidationError) as error:
-            _log.warning("journal file ignored", path=str(path), reason=str(error))
-            return None
+        return task_files.read(self._path(request), _ANSWER)
 
     def keep(self, request: base.CodeRequest, answer: base.CodeAnswer) -> None:
         """Keeps what a teacher wrote."""
@@ -58,8 +50,7 @@ class Journal:
                     atomic.write(own, path.read_bytes())
 
     def _of_task(self, task_id: str) -> pathlib.Path:
-        # Hashed: a task's id comes from outside and must not choose a path.
-        return self.folder / hashlib.sha256(task_id.encode()).hexdigest()
+        return task_files.folder_of(task_id, self.folder)
 
     def _path(self, request: base.CodeRequest) -> pathlib.Path:
         told = "\0".join((request.language, request.path, request.symbol, request.shown))
