@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from services.inference import batch, certainties, decoding
+from services.inference import batch, captures, certainties, decoding
 from services.inference import sampling as samplings
 from shared import errors
 from shared.lora import manager as managers
@@ -102,6 +102,8 @@ class Request:
     """The whole answer or why there is none; None where nobody waited any more."""
     stopped: threading.Event
     """Set when nobody waits for the answer any more."""
+    capture: captures.Capture | None = None
+    """Keeps what is to be remembered of it."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -206,12 +208,15 @@ class Generations:
             prompt_ids = self._base.prompt_ids(request.query)
             end_ids, behind, repeated = self._end_ids, (), ""
         room = self.room(len(prompt_ids))
+        if request.capture is not None:
+            request.capture.begin(prompt_ids)
         return _Running(
             request=request,
             row=batch.Row(
                 request.card,
                 samplings.Sampler(request.sampling),
                 certainty=certainties.Certainty() if request.card is None else None,
+                capture=request.capture,
             ),
             text=decoding.TextPieces(self._base.tokenizer, behind, repeated),
             watch=samplings.StopWatch(request.sampling.stop),
