@@ -183,6 +183,7 @@ class ArrowEngine:
             ended=concurrent.futures.Future(),
             stopped=threading.Event(),
             capture=capture,
+            measured=card is None or self._cards.is_private(card),
         )
         # Held until the model has let go of the request, and not only whoever asked.
         release = (lambda: None) if card is None else self._cards.hold(card)
