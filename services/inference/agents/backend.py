@@ -110,12 +110,6 @@ class LoRABackend:
         self._publishing = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
 
-    async def close(self) -> None:
-        """Waits for nobody; the engine lets go of its cards itself."""
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
-
     def agents(self) -> list[str]:
         """Those that may be named."""
         return list(self._agents)
@@ -237,6 +231,8 @@ class LoRABackend:
 async def _left(key: str, leaving: Awaitable[None]) -> None:
     try:
         await leaving
+    except errors.UnavailableError:
+        _log.debug("memory stays until the node ends", memory=key)
     except Exception:
         _log.exception("memory could not leave", memory=key)
 

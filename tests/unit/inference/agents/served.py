@@ -42,7 +42,6 @@ async def running(
     try:
         yield engine, backend
     finally:
-        await backend.close()
         await engine.stop()
 
 
