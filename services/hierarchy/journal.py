@@ -1,8 +1,8 @@
-"""Keeps on disk what the hierarchy must not lose: each tick's state, and what waits for a tick.
+"""Keeps on disk what the hierarchy must not lose: its state, and what waits for a tick.
 
-A tick is one file, and its appearing under its name is the commit: the newest file is the state.
-It holds the parts of the state that the tick changed and says in which older files the others lie;
-files that no part of the newest state lies in are removed. What waits, submissions and offered
+A state is one file, and its appearing under its name is the commit: the newest file is the state.
+It holds the parts that changed and says in which older files the others lie; files that no part
+of the newest state lies in are removed. What waits, submissions and offered
 circuits, is one file each, on disk before it is acknowledged and removed after the tick that took
 it; one that a crash left behind is known by its number, which the state remembers. Knows nothing
 of what the bytes mean.
@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterator
 from shared import atomic, errors
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TICK = re.compile(r"tick-(\d{15})\.arrow")
+_STATE = re.compile(r"state-(\d{15})\.arrow")
 _CHECKSUM_BYTES = 4
 
 
@@ -74,26 +74,26 @@ class Journal:
         self._lock.close()
 
     def newest(self) -> int | None:
-        """The number of the last tick that was committed; None before the first."""
-        return max(self._ticks(), default=None)
+        """The number of the last state that was committed; None before the first."""
+        return max(self._numbers(), default=None)
 
-    def read(self, tick: int) -> bytes:
-        """What the file of a tick holds.
+    def read(self, number: int) -> bytes:
+        """What the file of a state holds.
 
         Raises:
             errors.IntegrityError: it is missing, or not as it was written.
         """
-        return self._read(self._path(tick))
+        return self._read(self._path(number))
 
     def commit(
-        self, tick: int, data: bytes, needed: Collection[int], taken: Collection[str]
+        self, number: int, data: bytes, needed: Collection[int], taken: Collection[str]
     ) -> None:
-        """Makes a tick the state, in one step, and removes what is needed no more.
+        """Makes this the state, in one step, and removes what is needed no more.
 
         Args:
-            tick: its number, above that of every earlier one.
+            number: above that of every earlier one.
             data: what `read` is to return.
-            needed: the earlier ticks whose files hold parts of this state.
+            needed: the earlier states whose files hold parts of this one.
             taken: names of what waited and is part of this state.
 
         Raises:
@@ -101,13 +101,13 @@ class Journal:
             errors.UnavailableError: another failure of the disk; the same holds.
         """
         self._at("before commit")
-        self._write(self._path(tick), data)
+        self._write(self._path(number), data)
         self._at("after commit")
         # The commit stands: whatever can't be removed now is removed later.
         with contextlib.suppress(OSError):
             self.remove(taken)
             self._at("taken removed")
-            for old in self._ticks() - {tick, *needed}:
+            for old in self._numbers() - {number, *needed}:
                 self._path(old).unlink(missing_ok=True)
         self._at("old removed")
 
@@ -142,11 +142,11 @@ class Journal:
         """Of all files."""
         return sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
 
-    def _path(self, tick: int) -> pathlib.Path:
-        return self._folder / f"tick-{tick:015d}.arrow"
+    def _path(self, number: int) -> pathlib.Path:
+        return self._folder / f"state-{number:015d}.arrow"
 
     def _ticks(self) -> set[int]:
-        found = (_TICK.fullmatch(path.name) for path in self._folder.iterdir())
+        found = (_STATE.fullmatch(path.name) for path in self._folder.iterdir())
         return {int(match[1]) for match in found if match}
 
     def _write(self, path: pathlib.Path, data: bytes) -> None:

@@ -37,7 +37,7 @@ def test_files_that_no_part_lies_in_are_removed(
     kept.commit(1, b"one", [], [])
     kept.commit(2, b"two", [1], [])
     kept.commit(3, b"three", [1], [])
-    assert files(tmp_path) == {"tick-000000000000001.arrow", "tick-000000000000003.arrow"}
+    assert files(tmp_path) == {"state-000000000000001.arrow", "state-000000000000003.arrow"}
 
 
 def test_what_waits_is_there_after_a_restart_until_a_tick_takes_it(tmp_path: pathlib.Path) -> None:
@@ -78,7 +78,7 @@ def test_state_is_refused_when_a_bit_of_it_changed(
     kept: journal.Journal, tmp_path: pathlib.Path, at: int
 ) -> None:
     kept.commit(1, b"a state that is kept", [], [])
-    path = tmp_path / "tick-000000000000001.arrow"
+    path = tmp_path / "state-000000000000001.arrow"
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
