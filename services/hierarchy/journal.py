@@ -145,7 +145,7 @@ class Journal:
     def _path(self, number: int) -> pathlib.Path:
         return self._folder / f"state-{number:015d}.arrow"
 
-    def _ticks(self) -> set[int]:
+    def _numbers(self) -> set[int]:
         found = (_STATE.fullmatch(path.name) for path in self._folder.iterdir())
         return {int(match[1]) for match in found if match}
 
