@@ -18,6 +18,7 @@ import pydantic
 
 from shared import atomic, errors
 from shared.hierarchy import levels, weights, wire
+from shared.security import callers
 
 AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MOST_MODULES = 4096
@@ -47,6 +48,13 @@ class Member:
     """The tenant or token that it belongs to; empty where no tokens were configured."""
     joined_at_ms: int
     """Unix time."""
+
+
+def owner_of(caller: callers.Caller) -> str:
+    """To whom the agents of a call belong; empty where no tokens are configured."""
+    if caller is callers.ANYBODY:
+        return ""
+    return f"tenant:{caller.tenant}" if caller.tenant else f"token:{caller.name}"
 
 
 class _KeptBase(pydantic.BaseModel):
