@@ -52,7 +52,7 @@ def submission_to_bytes(submission: messages.Submission) -> bytes:
     Raises:
         errors.InvalidInputError: a dtype or value that can't be written.
     """
-    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    tensors: dict[str, packing.Named] = {}
     for kind, parts in (("shared", submission.shared), ("private", submission.private)):
         for level, part in parts.items():
             tensors[f"{kind}/{level}"] = named(part)
@@ -137,7 +137,7 @@ def snapshot_from_bytes(data: bytes, frame: Frame) -> messages.Snapshot:
 
 
 def put_circuits(
-    circuits: Iterable[messages.Circuit], tensors: dict[str, dict[str, torch.Tensor]]
+    circuits: Iterable[messages.Circuit], tensors: dict[str, packing.Named]
 ) -> list[dict[str, Any]]:
     """Adds the circuits' pieces to `tensors`; returns the rest of them, as plain values."""
     described = []
@@ -150,7 +150,7 @@ def put_circuits(
 
 
 def take_circuits(
-    described: Any, tensors: dict[str, dict[str, torch.Tensor]], frame: Frame, where: str
+    described: Any, tensors: dict[str, packing.Named], frame: Frame, where: str
 ) -> tuple[messages.Circuit, ...]:
     """Reads what `put_circuits` wrote, and takes the pieces out of `tensors`.
 
@@ -170,7 +170,7 @@ def take_circuits(
     return tuple(found)
 
 
-def named(layer: Mapping[str, weights.Factors]) -> dict[str, torch.Tensor]:
+def named(layer: Mapping[str, weights.Factors]) -> packing.Named:
     """The tensors of a layer by name: `PATH.A`, (in, rank), and `PATH.B`, (rank, out)."""
     return {
         f"{path}.{side}": tensor

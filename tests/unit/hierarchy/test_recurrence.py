@@ -1,106 +1,92 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 
-from services.hierarchy import recurrence
-from shared.hierarchy import weights
-from shared.hierarchy.levels import Level
-from tests.unit.hierarchy import making
+from shared.hierarchy import recurrence
+from tests.unit.hierarchy import streams
 
-RANK = 5
+SEEDS = range(200)
 
 
-def noted(ticks: int, same: bool, seed: int = 0) -> recurrence.ChannelRecurrence:
-    """One whose channel 2 of each module moves one way each tick, the others any way."""
-    found = recurrence.ChannelRecurrence(
-        Level.SWARM, making.SHAPES, RANK, recurrence.RecurrenceSettings()
-    )
-    draw = torch.Generator().manual_seed(seed)
-    before = making.layer(RANK, draw)
-    way = making.layer(RANK, draw)
-    for _ in range(ticks):
-        change = making.layer(RANK, draw)
-        if same:
-            for path, pair in change.items():
-                pair.a[:, 2], pair.b[2] = way[path].a[:, 2] * 3.0, way[path].b[2] * 3.0
-        found.note(before, change)
-    return found
+def found(stream: torch.Tensor) -> list[recurrence.Pattern]:
+    return [one for one in recurrence.patterns(stream, 0.8, 4) if one.recurrence >= 0.7]
 
 
-def test_channel_that_moves_one_way_recurs_and_the_others_do_not() -> None:
-    found = noted(60, same=True).autocorrelation()
-    others = [0, 1, 3, 4]
-    assert found[:, 2].min() == pytest.approx(1.0, abs=1e-5)
-    assert found[:, others].max() < 0.3
+def test_recurrence_is_the_best_lag_of_the_textbook_estimate() -> None:
+    series = torch.rand(100, generator=streams.seeded(3)) - 0.9
+    centred = (series.double() - series.double().mean()).numpy()
+    by_hand = [np.sum(centred[: 100 - lag] * centred[lag:]) for lag in range(1, 51)]
+    share = float((series > 0).double().mean())
+    expected = max(share, max(by_hand) / float(centred @ centred))
+    assert recurrence.recurrence(series) == pytest.approx(expected, abs=1e-9)
 
 
-def test_estimate_is_that_of_all_pairs_of_ticks() -> None:
-    series = recurrence.ChannelRecurrence(
-        Level.SWARM, making.SHAPES, RANK, recurrence.RecurrenceSettings()
-    )
-    draw = torch.Generator().manual_seed(3)
-    before, base = making.layer(RANK, draw), making.layer(RANK, draw)
-    path = "layers.0.v_proj"
-    inner, outer = recurrence._sketches(path, making.SHAPES[path])
-    units, ticks, channel = [], 40, 1
-    for _ in range(ticks):
-        noise = making.layer(RANK, draw)
-        change = {
-            at: weights.Factors(base[at].a + noise[at].a, base[at].b + noise[at].b) for at in base
-        }
-        series.note(before, change)
-        was, step = before[path], change[path]
-        moved = (was.a + step.a)[:, [channel]] @ (was.b + step.b)[[channel]]
-        moved = (
-            moved
-            - was.a[:, [channel]] @ was.b[[channel]]
-            - step.a[:, [channel]] @ step.b[[channel]]
-        )
-        sketched = (inner @ moved @ outer.T).flatten()
-        units.append((sketched / sketched.norm()).double())
-    keep = 1 - 2 / 101
-    share = torch.tensor([keep ** (ticks - 1 - at) for at in range(ticks)], dtype=torch.float64)
-    share /= share.sum()
-    cosines = torch.stack(units) @ torch.stack(units).T
-    pairs = share[:, None] * share[None, :] * (1 - torch.eye(ticks, dtype=torch.float64))
-    wanted = float((pairs * cosines).sum() / pairs.sum())
-    found = float(series.autocorrelation()[1, channel])
-    assert found == pytest.approx(wanted, abs=1e-4) and 0.2 < wanted < 0.8
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        (torch.ones(100), 1.0),
+        (torch.full((100,), 0.83), 1.0),
+        (torch.zeros(100), 0.0),
+        (torch.tensor([1.0]), 0.0),
+        (torch.zeros(0), 0.0),
+        (torch.tensor([1.0, 0.0] * 50), 0.98),
+        (torch.cat([torch.ones(97), torch.zeros(3)]), 0.97),
+        (torch.tensor([1.0] + [0.0] * 99), 0.01),
+        (torch.tensor(([0.0] * 9 + [1.0]) * 10), 0.9),
+    ],
+)
+def test_recurrence_is_known_when_a_series_is_simple(series: torch.Tensor, expected: float) -> None:
+    assert recurrence.recurrence(series) == pytest.approx(expected, abs=0.011)
 
 
-def test_nothing_is_judged_when_it_moved_too_seldom() -> None:
-    assert noted(15, same=True).autocorrelation().max() == 0.0
+def test_a_pattern_that_comes_at_random_hardly_recurs() -> None:
+    rates = []
+    for seed in SEEDS:
+        series = (torch.rand(100, generator=streams.seeded(seed)) < 0.3).float()
+        rates.append(recurrence.recurrence(series))
+    assert max(rates) < 0.7 and sum(rates) / len(rates) < 0.45
 
 
-def test_circuits_are_the_strong_channels_that_recur() -> None:
-    found = noted(60, same=True)
-    layer = making.layer(RANK, torch.Generator().manual_seed(9))
-    weak = "layers.1.q_proj"
-    for path, pair in layer.items():
-        pair.b[2] *= 0.01 if path == weak else 10.0
-    circuits = found.circuits(layer)
-    assert {circuit.id for circuit in circuits} == {
-        "swarm:layers.0.q_proj:2",
-        "swarm:layers.0.v_proj:2",
-    }
-    for circuit in circuits:
-        [path] = circuit.pieces
-        assert torch.equal(circuit.pieces[path].a[:, 0], layer[path].a[:, 2])
-        assert circuit.level is Level.SWARM and circuit.top is Level.DOMAIN
-    assert noted(60, same=False).circuits(layer) == []
+@pytest.mark.parametrize("length", [20, 40, 100])
+def test_nothing_is_found_when_signatures_are_unlike(length: int) -> None:
+    false = [bool(found(streams.unlike(length, streams.seeded(seed)))) for seed in SEEDS]
+    assert sum(false) / len(false) < 0.05
 
 
-def test_channel_begins_anew_when_it_was_let_go_of() -> None:
-    found = noted(60, same=True)
-    found.forget({"layers.0.q_proj": (2,)})
-    assert found.autocorrelation()[0, 2] == 0.0 < found.autocorrelation()[1, 2]
+@pytest.mark.parametrize("topics", [3, 5, 20])
+def test_hardly_anything_is_found_when_topics_come_at_random(topics: int) -> None:
+    false = [bool(found(streams.topics(100, topics, streams.seeded(seed)))) for seed in SEEDS]
+    assert sum(false) / len(false) < 0.05
 
 
-def test_state_is_restored_to_the_bit() -> None:
-    one, other = noted(30, same=True), noted(5, same=False, seed=4)
-    other.restore(one.state())
-    draws = [torch.Generator().manual_seed(5) for _ in range(2)]
-    for recurring, draw in zip((one, other), draws, strict=True):
-        recurring.note(making.layer(RANK, draw), making.layer(RANK, draw))
-    assert all(torch.equal(one.state()[name], other.state()[name]) for name in one.state())
+@pytest.mark.parametrize("planted", [streams.periodic, streams.bursty])
+def test_a_planted_pattern_is_found_when_it_is_periodic_or_comes_in_bursts(
+    planted: Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    right = 0
+    for seed in SEEDS:
+        stream, pattern = planted(100, streams.seeded(seed))
+        right += [float(one.prototype @ pattern) > 0.9 for one in found(stream)] == [True]
+    assert right / len(SEEDS) >= 0.9
+
+
+def test_a_stream_of_one_pattern_is_found_when_nothing_else_comes() -> None:
+    [whole] = found(streams.topics(100, 1, streams.seeded(0)))
+    assert whole.recurrence > 0.99 and bool(whole.present.all())
+
+
+def test_nothing_is_found_when_nothing_is_active() -> None:
+    assert recurrence.patterns(torch.zeros(50, 8), 0.8, 4) == []
+    assert recurrence.patterns(torch.zeros(0, 8), 0.8, 4) == []
+
+
+def test_two_patterns_are_told_apart_when_they_alternate() -> None:
+    pair = streams.units(2, streams.seeded(1))
+    stream = streams.varied(pair.repeat(40, 1), streams.seeded(2))
+    both = found(stream)
+    assert [int(one.present.sum()) for one in both] == [40, 40]
+    assert not bool((both[0].present & both[1].present).any())
