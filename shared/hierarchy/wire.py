@@ -97,6 +97,10 @@ def submission_from_bytes(data: bytes, frame: Frame) -> messages.Submission:
             raise errors.InvalidInputError(
                 f"{where}: circuit {circuit.id!r} is of {circuit.agent!r}; send an agent's own"
             )
+        if circuit.level is not Level.AGENT:
+            raise errors.InvalidInputError(
+                f"{where}: circuit {circuit.id!r} lies in {circuit.level}; send the agent layer's"
+            )
     return messages.Submission(
         agent=agent,
         sequence=_count(values, "sequence", where, least=1),
@@ -276,7 +280,7 @@ def _circuit(
             raise errors.InvalidInputError(f"{where}: {flag} must be true or false")
     return messages.Circuit(
         id=_name(values, "id", where),
-        agent=_name(values, "agent", where),
+        agent=_name(values, "agent", where, least=0 if level.is_shared else 1),
         level=level,
         top=top,
         channels=channels,
@@ -319,11 +323,11 @@ def _level(name: Any, where: str) -> Level:
         ) from None
 
 
-def _name(values: Mapping[str, Any], field: str, where: str) -> str:
+def _name(values: Mapping[str, Any], field: str, where: str, least: int = 1) -> str:
     name = values.get(field)
-    if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME or not name.isprintable():
+    if not isinstance(name, str) or not least <= len(name) <= _MOST_NAME or not name.isprintable():
         raise errors.InvalidInputError(
-            f"{where}: its {field} must be 1 to {_MOST_NAME} printable characters"
+            f"{where}: its {field} must be {least} to {_MOST_NAME} printable characters"
         )
     return name
 
