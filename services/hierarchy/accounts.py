@@ -124,7 +124,7 @@ class Accounts:
 def _settlement(values: Mapping[str, Any]) -> messages.Settlement:
     factors = {levels.Level(level): by for level, by in values["factors"].items()}
     return messages.Settlement(
-        **values
+        **dict(values)
         | {
             "mark": messages.Mark(values["mark"]),
             "factors": factors,

@@ -18,6 +18,8 @@ import torch
 from shared import errors
 from shared.flight import snapshots
 
+Named = dict[str, torch.Tensor]
+"""Tensors of one layer."""
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]
 """By layer and by name."""
 _META, _VALUES = "meta", "values"
@@ -49,7 +51,7 @@ def pack(tensors: Tensors, values: Mapping[str, Any]) -> bytes:
 
 def unpack(
     data: bytes | pa.Buffer, kind: str, most_bytes: int | None = None
-) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
+) -> tuple[dict[str, Named], dict[str, Any]]:
     """The tensors and values of a file that `pack` wrote, or a stranger.
 
     Args:
@@ -66,7 +68,7 @@ def unpack(
         raise errors.CapacityError(
             f"{kind}: has {size} bytes, for these layers at most {most_bytes} are read"
         )
-    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    tensors: dict[str, Named] = {}
     values = None
     for row in snapshots.from_bytes(data):
         if (row.layer, row.name) == (_META, _VALUES):

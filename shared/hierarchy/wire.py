@@ -52,7 +52,7 @@ def submission_to_bytes(submission: messages.Submission) -> bytes:
     Raises:
         errors.InvalidInputError: a dtype or value that can't be written.
     """
-    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    tensors: dict[str, packing.Named] = {}
     for kind, parts in (("shared", submission.shared), ("private", submission.private)):
         for level, part in parts.items():
             tensors[f"{kind}/{level}"] = named(part)
@@ -97,6 +97,10 @@ def submission_from_bytes(data: bytes, frame: Frame) -> messages.Submission:
             raise errors.InvalidInputError(
                 f"{where}: circuit {circuit.id!r} is of {circuit.agent!r}; send an agent's own"
             )
+        if circuit.level is not Level.AGENT:
+            raise errors.InvalidInputError(
+                f"{where}: circuit {circuit.id!r} lies in {circuit.level}; send the agent layer's"
+            )
     return messages.Submission(
         agent=agent,
         sequence=_count(values, "sequence", where, least=1),
@@ -137,7 +141,7 @@ def snapshot_from_bytes(data: bytes, frame: Frame) -> messages.Snapshot:
 
 
 def put_circuits(
-    circuits: Iterable[messages.Circuit], tensors: dict[str, dict[str, torch.Tensor]]
+    circuits: Iterable[messages.Circuit], tensors: dict[str, packing.Named]
 ) -> list[dict[str, Any]]:
     """Adds the circuits' pieces to `tensors`; returns the rest of them, as plain values."""
     described = []
@@ -150,7 +154,7 @@ def put_circuits(
 
 
 def take_circuits(
-    described: Any, tensors: dict[str, dict[str, torch.Tensor]], frame: Frame, where: str
+    described: Any, tensors: dict[str, packing.Named], frame: Frame, where: str
 ) -> tuple[messages.Circuit, ...]:
     """Reads what `put_circuits` wrote, and takes the pieces out of `tensors`.
 
@@ -170,7 +174,7 @@ def take_circuits(
     return tuple(found)
 
 
-def named(layer: Mapping[str, weights.Factors]) -> dict[str, torch.Tensor]:
+def named(layer: Mapping[str, weights.Factors]) -> packing.Named:
     """The tensors of a layer by name: `PATH.A`, (in, rank), and `PATH.B`, (rank, out)."""
     return {
         f"{path}.{side}": tensor
@@ -276,7 +280,7 @@ def _circuit(
             raise errors.InvalidInputError(f"{where}: {flag} must be true or false")
     return messages.Circuit(
         id=_name(values, "id", where),
-        agent=_name(values, "agent", where),
+        agent=_name(values, "agent", where, least=0 if level.is_shared else 1),
         level=level,
         top=top,
         channels=channels,
@@ -319,11 +323,11 @@ def _level(name: Any, where: str) -> Level:
         ) from None
 
 
-def _name(values: Mapping[str, Any], field: str, where: str) -> str:
+def _name(values: Mapping[str, Any], field: str, where: str, least: int = 1) -> str:
     name = values.get(field)
-    if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME or not name.isprintable():
+    if not isinstance(name, str) or not least <= len(name) <= _MOST_NAME or not name.isprintable():
         raise errors.InvalidInputError(
-            f"{where}: its {field} must be 1 to {_MOST_NAME} printable characters"
+            f"{where}: its {field} must be {least} to {_MOST_NAME} printable characters"
         )
     return name
 

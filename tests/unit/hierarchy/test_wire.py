@@ -157,6 +157,7 @@ PLACE = "submission of 'ada': shared/swarm: layers.0.v_proj"
             "pieces of modules that it has no channels of",
         ),
         (lambda: with_circuit(channels={}), "has no channels"),
+        (lambda: with_circuit(level=Level.SWARM), "lies in swarm; send the agent layer's"),
         (lambda: with_circuit(autocorrelation=1.5), "its autocorrelation must be a number, 0 to 1"),
         (lambda: with_circuit(critical=1), "critical must be true or false"),
         (lambda: with_circuit(top=Level.CONTEXT), "its top context is below agent"),
