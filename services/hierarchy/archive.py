@@ -47,6 +47,8 @@ class Archive:
         """Takes the journal; without one everything ends with the process."""
         self._journal = kept_in
         self.committed = Committed(0, {}, {}, {}, {})
+        self._pinned: tuple[int, dict[str, Part]] = (-1, {})
+        """Version and parts of the snapshot that is held in memory whole."""
 
     def load(self) -> bool:
         """Reads the committed state from disk.
@@ -79,6 +81,7 @@ class Archive:
         values: Mapping[str, Any],
         keep: Mapping[int, Collection[str]],
         taken: Collection[str] = (),
+        pin: int = -1,
     ) -> None:
         """Makes parts and values the committed state.
 
@@ -88,6 +91,7 @@ class Archive:
             keep: version of each snapshot that is kept to the parts that belong to it; those of a
                 version that was not kept before are the present ones.
             taken: names of what waited in the journal and is in this state.
+            pin: version of the kept snapshot whose parts stay in memory.
 
         Raises:
             errors.OverloadedError: the disk is full; the earlier state stands.
@@ -109,6 +113,8 @@ class Archive:
         # What did not change stays the same object, so that nothing is held twice.
         held = {name: parts[name] if name in changed else before.parts[name] for name in lies}
         self.committed = Committed(number, held, values, lies, kept)
+        if pin != self._pinned[0] and pin in kept:
+            self._pinned = pin, dict(self.parts_of(pin))
 
     def parts_of(self, version: int) -> Mapping[str, Part]:
         """The parts of a kept snapshot.
@@ -117,6 +123,8 @@ class Archive:
             errors.NotFoundError: it is not kept, or not on disk.
             errors.IntegrityError: a file is missing or damaged.
         """
+        if version == self._pinned[0]:
+            return self._pinned[1]
         lies = self.committed.kept.get(version)
         if lies is None:
             raise errors.NotFoundError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch.nn import functional
@@ -49,6 +49,7 @@ class ChannelRecurrence:
     ) -> None:
         """Nothing has moved."""
         self._level, self._shapes, self._settings = level, shapes, settings
+        self._places = {path: at for at, path in enumerate(shapes)}
         self._mean = torch.zeros(len(shapes), rank, _SKETCH * _SKETCH)
         self._ticks = torch.zeros(len(shapes), rank, dtype=torch.int64)
 
@@ -84,17 +85,23 @@ class ChannelRecurrence:
         found = ((square - chance) / (1.0 - chance).clamp_min(1e-12)).clamp(0.0, 1.0)
         return torch.where(self._ticks >= self._settings.least_ticks, found, 0.0)
 
-    def circuits(self, layer: weights.Weights) -> list[messages.Circuit]:
+    def circuits(
+        self, layer: weights.Weights, busy: Collection[tuple[str, int]] = ()
+    ) -> list[messages.Circuit]:
         """The channels that recur most, each a circuit that may go one level up.
 
         Args:
             layer: the factors now; a channel weaker than its module's mean is none.
+            busy: modules and channels of them that wait to move already.
         """
         found = self.autocorrelation()
         pairs = [layer[path] for path in self._shapes]
         size = torch.stack([pair.a.norm(dim=0) * pair.b.norm(dim=1) for pair in pairs])
         strong = (size >= size.mean(1, keepdim=True)) & (size > 0)
-        found = torch.where(strong, found, 0.0).flatten()
+        found = torch.where(strong, found, 0.0)
+        for path, channel in busy:
+            found[self._places[path], channel] = 0.0
+        found = found.flatten()
         best = found.argsort(descending=True, stable=True)[: self._settings.circuits_per_tick]
         return [
             self._circuit(layer, divmod(at, size.shape[1]), float(found[at]))
@@ -104,11 +111,10 @@ class ChannelRecurrence:
 
     def forget(self, channels: Mapping[str, tuple[int, ...]]) -> None:
         """Channels that were let go of begin anew."""
-        places = {path: at for at, path in enumerate(self._shapes)}
         self._mean, self._ticks = self._mean.clone(), self._ticks.clone()
         for path, numbers in channels.items():
-            self._mean[places[path], list(numbers)] = 0.0
-            self._ticks[places[path], list(numbers)] = 0
+            self._mean[self._places[path], list(numbers)] = 0.0
+            self._ticks[self._places[path], list(numbers)] = 0
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that `restore` needs; never written to again."""
