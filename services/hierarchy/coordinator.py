@@ -101,11 +101,12 @@ class Coordinator:
         self._clock_ms, self._heartbeat_s = clock_ms, heartbeat_s
         self._layers: port.Layers | None = None
         self._making, self._ticking = asyncio.Lock(), asyncio.Lock()
-        self._changed = asyncio.Event()
+        self._changed, self._stopping = asyncio.Event(), asyncio.Event()
         self._closed = False
         self._answered: collections.OrderedDict[tuple[str, str], Ticked | None] = (
             collections.OrderedDict()
         )
+        self._ticks: set[asyncio.Task[Ticked]] = set()
         self._seen_at_ms: dict[str, int] = {}
         self._taken: dict[str, int] = {}
         self.failed_ticks = 0
@@ -128,10 +129,15 @@ class Coordinator:
         self._layers = layers
         return layers
 
-    async def close(self) -> None:
-        """Ends every watch; then the hierarchy, once the tick under way has ended."""
+    def end_watches(self) -> None:
+        """Ends every watch and lets nothing begin, so that servers can stop."""
         self._closed = True
+        self._stopping.set()
         self._tell()
+
+    async def close(self) -> None:
+        """Closes the hierarchy, once the tick under way has ended."""
+        self.end_watches()
         async with self._ticking:
             if self._layers is not None:
                 await asyncio.to_thread(self._layers.close)
@@ -207,6 +213,13 @@ class Coordinator:
             errors.PreconditionError: no agent has joined.
             errors.SkillmeshError: it could not be committed; nothing changed.
         """
+        # Whoever gave up waiting for it must not have it half done.
+        tick = asyncio.create_task(self._tick(key))
+        self._ticks.add(tick)
+        tick.add_done_callback(self._ticks.discard)
+        return await asyncio.shield(tick)
+
+    async def _tick(self, key: str) -> Ticked:
         async with self._ticking:
             layers = self._opened()
             done = self._answered.get(("tick", key)) if key else None
@@ -222,12 +235,11 @@ class Coordinator:
         return ticked
 
     async def run(self) -> None:
-        """Makes ticks by the timer, for ever."""
-        last_s = self._clock_s()
-        while True:
-            await asyncio.sleep(self._tick_s)
-            idle_s = self._clock_s() - last_s
-            due = 0 < self._idle_tick_s <= idle_s
+        """Makes ticks by the timer until watches end."""
+        last_s, pause_s = self._clock_s(), self._tick_s
+        while not await self._stops_within(pause_s):
+            pause_s = self._tick_s
+            due = 0 < self._idle_tick_s <= self._clock_s() - last_s
             if self._layers is None or not (due or self._layers.has_work):
                 continue
             try:
@@ -239,8 +251,14 @@ class Coordinator:
                     _log.error("tick failed; trying again", reason=str(error))
                 else:
                     _log.exception("tick failed; trying again")
-                await asyncio.sleep(_FAILED_PAUSE_S)
+                pause_s = max(pause_s, _FAILED_PAUSE_S)
             last_s = self._clock_s()
+
+    async def _stops_within(self, pause_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._stopping.wait()
+        return self._closed
 
     async def set_frozen(self, level: levels.Level, frozen: bool) -> None:
         """Freezes a shared layer, or thaws it.
@@ -291,14 +309,12 @@ class Coordinator:
         for agent in positions:
             self.members.check(agent, owner)
         told, digest = dict(positions), ""
-        if (layers := self._layers) is not None:
-            await asyncio.to_thread(_forget, layers, told)
         while True:
             changed = self._changed  # Before anything is read: what changes meanwhile sets it.
             self._check_open()
             found: list[messages.Settlement] = []
             if (layers := self._layers) is not None:
-                found = await asyncio.to_thread(_settlements, layers, told)
+                found = await asyncio.to_thread(_settlements, layers, positions, told)
             ticket = self._files.newest
             is_new = ticket is not None and ticket.digest != digest
             if is_new or found:
@@ -365,15 +381,13 @@ class Coordinator:
         changed.set()
 
 
-def _forget(layers: port.Layers, told: Mapping[str, int]) -> None:
-    for agent, after in told.items():
-        layers.forget_settlements(agent, after)
-
-
-def _settlements(layers: port.Layers, told: Mapping[str, int]) -> list[messages.Settlement]:
+def _settlements(
+    layers: port.Layers, taken: Mapping[str, int], told: Mapping[str, int]
+) -> list[messages.Settlement]:
+    """Those that were not told yet; what was told stays until the watcher says that it took it."""
     found: list[messages.Settlement] = []
-    for agent, after in told.items():
-        found += layers.settlements(agent, after)
+    for agent, after in taken.items():
+        found += [one for one in layers.settlements(agent, after) if one.sequence > told[agent]]
         if len(found) >= _TOLD_AT_ONCE:
             break
     return found

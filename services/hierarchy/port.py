@@ -126,11 +126,7 @@ class Layers(Protocol):
         ...
 
     def settlements(self, agent: str, after: int) -> Sequence[messages.Settlement]:
-        """Those of an agent above a sequence, in order."""
-        ...
-
-    def forget_settlements(self, agent: str, after: int) -> None:
-        """Drops those up to a sequence."""
+        """Those of an agent above a sequence, in order; those up to it are kept no longer."""
         ...
 
     def last_sequence(self, agent: str) -> int:
