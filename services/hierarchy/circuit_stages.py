@@ -120,4 +120,3 @@ def _likeness(held: weights.Factors, piece: weights.Factors) -> list[float]:
     cosines = inner / (sizes[0][:, None] * sizes[1][None, :]).clamp_min(1e-30)
     found: list[float] = cosines.amax(1).tolist()
     return found
-

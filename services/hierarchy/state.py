@@ -41,9 +41,7 @@ class State:
         self.shapes = {path: frame.shapes[path] for path in sorted(frame.shapes)}
         shapes = self.shapes
         self.layers = {
-            level: layer.DynamicLoRALayer(
-                level, shapes, frame.specs[level], settings.layer, seed
-            )
+            level: layer.DynamicLoRALayer(level, shapes, frame.specs[level], settings.layer, seed)
             for level in levels.SHARED
         }
         sides = sum(shape.in_features + shape.out_features for shape in shapes.values())
@@ -165,9 +163,7 @@ class State:
         newest = max(kept)
         # The newest snapshot is what the layers hold: the same objects, as if never restored.
         layers = {level: self.layers[level].weights for level in levels.SHARED}
-        self.kept = dict(kept) | {
-            newest: messages.Snapshot(newest, types.MappingProxyType(layers))
-        }
+        self.kept = dict(kept) | {newest: messages.Snapshot(newest, types.MappingProxyType(layers))}
 
     def restore_layer(self, level: Level, parts: Mapping[str, archive.Part]) -> None:
         """Takes up one layer of a committed state."""

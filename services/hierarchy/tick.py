@@ -101,9 +101,11 @@ def resonate_vertically(work: Work) -> None:
     for agent, private in work.private.items():
         others = len(gradients) - (agent in gradients)
         if others:
-            rest = changes.total([whole, changes.scaled(gradients[agent], -1.0)]) if (
-                agent in gradients
-            ) else whole
+            rest = (
+                changes.total([whole, changes.scaled(gradients[agent], -1.0)])
+                if (agent in gradients)
+                else whole
+            )
             side = weights.product_change(swarm, changes.scaled(rest, 1.0 / others))
         else:
             side = work.state.last_change()

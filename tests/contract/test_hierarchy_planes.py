@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import pyarrow.flight
 import pytest
 
+from services.gateway import domain, peers
 from shared import errors
 from shared.hierarchy import levels, messages, weights, wire
 from shared.pb import hierarchy_pb2, hierarchy_pb2_grpc
@@ -305,6 +306,21 @@ async def test_health_is_told_over_both_ways_when_it_is_bad(house: hierarchies.H
         'skillmesh_hierarchy_queue_depth{source="swarm",target="domain"} 3.0',
         'skillmesh_hierarchy_agent_submissions_total{agent="ada"} 0.0',
     } <= lines
+
+
+async def test_command_line_tells_how_the_hierarchy_is(
+    tmp_path: pathlib.Path, house: hierarchies.House
+) -> None:
+    await house.join("ada")
+    await house.put(fake_layers.submission())
+    await tick(house)
+    await house.put(fake_layers.submission(sequence=2))
+    await house.call("SetFrozen", hierarchy_pb2.SetFrozenRequest(level="swarm", frozen=True))
+    chosen = hierarchies.settings(tmp_path, control=house.address)
+    async with peers.connected(chosen) as services:
+        assert await services.hierarchy() == domain.Hierarchy(
+            version=1, tick=1, agents=1, waiting=1, verdict="unhealthy", frozen=("swarm",)
+        )
 
 
 async def test_start_is_refused_when_a_port_is_taken(
