@@ -132,13 +132,10 @@ class JoinResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     FLIGHT_ADDRESS_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
     flight_address: _builtins.str
     """host:port of the data plane"""
     last_sequence: _builtins.int
     """of the agent's submissions; the next one is 1 above it"""
-    seed: _builtins.int
-    """that the layers' starting values are drawn from"""
     @_builtins.property
     def specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LevelSpec]:
         """of all five layers"""
@@ -154,11 +151,10 @@ class JoinResponse(_message.Message):
         snapshot: Global___SnapshotTicket | None = ...,
         flight_address: _builtins.str = ...,
         last_sequence: _builtins.int = ...,
-        seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flight_address", b"flight_address", "last_sequence", b"last_sequence", "seed", b"seed", "snapshot", b"snapshot", "specs", b"specs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flight_address", b"flight_address", "last_sequence", b"last_sequence", "snapshot", b"snapshot", "specs", b"specs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
