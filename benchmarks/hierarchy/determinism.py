@@ -11,6 +11,7 @@ import asyncio
 import collections
 import dataclasses
 from collections.abc import Callable, Generator
+from typing import Any
 
 import torch
 
@@ -97,16 +98,16 @@ async def _counted(
             await backend.publish("agent", new)
             updates += 2
 
-    def work() -> Generator[None, None, None]:
+    def work(model: Any, _: Any) -> Generator[None, None, None]:
         nonlocal steps
         ids = torch.tensor([[1, 2, 3]])
         while not ended:
-            base.model(input_ids=ids)
+            model(input_ids=ids)
             steps += 1
             yield
 
     await backend.publish("agent", made(1))
-    beside = [asyncio.create_task(update()), asyncio.create_task(engine.run_steps(work()))]
+    beside = [asyncio.create_task(update()), asyncio.create_task(engine.run_steps(work))]
     for number in range(generations):
         if number % _GENERATIONS_A_VERSION == 0:
             began.set()

@@ -10,7 +10,6 @@ and a restart goes on to the bit as if there had been none. Knows nothing of mes
 from __future__ import annotations
 
 import collections
-import dataclasses
 import threading
 from collections.abc import Callable, Mapping
 

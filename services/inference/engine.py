@@ -14,7 +14,7 @@ import contextlib
 import functools
 import pathlib
 import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TypeVar
 
 import torch
@@ -66,7 +66,7 @@ class ArrowEngine:
             settings.queue, lambda: torch.set_num_threads(settings.threads), self._generations
         )
         self._encoder = encoding.Encoder(base, self._manager, self._worker, self._generations)
-        self._stepper = stepping.Stepper(self._manager, self._worker, self._generations)
+        self._stepper = stepping.Stepper(base.model, self._manager, self._worker, self._generations)
         memory = slots.ModelSlots(self._manager, self._worker)
         self._cards = residency.Residency(memory, int(settings.card_memory_mib * _MIB))
         self._waiting_for_cards = 0
@@ -334,9 +334,9 @@ class ArrowEngine:
         finally:
             release()
 
-    async def run_steps(self, work: Generator[None, None, T]) -> T:
+    async def run_steps(self, make: stepping.Make[T]) -> T:
         """Runs long work on the bare model between tokens; see `stepping.Stepper.run`."""
-        return await self._stepper.run(work)
+        return await self._stepper.run(make)
 
     def mix_lora(self, shares: Sequence[mixing.Share]) -> str:
         """Makes a mixture of served cards known, for `stream`; returns its key.
