@@ -28,6 +28,7 @@ from services.inference import (
     evolution,
     federation,
     generations,
+    memories,
     mixing,
     residency,
     stepping,
@@ -368,9 +369,10 @@ class ArrowEngine:
         settings: config.Settings,
         find_stores: watch.Find | None = None,
         silence_s: float = watch.SILENCE_S,
+        agents: memories.Memories | None = None,
     ) -> evolution.Evolution:
         """Attaches it to a whole skillmesh, router included; see `evolution.attached`."""
-        return await self._attachment.enable_evolution(settings, find_stores, silence_s)
+        return await self._attachment.enable_evolution(settings, find_stores, silence_s, agents)
 
 
 def _file(path: pathlib.Path, key: str) -> residency.Source:

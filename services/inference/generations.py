@@ -84,6 +84,7 @@ class Streams(Protocol):
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
         sampling: samplings.Sampling = samplings.GREEDY,
+        capture: captures.Capture | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Answers one question piece by piece; see `ArrowEngine.stream`."""
         ...

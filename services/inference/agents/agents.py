@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -22,15 +21,10 @@ import structlog
 
 from services.inference import mixing
 from services.inference.agents import backend as backends
-from services.inference.agents import ledger, remembering, roster
+from services.inference.agents import hierarchy_client, ledger, remembering, roster
 from shared import errors
-from shared.hierarchy import levels, messages, stack, weights
+from shared.hierarchy import levels, messages, stack, weights, wire
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-LONGEST_TEXT = 8_000
-"""Characters of a question or an answer of feedback."""
-MOST_PAIRS = 1_000
-"""Of one call."""
 _LOOK_S = 0.5
 """So often it is looked whether an agent may learn now."""
 _AFTER_FAILURE_S = 30.0
@@ -78,12 +72,8 @@ class Line(Protocol):
         """Has a submission sent; it is on disk when this returns."""
         ...
 
-    def resubmit(self, agent: str, sequence: int, data: bytes) -> None:
-        """The same for one that was written before."""
-        ...
-
-    def last_sequence(self, agent: str) -> int | None:
-        """The last one that the hierarchy has seen; None while the agent has not joined."""
+    def position(self, agent: str) -> hierarchy_client.Followed:
+        """Whether an agent has joined, and the last sequence that the hierarchy has seen."""
         ...
 
 
@@ -136,19 +126,16 @@ class Agents:
         for record in self._roster.records.values():
             line.follow(record.agent, record.settled)
         for agent, sequence, data in self._kept.outgoing():
-            line.resubmit(agent, sequence, data)
+            line.submit(wire.submission_from_bytes(data, self._roster.frame))
             self._kept.taken_over(agent, sequence)
-        self._tasks = [
-            asyncio.create_task(one)
-            for one in (self._learning(), self._refreshing(), self._saving())
-        ]
+        loops = (self._learning(), self._refreshing(), self._saving())
+        self._tasks = [asyncio.create_task(one) for one in loops]
 
     async def stop(self) -> None:
-        """Ends after the round under way was given up; feedback stays on disk."""
-        tasks = [*self._tasks, *self._remembering]
+        """Gives up the round under way; feedback stays on disk."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._remembering, return_exceptions=True)
         await self._roster.save()
         self._kept.close()
 
@@ -162,7 +149,7 @@ class Agents:
             errors.CapacityError: there is no place for another agent.
             errors.OverloadedError: too much waits already.
         """
-        _check(agent, pairs)
+        ledger.check(agent, pairs)
         given = await asyncio.to_thread(self._kept.give, agent, key, pairs, self._settings.rounds)
         if agent not in self._roster.records:
             self._roster.refresh(agent)
@@ -189,15 +176,29 @@ class Agents:
         """Of all agents."""
         return list(self._roster.records.values())
 
-    async def described(self, agent: str) -> tuple[ledger.Record, roster.Held, int]:
-        """What is known of an agent: its record, itself in memory, and pairs that wait.
+    def record(self, agent: str) -> ledger.Record:
+        """Of one agent.
 
         Raises:
             errors.NotFoundError: no such agent is here.
         """
-        held = await self._roster.get(agent)
-        queued = (await asyncio.to_thread(self._kept.counts)).get(agent, 0)
-        return self._roster.known(agent), held, queued
+        return self._roster.known(agent)
+
+    async def held(self, agent: str) -> roster.Held:
+        """An agent, brought into memory.
+
+        Raises:
+            errors.NotFoundError: no such agent is here.
+        """
+        return await self._roster.get(agent)
+
+    def in_memory(self, agent: str) -> roster.Held | None:
+        """An agent, where it is in memory."""
+        return self._roster.in_memory(agent)
+
+    async def queued(self) -> dict[str, int]:
+        """Pairs that wait to be learned, by agent."""
+        return await asyncio.to_thread(self._kept.counts)
 
     @property
     def snapshot_version(self) -> int:
@@ -255,8 +256,8 @@ class Agents:
         except errors.NotFoundError:
             return  # It was forgotten.
         async with held.lock:
-            record = self._roster.known(agent)
-            if settlement.sequence <= record.settled:
+            record = self._roster.records.get(agent)
+            if record is None or settlement.sequence <= record.settled:
                 return
             await asyncio.to_thread(held.layers.settle, settlement)
             changed = dataclasses.replace(
@@ -329,17 +330,25 @@ class Agents:
         if line is None or self._snapshot is None or not line.has_room:
             return
         held = await self._roster.get(agent)
-        seen = line.last_sequence(agent)
-        if held.layers.unsettled or (seen is None and not held.layers.sequence):
+        at = line.position(agent)
+        # Before it has joined nobody knows the number of its next submission.
+        if held.layers.unsettled or not (at.joined or held.layers.sequence):
             return
         record, snapshot = self._roster.known(agent), self._snapshot
         queued = await asyncio.to_thread(self._kept.queued, agent, self._settings.pairs)
         lessons = await asyncio.to_thread(self._kept.lessons, agent)
         layers = self._stack(agent, held)
-        found = await self._learn(layers, [one.pair for one in queued], lessons, record.rounds)
+        held.busy += 1
+        try:
+            pairs = [one.pair for one in queued]
+            found = await self._learn(layers, pairs, lessons, record.rounds)
+        finally:
+            held.busy -= 1
         async with held.lock:
+            if self._roster.in_memory(agent) is not held:
+                return  # It was forgotten.
             own = held.layers
-            own.sequence = max(own.sequence, seen or 0)
+            own.sequence = max(own.sequence, at.sent)
             own.learned(
                 snapshot.version,
                 {level: one for level, one in found.gradients.items() if level.is_shared},
@@ -348,7 +357,7 @@ class Agents:
             )
             submission = own.submission()
             record = dataclasses.replace(self._roster.known(agent), rounds=record.rounds + 1)
-            data = None if submission is None else remembering.submission_bytes(submission)
+            data = None if submission is None else wire.submission_to_bytes(submission)
             outgoing = None if data is None or submission is None else (submission.sequence, data)
             await self._roster.commit(agent, held, record, queued, outgoing)
         if submission is not None:
@@ -370,21 +379,3 @@ class Agents:
             _log.info("generation not remembered", agent=agent, reason=str(error))
         except Exception:
             _log.exception("generation not remembered", agent=agent)
-
-
-def _check(agent: str, pairs: Sequence[ledger.Pair]) -> None:
-    if not _NAME.fullmatch(agent):
-        raise errors.InvalidInputError(
-            f"agent {agent[:80]!r}: give 1 to 64 letters, digits, dots, dashes and underscores"
-        )
-    if not 0 < len(pairs) <= MOST_PAIRS:
-        raise errors.InvalidInputError(
-            f"agent {agent!r}: {len(pairs)} pairs; give 1 to {MOST_PAIRS} in one call"
-        )
-    for at, pair in enumerate(pairs):
-        for field, text in (("question", pair.question), ("answer", pair.answer)):
-            if not text.strip() or len(text) > LONGEST_TEXT:
-                raise errors.InvalidInputError(
-                    f"pairs[{at}].{field} has {len(text):,} characters; give 1 to "
-                    f"{LONGEST_TEXT:,}, not blank"
-                )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,11 @@ from collections.abc import Iterator, Sequence
 from shared import errors
 
 _BUSY_S = 30.0
+LONGEST_TEXT = 8_000
+"""Characters of a question or an answer of feedback."""
+MOST_PAIRS = 1_000
+"""Of one call."""
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_KEYS = 10_000
 """Idempotency keys that are kept; of calls before these a repetition is not noticed."""
 _SCHEMA = """
@@ -97,6 +103,29 @@ class Given:
     accepted: int
     queued: int
     """Pairs of the agent that are not learned yet."""
+
+
+def check(agent: str, pairs: Sequence[Pair]) -> None:
+    """Checks a name and what is to be learned.
+
+    Raises:
+        errors.InvalidInputError: names what is wrong.
+    """
+    if not _NAME.fullmatch(agent):
+        raise errors.InvalidInputError(
+            f"agent {agent[:80]!r}: give 1 to 64 letters, digits, dots, dashes and underscores"
+        )
+    if not 0 < len(pairs) <= MOST_PAIRS:
+        raise errors.InvalidInputError(
+            f"agent {agent!r}: {len(pairs)} pairs; give 1 to {MOST_PAIRS} in one call"
+        )
+    for at, pair in enumerate(pairs):
+        for field, text in (("question", pair.question), ("answer", pair.answer)):
+            if not text.strip() or len(text) > LONGEST_TEXT:
+                raise errors.InvalidInputError(
+                    f"pairs[{at}].{field} has {len(text):,} characters; give 1 to "
+                    f"{LONGEST_TEXT:,}, not blank"
+                )
 
 
 class Ledger:

@@ -8,7 +8,7 @@ import torch
 
 from services.inference import captures
 from shared import errors
-from shared.hierarchy import levels, messages, signatures, stack, trajectories, wire
+from shared.hierarchy import levels, signatures, stack, trajectories
 
 _HALF_MAX = torch.finfo(torch.float16).max
 
@@ -61,11 +61,6 @@ def activity(
                 f"module {path}: {len(channels)} channels were captured, the layers have {start}"
             )
     return found
-
-
-def submission_bytes(submission: messages.Submission) -> bytes:
-    """A submission as it is kept until it is handed on."""
-    return wire.submission_to_bytes(submission)
 
 
 def _half(values: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,8 @@ class Held:
     layers: agent.AgentLayers
     lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     """For whoever reads or changes the layers for longer than an instant."""
+    busy: int = 0
+    """Rounds that learn on it; it stays in memory."""
     observed: int = 0
     """Generations taken in since the last commit."""
 
@@ -64,7 +66,8 @@ class Roster:
             memory_bytes: for the layers of all agents in memory; one alone may pass it.
             left: told of an agent that is in memory no more.
         """
-        self._kept, self._frame, self._settings, self._seed = kept, frame, settings, seed
+        self.frame = frame
+        self._kept, self._settings, self._seed = kept, settings, seed
         self._memory_bytes, self._left = memory_bytes, left
         self._held: collections.OrderedDict[str, Held] = collections.OrderedDict()
         """Used longest ago first."""
@@ -142,7 +145,7 @@ class Roster:
                     await self.commit(name, held, self.records[name])
 
     def _load(self, name: str) -> agent.AgentLayers:
-        layers = agent.AgentLayers(name, self._frame, self._settings, self._seed)
+        layers = agent.AgentLayers(name, self.frame, self._settings, self._seed)
         if (state := self._kept.state(name)) is not None:
             agent_state.restore(layers, state)
         return layers
@@ -152,7 +155,7 @@ class Roster:
         for name, held in list(self._held.items())[:-1]:
             if total <= self._memory_bytes:
                 return
-            if held.lock.locked():
+            if held.lock.locked() or held.busy:
                 continue
             async with held.lock:
                 if held.observed:
