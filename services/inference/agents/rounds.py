@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 
@@ -68,7 +68,8 @@ class Rounds:
             model: Any, manager: managers.LoRAManager
         ) -> Generator[None, None, learning.Learned]:
             own = learning.Round(model, manager, layers, self._specs, self._recipe, self._pad_id)
-            with contextlib.closing(own.steps(lessons, rehearsed, seed)) as steps:
+            steps = cast("Generator[float]", own.steps(lessons, rehearsed, seed))
+            with contextlib.closing(steps):
                 for _ in steps:
                     yield
             return own.learned()
