@@ -1,4 +1,4 @@
-"""The two stages of a tick that circuits go through: which are fit to move up, and those that do."""
+"""The two stages of a tick for circuits: which are fit to move up, and moving those that may."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def migrate(work: tick.Work) -> None:
         if source is not None:
             circuit = circuits.refreshed(circuit, source.weights)
         kept = state.layers[move.target].consolidate_circuit(circuit.pieces)
-        if source is None:
-            state.accounts.note_moved(circuit)
-        else:
+        if source is not None:
             source.release(circuit.channels)
             state.recurrences[circuit.level].forget(circuit.channels)
         work.moved.append(circuit)
@@ -120,4 +118,3 @@ def _likeness(held: weights.Factors, piece: weights.Factors) -> list[float]:
     cosines = inner / (sizes[0][:, None] * sizes[1][None, :]).clamp_min(1e-30)
     found: list[float] = cosines.amax(1).tolist()
     return found
-
