@@ -142,6 +142,10 @@ class LoRAHierarchy:
         """The highest sequence of an agent that is on disk; its next submission is above it."""
         return max(self._published.settled.get(agent, 0), self._waiting.last(agent))
 
+    def settled_sequence(self, agent: str) -> int:
+        """The highest sequence of an agent that a tick settled; 0 before the first."""
+        return self._published.settled.get(agent, 0)
+
     def migrate_circuit(self, circuit: messages.Circuit) -> None:
         """Offers a circuit that is to go one level up; it is on disk when this returns.
 
