@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from services.hierarchy import journal
 from shared import errors
@@ -97,12 +97,13 @@ class Waiting:
         with self._lock:
             return self._last(agent)
 
-    def submit(self, submission: messages.Submission, settled: int) -> bool:
+    def submit(self, submission: messages.Submission, settled: Callable[[str], int]) -> bool:
         """Keeps a submission until a tick takes it.
 
         Args:
             submission: checked in full here.
-            settled: the last sequence of the agent that is part of the state.
+            settled: gives the last sequence of an agent that is part of the state, as of a state
+                that is published before `took` is called.
 
         Returns:
             Whether it is new; one that is not counts once all the same.
@@ -115,7 +116,7 @@ class Waiting:
         data = wire.submission_to_bytes(submission)
         kept = wire.submission_from_bytes(data, self._frame)
         with self._lock:
-            if kept.sequence <= max(settled, self._last(kept.agent)):
+            if kept.sequence <= max(settled(kept.agent), self._last(kept.agent)):
                 return False
             own = sum(agent == kept.agent for agent, _ in self._submissions)
             if own >= self._most_per_agent or len(self._submissions) >= self._most:
@@ -129,13 +130,15 @@ class Waiting:
             return True
 
     def offer(self, circuit: messages.Circuit) -> None:
-        """Keeps a circuit that is to move up until a tick takes it.
+        """Keeps a circuit that is to move up until a tick takes it; one whose id waits is the same.
 
         Raises:
             errors.OverloadedError: too many wait, or the disk is full; nothing was kept.
             errors.InvalidInputError: it does not fit the layers.
         """
         with self._lock:
+            if any(circuit.id == held.id for held in self._circuits.values()):
+                return
             if len(self._circuits) >= self._most:
                 raise errors.OverloadedError(
                     f"{len(self._circuits)} offered circuits wait for a tick, as many as may; "
