@@ -323,7 +323,9 @@ class Agents:
                 except Exception as error:
                     # One agent's trouble must not end the others' learning.
                     self._failed_until[agent] = now + _AFTER_FAILURE_S
-                    _log.exception("round failed", agent=agent, reason=str(error))
+                    expected = isinstance(error, errors.SkillmeshError)
+                    tell = _log.warning if expected else _log.exception
+                    tell("round failed", agent=agent, reason=str(error))
 
     async def _learn_round(self, agent: str) -> None:
         line = self._line
