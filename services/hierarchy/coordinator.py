@@ -78,7 +78,6 @@ class Coordinator:
         files: snapshot_files.SnapshotFiles,
         make: Callable[[wire.Frame], port.Layers],
         tick_s: float,
-        idle_tick_s: float = 0.0,
         clock_s: Callable[[], float] = time.monotonic,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         heartbeat_s: float = HEARTBEAT_S,
@@ -91,13 +90,12 @@ class Coordinator:
             files: gets each new snapshot.
             make: makes the hierarchy of a frame, or opens the one that is kept.
             tick_s: between ticks, where there is anything to do.
-            idle_tick_s: between ticks where there is not; 0: none is made.
             clock_s: seconds, monotonic.
             clock_ms: Unix time in milliseconds.
             heartbeat_s: how long a watcher hears nothing at most.
         """
         self.members, self._gate, self._files, self._make = known, gate, files, make
-        self._tick_s, self._idle_tick_s, self._clock_s = tick_s, idle_tick_s, clock_s
+        self._tick_s, self._clock_s = tick_s, clock_s
         self._clock_ms, self._heartbeat_s = clock_ms, heartbeat_s
         self._layers: port.Layers | None = None
         self._making, self._ticking = asyncio.Lock(), asyncio.Lock()
@@ -236,11 +234,10 @@ class Coordinator:
 
     async def run(self) -> None:
         """Makes ticks by the timer until watches end."""
-        last_s, pause_s = self._clock_s(), self._tick_s
+        pause_s = self._tick_s
         while not await self._stops_within(pause_s):
             pause_s = self._tick_s
-            due = 0 < self._idle_tick_s <= self._clock_s() - last_s
-            if self._layers is None or not (due or self._layers.has_work):
+            if self._layers is None or not self._layers.has_work:
                 continue
             try:
                 await self.tick()
@@ -252,7 +249,6 @@ class Coordinator:
                 else:
                     _log.exception("tick failed; trying again")
                 pause_s = max(pause_s, _FAILED_PAUSE_S)
-            last_s = self._clock_s()
 
     async def _stops_within(self, pause_s: float) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -71,7 +71,7 @@ async def running(
         )
         files = snapshot_files.SnapshotFiles(folder / "snapshots", _FILES_KEPT)
         coordinated = coordinator.Coordinator(
-            known, gate, files, make, section.tick_s, section.idle_tick_s
+            known, gate, files, make, section.tick_s
         )
         stack.push_async_callback(coordinated.close)
         await coordinated.open()
