@@ -7,10 +7,9 @@ nothing of weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from shared import errors
 from shared.hierarchy import levels, messages
 
 
@@ -28,36 +27,18 @@ class _Account:
 class Accounts:
     """All agents that ever submitted."""
 
-    def __init__(self, most_agents: int, most_settlements: int) -> None:
+    def __init__(self, most_settlements: int) -> None:
         """Empty.
 
         Args:
-            most_agents: how many there may be.
             most_settlements: of one agent that are kept until it took them; the oldest go first.
         """
-        self._most_agents, self._most_settlements = most_agents, most_settlements
+        self._most_settlements = most_settlements
         self._accounts: dict[str, _Account] = {}
 
     def names(self) -> list[str]:
         """All agents, in order."""
         return sorted(self._accounts)
-
-    def check_room(self, agent: str, others: Iterable[str] = ()) -> None:
-        """Sees to it that an agent may have an account.
-
-        Args:
-            agent: who wants one.
-            others: who will get theirs with the next tick.
-
-        Raises:
-            errors.CapacityError: there are as many agents as there may be, and it is new.
-        """
-        known = self._accounts.keys() | set(others)
-        if agent not in known and len(known) >= self._most_agents:
-            raise errors.CapacityError(
-                f"agent {agent!r}: the hierarchy has {len(known)} agents, as many as it may; raise "
-                "hierarchy.most_agents"
-            )
 
     def settled(self, agent: str) -> int:
         """The last sequence of an agent that a tick settled; 0 before the first."""

@@ -1,4 +1,4 @@
-"""The two stages of a tick that circuits go through: which are fit to move up, and those that do."""
+"""The two stages of a tick for circuits: which are fit to move up, and moving those that may."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import structlog
+import torch
 
 from services.hierarchy import state as states
 from shared.hierarchy import circuits, levels, messages, migration_queue, weights
@@ -48,9 +49,7 @@ def migrate(work: tick.Work) -> None:
         if source is not None:
             circuit = circuits.refreshed(circuit, source.weights)
         kept = state.layers[move.target].consolidate_circuit(circuit.pieces)
-        if source is None:
-            state.accounts.note_moved(circuit)
-        else:
+        if source is not None:
             source.release(circuit.channels)
             state.recurrences[circuit.level].forget(circuit.channels)
         work.moved.append(circuit)
@@ -103,8 +102,8 @@ def _onward(
     channels: dict[str, tuple[int, ...]] = {}
     for path, piece in circuit.pieces.items():
         like = _likeness(layer[path], piece)
-        best = sorted(range(len(like)), key=lambda at, like=like: (-like[at], at))[: piece.rank]
-        if held := tuple(sorted(at for at in best if like[at] >= _HELD)):
+        best = like.argsort(descending=True, stable=True)[: piece.rank].tolist()
+        if held := tuple(sorted(at for at in best if float(like[at]) >= _HELD)):
             channels[path] = held
     if not channels:
         return None
@@ -113,10 +112,10 @@ def _onward(
     )
 
 
-def _likeness(held: weights.Factors, piece: weights.Factors) -> list[float]:
-    """Of each channel of a module the largest cosine with a channel of the piece."""
+def _likeness(held: weights.Factors, piece: weights.Factors) -> torch.Tensor:
+    """(rank,): of each channel of a module the largest cosine with a channel of the piece."""
     inner = (held.a.T @ piece.a) * (held.b @ piece.b.T)
     sizes = [one.a.norm(dim=0) * one.b.norm(dim=1) for one in (held, piece)]
-    cosines = inner / (sizes[0][:, None] * sizes[1][None, :]).clamp_min(1e-30)
-    found: list[float] = cosines.amax(1).tolist()
+    outer = sizes[0][:, None] * sizes[1][None, :]
+    found: torch.Tensor = (inner / outer.clamp_min(1e-30)).amax(1)
     return found

@@ -10,11 +10,12 @@ and a restart goes on to the bit as if there had been none. Knows nothing of mes
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
 
-import structlog
 import torch
 
 from services.hierarchy import archive, hierarchy_settings, journal, tick, tick_report, waiting
@@ -22,8 +23,6 @@ from services.hierarchy import state as states
 from shared import errors
 from shared.hierarchy import levels, messages, weights, wire
 from shared.hierarchy.levels import Level
-
-_log = structlog.get_logger(__name__)
 
 
 class LoRAHierarchy:
@@ -59,14 +58,14 @@ class LoRAHierarchy:
         self._waiting = waiting.Waiting(
             frame, kept_in, self.settings.most_waiting, self.settings.most_waiting_per_agent
         )
-        self._state = states.State(frame, self.settings, seed)
+        self._state = states.State(frame, self.settings, seed, self._archive)
         self._tick_lock = threading.RLock()
         self._lock = threading.Lock()
         self._taken: dict[str, int] = {}
         """By agent the sequence up to which it has its settlements."""
         self._reports: collections.deque[tick_report.TickReport] = collections.deque(maxlen=64)
         if self._archive.load():
-            self._state.restore_from(self._archive)
+            self._restore(self._read_snapshots())
         else:
             self._commit([])
         self._publish()
@@ -131,23 +130,24 @@ class LoRAHierarchy:
             errors.CapacityError: there are as many agents as there may be.
             errors.OverloadedError: too many wait, or the disk is full: send it again later.
         """
-        published = self._published
-        waiting_agents = self._waiting.agents()
-        if submission.agent not in published.settled:
-            known = {*published.settled, *waiting_agents}
-            if submission.agent not in known and len(known) >= self.settings.most_agents:
-                raise errors.CapacityError(
-                    f"agent {submission.agent!r}: the hierarchy has {len(known)} agents, as many "
-                    "as it may; raise hierarchy.most_agents"
-                )
-        return self._waiting.submit(submission, published.settled.get(submission.agent, 0))
+        known = {*self._published.settled, *self._waiting.agents()}
+        if submission.agent not in known and len(known) >= self.settings.most_agents:
+            raise errors.CapacityError(
+                f"agent {submission.agent!r}: the hierarchy has {len(known)} agents, as many as it "
+                "may; raise hierarchy.most_agents"
+            )
+        return self._waiting.submit(submission, lambda agent: self._published.settled.get(agent, 0))
 
     def last_sequence(self, agent: str) -> int:
         """The highest sequence of an agent that is on disk; its next submission is above it."""
         return max(self._published.settled.get(agent, 0), self._waiting.last(agent))
 
+    def settled_sequence(self, agent: str) -> int:
+        """The highest sequence of an agent that a tick settled; 0 before the first."""
+        return self._published.settled.get(agent, 0)
+
     def migrate_circuit(self, circuit: messages.Circuit) -> None:
-        """Offers a circuit of a shared or agent layer to go one level up; on disk when this returns.
+        """Offers a circuit that is to go one level up; it is on disk when this returns.
 
         Raises:
             errors.InvalidInputError: it does not fit, or no layer of the hierarchy is above it.
@@ -184,12 +184,13 @@ class LoRAHierarchy:
             clock = tick_report.Stopwatch(self._at)
             work = tick.Work(self._state, gathered, self._state.snapshot)
             with self._restored_on_failure():
-                self._state.begin_tick(self._taken_now(), max(gathered.circuits, default=0))
+                for agent, after in self._taken_now().items():
+                    self._state.accounts.forget(agent, after)
                 tick.run(work, clock.ended)
-                tick.finish(work)
                 self._commit(gathered.names)
-            self._waiting.took(gathered)
+            # In this order, so that what is sent again meanwhile is known by one of them.
             self._publish()
+            self._waiting.took(gathered)
             clock.ended("commit")
             report = tick_report.of(work, clock)
             self._reports.append(report)
@@ -226,9 +227,7 @@ class LoRAHierarchy:
             errors.NotFoundError: it is not kept.
         """
         with self._tick_lock, self._restored_on_failure():
-            self._state.roll_back(self._archive, version)
-            self._state.publish()
-            self._state.prune()
+            self._state.roll_back(version)
             self._commit([])
             self._publish()
             return self._state.version
@@ -246,3 +245,59 @@ class LoRAHierarchy:
     def waiting(self) -> int:
         """Submissions that wait for the next tick."""
         return len(self._waiting)
+
+    def _commit(self, taken: list[str]) -> None:
+        state = self._state
+        self._archive.commit(
+            state.parts(), state.values(), state.kept_parts(), taken, pin=state.healthy
+        )
+
+    def _publish(self) -> None:
+        accounts = self._state.accounts
+        names = accounts.names()
+        self._published = _Published(
+            dict(self._state.kept),
+            {agent: accounts.settled(agent) for agent in names},
+            {agent: accounts.settlements(agent, 0) for agent in names},
+        )
+
+    def _taken_now(self) -> dict[str, int]:
+        with self._lock:
+            taken, self._taken = self._taken, {}
+            return dict(sorted(taken.items()))
+
+    @contextlib.contextmanager
+    def _restored_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._restore(self._published.kept)
+            raise
+
+    def _restore(self, kept: Mapping[int, messages.Snapshot]) -> None:
+        committed = self._archive.committed
+        self._state.restore(committed.parts, committed.values, kept)
+
+    def _read_snapshots(self) -> dict[int, messages.Snapshot]:
+        """The kept ones; layers that several share are read once."""
+        found: dict[tuple[Level, tuple[int, ...]], weights.Weights] = {}
+        kept = {}
+        for version, lies in sorted(self._archive.committed.kept.items()):
+            parts = self._archive.parts_of(version)
+            layers = {}
+            for level in levels.SHARED:
+                at = tuple(lies[name] for name in sorted(lies) if name.startswith(f"{level}/"))
+                if (level, at) not in found:
+                    found[level, at] = self._state.read_layer(level, parts)
+                layers[level] = found[level, at]
+            kept[version] = messages.Snapshot(version, types.MappingProxyType(layers))
+        return kept
+
+
+@dataclasses.dataclass(frozen=True)
+class _Published:
+    """What is read without waiting for a tick; replaced as a whole."""
+
+    kept: Mapping[int, messages.Snapshot]
+    settled: Mapping[str, int]
+    settlements: Mapping[str, tuple[messages.Settlement, ...]]

@@ -8,7 +8,7 @@ as it lies in its new layer.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from shared import errors
 from shared.hierarchy import levels, messages, migration_queue, states
@@ -108,8 +108,11 @@ class MigrationCoordinator:
             queue.withdraw(circuit)
         return gone
 
-    def tick(self) -> list[Move]:
+    def tick(self, closed: Collection[levels.Level] = ()) -> list[Move]:
         """One tick of all channels: what moves now, in the order in which it is to be moved.
+
+        Args:
+            closed: layers that nothing may leave or enter now; their channels stand still.
 
         Each circuit moves one channel at most, since what is offered again meanwhile waits for the
         next tick.
@@ -117,7 +120,7 @@ class MigrationCoordinator:
         return [
             Move(circuit, target)
             for source, queue in self._queues.items()
-            if (target := source.above) is not None
+            if (target := source.above) is not None and not {source, target} & set(closed)
             for circuit in queue.tick()
         ]
 

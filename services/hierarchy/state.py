@@ -34,9 +34,14 @@ class State:
     """The shared layers and what belongs to them; for one thread at a time."""
 
     def __init__(
-        self, frame: wire.Frame, settings: hierarchy_settings.HierarchySettings, seed: int
+        self,
+        frame: wire.Frame,
+        settings: hierarchy_settings.HierarchySettings,
+        seed: int,
+        kept_in: archive.Archive,
     ) -> None:
         """Layers at their start."""
+        self._archive = kept_in
         self.frame, self.settings, self.seed = frame, settings, seed
         self.shapes = {path: frame.shapes[path] for path in sorted(frame.shapes)}
         shapes = self.shapes
@@ -57,7 +62,7 @@ class State:
             for level in RECURRING
         }
         self.monitor = health.HealthMonitor(settings.health)
-        self.accounts = accounts.Accounts(settings.most_agents, settings.most_settlements)
+        self.accounts = accounts.Accounts(settings.most_settlements)
         self.ticks = 0
         self.last_circuit = 0
         """Number of the last offered circuit that a tick took."""
@@ -95,8 +100,28 @@ class State:
         stay = {self.healthy, *sorted(self.kept)[-self.settings.kept_snapshots :]}
         self.kept = {version: one for version, one in self.kept.items() if version in stay}
 
+    def roll_back(self, version: int | None = None) -> int:
+        """Takes the layers up as they were in a kept snapshot; what is frozen stays so.
+
+        Args:
+            version: the last healthy one by default.
+
+        Returns:
+            The version that it went back to.
+
+        Raises:
+            errors.NotFoundError: it is not kept, or its weights alone are.
+        """
+        wanted = self.healthy if version is None else version
+        parts = self._archive.parts_of(wanted)
+        for level, own in self.layers.items():
+            frozen = own.frozen
+            own.restore(_layer_state(level, parts))
+            own.frozen = frozen
+        return wanted
+
     def last_change(self) -> weights.Weights:
-        """What the last tick that changed the swarm did to it, as a product; empty where none did."""
+        """What the last tick that moved the swarm changed, as a product; empty where none did."""
         newest = self.snapshot.layers[Level.SWARM]
         for version in sorted(self.kept, reverse=True):
             before = self.kept[version].layers[Level.SWARM]
@@ -152,7 +177,7 @@ class State:
                 "take those again, or another folder"
             )
         for level in levels.SHARED:
-            self.restore_layer(level, parts)
+            self.layers[level].restore(_layer_state(level, parts))
         self.coordinator.restore(parts["queues"])
         for level, recurring in self.recurrences.items():
             recurring.restore(parts[f"recurrence of {level}"])
@@ -164,10 +189,6 @@ class State:
         # The newest snapshot is what the layers hold: the same objects, as if never restored.
         layers = {level: self.layers[level].weights for level in levels.SHARED}
         self.kept = dict(kept) | {newest: messages.Snapshot(newest, types.MappingProxyType(layers))}
-
-    def restore_layer(self, level: Level, parts: Mapping[str, archive.Part]) -> None:
-        """Takes up one layer of a committed state."""
-        self.layers[level].restore(_layer_state(level, parts))
 
     def read_layer(self, level: Level, parts: Mapping[str, archive.Part]) -> weights.Weights:
         """The factors of a kept layer from its parts."""

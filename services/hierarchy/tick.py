@@ -11,7 +11,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from services.hierarchy import aggregation, circuit_stages, health, resonance, waiting
+from services.hierarchy import aggregation, circuit_stages, health_stage, resonance, waiting
 from services.hierarchy import state as states
 from shared.hierarchy import changes, homeostasis, levels, messages, weights
 from shared.hierarchy.levels import Level
@@ -33,13 +33,19 @@ class Work:
     gradients: dict[Level, dict[str, weights.Delta]] = dataclasses.field(default_factory=dict)
     """By shared layer and agent."""
     vertical: dict[str, resonance.Resonance] = dataclasses.field(default_factory=dict)
+    factors: dict[str, float] = dataclasses.field(default_factory=dict)
+    """By agent, what its swarm gradient is multiplied by."""
     horizontal: resonance.Horizontal | None = None
     combined: dict[Level, weights.Delta] = dataclasses.field(default_factory=dict)
     """By shared layer: the gradient that it was moved by."""
     moved: list[messages.Circuit] = dataclasses.field(default_factory=list)
     """As they lay before."""
     rejected_circuits: int = 0
-    verdict: health.Verdict | None = None
+    verdict: str = ""
+    is_healthy: bool = True
+    actions: list[str] = dataclasses.field(default_factory=list)
+    """Corrective ones of health that were carried out."""
+    rolled_back: bool = False
 
 
 def run(work: Work, at: Callable[[str], None]) -> None:
@@ -49,6 +55,7 @@ def run(work: Work, at: Callable[[str], None]) -> None:
         if getattr(switches, name, True):
             stage(work)
         at(name)
+    finish(work)
 
 
 def maintain(work: Work) -> None:
@@ -63,17 +70,17 @@ def gather(work: Work) -> None:
     An agent's several submissions are one gradient: their sum, so that none counts more by sending
     more often than what aggregation clips to.
     """
-    newest, most = work.before.version, work.state.settings.most_stale
+    newest = work.before.version
     taken: dict[str, list[messages.Submission]] = collections.defaultdict(list)
     for one in work.gathered.submissions:
-        if one.version > newest:
-            reason = f"learned on snapshot {one.version}, the newest is {newest}"
-        elif newest - one.version > most:
-            reason = f"learned on snapshot {one.version}, which is more than {most} behind {newest}"
-        else:
+        if not _is_stale(work, one):
             taken[one.agent].append(one)
             continue
-        work.refused[one.agent, one.sequence] = reason
+        most = work.state.settings.most_stale
+        work.refused[one.agent, one.sequence] = (
+            f"learned on snapshot {one.version}, and the newest is {newest}; one that is at most "
+            f"{most} behind is taken: learn on a new one"
+        )
     for agent, submissions in taken.items():
         private = [one.private for one in submissions]
         work.private[agent] = {
@@ -92,42 +99,33 @@ def resonate_vertically(work: Work) -> None:
 
     An agent that is alone is held against the swarm's last change, so that none confirms itself.
     """
-    gradients = aggregation.clipped(
-        work.gradients.get(Level.SWARM, {}), work.state.settings.aggregation
-    )
+    gradients = _levelled(work.gradients.get(Level.SWARM, {}))
     swarm = work.before.layers[Level.SWARM]
     whole = changes.total(gradients.values())
     vertical = resonance.VerticalResonance(work.state.settings.vertical)
     for agent, private in work.private.items():
-        others = len(gradients) - (agent in gradients)
+        own = gradients.get(agent)
+        others = len(gradients) - (own is not None)
         if others:
-            rest = (
-                changes.total([whole, changes.scaled(gradients[agent], -1.0)])
-                if (agent in gradients)
-                else whole
-            )
+            rest = whole if own is None else changes.less(whole, own)
             side = weights.product_change(swarm, changes.scaled(rest, 1.0 / others))
         else:
             side = work.state.last_change()
-        work.vertical[agent] = vertical.resonate(
+        found = vertical.resonate(
             private.get(Level.CONTEXT, {}), private.get(Level.AGENT, {}), side
         )
-    for agent, found in work.vertical.items():
-        factor = found.factors.get(Level.SWARM, 1.0)
-        if agent in gradients and factor != 1.0:
-            own = work.gradients[Level.SWARM]
-            own[agent] = changes.scaled(own[agent], factor)
+        work.vertical[agent] = found
+        work.factors[agent] = found.factors.get(Level.SWARM, 1.0)
 
 
 def resonate_horizontally(work: Work) -> None:
     """Amplifies the agents' swarm gradients that agree, and damps those that conflict."""
     gradients = work.gradients.get(Level.SWARM)
-    if not gradients:
-        return
-    horizontal = resonance.HorizontalResonance(work.state.settings.horizontal)
-    work.horizontal = horizontal.resonate(gradients, work.before.layers[Level.SWARM])
-    for agent, factor in work.horizontal.factors.items():
-        gradients[agent] = changes.scaled(gradients[agent], factor)
+    if gradients:
+        horizontal = resonance.HorizontalResonance(work.state.settings.horizontal)
+        work.horizontal = horizontal.resonate(gradients, work.before.layers[Level.SWARM])
+        for agent, factor in work.horizontal.factors.items():
+            work.factors[agent] = work.factors.get(agent, 1.0) * factor
 
 
 def update(work: Work) -> None:
@@ -138,14 +136,69 @@ def update(work: Work) -> None:
     """
     for level, own in work.state.layers.items():
         gradients = work.gradients.get(level)
-        if gradients and not own.frozen:
-            combined = aggregation.combine(gradients, work.state.settings.aggregation)
-            work.combined[level] = combined
-            own.update(combined)
+        if not gradients or own.frozen:
+            continue
+        factors = work.factors if level is Level.SWARM else {}
+        found = aggregation.combine(gradients, factors, work.state.settings.aggregation)
+        if level is Level.SWARM:
+            for agent, reason in found.left_out.items():
+                _refuse(work, agent, reason)
+        if found.delta:
+            work.combined[level] = found.delta
+            own.update(found.delta)
 
 
-def check_health(work: Work) -> None:
-    """Measures, and carries out what the monitor asks for."""
+def finish(work: Work) -> None:
+    """Publishes what the layers are now, and tells the agents."""
+    state = work.state
+    state.ticks += 1
+    state.last_circuit = max([state.last_circuit, *work.gathered.circuits])
+    state.publish()
+    if work.is_healthy:
+        state.healthy = state.version
+    state.prune()
+    if not work.rolled_back:
+        for circuit in work.moved:
+            if not circuit.level.is_shared:
+                state.accounts.note_moved(circuit)
+    for one in work.gathered.submissions:
+        state.accounts.settle(_settlement(work, one), one.examples)
+
+
+def _is_stale(work: Work, one: messages.Submission) -> bool:
+    return not 0 <= work.before.version - one.version <= work.state.settings.most_stale
+
+
+def _settlement(work: Work, one: messages.Submission) -> messages.Settlement:
+    reason = work.refused.get((one.agent, one.sequence), "")
+    said = work.vertical.get(one.agent)
+    if said is None or _is_stale(work, one):
+        said = resonance.Resonance(messages.Mark.NORMAL, 0.0, {})
+    return messages.Settlement(
+        agent=one.agent,
+        sequence=one.sequence,
+        version=work.state.version,
+        mark=said.mark,
+        alignment=said.alignment,
+        factors={level: said.factors[level] for level in levels.PRIVATE if level in said.factors},
+        refused=reason,
+    )
+
+
+def _refuse(work: Work, agent: str, reason: str) -> None:
+    for one in work.gathered.submissions:
+        if one.agent == agent:
+            work.refused.setdefault((one.agent, one.sequence), f"swarm: {reason}")
+
+
+def _levelled(gradients: Mapping[str, weights.Delta]) -> dict[str, weights.Delta]:
+    """None larger than the median, so that none speaks for all."""
+    sizes = {agent: changes.size(delta) for agent, delta in gradients.items()}
+    middle = sorted(sizes.values())[(len(sizes) - 1) // 2] if sizes else 0.0
+    return {
+        agent: delta if sizes[agent] <= middle else changes.scaled(delta, middle / sizes[agent])
+        for agent, delta in gradients.items()
+    }
 
 
 STAGES: tuple[tuple[str, Callable[[Work], None]], ...] = (
@@ -156,27 +209,6 @@ STAGES: tuple[tuple[str, Callable[[Work], None]], ...] = (
     ("updates", update),
     ("detection", circuit_stages.detect),
     ("migration", circuit_stages.migrate),
-    ("health", check_health),
+    ("health", health_stage.check),
 )
 """Names as in `Switches`; a tick goes through them in this order."""
-
-
-def settlements(work: Work) -> list[tuple[messages.Settlement, int]]:
-    """What each submission is told, with its examples."""
-    version = work.state.version
-    found = []
-    for one in work.gathered.submissions:
-        said = work.vertical.get(one.agent)
-        reason = work.refused.get((one.agent, one.sequence), "")
-        factors: Mapping[Level, float] = said.factors if said and not reason else {}
-        settlement = messages.Settlement(
-            agent=one.agent,
-            sequence=one.sequence,
-            version=version,
-            mark=said.mark if said and not reason else messages.Mark.NORMAL,
-            alignment=said.alignment if said and not reason else 0.0,
-            factors=dict(factors),
-            refused=reason,
-        )
-        found.append((settlement, one.examples))
-    return found

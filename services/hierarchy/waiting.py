@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from services.hierarchy import journal
 from shared import errors
@@ -97,12 +97,13 @@ class Waiting:
         with self._lock:
             return self._last(agent)
 
-    def submit(self, submission: messages.Submission, settled: int) -> bool:
+    def submit(self, submission: messages.Submission, settled: Callable[[str], int]) -> bool:
         """Keeps a submission until a tick takes it.
 
         Args:
             submission: checked in full here.
-            settled: the last sequence of the agent that is part of the state.
+            settled: gives the last sequence of an agent that is part of the state, as of a state
+                that is published before `took` is called.
 
         Returns:
             Whether it is new; one that is not counts once all the same.
@@ -115,7 +116,7 @@ class Waiting:
         data = wire.submission_to_bytes(submission)
         kept = wire.submission_from_bytes(data, self._frame)
         with self._lock:
-            if kept.sequence <= max(settled, self._last(kept.agent)):
+            if kept.sequence <= max(settled(kept.agent), self._last(kept.agent)):
                 return False
             own = sum(agent == kept.agent for agent, _ in self._submissions)
             if own >= self._most_per_agent or len(self._submissions) >= self._most:

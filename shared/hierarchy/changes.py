@@ -29,6 +29,16 @@ def scaled(delta: weights.Delta, by: float) -> dict[str, weights.Factors]:
     return {path: weights.Factors(step.a * by, step.b * by) for path, step in delta.items()}
 
 
+def less(one: weights.Delta, other: weights.Delta) -> dict[str, weights.Factors]:
+    """A change without another that is part of it."""
+    return {
+        path: weights.Factors(step.a - other[path].a, step.b - other[path].b)
+        if path in other
+        else step
+        for path, step in one.items()
+    }
+
+
 def between(before: weights.Weights, after: weights.Weights) -> dict[str, weights.Factors]:
     """The change that leads from one state of a layer to another."""
     return {

@@ -18,25 +18,25 @@ def made(kept_in: journal.Journal | None = None) -> waiting.Waiting:
 
 def test_submission_counts_once_when_it_is_sent_again() -> None:
     held = made()
-    assert held.submit(making.submission(sequence=4), settled=3)
-    assert not held.submit(making.submission(sequence=4), settled=3)
-    assert not held.submit(making.submission(sequence=3), settled=3)
+    assert held.submit(making.submission(sequence=4), lambda _: 3)
+    assert not held.submit(making.submission(sequence=4), lambda _: 3)
+    assert not held.submit(making.submission(sequence=3), lambda _: 3)
     assert held.last("ada") == 4 and len(held.gather().submissions) == 1
 
 
 def test_gathered_are_in_order_whatever_the_order_of_arrival() -> None:
     held = made()
     for agent, sequence in (("eve", 1), ("ada", 1), ("eve", 2)):
-        held.submit(making.submission(agent, sequence), settled=0)
+        held.submit(making.submission(agent, sequence), lambda _: 0)
     found = [(one.agent, one.sequence) for one in held.gather().submissions]
     assert found == [("ada", 1), ("eve", 1), ("eve", 2)]
 
 
 def test_what_came_during_a_tick_waits_for_the_next() -> None:
     held = made()
-    held.submit(making.submission("ada"), settled=0)
+    held.submit(making.submission("ada"), lambda _: 0)
     gathered = held.gather()
-    held.submit(making.submission("eve"), settled=0)
+    held.submit(making.submission("eve"), lambda _: 0)
     held.took(gathered)
     assert [one.agent for one in held.gather().submissions] == ["eve"]
 
@@ -44,19 +44,19 @@ def test_what_came_during_a_tick_waits_for_the_next() -> None:
 def test_submission_is_refused_when_too_many_wait() -> None:
     held = made()
     for sequence in (1, 2):
-        held.submit(making.submission(sequence=sequence), settled=0)
+        held.submit(making.submission(sequence=sequence), lambda _: 0)
     with pytest.raises(errors.OverloadedError, match="'ada': 2 of its and 2 submissions"):
-        held.submit(making.submission(sequence=3), settled=0)
+        held.submit(making.submission(sequence=3), lambda _: 0)
     for agent in ("b", "c", "d"):
-        held.submit(making.submission(agent), settled=0)
+        held.submit(making.submission(agent), lambda _: 0)
     with pytest.raises(errors.OverloadedError, match="0 of its and 5 submissions"):
-        held.submit(making.submission("e"), settled=0)
+        held.submit(making.submission("e"), lambda _: 0)
 
 
 def test_what_is_kept_is_nobody_elses() -> None:
     held = made()
     sent = making.submission()
-    held.submit(sent, settled=0)
+    held.submit(sent, lambda _: 0)
     before = sent.shared[Level.SWARM]["layers.0.q_proj"].a.clone()
     sent.shared[Level.SWARM]["layers.0.q_proj"].a.zero_()
     [kept] = held.gather().submissions
@@ -69,7 +69,7 @@ def test_everything_waits_again_after_a_restart_but_what_the_state_has(
     first = journal.Journal(tmp_path)
     held = made(first)
     for sequence in (1, 2):
-        held.submit(making.submission(sequence=sequence), settled=0)
+        held.submit(making.submission(sequence=sequence), lambda _: 0)
     for name in ("swarm:1", "swarm:2"):
         held.offer(making.circuit(name, level=Level.SWARM, agent=""))
     first.close()
@@ -90,7 +90,7 @@ def test_nothing_is_kept_when_it_does_not_fit(tmp_path: pathlib.Path) -> None:
     held = made(kept_in)
     wrong = dataclasses.replace(making.submission(), sequence=0)
     with pytest.raises(errors.InvalidInputError):
-        held.submit(wrong, settled=0)
+        held.submit(wrong, lambda _: 0)
     with pytest.raises(errors.InvalidInputError):
         held.offer(making.circuit(channels={}))
     assert list(kept_in.waiting()) == [] and held.gather().circuits == {}
