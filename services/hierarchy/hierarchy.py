@@ -246,6 +246,10 @@ class LoRAHierarchy:
         """Submissions that wait for the next tick."""
         return len(self._waiting)
 
+    def waiting_submissions(self) -> tuple[messages.Submission, ...]:
+        """Those themselves, by agent and sequence."""
+        return self._waiting.gather().submissions
+
     def _commit(self, taken: list[str]) -> None:
         state = self._state
         self._archive.commit(

@@ -59,6 +59,7 @@ class LayerState:
     rank: int
     inertia: float
     entropy: float
+    """As of the last tick of this process; 0 before."""
     optimum: float
     threshold: float
     """Screening threshold."""

@@ -5,7 +5,6 @@ Fills `port.Layers`. Figures are taken once a tick has ended, by whoever made it
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import threading
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 from services.hierarchy import health, hierarchy, migration, port, tick_report
 from shared.hierarchy import levels, messages, weights
 
-_ACTIONS_KEPT = 100
+_ITEM_BYTES = 4
 _AREAS = {
     health.Aspect.ENTROPY: "entropy",
     health.Aspect.QUEUE_DEPTH: "bandwidth",
@@ -34,6 +33,7 @@ class _Figures:
     layers: tuple[port.LayerState, ...]
     queues: tuple[port.QueueState, ...]
     totals: dict[str, port.Totals]
+    actions: tuple[port.Action, ...]
 
 
 class ServedHierarchy:
@@ -43,9 +43,7 @@ class ServedHierarchy:
         """Takes the hierarchy, which nobody else ticks."""
         self._hierarchy = layers
         self._lock = threading.Lock()
-        self._report: health.Report | None = None
-        self._homeostasis = dict.fromkeys(levels.SHARED, (0.0, 0.0))
-        self._actions: collections.deque[port.Action] = collections.deque(maxlen=_ACTIONS_KEPT)
+        self._report: tick_report.TickReport | None = None
         self._figures = self._taken()
 
     def snapshot(self) -> messages.Snapshot:
@@ -60,7 +58,7 @@ class ServedHierarchy:
         """One tick, committed when it returns."""
         with self._lock:
             report = self._hierarchy.system_tick()
-            self._note(report)
+            self._report = report
             self._figures = self._taken()
         return port.Tick(report.tick, report.version, report.submissions, len(report.moved))
 
@@ -78,12 +76,14 @@ class ServedHierarchy:
 
     def waiting(self) -> Sequence[port.Waiting]:
         """Submissions that the next tick settles."""
-        return [port.Waiting(agent, size) for agent, size in self._hierarchy.waiting_sizes()]
+        return [
+            port.Waiting(one.agent, _size(one)) for one in self._hierarchy.waiting_submissions()
+        ]
 
     @property
     def has_work(self) -> bool:
-        """Whether anything was submitted or offered, or a circuit waits for bandwidth."""
-        return self._hierarchy.has_work or any(queue.depth for queue in self._figures.queues)
+        """Whether anything was submitted, or a circuit waits for bandwidth."""
+        return bool(self._hierarchy.waiting) or any(one.depth for one in self._figures.queues)
 
     def set_frozen(self, level: levels.Level, frozen: bool) -> None:
         """Freezes a shared layer, or thaws it."""
@@ -105,7 +105,7 @@ class ServedHierarchy:
             version=figures.version,
             verdict=(report.verdict if report else health.Verdict.HEALTHY).value,
             measures=tuple(_measure(found) for found in report.findings) if report else (),
-            actions=tuple(self._actions),
+            actions=figures.actions,
         )
 
     def layer_states(self) -> Sequence[port.LayerState]:
@@ -121,20 +121,6 @@ class ServedHierarchy:
         with self._lock:
             pass
 
-    def _note(self, report: tick_report.TickReport) -> None:
-        self._report = report.health
-        for level, found in report.homeostasis.items():
-            self._homeostasis[level] = (found.entropy, found.optimum)
-        for action in report.health.actions if report.health else ():
-            reasons = [
-                found.message
-                for found in report.health.findings
-                if found.level in (None, action.level) and found.message
-            ]
-            self._actions.append(
-                port.Action(report.tick, action.remedy, action.level, "; ".join(reasons))
-            )
-
     def _taken(self) -> _Figures:
         state = self._hierarchy.state
         return _Figures(
@@ -146,11 +132,15 @@ class ServedHierarchy:
                 agent: port.Totals(*state.accounts.totals(agent))
                 for agent in state.accounts.names()
             },
+            actions=tuple(
+                port.Action(done.tick, done.remedy.value, done.level.value, done.reason)
+                for done in state.actions.last
+            ),
         )
 
     def _layer(self, level: levels.Level) -> port.LayerState:
         held, spec = self._hierarchy.state.layers[level], self._hierarchy.frame.specs[level]
-        entropy, optimum = self._homeostasis[level]
+        measured = self._report.homeostasis.get(level) if self._report else None
         sizes = [pair.size for pair in held.weights.values()]
         screened = sum(
             int((phases.a > 0).sum() + (phases.b > 0).sum()) for phases in held.phases().values()
@@ -159,8 +149,8 @@ class ServedHierarchy:
             level=level,
             rank=spec.rank,
             inertia=spec.inertia,
-            entropy=entropy,
-            optimum=optimum,
+            entropy=measured.entropy if measured else 0.0,
+            optimum=measured.optimum if measured else 0.0,
             threshold=held.threshold,
             screened_share=screened / sum(sizes),
             norm=weights.norm(held.weights),
@@ -175,12 +165,19 @@ class ServedHierarchy:
         return port.QueueState(source, target, stats.depth, stats.oldest_ticks, stats.tokens)
 
 
+def _size(submission: messages.Submission) -> int:
+    """About the bytes that it came as."""
+    parts = [*submission.shared.values(), *submission.private.values()]
+    parts += [circuit.pieces for circuit in submission.circuits]
+    return sum(_ITEM_BYTES * pair.size for part in parts for pair in part.values())
+
+
 def _measure(found: health.Finding) -> port.Measure:
     return port.Measure(
         area=_AREAS[found.aspect],
-        name=found.aspect,
+        name=found.aspect.value,
         where=found.level.value if found.level else "",
         value=found.value,
-        verdict=found.verdict,
+        verdict=found.verdict.value,
         message=found.message,
     )

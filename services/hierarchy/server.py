@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import structlog
+import torch
 
 from services.hierarchy import (
     admission,
@@ -16,13 +17,16 @@ from services.hierarchy import (
     data_plane,
     members,
     metrics,
+    opening,
     port,
     service,
     snapshot_files,
 )
 from shared import metrics as shared_metrics
 from shared import settings as config
+from shared.flight import server as flight_server
 from shared.hierarchy import wire
+from shared.rpc import process
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
 
@@ -70,9 +74,7 @@ async def running(
             int(limits.waiting_mib * _MIB),
         )
         files = snapshot_files.SnapshotFiles(folder / "snapshots", _FILES_KEPT)
-        coordinated = coordinator.Coordinator(
-            known, gate, files, make, section.tick_s
-        )
+        coordinated = coordinator.Coordinator(known, gate, files, make, section.tick_s)
         stack.push_async_callback(coordinated.close)
         await coordinated.open()
 
@@ -110,3 +112,15 @@ async def running(
 
 def _clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the hierarchy until a signal."""
+    torch.set_num_threads(1)
+    process.limit_memory(settings.hierarchy.limits.memory_mib * _MIB)
+    # Before anything of the folder is touched: it may be another process's.
+    with contextlib.closing(opening.Opening(settings)) as opened:
+        async with running(settings, opened):
+            await rpc_server.until_signal()
+            # What was acknowledged is on disk: nothing is lost by a hard exit.
+            flight_server.exit_soon()
