@@ -65,6 +65,7 @@ def migrate(work: tick.Work) -> None:
 
 
 def _offer(work: tick.Work, circuit: messages.Circuit) -> None:
+    work.offered_circuits += 1
     largest = max(weights.norm({path: piece}) for path, piece in circuit.pieces.items())
     if circuit.level is Level.AGENT and largest > work.state.settings.most_piece_norm:
         _log.warning("circuit refused", circuit=circuit.id, norm=largest)

@@ -210,7 +210,9 @@ class LoRAHierarchy:
         if not level.is_shared:
             raise errors.InvalidInputError(f"{level} is no shared layer; there are {levels.SHARED}")
         with self._tick_lock, self._restored_on_failure():
-            self._state.layers[level].frozen = frozen
+            state = self._state
+            state.layers[level].frozen = frozen
+            state.frozen_by_hand = state.frozen_by_hand - {level} | ({level} if frozen else set())
             self._commit([])
             self._publish()
 
@@ -228,6 +230,8 @@ class LoRAHierarchy:
         """
         with self._tick_lock, self._restored_on_failure():
             self._state.roll_back(version)
+            self._state.publish()
+            self._state.prune()
             self._commit([])
             self._publish()
             return self._state.version

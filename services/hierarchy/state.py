@@ -7,7 +7,7 @@ is restored from what was committed.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from services.hierarchy import (
     archive,
     channel_recurrence,
     health,
+    health_record,
     hierarchy_settings,
     migration,
 )
@@ -66,8 +67,9 @@ class State:
         self.ticks = 0
         self.last_circuit = 0
         """Number of the last offered circuit that a tick took."""
-        self.actions = 0
-        """Corrective ones of health, since the beginning."""
+        self.actions = health_record.Actions()
+        self.frozen_by_hand: set[Level] = set()
+        """Shared layers that health does not thaw."""
         self.healthy = 0
         """Version of the last snapshot of a healthy tick."""
         self.kept: dict[int, messages.Snapshot] = {}
@@ -100,21 +102,23 @@ class State:
         stay = {self.healthy, *sorted(self.kept)[-self.settings.kept_snapshots :]}
         self.kept = {version: one for version, one in self.kept.items() if version in stay}
 
-    def roll_back(self, version: int | None = None) -> int:
+    def roll_back(self, version: int | None = None, of: Collection[Level] = levels.SHARED) -> int:
         """Takes the layers up as they were in a kept snapshot; what is frozen stays so.
 
         Args:
             version: the last healthy one by default.
+            of: the layers that go back.
 
         Returns:
-            The version that it went back to.
+            The version that they went back to.
 
         Raises:
             errors.NotFoundError: it is not kept, or its weights alone are.
         """
         wanted = self.healthy if version is None else version
         parts = self._archive.parts_of(wanted)
-        for level, own in self.layers.items():
+        for level in of:
+            own = self.layers[level]
             frozen = own.frozen
             own.restore(_layer_state(level, parts))
             own.frozen = frozen
@@ -136,7 +140,6 @@ class State:
             found |= {f"{level}/{name}": {_ONE: one} for name, one in own.state().items()}
         for level, recurring in self.recurrences.items():
             found[f"recurrence of {level}"] = recurring.state()
-        found["health"] = self.monitor.state()
         return found
 
     def values(self) -> dict[str, Any]:
@@ -145,7 +148,9 @@ class State:
             "made_of": self._made_of(),
             "ticks": self.ticks,
             "last_circuit": self.last_circuit,
-            "actions": self.actions,
+            "actions": self.actions.values(),
+            "health": health_record.state_values(self.monitor.state),
+            "frozen_by_hand": sorted(self.frozen_by_hand),
             "healthy": self.healthy,
             "accounts": self.accounts.values(),
         }
@@ -181,9 +186,11 @@ class State:
         self.coordinator.restore(parts["queues"])
         for level, recurring in self.recurrences.items():
             recurring.restore(parts[f"recurrence of {level}"])
-        self.monitor.restore(parts["health"])
+        self.monitor.restore(health_record.state_of(values["health"]))
+        self.actions.restore(values["actions"])
+        self.frozen_by_hand = {Level(level) for level in values["frozen_by_hand"]}
         self.accounts.restore(values["accounts"])
-        self.ticks, self.actions = values["ticks"], values["actions"]
+        self.ticks = values["ticks"]
         self.last_circuit, self.healthy = values["last_circuit"], values["healthy"]
         newest = max(kept)
         # The newest snapshot is what the layers hold: the same objects, as if never restored.

@@ -11,7 +11,15 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from services.hierarchy import aggregation, circuit_stages, health_stage, resonance, waiting
+from services.hierarchy import (
+    aggregation,
+    circuit_stages,
+    health,
+    health_record,
+    health_stage,
+    resonance,
+    waiting,
+)
 from services.hierarchy import state as states
 from shared.hierarchy import changes, homeostasis, levels, messages, weights
 from shared.hierarchy.levels import Level
@@ -40,12 +48,13 @@ class Work:
     """By shared layer: the gradient that it was moved by."""
     moved: list[messages.Circuit] = dataclasses.field(default_factory=list)
     """As they lay before."""
+    offered_circuits: int = 0
     rejected_circuits: int = 0
-    verdict: str = ""
-    is_healthy: bool = True
-    actions: list[str] = dataclasses.field(default_factory=list)
+    report: health.Report | None = None
+    """None where the stage is switched off."""
+    actions: list[health_record.Done] = dataclasses.field(default_factory=list)
     """Corrective ones of health that were carried out."""
-    rolled_back: bool = False
+    rolled_back: set[Level] = dataclasses.field(default_factory=set)
 
 
 def run(work: Work, at: Callable[[str], None]) -> None:
@@ -154,12 +163,12 @@ def finish(work: Work) -> None:
     state.ticks += 1
     state.last_circuit = max([state.last_circuit, *work.gathered.circuits])
     state.publish()
-    if work.is_healthy:
+    if not work.rolled_back and (work.report is None or work.report.entropy_is_healthy):
         state.healthy = state.version
     state.prune()
-    if not work.rolled_back:
+    if Level.SWARM not in work.rolled_back:
         for circuit in work.moved:
-            if not circuit.level.is_shared:
+            if circuit.level is Level.AGENT:
                 state.accounts.note_moved(circuit)
     for one in work.gathered.submissions:
         state.accounts.settle(_settlement(work, one), one.examples)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from services.hierarchy import health, health_record
 from shared.hierarchy import messages
 from shared.hierarchy.levels import Level
 
@@ -57,9 +58,9 @@ class TickReport:
     """Circuits that went one level up."""
     rejected_circuits: int
     waiting_circuits: int
-    verdict: str
-    """Of health: healthy, or what is wrong."""
-    actions: tuple[str, ...]
+    verdict: health.Verdict
+    findings: tuple[health.Finding, ...]
+    actions: tuple[health_record.Done, ...]
     """Corrective ones that were carried out."""
     seconds: Mapping[str, float]
     """By stage."""
@@ -73,8 +74,8 @@ class TickReport:
                 version=self.version,
                 submissions=self.submissions,
                 moved=len(self.moved),
-                verdict=self.verdict,
-                actions=list(self.actions),
+                verdict=self.verdict.value,
+                actions=[done.remedy.value for done in self.actions],
                 seconds=round(sum(self.seconds.values()), 4),
             )
 
@@ -95,7 +96,8 @@ def of(work: tick.Work, clock: Stopwatch) -> TickReport:
         moved=tuple(circuit.id for circuit in work.moved),
         rejected_circuits=work.rejected_circuits,
         waiting_circuits=len(work.state.coordinator.waiting),
-        verdict=work.verdict,
+        verdict=work.report.verdict if work.report else health.Verdict.HEALTHY,
+        findings=work.report.findings if work.report else (),
         actions=tuple(work.actions),
         seconds=dict(clock.seconds),
     )
