@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from services.hierarchy import health, health_record
-from shared.hierarchy import messages
+from shared.hierarchy import homeostasis, messages
 from shared.hierarchy.levels import Level
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class TickReport:
     """Corrective ones that were carried out."""
     seconds: Mapping[str, float]
     """By stage."""
+    homeostasis: Mapping[Level, homeostasis.Homeostasis]
+    """What each layer's entropy is, and what was done about it."""
 
     def log(self) -> None:
         """One line, for ticks in which something happened."""
@@ -100,4 +102,5 @@ def of(work: tick.Work, clock: Stopwatch) -> TickReport:
         findings=work.report.findings if work.report else (),
         actions=tuple(work.actions),
         seconds=dict(clock.seconds),
+        homeostasis=dict(work.homeostasis),
     )
