@@ -1,4 +1,4 @@
-"""From the settings to the hierarchy's own: constants, switches, and the folder that it is kept in."""
+"""From the settings to the hierarchy's own: constants, switches, and the folder that it lies in."""
 
 from __future__ import annotations
 

@@ -32,6 +32,9 @@ from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 _MIB = 2**20
+_WEIGHTS_SHARE = 1 / 16
+"""Of the memory, for the weights of the shared layers: their history, the kept snapshots and what
+a tick makes of them take several times as much."""
 _FILES_KEPT = 4
 """Snapshots that can be fetched; a node that is slower begins again with the newest."""
 
@@ -67,7 +70,14 @@ async def running(
     section, protection = settings.hierarchy, protections.Protection.configured(settings)
     limits, folder = section.limits, settings.state_path("hierarchy")
     async with contextlib.AsyncExitStack() as stack:
-        known = members.Members(folder, section.specs(), limits.agents, limits.circuits, _clock_ms)
+        known = members.Members(
+            folder,
+            section.specs(),
+            limits.agents,
+            limits.circuits,
+            _clock_ms,
+            limits.memory_mib * _MIB * _WEIGHTS_SHARE,
+        )
         gate = admission.Admission(
             limits.submissions_per_tick,
             limits.submissions_per_minute,
