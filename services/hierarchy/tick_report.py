@@ -64,8 +64,6 @@ class TickReport:
     """Corrective ones that were carried out."""
     seconds: Mapping[str, float]
     """By stage."""
-    homeostasis: Mapping[Level, homeostasis.Homeostasis]
-    """What each layer's entropy is, and what was done about it."""
 
     def log(self) -> None:
         """One line, for ticks in which something happened."""
@@ -102,5 +100,4 @@ def of(work: tick.Work, clock: Stopwatch) -> TickReport:
         findings=work.report.findings if work.report else (),
         actions=tuple(work.actions),
         seconds=dict(clock.seconds),
-        homeostasis=dict(work.homeostasis),
     )
