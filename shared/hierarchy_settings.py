@@ -35,6 +35,10 @@ class Limits(sections.Section):
     """Larger submissions are refused."""
     waiting_mib: sections.Positive = 2048.0
     """Submissions of all agents that wait for the next tick, together."""
+    waiting: sections.Count = 4096
+    """Submissions of all agents that wait, and circuits that were offered."""
+    stale: sections.Count = 8
+    """A submission may have been learned on a snapshot so many versions old."""
     circuits: sections.Count = 64
     """In one submission."""
     memory_mib: sections.Count = 16_384
@@ -48,8 +52,10 @@ class Aggregation(sections.Section):
     """`mean` trusts everybody; the others bound what a minority of bad agents can do."""
     trim: Annotated[float, pydantic.Field(ge=0, lt=0.5)] = 0.2
     """Share of the agents left out on either side, value by value."""
-    clip: sections.Positive = 2.0
+    clip: sections.Positive = 1.5
     """A change longer than so many times the median length of the tick's is cut down to it."""
+    leave_out: bool = True
+    """Agents whose changes point elsewhere than those of the others are left out."""
 
 
 class Mechanisms(sections.Section):
@@ -59,6 +65,10 @@ class Mechanisms(sections.Section):
     """An agent's changes are amplified or damped by how context, agent and swarm agree."""
     horizontal_resonance: bool = True
     """So are those of agents that agree with one another, or do not."""
+    inertia: bool = True
+    """Slow layers move less."""
+    homeostasis: bool = True
+    """Layers are kept within their entropy budget."""
     screening: bool = True
     """Parameters that matter are shielded and decay slowly."""
     decay: bool = True
@@ -102,9 +112,6 @@ class Hierarchy(sections.Section):
     """Where Prometheus reads the metrics, over plain HTTP; empty: nowhere."""
     tick_s: sections.Positive = 5.0
     """So often what was submitted is settled, where anything was or a circuit waits."""
-    idle_tick_s: Annotated[float, pydantic.Field(ge=0)] = 0.0
-    """So often a tick is made although nothing was submitted, so that what is not used decays;
-    0: never."""
     layers: dict[levels.Level, Layer] = pydantic.Field(default={})
     """Rank and inertia by level, where they differ from those of `shared.hierarchy.levels`. What
     ranks are, the first agent that joins settles: later changes need an empty state folder."""

@@ -117,9 +117,9 @@ class FakeLayers:
         self.version += 1
 
     def health(self) -> port.Health:
-        measures = (port.Measure("entropy", "ratio", "swarm", 1.5, "too high"),)
+        measures = (port.Measure("entropy", "ratio", "swarm", 1.5, "warning", "too high"),)
         actions = (port.Action(self.ticks, "raise_threshold", "swarm", "entropy"),)
-        return port.Health(self.ticks, self.version, "unhealthy", measures, actions)
+        return port.Health(self.ticks, self.version, "warning", measures, actions)
 
     def layer_states(self) -> Sequence[port.LayerState]:
         return [

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 import structlog
 
-from services.hierarchy import admission, members, port, snapshot_files
+from services.hierarchy import admission, members, news, port, snapshot_files
 from shared import errors
 from shared.hierarchy import levels, messages, wire
 
@@ -25,8 +25,6 @@ HEARTBEAT_S = 2.0
 _KEYS_KEPT = 256
 _FAILED_PAUSE_S = 5.0
 """Between ticks while they fail: the disk may be full."""
-_TOLD_AT_ONCE = 1000
-"""Settlements of one message."""
 _log = structlog.get_logger(__name__)
 
 
@@ -38,14 +36,6 @@ class Joined:
     snapshot: snapshot_files.Ticket
     last_sequence: int
     """Of its submissions."""
-
-
-@dataclasses.dataclass(frozen=True)
-class News:
-    """What a watcher is told; neither is a heartbeat."""
-
-    snapshot: snapshot_files.Ticket | None = None
-    settlements: tuple[messages.Settlement, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +68,6 @@ class Coordinator:
         files: snapshot_files.SnapshotFiles,
         make: Callable[[wire.Frame], port.Layers],
         tick_s: float,
-        idle_tick_s: float = 0.0,
         clock_s: Callable[[], float] = time.monotonic,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         heartbeat_s: float = HEARTBEAT_S,
@@ -91,13 +80,12 @@ class Coordinator:
             files: gets each new snapshot.
             make: makes the hierarchy of a frame, or opens the one that is kept.
             tick_s: between ticks, where there is anything to do.
-            idle_tick_s: between ticks where there is not; 0: none is made.
             clock_s: seconds, monotonic.
             clock_ms: Unix time in milliseconds.
             heartbeat_s: how long a watcher hears nothing at most.
         """
         self.members, self._gate, self._files, self._make = known, gate, files, make
-        self._tick_s, self._idle_tick_s, self._clock_s = tick_s, idle_tick_s, clock_s
+        self._tick_s, self._clock_s = tick_s, clock_s
         self._clock_ms, self._heartbeat_s = clock_ms, heartbeat_s
         self._layers: port.Layers | None = None
         self._making, self._ticking = asyncio.Lock(), asyncio.Lock()
@@ -236,14 +224,16 @@ class Coordinator:
 
     async def run(self) -> None:
         """Makes ticks by the timer until watches end."""
-        last_s, pause_s = self._clock_s(), self._tick_s
+        pause_s = self._tick_s
         while not await self._stops_within(pause_s):
             pause_s = self._tick_s
-            due = 0 < self._idle_tick_s <= self._clock_s() - last_s
-            if self._layers is None or not (due or self._layers.has_work):
+            if self._layers is None:
                 continue
             try:
-                await self.tick()
+                if self._layers.has_work:
+                    await self.tick()
+                elif not self._is_published(self._layers):
+                    await self._publish_late(self._layers)
             except Exception as error:
                 # The service must outlive a full disk, and a defect in one mechanism.
                 self.failed_ticks += 1
@@ -252,7 +242,6 @@ class Coordinator:
                 else:
                     _log.exception("tick failed; trying again")
                 pause_s = max(pause_s, _FAILED_PAUSE_S)
-            last_s = self._clock_s()
 
     async def _stops_within(self, pause_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -294,7 +283,9 @@ class Coordinator:
             self._answer(("roll back", key), None)
         self._tell()
 
-    async def watch(self, positions: Mapping[str, int], owner: str) -> AsyncGenerator[News, None]:
+    async def watch(
+        self, positions: Mapping[str, int], owner: str
+    ) -> AsyncGenerator[news.News, None]:
         """The newest snapshot and settlements, now and whenever there are others.
 
         Args:
@@ -314,20 +305,20 @@ class Coordinator:
             self._check_open()
             found: list[messages.Settlement] = []
             if (layers := self._layers) is not None:
-                found = await asyncio.to_thread(_settlements, layers, positions, told)
+                found = await asyncio.to_thread(news.untold, layers, positions, told)
             ticket = self._files.newest
             is_new = ticket is not None and ticket.digest != digest
             if is_new or found:
                 digest = ticket.digest if ticket else ""
                 for settlement in found:
                     told[settlement.agent] = settlement.sequence
-                yield News(ticket if is_new else None, tuple(found))
+                yield news.News(ticket if is_new else None, tuple(found))
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._heartbeat_s):
                     await changed.wait()
                     continue
-            yield News()
+            yield news.News()
 
     def snapshot_file(self, digest: str) -> pathlib.Path:
         """The file of a snapshot's ticket; from any thread.
@@ -355,10 +346,20 @@ class Coordinator:
         """The newest snapshot; None before the first."""
         return self._files.newest
 
+    async def _publish_late(self, layers: port.Layers) -> None:
+        """Makes the file of a snapshot whose tick ended without it: the disk was full."""
+        async with self._ticking:
+            await asyncio.to_thread(self._publish, layers)
+        self._tell()
+
     def _publish(self, layers: port.Layers) -> None:
-        snapshot, newest = layers.snapshot(), self._files.newest
-        if newest is None or newest.version != snapshot.version:
+        if not self._is_published(layers):
+            snapshot = layers.snapshot()
             self._files.publish(snapshot.version, wire.snapshot_to_bytes(snapshot))
+
+    def _is_published(self, layers: port.Layers) -> bool:
+        newest = self._files.newest
+        return newest is not None and newest.version == layers.snapshot().version
 
     def _opened(self) -> port.Layers:
         self._check_open()
@@ -379,15 +380,3 @@ class Coordinator:
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def _settlements(
-    layers: port.Layers, taken: Mapping[str, int], told: Mapping[str, int]
-) -> list[messages.Settlement]:
-    """Those that were not told yet; what was told stays until the watcher says that it took it."""
-    found: list[messages.Settlement] = []
-    for agent, after in taken.items():
-        found += [one for one in layers.settlements(agent, after) if one.sequence > told[agent]]
-        if len(found) >= _TOLD_AT_ONCE:
-            break
-    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 import re
 import threading
@@ -24,6 +25,7 @@ AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MOST_MODULES = 4096
 _MOST_FEATURES = 2**20
 _LONGEST_PATH = 200
+_ITEM_BYTES = 4
 _FRAME_FILE, _AGENTS_FILE = "frame.json", "agents.json"
 
 
@@ -78,6 +80,7 @@ class Members:
         most_agents: int,
         most_circuits: int,
         clock_ms: Callable[[], int],
+        most_bytes: float = math.inf,
     ) -> None:
         """Reads what is kept.
 
@@ -87,13 +90,14 @@ class Members:
             most_agents: further ones can't join.
             most_circuits: in one submission.
             clock_ms: Unix time in milliseconds.
+            most_bytes: of the shared layers of a base model that is taken.
 
         Raises:
             errors.ConfigError: what is kept can't be read, or has other ranks than configured.
         """
         self._folder, self._specs, self._most_agents = folder, dict(specs), most_agents
         self._most_circuits = most_circuits
-        self._clock_ms = clock_ms
+        self._clock_ms, self._most_bytes = clock_ms, most_bytes
         self._lock = threading.RLock()
         self._base: Base | None = None
         self._agents: dict[str, Member] = {}
@@ -150,7 +154,7 @@ class Members:
             errors.InvalidInputError: a name or shape that can't be.
             errors.BaseModelMismatchError: the hierarchy is about another base or other modules.
             errors.ForbiddenError: the agent is somebody else's.
-            errors.CapacityError: there are as many agents as may be.
+            errors.CapacityError: there are as many agents as may be, or the base is too large.
         """
         if not AGENT_NAME.fullmatch(agent):
             raise errors.InvalidInputError(
@@ -202,6 +206,7 @@ class Members:
 
     def _settle_base(self, agent: str, base: Base) -> None:
         if self._base is None:
+            self._check_size(base)
             kept = {
                 "fingerprint": base.fingerprint,
                 "modules": {
@@ -227,6 +232,16 @@ class Members:
             raise errors.BaseModelMismatchError(
                 f"agent {agent}: {len(differing)} modules are not those of this hierarchy, such as "
                 f"{min(differing)!r}; hierarchy.kinds must be the same on all nodes"
+            )
+
+    def _check_size(self, base: Base) -> None:
+        sides = sum(shape.in_features + shape.out_features for shape in base.shapes.values())
+        ranks = sum(self._specs[level].rank for level in levels.SHARED)
+        if (size := _ITEM_BYTES * ranks * sides) > self._most_bytes:
+            raise errors.CapacityError(
+                f"modules: the shared layers of these {len(base.shapes)} would have {size} bytes, "
+                f"of {self._most_bytes:.0f} that hierarchy.limits.memory_mib allows; adapt fewer "
+                "kinds, or take smaller ranks"
             )
 
     def _keep(self, name: str, content: bytes) -> None:

@@ -21,10 +21,12 @@ class Measure:
     """`entropy`, `bandwidth` or `resonance`."""
     name: str
     where: str
-    """Level or queue; empty for the whole."""
+    """Level; empty for the whole."""
     value: float
     verdict: str
-    """`healthy`, or what is wrong."""
+    """`healthy`, `warning` or `critical`."""
+    message: str
+    """What is wrong, and how it would be well; empty where it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ class LayerState:
     rank: int
     inertia: float
     entropy: float
+    """As of the last tick of this process; 0 before."""
     optimum: float
     threshold: float
     """Screening threshold."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import structlog
+import torch
 
 from services.hierarchy import (
     admission,
@@ -16,18 +17,24 @@ from services.hierarchy import (
     data_plane,
     members,
     metrics,
+    opening,
     port,
     service,
     snapshot_files,
 )
 from shared import metrics as shared_metrics
 from shared import settings as config
+from shared.flight import server as flight_server
 from shared.hierarchy import wire
+from shared.rpc import process
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
 _MIB = 2**20
+_WEIGHTS_SHARE = 1 / 16
+"""Of the memory, for the weights of the shared layers: their history, the kept snapshots and what
+a tick makes of them take several times as much."""
 _FILES_KEPT = 4
 """Snapshots that can be fetched; a node that is slower begins again with the newest."""
 
@@ -63,16 +70,21 @@ async def running(
     section, protection = settings.hierarchy, protections.Protection.configured(settings)
     limits, folder = section.limits, settings.state_path("hierarchy")
     async with contextlib.AsyncExitStack() as stack:
-        known = members.Members(folder, section.specs(), limits.agents, limits.circuits, _clock_ms)
+        known = members.Members(
+            folder,
+            section.specs(),
+            limits.agents,
+            limits.circuits,
+            _clock_ms,
+            limits.memory_mib * _MIB * _WEIGHTS_SHARE,
+        )
         gate = admission.Admission(
             limits.submissions_per_tick,
             limits.submissions_per_minute,
             int(limits.waiting_mib * _MIB),
         )
         files = snapshot_files.SnapshotFiles(folder / "snapshots", _FILES_KEPT)
-        coordinated = coordinator.Coordinator(
-            known, gate, files, make, section.tick_s, section.idle_tick_s
-        )
+        coordinated = coordinator.Coordinator(known, gate, files, make, section.tick_s)
         stack.push_async_callback(coordinated.close)
         await coordinated.open()
 
@@ -110,3 +122,15 @@ async def running(
 
 def _clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+async def serve(settings: config.Settings) -> None:
+    """Runs the hierarchy until a signal."""
+    torch.set_num_threads(1)
+    process.limit_memory(settings.hierarchy.limits.memory_mib * _MIB)
+    # Before anything of the folder is touched: it may be another process's.
+    with contextlib.closing(opening.Opening(settings)) as opened:
+        async with running(settings, opened):
+            await rpc_server.until_signal()
+            # What was acknowledged is on disk: nothing is lost by a hard exit.
+            flight_server.exit_soon()

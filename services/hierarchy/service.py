@@ -145,7 +145,12 @@ def _health(health: port.Health) -> hierarchy_pb2.HealthReport:
         verdict=health.verdict,
         measures=[
             hierarchy_pb2.Measure(
-                area=one.area, name=one.name, where=one.where, value=one.value, verdict=one.verdict
+                area=one.area,
+                name=one.name,
+                where=one.where,
+                value=one.value,
+                verdict=one.verdict,
+                message=one.message,
             )
             for one in health.measures
         ],

@@ -388,14 +388,17 @@ class Measure(_message.Message):
     WHERE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     area: _builtins.str
     """entropy, bandwidth or resonance"""
     name: _builtins.str
     where: _builtins.str
-    """level or queue; empty for the whole"""
+    """level; empty for the whole"""
     value: _builtins.float
     verdict: _builtins.str
-    """healthy, or what is wrong"""
+    """healthy, warning or critical"""
+    message: _builtins.str
+    """what is wrong, and how it would be well; empty where it is"""
     def __init__(
         self,
         *,
@@ -404,10 +407,11 @@ class Measure(_message.Message):
         where: _builtins.str = ...,
         value: _builtins.float = ...,
         verdict: _builtins.str = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "name", b"name", "value", b"value", "verdict", b"verdict", "where", b"where"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "message", b"message", "name", b"name", "value", b"value", "verdict", b"verdict", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -468,7 +472,7 @@ class HealthReport(_message.Message):
     tick: _builtins.int
     version: _builtins.int
     verdict: _builtins.str
-    """of the whole"""
+    """of the whole: the worst of all"""
     @_builtins.property
     def measures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Measure]: ...
     @_builtins.property

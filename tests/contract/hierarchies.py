@@ -14,7 +14,7 @@ from services.inference.agents import hierarchy_client
 from shared import settings as config
 from shared.flight import client as flight_client
 from shared.hierarchy import messages, wire
-from shared.pb import hierarchy_pb2_grpc
+from shared.pb import hierarchy_pb2, hierarchy_pb2_grpc
 from shared.rpc import client as rpc_client
 from shared.rpc import hierarchy_messages
 from shared.security import callers
@@ -77,6 +77,15 @@ class House:
     def __init__(self, listening: server.Listening) -> None:
         self.listening = listening
         self.address = f"127.0.0.1:{listening.port}"
+        self._flight_address = f"127.0.0.1:{listening.flight_port}"
+
+    @classmethod
+    async def located(cls, address: str) -> House:
+        """One that runs elsewhere; a restart may have moved its data plane."""
+        house = cls(server.Listening(int(address.rpartition(":")[2]), 0, 0))
+        request = hierarchy_pb2.GetHierarchyStatusRequest()
+        house._flight_address = (await house.call("GetHierarchyStatus", request)).flight_address
+        return house
 
     def protection(self, who: str = "") -> protections.Protection:
         return protections.Protection(token=f"token-of-{who}" if who else "")
@@ -106,8 +115,7 @@ class House:
 
     @contextlib.contextmanager
     def flight(self, who: str = "") -> Any:
-        address = f"127.0.0.1:{self.listening.flight_port}"
-        client = flight_client.LoRAFlightClient(address, self.protection(who))
+        client = flight_client.LoRAFlightClient(self._flight_address, self.protection(who))
         try:
             yield client
         finally:

@@ -8,8 +8,11 @@ import pathlib
 import pytest
 
 from shared import errors
+from shared import settings as config
 from shared.hierarchy import levels, messages, weights, wire
 from shared.pb import hierarchy_pb2
+from shared.security import certs
+from shared.security import protection as protections
 from tests import fake_layers
 from tests.contract import addresses, hierarchies
 
@@ -223,3 +226,33 @@ async def test_agent_may_not_join_when_the_ranks_here_are_others(tmp_path: pathl
         client.follow("ada", settled=0)
         await heard.until(lambda: bool(client.position("ada").refused))
         assert "hierarchy.layers" in client.position("ada").refused and not heard.snapshots
+
+
+async def test_everything_goes_over_tls_with_a_token_when_they_are_configured(
+    tmp_path: pathlib.Path,
+) -> None:
+    lasting, heard, strange = Lasting(), hierarchies.Listener(), hierarchies.Listener()
+    folder = tmp_path / "certs"
+    certs.make(folder, [])
+    chosen = hierarchies.settings(tmp_path, tokens=True)
+    tls = {"certificate": folder / "service.pem", "key": folder / "service.key"}
+    security = chosen.security.model_copy(update={"tls": config.Tls(**tls)})
+    authority = (folder / "authority.pem").read_bytes()
+    known = protections.Protection(authority=authority, token="token-of-one")
+    other = protections.Protection(authority=authority, token="token-of-two")
+    async with hierarchies.running(
+        chosen.model_copy(update={"security": security}), lasting
+    ) as house:
+        address = house.address.replace("127.0.0.1", "localhost")
+        async with (
+            hierarchies.node(address, tmp_path / "a", heard, protection=known) as client,
+            hierarchies.node(address, tmp_path / "b", strange, protection=other) as stranger,
+        ):
+            client.follow("ada", settled=0)
+            client.submit(fake_layers.submission())
+            await heard.until(lambda: len(lasting.layers.pending) == 1 and bool(heard.snapshots))
+            stranger.follow("ada", settled=0)
+            stranger.submit(fake_layers.submission(seed=1))
+            await strange.until(lambda: bool(stranger.position("ada").refused))
+            assert "another token" in stranger.position("ada").refused
+        assert len(lasting.layers.pending) == 1 and not strange.settlements

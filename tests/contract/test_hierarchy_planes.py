@@ -287,9 +287,9 @@ async def test_health_is_told_over_both_ways_when_it_is_bad(house: hierarchies.H
     assert (await house.call("GetHealth", request)).verdict == "healthy"
     await house.join("ada")
     report = await house.call("GetHealth", request)
-    assert report.verdict == "unhealthy"
+    assert report.verdict == "warning"
     [measure], [action] = report.measures, report.actions
-    assert (measure.area, measure.name, measure.where, measure.value, measure.verdict) == (
+    assert (measure.area, measure.name, measure.where, measure.value, measure.message) == (
         "entropy", "ratio", "swarm", 1.5, "too high",
     )  # fmt: skip
     assert (action.kind, action.where) == ("raise_threshold", "swarm")
@@ -319,7 +319,7 @@ async def test_command_line_tells_how_the_hierarchy_is(
     chosen = hierarchies.settings(tmp_path, control=house.address)
     async with peers.connected(chosen) as services:
         assert await services.hierarchy() == domain.Hierarchy(
-            version=1, tick=1, agents=1, waiting=1, verdict="unhealthy", frozen=("swarm",)
+            version=1, tick=1, agents=1, waiting=1, verdict="warning", frozen=("swarm",)
         )
 
 

@@ -177,6 +177,8 @@ class HierarchyClient:
                     self._address, protection=self._protection
                 ) as channel:
                     stub: Any = hierarchy_pb2_grpc.HierarchyStub(channel)
+                    for at in self._agents.values():
+                        at.joined = False  # It may be another, or know less than before.
                     while True:
                         await self._session(stub)
                         pause_s = _FIRST_PAUSE_S
@@ -219,7 +221,7 @@ class HierarchyClient:
 
     async def _join(self, stub: Any, agent: str) -> None:
         at = self._agents.get(agent)
-        if at is None or (not at.joined and at.again_at_s > time.monotonic()):
+        if at is None or at.joined or at.again_at_s > time.monotonic():
             return
         request = hierarchy_messages.join_request(
             agent, self._node, self._fingerprint, self._frame.shapes
@@ -228,7 +230,6 @@ class HierarchyClient:
             answer = await rpc_client.call(stub.Join, request)
             self._check_specs(hierarchy_messages.specs(answer.specs))
         except errors.SkillmeshError as error:
-            at.joined = False
             if error.retryable:
                 raise
             if at.refused != str(error):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
+import shutil
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from services.hierarchy import admission, coordinator, members, snapshot_files, status
+from services.hierarchy import admission, coordinator, members, news, snapshot_files, status
 from shared import errors
 from shared.hierarchy import levels, wire
 from tests import fake_layers
@@ -157,7 +158,7 @@ async def test_watcher_hears_of_snapshots_and_settlements_and_heartbeats(house: 
     first = await anext(watching)
     assert first.snapshot == house.coordinator.newest
     assert [(one.agent, one.sequence, one.version) for one in first.settlements] == [("ada", 2, 1)]
-    assert await anext(watching) == coordinator.News()
+    assert await anext(watching) == news.News()
     waiting = asyncio.ensure_future(anext(watching))
     house.submit("ada", 3)
     await house.coordinator.tick()
@@ -208,6 +209,31 @@ async def test_timer_goes_on_when_a_tick_failed(
     running = asyncio.create_task(house.coordinator.run())
     await until(lambda: house.layers.ticks == 1)
     assert house.coordinator.failed_ticks == 1
+    await house.coordinator.close()
+    await running
+
+
+async def test_snapshot_is_published_later_when_the_disk_was_full_after_the_tick(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "_FAILED_PAUSE_S", 0.01)
+    house = House(tmp_path, tick_s=0.01)
+    await house.join()
+    watching = house.coordinator.watch({"ada": 0}, "")
+    assert (await anext(watching)).snapshot is not None
+    folder = tmp_path / "snapshots"
+    shutil.rmtree(folder)
+    folder.write_text("no folder: nothing can be written here")
+    house.submit()
+    running = asyncio.create_task(house.coordinator.run())
+    await until(lambda: house.coordinator.failed_ticks >= 1)
+    # The tick itself was committed.
+    assert house.layers.ticks == 1 and house.coordinator.waiting == 0
+    folder.unlink()
+    async with asyncio.timeout(30):
+        while (heard := await anext(watching)).snapshot is None:
+            pass
+    assert heard.snapshot.version == 1 and house.layers.ticks == 1
     await house.coordinator.close()
     await running
 

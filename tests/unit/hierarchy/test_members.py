@@ -110,6 +110,17 @@ def test_agent_is_refused_when_there_are_too_many(tmp_path: pathlib.Path) -> Non
     assert found.join("ada", "elsewhere", "", BASE).node == "elsewhere"
 
 
+def test_base_is_refused_when_its_layers_would_not_fit(tmp_path: pathlib.Path) -> None:
+    # (4 + 6 + 4 + 2) sides, ranks of 112, 4 bytes.
+    for most_bytes in (7167, 7168):
+        found = members.Members(tmp_path, levels.DEFAULT_SPECS, 3, 8, lambda: 0, most_bytes)
+        if most_bytes == 7167:
+            with pytest.raises(errors.CapacityError, match=r"7168 bytes.*memory_mib"):
+                found.join("ada", "node", "", BASE)
+            assert not list(tmp_path.iterdir())
+    assert found.join("ada", "node", "", BASE)
+
+
 def test_start_is_refused_when_ranks_are_no_longer_those_it_was_made_with(
     tmp_path: pathlib.Path,
 ) -> None:
