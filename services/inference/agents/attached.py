@@ -13,7 +13,7 @@ from services.inference.agents import backend as backends
 from shared import errors
 from shared import settings as config
 from shared.cards import manifest as manifests
-from shared.hierarchy import agent, learning, weights, wire
+from shared.hierarchy import agent, layer_settings, learning, weights, wire
 from shared.models import base as bases
 from shared.security import protection as protections
 
@@ -71,7 +71,7 @@ async def attached(
     known = roster.Roster(
         kept,
         frame,
-        agent.AgentSettings(),
+        agent_settings(section),
         section.seed,
         int(most.memory_mib * _MIB),
         backend.forget,
@@ -97,6 +97,22 @@ async def attached(
         stack.push_async_callback(client.stop)
         client.start()
         yield own
+
+
+def agent_settings(section: config.Hierarchy) -> agent.AgentSettings:
+    """Which mechanisms work in the agents' own layers: those that work in the shared ones."""
+    use = section.mechanisms
+    return agent.AgentSettings(
+        layer=layer_settings.LayerSettings(
+            use_inertia=use.inertia,
+            use_screening=use.screening,
+            use_decay=use.decay,
+            use_budget=use.homeostasis,
+        ),
+        use_homeostasis=use.homeostasis,
+        use_detection=use.migration,
+        use_migration=use.migration,
+    )
 
 
 def shapes_of(base: bases.BaseModel, kinds: tuple[str, ...]) -> dict[str, weights.Shape]:
