@@ -251,23 +251,20 @@ class Agents:
     async def take_settlement(self, settlement: messages.Settlement) -> None:
         """Moves an agent's own layers by what became of its submission; on disk on return."""
         agent = settlement.agent
-        try:
-            held = await self._roster.get(agent)
-        except errors.NotFoundError:
-            return  # It was forgotten.
-        async with held.lock:
-            record = self._roster.records.get(agent)
-            if record is None or settlement.sequence <= record.settled:
-                return
-            await asyncio.to_thread(held.layers.settle, settlement)
-            changed = dataclasses.replace(
-                record,
-                revision=record.revision + 1,
-                settled=settlement.sequence,
-                mark=settlement.mark,
-                moved=record.moved + len(settlement.moved),
-            )
-            with contextlib.suppress(errors.NotFoundError):
+        with contextlib.suppress(errors.NotFoundError):  # It was forgotten.
+            async with self._roster.locked(agent) as held:
+                record = self._roster.known(agent)
+                # One that was made again is told of submissions of the one before it.
+                if not record.settled < settlement.sequence <= held.layers.sequence:
+                    return
+                await asyncio.to_thread(held.layers.settle, settlement)
+                changed = dataclasses.replace(
+                    record,
+                    revision=record.revision + 1,
+                    settled=settlement.sequence,
+                    mark=settlement.mark,
+                    moved=record.moved + len(settlement.moved),
+                )
                 await self._roster.commit(agent, held, changed)
         if agent in self._backend.agents():
             self._mark_stale(agent)
@@ -332,20 +329,24 @@ class Agents:
         if line is None or self._snapshot is None or not line.has_room:
             return
         held = await self._roster.get(agent)
+        held.busy += 1
+        try:
+            await self._learn_on(agent, held, line, self._snapshot)
+        finally:
+            held.busy -= 1
+
+    async def _learn_on(
+        self, agent: str, held: roster.Held, line: Line, snapshot: messages.Snapshot
+    ) -> None:
         at = line.position(agent)
         # Before it has joined nobody knows the number of its next submission.
         if held.layers.unsettled or not (at.joined or held.layers.sequence):
             return
-        record, snapshot = self._roster.known(agent), self._snapshot
+        record, layers = self._roster.known(agent), self._stack(agent, held)
         queued = await asyncio.to_thread(self._kept.queued, agent, self._settings.pairs)
         lessons = await asyncio.to_thread(self._kept.lessons, agent)
-        layers = self._stack(agent, held)
-        held.busy += 1
-        try:
-            pairs = [one.pair for one in queued]
-            found = await self._learn(layers, pairs, lessons, record.rounds)
-        finally:
-            held.busy -= 1
+        pairs = [one.pair for one in queued]
+        found = await self._learn(layers, pairs, lessons, record.rounds)
         async with held.lock:
             if self._roster.in_memory(agent) is not held:
                 return  # It was forgotten.
@@ -371,8 +372,7 @@ class Agents:
         try:
             assert memory.capture is not None
             taken = memory.capture.taken()
-            held = await self._roster.get(agent)
-            async with held.lock:
+            async with self._roster.locked(agent) as held:
                 seen = await asyncio.to_thread(remembering.trajectory, taken)
                 activity = remembering.activity(taken, memory.stack)
                 await asyncio.to_thread(held.layers.observe, seen, activity)

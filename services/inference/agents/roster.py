@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from services.inference.agents import agent_state, ledger
@@ -107,6 +108,22 @@ class Roster:
             await self._make_room()
             return self._held[name]
 
+    @contextlib.asynccontextmanager
+    async def locked(self, name: str) -> AsyncIterator[Held]:
+        """An agent in memory, which stays there meanwhile, with its lock.
+
+        Raises:
+            errors.NotFoundError: no such agent is here.
+            errors.IntegrityError: what is kept of it can't be read.
+        """
+        while True:
+            held = await self.get(name)
+            async with held.lock:
+                # It may have left while this waited; then another object has its state.
+                if self._held.get(name) is held:
+                    yield held
+                    return
+
     def refresh(self, name: str) -> None:
         """Takes note of an agent that was made, or forgotten, in the ledger."""
         found = {one.agent: one for one in self._kept.records()}
@@ -126,6 +143,8 @@ class Roster:
     ) -> None:
         """Writes an agent as it is now; to be called with its lock held.
 
+        Where that fails it leaves memory, and with it what is not on disk.
+
         Raises:
             errors.NotFoundError: it was forgotten in the meantime.
         """
@@ -134,7 +153,13 @@ class Roster:
             state = agent_state.to_bytes(held.layers)
             return self._kept.commit(record, state, learned or (), outgoing)
 
-        self.records[name] = await asyncio.to_thread(write)
+        try:
+            self.records[name] = await asyncio.to_thread(write)
+        except BaseException:
+            # What is on disk is what counts: it is read again.
+            if self._held.get(name) is held:
+                del self._held[name]
+            raise
         held.observed = 0
 
     async def save(self, least: int = 1) -> None:

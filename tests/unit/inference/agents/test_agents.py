@@ -201,3 +201,40 @@ async def test_answers_go_on_when_a_round_fails(tmp_path):
         await node.until(lambda: "ada" in node.own._failed_until)
         assert await node.ask("ada")
         assert await node.own.queued() == {"ada": 1}
+
+
+async def test_settlement_is_not_lost_when_its_agent_leaves_memory_meanwhile(tmp_path):
+    async with learning_nodes.running(tmp_path, memory_bytes=1) as node:
+        await node.own.take_snapshot(node.line.shared.snapshot())
+        for name in ("ada", "bob"):
+            await node.own.give_feedback(name, "", [PAIR])
+        await node.until_submitted(2)
+        await asyncio.to_thread(node.line.shared.system_tick)
+        told = [node.line.shared.settlements(name, 0)[0] for name in ("ada", "bob")]
+        # Both come at once, and while others are read and push each other out.
+        await asyncio.gather(
+            *[node.own.take_settlement(one) for one in told],
+            *[node.own.held(name) for name in ("ada", "bob") * 3],
+        )
+        for name in ("ada", "bob"):
+            held = await node.own.held(name)
+            assert node.own.record(name).settled == 1 and not held.layers.unsettled
+            assert any(
+                bool(one.b.any()) for one in held.layers.weights[levels.Level.AGENT].values()
+            )
+
+
+async def test_settlement_of_a_forgotten_namesake_changes_nothing(tmp_path):
+    async with learning_nodes.running(tmp_path) as node:
+        await node.own.take_snapshot(node.line.shared.snapshot())
+        await node.own.give_feedback("ada", "", [PAIR])
+        await node.until_submitted(1)
+        await node.own.forget("ada")
+        node.line.has_room = False
+        await node.own.give_feedback("ada", "", [PAIR])
+        await node.line.tick(node.own)
+        held = await node.own.held("ada")
+        assert (node.own.record("ada").settled, held.layers.sequence) == (0, 0)
+        node.line.has_room = True
+        await node.until_submitted(2)
+        assert node.line.submitted[-1].sequence == 2
