@@ -238,3 +238,25 @@ async def test_settlement_of_a_forgotten_namesake_changes_nothing(tmp_path):
         node.line.has_room = True
         await node.until_submitted(2)
         assert node.line.submitted[-1].sequence == 2
+
+
+async def test_round_is_learned_again_when_it_could_not_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(agents, "_AFTER_FAILURE_S", 0.0)
+    async with learning_nodes.running(tmp_path) as node:
+        commit, calls = node.own._kept.commit, []
+
+        def fail_once(*given):
+            calls.append(given)
+            if len(calls) == 1:
+                raise errors.OverloadedError("the disk is full")
+            return commit(*given)
+
+        monkeypatch.setattr(node.own._kept, "commit", fail_once)
+        await node.own.take_snapshot(node.line.shared.snapshot())
+        await node.own.give_feedback("ada", "", [PAIR])
+        await node.until_submitted(1)
+        held = await node.own.held("ada")
+        assert [one.sequence for one in held.layers.unsettled] == [1]
+        await node.line.tick(node.own)
+        await node.until_submitted(2)
+        assert [one.sequence for one in node.line.submitted] == [1, 2]
