@@ -74,6 +74,16 @@ class Learned:
     """Different ones of feedback."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """AdamW's running means of an agent's gradients, twice the size of its stack.
+
+    Worth keeping from round to round: the first steps of a fresh optimiser go by the signs alone.
+    """
+
+    state: Mapping[int, Any]
+
+
 class Round:
     """One round on one model; for the thread that may touch the model."""
 
@@ -85,6 +95,7 @@ class Round:
         specs: Mapping[levels.Level, levels.Spec],
         recipe: Recipe,
         pad_id: int,
+        moments: Moments | None = None,
     ) -> None:
         """Prepares; nothing of the model changes before `steps`.
 
@@ -95,6 +106,7 @@ class Round:
             specs: inertia of each layer.
             recipe: how it learns.
             pad_id: padding token.
+            moments: of the agent's round before; without them the first steps are coarse.
         """
         self._model, self._manager, self._pad = model, manager, pad_id
         self._specs, self._recipe = specs, recipe
@@ -112,6 +124,9 @@ class Round:
             weight_decay=0.0,
             fused=True,
         )
+        if moments is not None:
+            groups = self._optimiser.state_dict()["param_groups"]
+            self._optimiser.load_state_dict({"state": moments.state, "param_groups": groups})
         self._loss, self._lessons = float("nan"), 0
 
     def steps(
@@ -154,6 +169,10 @@ class Round:
             for level, of_level in self._now.items()
         }
         return Learned(gradients, self._loss, self._lessons)
+
+    def moments(self) -> Moments:
+        """For the agent's next round."""
+        return Moments(self._optimiser.state_dict()["state"])
 
     def squared_gradients(self, lessons: Sequence[Lesson]) -> Trained:
         """Mean over the lessons of each parameter's squared gradient, where the layers stand.
