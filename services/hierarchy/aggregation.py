@@ -41,7 +41,7 @@ class AggregationSettings:
     """Share of the agents that is cut from each end, coordinate by coordinate; below 0.5. Above 0,
     at least one of three agents or more is cut from each end."""
     clip: float = 1.5
-    """An agent's norm is at most this many times the median norm."""
+    """An agent's norm is at most this many times the median norm, the lower of two."""
     use_filter: bool = True
     """Off: no agent is left out for where it points."""
     least_share: float = 0.33
@@ -101,7 +101,7 @@ def combine(
             left_out[agent] = "its change holds NaN or infinite values, or its norm overflows"
     if not rows:
         return Combined({}, left_out, (), {})
-    limit = settings.clip * statistics.median(norms)
+    limit = settings.clip * statistics.median_low(norms)
     scales = [limit / norm if norm > limit else 1.0 for norm in norms]
     stacked_N_P = torch.stack(list(rows.values())).mul_(torch.tensor(scales)[:, None])
     agents = list(rows)

@@ -183,8 +183,16 @@ def test_norms_are_clipped_to_a_multiple_of_the_median_before_factors_apply() ->
 
 def test_the_mean_is_taken_when_there_are_fewer_than_three_agents() -> None:
     ones = torch.ones(2, 1), torch.ones(1, 2)
-    agents = {str(size): delta(ones[0] * size, ones[1] * size) for size in (1.0, 2.0)}
-    assert flat(aggregation.combine(agents).delta).tolist() == pytest.approx([1.5] * 4)
+    agents = {str(size): delta(ones[0] * size, ones[1] * size) for size in (1.0, 1.4)}
+    assert flat(aggregation.combine(agents).delta).tolist() == pytest.approx([1.2] * 4)
+
+
+def test_the_louder_of_two_agents_is_clipped_to_the_other() -> None:
+    ones = torch.ones(2, 1), torch.ones(1, 2)
+    agents = {str(size): delta(ones[0] * size, ones[1] * size) for size in (1.0, 100.0)}
+    found = aggregation.combine(agents)
+    assert found.clipped == ("100.0",)
+    assert flat(found.delta).tolist() == pytest.approx([1.25] * 4)
 
 
 def test_an_agent_is_left_out_and_others_count_when_its_change_is_not_finite() -> None:
