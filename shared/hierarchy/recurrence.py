@@ -85,5 +85,6 @@ def patterns(signatures: torch.Tensor, same: float, fewest: int) -> list[Pattern
         series = torch.where(present, cosines, torch.zeros_like(cosines))
         if int(present.sum()) >= fewest:
             found.append(Pattern(prototype, present, recurrence(series)))
-        free &= ~present & ~like[leader]
+        free &= ~present
+        free[leader] = False  # within rounding it is present, too
     return sorted(found, key=lambda pattern: -pattern.recurrence)
