@@ -34,6 +34,7 @@ class OneLoRA:
         self.bench, self.plan = bench, plan
         self.recipe = dataclasses.replace(recipe, shared_share=0.0)
         self.rng = random.Random(plan.seed)
+        self.moments: dict[int, learning.Moments] = {}
         shapes = {
             path: weights.Shape(module.in_features, module.out_features)
             for path, module in (
@@ -66,10 +67,11 @@ class OneLoRA:
     def round(self, agent: int, domain: world.Domain) -> weights.Delta:
         """One agent's round from where the LoRA stands."""
         lessons = domain.shuffled if agent in self.plan.bad else domain.taught
-        one = self.bench.round(self.now, _SPECS, self.recipe)
+        one = self.bench.round(self.now, _SPECS, self.recipe, self.moments.get(agent))
         seed = self.rng.randrange(2**31)
         for _ in one.steps(lessons, self.rehearsed(), seed, self.penalty()):
             pass
+        self.moments[agent] = one.moments()
         return one.learned().gradients[_LEVEL]
 
     def moved(self, changes: Sequence[weights.Delta]) -> stacks.Stack:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -92,6 +94,27 @@ class Course:
         return statistics.fmean(one.met_unseen for one in self.final)
 
 
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """One answer and what was active in it."""
+
+    lesson: learning.Lesson
+    is_right: bool
+    logits: torch.Tensor
+    """(tokens, vocabulary)."""
+    inputs: dict[str, torch.Tensor]
+    """Module path to what went into it at the answer's positions, (tokens, in_features)."""
+
+    @property
+    def pooled(self) -> dict[str, torch.Tensor]:
+        """Module path to (in_features,); modules that read the same are there once."""
+        return {
+            path: x.mean(0)
+            for path, x in self.inputs.items()
+            if path.rpartition(".")[2] not in ("k_proj", "v_proj")
+        }
+
+
 class Bench:
     """One model on which methods learn and are asked."""
 
@@ -106,24 +129,55 @@ class Bench:
         layers: stack.Stack,
         specs: levels.Specs,
         recipe: learning.Recipe,
+        moments: learning.Moments | None = None,
     ) -> learning.Round:
         """A round of learning on this model."""
         pad: int = self.base.tokenizer.pad_token_id
-        return learning.Round(self.base.model, self.manager, layers, specs, recipe, pad)
+        return learning.Round(self.base.model, self.manager, layers, specs, recipe, pad, moments)
 
     def share_right(self, layers: stack.Stack, lessons: Sequence[learning.Lesson]) -> float:
         """How many of the answers come out right, token for token."""
         pad: int = self.base.tokenizer.pad_token_id
+        with self._active(layers):
+            right = learning.are_right(self.base.model, lessons, pad)
+        return sum(right) / len(right)
+
+    def answered(
+        self, layers: stack.Stack, lessons: Sequence[learning.Lesson]
+    ) -> Iterator[Answered]:
+        """Each answer as greedy generation would give it where it is right."""
+        inputs: dict[str, torch.Tensor] = {}
+
+        def keep(path: str) -> Callable[..., None]:
+            def hook(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+                inputs[path] = given[0][0].detach()
+
+            return hook
+
+        with self._active(layers), torch.no_grad(), contextlib.ExitStack() as hooks:
+            for path in self.paths:
+                module = self.base.model.get_submodule(path)
+                hooks.callback(module.register_forward_pre_hook(keep(path)).remove)
+            for lesson in lessons:
+                ids = torch.tensor([[*lesson.prompt, *lesson.answer][:-1]])
+                logits_T_V = self.base.model(
+                    input_ids=ids, use_cache=False, logits_to_keep=len(lesson.answer)
+                ).logits[0]
+                is_right = logits_T_V.argmax(-1).tolist() == list(lesson.answer)
+                at_answer = {path: x[-len(lesson.answer) :] for path, x in inputs.items()}
+                yield Answered(lesson, is_right, logits_T_V, at_answer)
+
+    @contextlib.contextmanager
+    def _active(self, layers: stack.Stack) -> Iterator[None]:
         composed = layers.composed()
         adapters = self.manager.add_trainable(_KEY, self.paths, 1, 1.0, torch.Generator())
         try:
             for path, adapter in adapters.items():
                 adapter.lora_a, adapter.lora_b = composed[path].a, composed[path].b
             self.manager.activate(_KEY)
-            right = learning.are_right(self.base.model, lessons, pad)
+            yield
         finally:
             self.manager.remove_card(_KEY)
-        return sum(right) / len(right)
 
 
 def run(bench: Bench, method: Method, plan: world.Plan) -> Course:
@@ -169,3 +223,10 @@ class _Asking:
         if key not in self._known:
             self._known[key] = self._bench.share_right(layers, lessons)
         return self._known[key]
+
+
+def from_json(text: str) -> Course:
+    """A course as `one_course` prints it."""
+    found = json.loads(text)
+    table = tuple(tuple(Accuracy(**one) for one in row) for row in found["table"])
+    return Course(table, found["seconds"])
