@@ -247,8 +247,12 @@ class LoRAHierarchy:
 
     @property
     def waiting(self) -> int:
-        """Submissions that wait for the next tick."""
+        """How many submissions wait for the next tick."""
         return len(self._waiting)
+
+    def waiting_submissions(self) -> tuple[messages.Submission, ...]:
+        """Those that wait for the next tick."""
+        return self._waiting.gather().submissions
 
     def _commit(self, taken: list[str]) -> None:
         state = self._state

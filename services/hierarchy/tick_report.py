@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from services.hierarchy import health, health_record
-from shared.hierarchy import messages
+from shared.hierarchy import homeostasis, messages
 from shared.hierarchy.levels import Level
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class TickReport:
     """By agent, with the other agents."""
     amplified: tuple[str, ...]
     damped: tuple[str, ...]
-    ratios: Mapping[Level, float]
-    """Entropy over its optimum."""
+    homeostasis: Mapping[Level, homeostasis.Homeostasis]
+    """As measured when the tick began."""
     moved: tuple[str, ...]
     """Circuits that went one level up."""
     rejected_circuits: int
@@ -92,7 +92,7 @@ def of(work: tick.Work, clock: Stopwatch) -> TickReport:
         alignments=dict(work.horizontal.alignments) if work.horizontal else {},
         amplified=work.horizontal.amplified if work.horizontal else (),
         damped=work.horizontal.damped if work.horizontal else (),
-        ratios={level: found.ratio for level, found in work.homeostasis.items()},
+        homeostasis=dict(work.homeostasis),
         moved=tuple(circuit.id for circuit in work.moved),
         rejected_circuits=work.rejected_circuits,
         waiting_circuits=len(work.state.coordinator.waiting),

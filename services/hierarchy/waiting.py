@@ -130,13 +130,15 @@ class Waiting:
             return True
 
     def offer(self, circuit: messages.Circuit) -> None:
-        """Keeps a circuit that is to move up until a tick takes it.
+        """Keeps a circuit that is to move up until a tick takes it; one whose id waits is the same.
 
         Raises:
             errors.OverloadedError: too many wait, or the disk is full; nothing was kept.
             errors.InvalidInputError: it does not fit the layers.
         """
         with self._lock:
+            if any(circuit.id == held.id for held in self._circuits.values()):
+                return
             if len(self._circuits) >= self._most:
                 raise errors.OverloadedError(
                     f"{len(self._circuits)} offered circuits wait for a tick, as many as may; "
