@@ -22,7 +22,8 @@ def rows(seeds: Sequence[int] = SEEDS) -> list[results.Row]:
     jobs = [one_course.Job(name, seed=seed) for name in methods for seed in seeds]
     told = [_bad(seed, count) for seed in seeds for count in (0, 1)]
     ablated = [one_course.Job(name, domains=_ABLATED_DOMAINS) for name in variants.VARIANTS]
-    found = dict(zip([*jobs, *told, *ablated], one_course.run_all([*jobs, *told, *ablated])))
+    wanted = [*jobs, *told, *ablated]
+    found = dict(zip(wanted, one_course.run_all(wanted), strict=True))
     by_method = {
         name: [found[one_course.Job(name, seed=seed)] for seed in seeds] for name in methods
     }
