@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.hierarchy import load
 from services.hierarchy import hierarchy, journal
+from shared import atomic
 from tests.unit.hierarchy import making
 
 MIXTURE = load.Mixture(agents=3, circuit=0.5, offered=0.2)
@@ -41,4 +42,4 @@ def run(folder: pathlib.Path, ticks: int, seed: int, point: str = "", count: int
         at("sent")
         held.system_tick()
     kept.close()
-    (folder / "digest").write_text(held.digest(), encoding="ascii")
+    atomic.write(folder / "digest", held.digest().encode())
