@@ -148,6 +148,22 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
+class Hierarchy:
+    """The layers that agents share."""
+
+    version: int
+    """Of the newest snapshot."""
+    tick: int
+    agents: int
+    waiting: int
+    """Submissions that the next tick settles."""
+    verdict: str
+    """`healthy`, or what is wrong with the whole."""
+    frozen: tuple[str, ...]
+    """Levels."""
+
+
+@dataclasses.dataclass(frozen=True)
 class NightlySkill:
     """Tasks of a nightly batch that are learned as one."""
 

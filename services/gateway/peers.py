@@ -22,6 +22,8 @@ from shared.pb import (
     distiller_pb2_grpc,
     factory_pb2,
     factory_pb2_grpc,
+    hierarchy_pb2,
+    hierarchy_pb2_grpc,
     inference_pb2,
     inference_pb2_grpc,
     router_pb2,
@@ -54,6 +56,7 @@ class Peers:
                 settings.distiller.address,
                 settings.card_store.address,
                 settings.router.address,
+                settings.hierarchy.address,
             )
         ]
         self._inference = inference_pb2_grpc.InferenceStub(self._channels[0])
@@ -61,6 +64,7 @@ class Peers:
         self._distiller = distiller_pb2_grpc.DistillerStub(self._channels[2])
         self._store = cards_pb2_grpc.CardStoreStub(self._channels[3])
         self._router = router_pb2_grpc.RouterStub(self._channels[4])
+        self._hierarchy = hierarchy_pb2_grpc.HierarchyStub(self._channels[5])
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -242,6 +246,20 @@ class Peers:
                 domain.Swap(card=swap.card, fetch_ms=swap.fetch_ms, swap_ms=swap.swap_ms)
                 for swap in reply.swaps
             ),
+        )
+
+    async def hierarchy(self) -> domain.Hierarchy:
+        """The layers that agents share."""
+        request = hierarchy_pb2.GetHierarchyStatusRequest()
+        status = await client.call(self._hierarchy.GetHierarchyStatus, request)
+        health = await client.call(self._hierarchy.GetHealth, hierarchy_pb2.GetHealthRequest())
+        return domain.Hierarchy(
+            version=status.version,
+            tick=status.tick,
+            agents=len(status.agents),
+            waiting=status.waiting,
+            verdict=health.verdict,
+            frozen=tuple(layer.level for layer in status.layers if layer.frozen),
         )
 
     async def store(self) -> domain.Store:

@@ -132,13 +132,10 @@ class JoinResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     FLIGHT_ADDRESS_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
     flight_address: _builtins.str
     """host:port of the data plane"""
     last_sequence: _builtins.int
     """of the agent's submissions; the next one is 1 above it"""
-    seed: _builtins.int
-    """that the layers' starting values are drawn from"""
     @_builtins.property
     def specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LevelSpec]:
         """of all five layers"""
@@ -154,11 +151,10 @@ class JoinResponse(_message.Message):
         snapshot: Global___SnapshotTicket | None = ...,
         flight_address: _builtins.str = ...,
         last_sequence: _builtins.int = ...,
-        seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flight_address", b"flight_address", "last_sequence", b"last_sequence", "seed", b"seed", "snapshot", b"snapshot", "specs", b"specs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flight_address", b"flight_address", "last_sequence", b"last_sequence", "snapshot", b"snapshot", "specs", b"specs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,14 +388,17 @@ class Measure(_message.Message):
     WHERE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     area: _builtins.str
     """entropy, bandwidth or resonance"""
     name: _builtins.str
     where: _builtins.str
-    """level or queue; empty for the whole"""
+    """level; empty for the whole"""
     value: _builtins.float
     verdict: _builtins.str
-    """healthy, or what is wrong"""
+    """healthy, warning or critical"""
+    message: _builtins.str
+    """what is wrong, and how it would be well; empty where it is"""
     def __init__(
         self,
         *,
@@ -408,10 +407,11 @@ class Measure(_message.Message):
         where: _builtins.str = ...,
         value: _builtins.float = ...,
         verdict: _builtins.str = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "name", b"name", "value", b"value", "verdict", b"verdict", "where", b"where"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "message", b"message", "name", b"name", "value", b"value", "verdict", b"verdict", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,7 +472,7 @@ class HealthReport(_message.Message):
     tick: _builtins.int
     version: _builtins.int
     verdict: _builtins.str
-    """of the whole"""
+    """of the whole: the worst of all"""
     @_builtins.property
     def measures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Measure]: ...
     @_builtins.property
