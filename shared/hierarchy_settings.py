@@ -90,6 +90,8 @@ class Agents(sections.Section):
     """Pairs of feedback of one agent that wait to be learned; more are refused."""
     waiting_mib: sections.Positive = 1024.0
     """Submissions that wait for a hierarchy that is away; then learning pauses."""
+    trajectory_share: sections.Share = 1.0
+    """Of the answers given with an agent's memory, those that are looked into and remembered."""
     live: bool = False
     """Experiment: layers may change while an answer is being generated. Answers are then not
     repeatable."""

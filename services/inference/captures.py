@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,16 +17,6 @@ import torch
 from shared import errors
 
 TOP_K = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """Something that is looked at in one layer."""
-
-    path: str
-    """Of the linear layer."""
-    matrix: torch.Tensor | None = None
-    """(in_features, rank): the activity |x A| of these rank channels; None: the input x itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,33 +32,41 @@ class Taken:
     """(T, K), float32."""
     log_sums: torch.Tensor
     """(T,), float32: log-sum-exp over the whole vocabulary."""
-    activations: Mapping[str, torch.Tensor]
-    """By the probe's name, (features,), float32: means over the positions that gave the answer's
-    tokens."""
+    inputs: Mapping[str, torch.Tensor]
+    """Path to a layer's mean input over the positions that gave the answer's tokens,
+    (in_features,), float32."""
+    activity: Mapping[str, torch.Tensor]
+    """Path to the root mean square of x A over the same positions, (rank,), float32."""
 
 
 class Capture:
     """Fills while one answer is generated; `taken` once it has ended."""
 
-    def __init__(self, probes: Mapping[str, Probe], top_k: int = TOP_K) -> None:
+    def __init__(
+        self,
+        inputs: Collection[str],
+        channels: Mapping[str, torch.Tensor],
+        top_k: int = TOP_K,
+    ) -> None:
         """Begins empty.
 
         Args:
-            probes: by name, what is to be looked at.
+            inputs: paths of the linear layers whose input is wanted.
+            channels: path of a linear layer to matrices A, (in_features, rank), float32: the
+                activity of these rank channels is wanted.
             top_k: logits that are kept of each position.
         """
-        self._probes = probes
+        self._wanted = frozenset(inputs)
+        self._channels = channels
+        self.paths = self._wanted | channels.keys()
+        """Of the layers that are looked into."""
         self._top_k = top_k
         self._prompt: Sequence[int] = ()
         self._answer: list[int] = []
         self._tops: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        self._sums: dict[str, torch.Tensor] = {}
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._squares: dict[str, torch.Tensor] = {}
         self._passes = 0
-
-    @property
-    def paths(self) -> set[str]:
-        """Of the layers that are looked into."""
-        return {probe.path for probe in self._probes.values()}
 
     def begin(self, prompt: Sequence[int]) -> None:
         """Takes the prompt's token ids."""
@@ -80,13 +78,11 @@ class Capture:
 
     def look(self, path: str, x_I: torch.Tensor) -> None:
         """Takes the input of a layer at the position that gives the next token, (in_features,)."""
-        for name, probe in self._probes.items():
-            if probe.path == path:
-                seen = x_I.float()
-                if probe.matrix is not None:
-                    seen = (seen @ probe.matrix.to(seen.device)).abs()
-                before = self._sums.get(name)
-                self._sums[name] = seen.clone() if before is None else before.add_(seen)
+        seen = x_I.float()
+        if path in self._wanted:
+            _add(self._inputs, path, seen)
+        if (matrix := self._channels.get(path)) is not None:
+            _add(self._squares, path, (seen @ matrix.to(seen.device)).square())
 
     def add(self, token: int, logits_V: torch.Tensor) -> None:
         """Takes a token and the logits that it was chosen from."""
@@ -110,8 +106,16 @@ class Capture:
             top_ids=torch.stack(ids),
             top_logits=torch.stack(values),
             log_sums=torch.stack(log_sums),
-            activations={name: (one / self._passes).cpu() for name, one in self._sums.items()},
+            inputs={path: (one / self._passes).cpu() for path, one in self._inputs.items()},
+            activity={
+                path: (one / self._passes).sqrt().cpu() for path, one in self._squares.items()
+            },
         )
+
+
+def _add(sums: dict[str, torch.Tensor], path: str, seen: torch.Tensor) -> None:
+    before = sums.get(path)
+    sums[path] = seen.clone() if before is None else before.add_(seen)
 
 
 @contextlib.contextmanager

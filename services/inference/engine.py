@@ -14,7 +14,7 @@ import contextlib
 import functools
 import pathlib
 import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TypeVar
 
 import torch
@@ -28,6 +28,7 @@ from services.inference import (
     evolution,
     federation,
     generations,
+    memories,
     mixing,
     residency,
     stepping,
@@ -66,7 +67,7 @@ class ArrowEngine:
             settings.queue, lambda: torch.set_num_threads(settings.threads), self._generations
         )
         self._encoder = encoding.Encoder(base, self._manager, self._worker, self._generations)
-        self._stepper = stepping.Stepper(self._manager, self._worker, self._generations)
+        self._stepper = stepping.Stepper(base.model, self._manager, self._worker, self._generations)
         memory = slots.ModelSlots(self._manager, self._worker)
         self._cards = residency.Residency(memory, int(settings.card_memory_mib * _MIB))
         self._waiting_for_cards = 0
@@ -183,6 +184,7 @@ class ArrowEngine:
             ended=concurrent.futures.Future(),
             stopped=threading.Event(),
             capture=capture,
+            measured=card is None or self._cards.is_private(card),
         )
         # Held until the model has let go of the request, and not only whoever asked.
         release = (lambda: None) if card is None else self._cards.hold(card)
@@ -333,9 +335,9 @@ class ArrowEngine:
         finally:
             release()
 
-    async def run_steps(self, work: Generator[None, None, T]) -> T:
+    async def run_steps(self, make: stepping.Make[T]) -> T:
         """Runs long work on the bare model between tokens; see `stepping.Stepper.run`."""
-        return await self._stepper.run(work)
+        return await self._stepper.run(make)
 
     def mix_lora(self, shares: Sequence[mixing.Share]) -> str:
         """Makes a mixture of served cards known, for `stream`; returns its key.
@@ -367,9 +369,10 @@ class ArrowEngine:
         settings: config.Settings,
         find_stores: watch.Find | None = None,
         silence_s: float = watch.SILENCE_S,
+        agents: memories.Memories | None = None,
     ) -> evolution.Evolution:
         """Attaches it to a whole skillmesh, router included; see `evolution.attached`."""
-        return await self._attachment.enable_evolution(settings, find_stores, silence_s)
+        return await self._attachment.enable_evolution(settings, find_stores, silence_s, agents)
 
 
 def _file(path: pathlib.Path, key: str) -> residency.Source:

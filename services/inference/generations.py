@@ -61,8 +61,9 @@ class Generation:
     finish: Literal["stop", "length"]
     """`length`: more was to come, but as many tokens as were allowed are there."""
     certainty: certainties.Certainty | None = dataclasses.field(default=None, compare=False)
-    """How sure the bare base model is of it; None where a card answered. The last bits depend on
-    who else is in the batch, so that it does not count when answers are compared."""
+    """How sure the base model is of it, with an agent's memory or without; None where a card
+    answered. The last bits depend on who else is in the batch, so that it does not count when
+    answers are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Streams(Protocol):
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
         sampling: samplings.Sampling = samplings.GREEDY,
+        capture: captures.Capture | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Answers one question piece by piece; see `ArrowEngine.stream`."""
         ...
@@ -104,6 +106,8 @@ class Request:
     """Set when nobody waits for the answer any more."""
     capture: captures.Capture | None = None
     """Keeps what is to be remembered of it."""
+    measured: bool = False
+    """Whether to add up how sure the model is of its tokens."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -215,7 +219,7 @@ class Generations:
             row=batch.Row(
                 request.card,
                 samplings.Sampler(request.sampling),
-                certainty=certainties.Certainty() if request.card is None else None,
+                certainty=certainties.Certainty() if request.measured else None,
                 capture=request.capture,
             ),
             text=decoding.TextPieces(self._base.tokenizer, behind, repeated),

@@ -120,6 +120,10 @@ class Residency:
         card = self._cards.get(key)
         return card is not None and card.place is _Place.IN
 
+    def is_private(self, key: str) -> bool:
+        """Whether it is known, and nobody's choice but the node's own."""
+        return key in self._cards and self._cards[key].private
+
     @property
     def held_bytes(self) -> int:
         """What the resident cards hold, with those that are on their way in."""

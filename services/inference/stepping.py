@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +20,8 @@ from shared import errors
 from shared.lora import manager as managers
 
 T = TypeVar("T")
+Make = Callable[[Any, managers.LoRAManager], Generator[None, None, T]]
+"""Makes work of the model and the manager of its cards."""
 _FULL_S = 0.2
 """Until a full queue is asked again."""
 
@@ -29,27 +31,30 @@ class Stepper:
 
     def __init__(
         self,
+        model: Any,
         manager: managers.LoRAManager,
         worker: workers.Worker,
         answers: generations.Generations,
     ) -> None:
-        """Takes the model's cards, its thread and the answers that are under way in it."""
-        self._manager, self._worker, self._answers = manager, worker, answers
+        """Takes the model with its cards, its thread and the answers that are under way in it."""
+        self._model, self._manager = model, manager
+        self._worker, self._answers = worker, answers
 
-    async def run(self, work: Generator[None, None, T]) -> T:
-        """Runs the work to its end and returns its result.
+    async def run(self, make: Make[T]) -> T:
+        """Runs work to its end and returns its result.
 
         While answers are under way it rests after each step for as long as that took.
 
         Args:
-            work: yields after each step; at each yield the model is as it was before the work
-                began. It runs with gradients enabled and no card active, and is closed in the
-                model's thread if whoever waits gives up.
+            make: gives the work, which yields after each step; at each yield the model answers as
+                it did before. It runs with gradients enabled and no card active, and is closed in
+                the model's thread if whoever waits gives up.
 
         Raises:
             errors.UnavailableError: the node is stopping.
             Exception: what the work raised.
         """
+        work = make(self._model, self._manager)
         try:
             while True:
                 try:

@@ -34,12 +34,8 @@ def _matrix(rank=3):
     return torch.randn(32, rank, generator=torch.Generator().manual_seed(4))
 
 
-def _probes():
-    return {
-        "input": captures.Probe(Q),
-        "channels": captures.Probe(Q, _matrix()),
-        "other": captures.Probe(OUT),
-    }
+def _capture():
+    return captures.Capture([Q, OUT], {Q: _matrix()}, top_k=4)
 
 
 def _hooks(model):
@@ -58,7 +54,7 @@ def _inputs(model, ids, path):
 
 
 async def _taken(engine, query, card=None, sampled=True):
-    capture = captures.Capture(_probes(), top_k=4) if sampled else None
+    capture = _capture() if sampled else None
     pieces = engine.stream(query, card, sampling=sampling.GREEDY, capture=capture)
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
@@ -81,11 +77,11 @@ def _check(base, taken, tokens=TOKENS):
     close = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(taken.top_logits, top.values, **close)
     torch.testing.assert_close(taken.log_sums, logits[where].logsumexp(1), **close)
-    found = taken.activations
-    torch.testing.assert_close(found["input"], inputs[where].mean(0), **close)
-    channels = (inputs[where] @ _matrix()).abs().mean(0)
-    torch.testing.assert_close(found["channels"], channels, **close)
-    torch.testing.assert_close(found["other"], others[where].mean(0), **close)
+    assert taken.inputs.keys() == {Q, OUT} and taken.activity.keys() == {Q}
+    torch.testing.assert_close(taken.inputs[Q], inputs[where].mean(0), **close)
+    torch.testing.assert_close(taken.inputs[OUT], others[where].mean(0), **close)
+    channels = (inputs[where] @ _matrix()).square().mean(0).sqrt()
+    torch.testing.assert_close(taken.activity[Q], channels, **close)
 
 
 async def test_capture_holds_what_one_pass_over_prompt_and_answer_gives(base):
@@ -134,14 +130,14 @@ def test_no_hook_is_registered_when_no_row_is_remembered(base, monkeypatch):
     row = batch.Row(None, sampling.Sampler(sampling.GREEDY))
     rows.join([row], [base.prompt_ids(QUERY)])
     rows.step()
-    row.capture = captures.Capture(_probes())
+    row.capture = _capture()
     with pytest.raises(AssertionError, match="a hook was registered"):
         rows.step()
 
 
 def test_no_hook_stays_when_the_model_fails_in_the_middle(base):
     rows = batch.Batch(base.model, managers.LoRAManager(base.model))
-    row = batch.Row(None, sampling.Sampler(sampling.GREEDY), capture=captures.Capture(_probes()))
+    row = batch.Row(None, sampling.Sampler(sampling.GREEDY), capture=_capture())
     rows.join([row], [base.prompt_ids(QUERY)])
     assert _hooks(base.model) == 0
 
@@ -157,7 +153,7 @@ def test_no_hook_stays_when_the_model_fails_in_the_middle(base):
 
 async def test_only_the_answer_fails_when_its_probe_names_no_layer(base):
     async with _running(base) as engine:
-        pieces = engine.stream(QUERY, capture=captures.Capture({"x": captures.Probe("nowhere")}))
+        pieces = engine.stream(QUERY, capture=captures.Capture(["nowhere"], {}))
         with pytest.raises(errors.NotFoundError, match="nowhere"):
             async for _ in pieces:
                 pass
@@ -166,4 +162,4 @@ async def test_only_the_answer_fails_when_its_probe_names_no_layer(base):
 
 def test_capture_that_saw_nothing_says_so():
     with pytest.raises(errors.PreconditionError, match="nothing was generated"):
-        captures.Capture({}).taken()
+        captures.Capture([], {}).taken()

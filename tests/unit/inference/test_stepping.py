@@ -47,7 +47,7 @@ def _learning(base, steps, threads):
 async def test_work_returns_its_result_from_the_models_thread(base):
     threads = set()
     async with _running(base) as engine:
-        found = await engine.run_steps(_learning(base, 3, threads))
+        found = await engine.run_steps(lambda *_: _learning(base, 3, threads))
     assert threads and threading.get_ident() not in threads and len(threads) == 1
     alone = _learning(tiny_model.tiny_base(), 3, set())
     with pytest.raises(StopIteration) as end:
@@ -64,7 +64,7 @@ async def test_answers_are_the_same_while_the_model_learns(base):
         await engine.load_lora(tiny_model.card_for(base, seed=2), "b@1")
         asked = [None, "a@1", "b@1"]
         alone = [(await engine.generate(QUERY, card)).answer for card in asked]
-        learning = asyncio.create_task(engine.run_steps(_learning(base, 40, set())))
+        learning = asyncio.create_task(engine.run_steps(lambda *_: _learning(base, 40, set())))
         found = await asyncio.gather(*[engine.generate(QUERY, card) for card in asked])
         assert [one.answer for one in found] == alone
         assert (await learning).norm() > 0
@@ -86,7 +86,7 @@ async def test_step_finds_the_bare_model_and_gradients_when_cards_answer(base):
 
     async with _running(base) as engine:
         await engine.load_lora(tiny_model.card_for(base), "a@1")
-        await asyncio.gather(engine.generate(QUERY, "a@1"), engine.run_steps(look()))
+        await asyncio.gather(engine.generate(QUERY, "a@1"), engine.run_steps(lambda *_: look()))
     assert len(seen) == 6
     for one in seen:
         torch.testing.assert_close(one, bare, rtol=1e-4, atol=1e-4)
@@ -101,7 +101,7 @@ async def test_tokens_come_between_steps_when_work_is_long(base):
             yield
 
     async with _running(base) as engine:
-        stepping = asyncio.create_task(engine.run_steps(work()))
+        stepping = asyncio.create_task(engine.run_steps(lambda *_: work()))
         handle = base.model.register_forward_pre_hook(lambda *_: order.append("token"))
         await engine.generate(QUERY)
         assert not stepping.done()
@@ -122,7 +122,7 @@ async def test_failure_of_the_work_reaches_who_waits_and_answers_go_on(base):
 
     async with _running(base) as engine:
         with pytest.raises(errors.InvalidInputError, match="no such layer"):
-            await engine.run_steps(broken())
+            await engine.run_steps(lambda *_: broken())
         assert (await engine.generate(QUERY)).new_tokens == 24
 
 
@@ -139,7 +139,7 @@ async def test_work_is_closed_in_the_models_thread_when_nobody_waits_any_more(ba
             closed.append(threading.get_ident())
 
     async with _running(base) as engine:
-        task = asyncio.create_task(engine.run_steps(endless()))
+        task = asyncio.create_task(engine.run_steps(lambda *_: endless()))
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -159,7 +159,7 @@ async def test_work_waits_when_the_queue_is_full_of_requests(base):
         second = asyncio.create_task(engine.generate(QUERY))
         while not engine.waiting:
             await asyncio.sleep(0)
-        assert await engine.run_steps(one_step()) == "done"
+        assert await engine.run_steps(lambda *_: one_step()) == "done"
         assert [piece.final async for piece in first][-1].new_tokens == 24
         assert (await second).new_tokens == 24
 
@@ -170,7 +170,7 @@ async def test_work_ends_when_the_node_stops(base):
             yield
 
     async with _running(base) as engine:
-        task = asyncio.create_task(engine.run_steps(endless()))
+        task = asyncio.create_task(engine.run_steps(lambda *_: endless()))
         await asyncio.sleep(0)
     with pytest.raises(errors.UnavailableError):
         await task

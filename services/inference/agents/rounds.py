@@ -1,0 +1,89 @@
+"""A round of learning on the node's model, in steps between the tokens of its answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import structlog
+
+from services.inference import stepping
+from services.inference.agents import agents, ledger
+from shared.hierarchy import learning, levels, stack
+from shared.lora import manager as managers
+from shared.models import base as bases
+
+LONGEST_TOKENS = 1_024
+"""Of question and answer together: a step keeps the activations of all its rows."""
+_log = structlog.get_logger(__name__)
+
+
+class Engine(Protocol):
+    """What has the model; `ArrowEngine` is one."""
+
+    async def run_steps(self, make: stepping.Make[learning.Learned]) -> learning.Learned:
+        """Runs long work on the model between tokens."""
+        ...
+
+
+class Rounds:
+    """Runs rounds on one model; `learn` is an `agents.Learn`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        base: bases.BaseModel,
+        specs: Mapping[levels.Level, levels.Spec],
+        recipe: learning.Recipe,
+    ) -> None:
+        """Takes the model's engine, its tokenizer, and how a round learns."""
+        self._engine, self._base = engine, base
+        self._specs, self._recipe = specs, recipe
+        context = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+        self._longest = min(LONGEST_TOKENS, context or LONGEST_TOKENS)
+        pad = base.tokenizer.pad_token_id
+        self._pad_id = int(base.tokenizer.eos_token_id if pad is None else pad)
+
+    async def learn(
+        self,
+        layers: stack.Stack,
+        pairs: Sequence[ledger.Pair],
+        kept: Sequence[ledger.Pair],
+        seed: int,
+    ) -> agents.Learned:
+        """One round; the layers stay as they are.
+
+        Pairs that are too long for a step are left out.
+
+        Args:
+            layers: what the agent answers with now.
+            pairs: of feedback.
+            kept: what it learned before, to be rehearsed.
+            seed: the same layers, pairs and seed give the same changes.
+        """
+        lessons, rehearsed = self._lessons(pairs), self._lessons(kept)
+
+        def work(
+            model: Any, manager: managers.LoRAManager
+        ) -> Generator[None, None, learning.Learned]:
+            own = learning.Round(model, manager, layers, self._specs, self._recipe, self._pad_id)
+            steps = cast("Generator[float]", own.steps(lessons, rehearsed, seed))
+            with contextlib.closing(steps):
+                for _ in steps:
+                    yield
+            return own.learned()
+
+        found = await self._engine.run_steps(work)
+        return agents.Learned(found.gradients, found.loss)
+
+    def _lessons(self, pairs: Sequence[ledger.Pair]) -> list[learning.Lesson]:
+        found = []
+        for pair in pairs:
+            prompt = tuple(self._base.prompt_ids(pair.question))
+            answer = tuple(self._base.answer_ids(pair.answer))
+            if len(prompt) + len(answer) > self._longest:
+                _log.warning("feedback left out", tokens=len(prompt) + len(answer))
+                continue
+            found.append(learning.Lesson(prompt, answer))
+        return found
