@@ -65,6 +65,13 @@ class Combined:
     """Agents whose norm was reduced, of those that were taken."""
     cosines: Mapping[str, float]
     """With the median of the others, by agent; empty for fewer than three."""
+    breadth: float = 1.0
+    """How many different things the agents say, 1 to their number.
+
+    The mean of N agents that all learned the same is what each learned; the mean of N that learned
+    N different things is an N-th of each. With C the cosines between the agents' changes, negative
+    ones taken as 0, N^2 / sum(C) is 1 in the one case and N in the other (an effective sample size:
+    Kish 1965)."""
 
 
 def combine(
@@ -115,7 +122,9 @@ def combine(
     chosen_N_P = stacked_N_P if len(taken) == len(agents) else stacked_N_P[taken]
     chosen_N_P.mul_(share_N[:, None])
     clipped = tuple(agents[at] for at in taken if scales[at] < 1.0)
-    return Combined(_split(_middle(chosen_N_P, settings), layout), left_out, clipped, cosines)
+    breadth = _breadth(chosen_N_P)
+    delta = _split(_middle(chosen_N_P, settings), layout)
+    return Combined(delta, left_out, clipped, cosines, breadth)
 
 
 def _check(settings: AggregationSettings, factors: Mapping[str, float]) -> None:
@@ -199,6 +208,18 @@ def _middle(rows_N_P: torch.Tensor, settings: AggregationSettings) -> torch.Tens
     return torch.cat(
         [_sorted(part)[cut : count - cut].mean(0) for part in rows_N_P.split(_CHUNK, dim=1)]
     )
+
+
+def _breadth(rows_N_P: torch.Tensor) -> float:
+    """See `Combined.breadth`; agents that say nothing do not count."""
+    products_N_N = (rows_N_P @ rows_N_P.T).double()
+    lengths_N = products_N_N.diagonal().clamp_min(0.0).sqrt()
+    kept = lengths_N > 0
+    if int(kept.sum()) < 2:
+        return 1.0
+    lengths_N = lengths_N[kept]
+    cosines_N_N = products_N_N[kept][:, kept] / torch.outer(lengths_N, lengths_N)
+    return float(len(lengths_N) ** 2 / cosines_N_N.clamp(0.0, 1.0).sum())
 
 
 def _cosines(rows_N_P: torch.Tensor) -> torch.Tensor:

@@ -49,6 +49,12 @@ class HierarchySettings:
         default_factory=lambda: dict(migration_queue.SHARES)
     )
     """Of a layer's parameters that may move out of it in a tick."""
+    outer_rate: float = 1.7
+    """What the agents' combined change is multiplied by (server learning rate of FedOpt: Reddi et
+    al. 2021): rounds are short, and each ends well before where it is heading."""
+    use_breadth: bool = True
+    """Off: a mean of agents that learned different things moves a layer by an N-th of each; see
+    `aggregation.Combined.breadth`."""
     health: health.HealthSettings = dataclasses.field(default_factory=health.HealthSettings)
 
     kept_snapshots: int = 8

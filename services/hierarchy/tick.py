@@ -154,7 +154,9 @@ def update(work: Work) -> None:
                 _refuse(work, agent, reason)
         if found.delta:
             work.combined[level] = found.delta
-            own.update(found.delta)
+            settings = work.state.settings
+            breadth = found.breadth if settings.use_breadth else 1.0
+            own.update(found.delta, settings.outer_rate * breadth)
 
 
 def finish(work: Work) -> None:
