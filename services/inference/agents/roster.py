@@ -13,9 +13,9 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from services.inference.agents import agent_state, ledger
+from services.inference.agents import ledger
 from shared import errors
-from shared.hierarchy import agent, weights, wire
+from shared.hierarchy import agent, agent_state, weights, wire
 
 T = TypeVar("T")
 _COPIES = 5
@@ -172,7 +172,13 @@ class Roster:
     def _load(self, name: str) -> agent.AgentLayers:
         layers = agent.AgentLayers(name, self.frame, self._settings, self._seed)
         if (state := self._kept.state(name)) is not None:
-            agent_state.restore(layers, state)
+            try:
+                agent_state.restore(layers, state)
+            except (errors.InvalidInputError, errors.IntegrityError, KeyError) as error:
+                raise errors.IntegrityError(
+                    f"what is kept of agent {name!r} can't be read: {error}; ForgetAgent drops it, "
+                    "or go back to the ranks and the base model that it was made with"
+                ) from error
         return layers
 
     async def _make_room(self) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from services.inference.agents import agent_state, ledger
-from shared.hierarchy import agent, levels, messages, wire
+from services.inference.agents import ledger
+from shared.hierarchy import agent, agent_state, levels, messages, wire
 from tests import fake_layers
 
 MODULE = "tests.unit.inference.agents.committing"

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from services.hierarchy import hierarchy
-from services.inference.agents import agent_state, agents, describing, ledger
+from services.inference.agents import agents, describing, ledger
 from shared import errors
-from shared.hierarchy import levels
+from shared.hierarchy import agent_state, levels
 from tests import tiny_model
 from tests.unit.inference.agents import learning_nodes
 from tests.unit.inference.agents.learning_nodes import PAIR
@@ -260,3 +260,18 @@ async def test_round_is_learned_again_when_it_could_not_be_written(tmp_path, mon
         await node.line.tick(node.own)
         await node.until_submitted(2)
         assert [one.sequence for one in node.line.submitted] == [1, 2]
+
+
+async def test_agent_whose_state_is_damaged_says_so_and_can_be_forgotten(tmp_path):
+    async with learning_nodes.running(tmp_path) as node:
+        await _learned(node, ticks=1)
+    kept = ledger.Ledger(tmp_path / "agents.sqlite", 4, 100, 50)
+    data = kept.state("ada")
+    kept.commit(kept.records()[0], data[:-100])
+    kept.close()
+    async with learning_nodes.running(tmp_path) as node:
+        with pytest.raises(errors.IntegrityError, match="ForgetAgent"):
+            await node.ask("ada")
+        await node.own.forget("ada")
+        await node.own.give_feedback("ada", "", [PAIR])
+        assert await node.ask("ada")

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from services.inference.agents import agent_state, ledger
+from services.inference.agents import ledger
 from shared import errors
+from shared.hierarchy import agent_state
 from tests.unit.inference.agents import committing
 from tests.unit.inference.agents.committing import AGENT
 
@@ -103,10 +104,3 @@ def test_file_that_is_no_ledger_is_refused(tmp_path):
     (tmp_path / "agents.sqlite").write_text("no database, but longer than its header" * 9)
     with pytest.raises(errors.ConfigError, match="move it away"):
         _ledger(tmp_path)
-
-
-def test_damaged_state_is_refused_and_says_what_to_do():
-    data = agent_state.to_bytes(committing.made())
-    for broken in (b"", data[:-100], data.replace(b"unsettled", b"unsettlex")):
-        with pytest.raises(errors.IntegrityError, match="ForgetAgent"):
-            agent_state.restore(committing.made(), broken)
