@@ -15,13 +15,12 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
 import structlog
 
 from services.inference import mixing
 from services.inference.agents import backend as backends
-from services.inference.agents import hierarchy_client, ledger, remembering, roster
+from services.inference.agents import ledger, lines, remembering, roster
 from shared import errors
 from shared.hierarchy import levels, messages, stack, weights, wire
 
@@ -42,39 +41,10 @@ class Learned:
 
 
 Learn = Callable[
-    [stack.Stack, Sequence[ledger.Pair], Sequence[ledger.Pair], int], Awaitable[Learned]
+    [stack.Stack, Sequence[ledger.Pair], Sequence[ledger.Pair], int], Awaitable[Learned | None]
 ]
-"""A round: the layers, feedback, what may be rehearsed, and a seed; the layers stay as they are."""
-
-
-class Line(Protocol):
-    """The way to the hierarchy; `hierarchy_client.HierarchyClient` is one."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether it is there now."""
-        ...
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another submission may wait."""
-        ...
-
-    def follow(self, agent: str, settled: int) -> None:
-        """Joins an agent."""
-        ...
-
-    def leave(self, agent: str) -> None:
-        """Forgets an agent."""
-        ...
-
-    def submit(self, submission: messages.Submission) -> None:
-        """Has a submission sent; it is on disk when this returns."""
-        ...
-
-    def position(self, agent: str) -> hierarchy_client.Followed:
-        """Whether an agent has joined, and the last sequence that the hierarchy has seen."""
-        ...
+"""A round: the layers, feedback, what may be rehearsed, and a seed; the layers stay as they are.
+None where there is no feedback and nothing of the rest was forgotten."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +55,8 @@ class AgentsSettings:
     """In which each pair of feedback takes part."""
     pairs: int = 32
     """Of feedback in one round."""
+    rehearse_s: float = 60.0
+    """So long an agent with nothing new rests between rounds that only rehearse."""
 
 
 class Agents:
@@ -109,7 +81,7 @@ class Agents:
         """
         self._kept, self._roster, self._backend = kept, known, backend
         self._learn, self._settings = learn, settings
-        self._line: Line | None = None
+        self._line: lines.Line | None = None
         self._snapshot: messages.Snapshot | None = None
         self._work = asyncio.Event()
         self._stale: dict[str, None] = {}
@@ -120,7 +92,7 @@ class Agents:
         self._tasks: list[asyncio.Task[None]] = []
         self._remembering: set[asyncio.Task[None]] = set()
 
-    def start(self, line: Line) -> None:
+    def start(self, line: lines.Line) -> None:
         """Begins to learn and to follow; what was not handed on before is now."""
         self._line = line
         for record in self._roster.records.values():
@@ -308,7 +280,8 @@ class Agents:
                 async with asyncio.timeout(_LOOK_S):
                     await self._work.wait()
             self._work.clear()
-            for agent in await asyncio.to_thread(self._kept.counts):
+            waiting = await asyncio.to_thread(self._kept.counts)
+            for agent in [*waiting, *self._idle(waiting)]:
                 now = asyncio.get_running_loop().time()
                 if self._failed_until.get(agent, 0.0) > now:
                     continue
@@ -324,6 +297,18 @@ class Agents:
                     tell = _log.warning if expected else _log.exception
                     tell("round failed", agent=agent, reason=str(error))
 
+    def _idle(self, waiting: Mapping[str, int]) -> list[str]:
+        """Agents in memory that may have lost to others' learning what they had learned."""
+        due = asyncio.get_running_loop().time() - self._settings.rehearse_s
+        return [
+            agent
+            for agent, record in self._roster.records.items()
+            if agent not in waiting and record.examples
+            if (held := self._roster.in_memory(agent)) is not None
+            and held.looked_at_version != self.snapshot_version
+            and held.looked_at_s <= due
+        ]
+
     async def _learn_round(self, agent: str) -> None:
         line = self._line
         if line is None or self._snapshot is None or not line.has_room:
@@ -336,7 +321,7 @@ class Agents:
             held.busy -= 1
 
     async def _learn_on(
-        self, agent: str, held: roster.Held, line: Line, snapshot: messages.Snapshot
+        self, agent: str, held: roster.Held, line: lines.Line, snapshot: messages.Snapshot
     ) -> None:
         at = line.position(agent)
         # Before it has joined nobody knows the number of its next submission.
@@ -347,6 +332,10 @@ class Agents:
         lessons = await asyncio.to_thread(self._kept.lessons, agent)
         pairs = [one.pair for one in queued]
         found = await self._learn(layers, pairs, lessons, record.rounds)
+        held.looked_at_version = snapshot.version
+        held.looked_at_s = asyncio.get_running_loop().time()
+        if found is None:
+            return
         async with held.lock:
             if self._roster.in_memory(agent) is not held:
                 return  # It was forgotten.

@@ -32,6 +32,10 @@ class Held:
     """For whoever reads or changes the layers for longer than an instant."""
     busy: int = 0
     """Rounds that learn on it; it stays in memory."""
+    looked_at_version: int = -1
+    """Of the snapshot on which it last learned, or was found to have forgotten nothing."""
+    looked_at_s: float = float("-inf")
+    """When, by the event loop's clock."""
     observed: int = 0
     """Generations taken in since the last commit."""
 

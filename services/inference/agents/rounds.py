@@ -14,6 +14,9 @@ from shared.hierarchy import learning, levels, stack
 from shared.lora import manager as managers
 from shared.models import base as bases
 
+FORGOTTEN = 0.1
+"""Mean cross-entropy of remembered answers, nats a token, from which on they are rehearsed by an
+agent that has nothing else to learn."""
 LONGEST_TOKENS = 1_024
 """Of question and answer together: a step keeps the activations of all its rows."""
 _log = structlog.get_logger(__name__)
@@ -22,7 +25,9 @@ _log = structlog.get_logger(__name__)
 class Engine(Protocol):
     """What has the model; `ArrowEngine` is one."""
 
-    async def run_steps(self, make: stepping.Make[learning.Learned]) -> learning.Learned:
+    async def run_steps(
+        self, make: stepping.Make[learning.Learned | None]
+    ) -> learning.Learned | None:
         """Runs long work on the model between tokens."""
         ...
 
@@ -51,7 +56,7 @@ class Rounds:
         pairs: Sequence[ledger.Pair],
         kept: Sequence[ledger.Pair],
         seed: int,
-    ) -> agents.Learned:
+    ) -> agents.Learned | None:
         """One round; the layers stay as they are.
 
         Pairs that are too long for a step are left out.
@@ -61,21 +66,26 @@ class Rounds:
             pairs: of feedback.
             kept: what it learned before, to be rehearsed.
             seed: the same layers, pairs and seed give the same changes.
+
+        Returns:
+            None where there are no pairs, and a first look finds the rest well remembered.
         """
         lessons, rehearsed = self._lessons(pairs), self._lessons(kept)
 
         def work(
             model: Any, manager: managers.LoRAManager
-        ) -> Generator[None, None, learning.Learned]:
+        ) -> Generator[None, None, learning.Learned | None]:
             own = learning.Round(model, manager, layers, self._specs, self._recipe, self._pad_id)
             steps = cast("Generator[float]", own.steps(lessons, rehearsed, seed))
             with contextlib.closing(steps):
-                for _ in steps:
+                for loss in steps:
+                    if not lessons and loss < FORGOTTEN:
+                        return None
                     yield
             return own.learned()
 
         found = await self._engine.run_steps(work)
-        return agents.Learned(found.gradients, found.loss)
+        return None if found is None else agents.Learned(found.gradients, found.loss)
 
     def _lessons(self, pairs: Sequence[ledger.Pair]) -> list[learning.Lesson]:
         found = []

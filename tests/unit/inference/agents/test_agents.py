@@ -10,6 +10,7 @@ import torch
 
 from services.hierarchy import hierarchy
 from services.inference.agents import agents, describing, ledger
+from services.inference.agents import rounds as rounds_of
 from shared import errors
 from shared.hierarchy import agent_state, levels
 from tests import tiny_model
@@ -275,3 +276,30 @@ async def test_agent_whose_state_is_damaged_says_so_and_can_be_forgotten(tmp_pat
         await node.own.forget("ada")
         await node.own.give_feedback("ada", "", [PAIR])
         assert await node.ask("ada")
+
+
+async def test_agent_rehearses_what_others_learning_took_from_it_and_rests_else(tmp_path):
+    settings = agents.AgentsSettings(rounds=3, rehearse_s=0.0)
+    other = ledger.Pair("How tall is it?", "Very tall.")
+    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
+        await _learned(node, "ada", ticks=3)
+        await node.ask("ada")
+        rounds = node.own.record("ada").rounds
+        node.line.submitted.clear()
+        await node.own.give_feedback("bob", "", [other])
+        await node.until(lambda: {one.agent for one in node.line.submitted} == {"ada", "bob"})
+        by_agent = {one.agent: one for one in node.line.submitted}
+        assert (by_agent["ada"].examples, by_agent["bob"].examples) == (0, 1)
+        await node.until(lambda: node.own.record("ada").rounds == rounds + 1)
+
+
+async def test_agent_rests_while_it_remembers_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(rounds_of, "FORGOTTEN", float("inf"))
+    settings = agents.AgentsSettings(rounds=2, rehearse_s=0.0)
+    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
+        await _learned(node, ticks=2)
+        held = await node.own.held("ada")
+        await node.line.tick(node.own)
+        version = node.own.snapshot_version
+        await node.until(lambda: held.looked_at_version == version)
+        assert (len(node.line.submitted), node.own.record("ada").rounds) == (2, 2)
