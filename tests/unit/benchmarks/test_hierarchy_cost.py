@@ -30,8 +30,9 @@ def test_difference_is_counted_when_weights_change_under_a_version(monkeypatch):
 
 def test_latency_and_share_are_told_of_the_full_stack():
     base = tiny_model.tiny_base()
-    rows = {row.name: row for row in latency.measured(base, (1, 2), 2)}
-    assert rows.keys() == {"latency_times_base", "latency_times_base_b2", "adapters_of_base"}
+    rows = {row.name: row for row in latency.measured(base, (1, 2), 2, 2)}
+    assert {"latency_times_base", "prompt_times_base", "adapters_of_base"} <= rows.keys()
+    assert {"latency_times_base_b2", "prompt_times_base_b2"} <= rows.keys()
     parameters = sum(
         one.size
         for layer in stacks.stacked(base.model, ranks=stacks.FULL_RANKS).layers.values()
