@@ -69,7 +69,7 @@ class OneLoRA:
         lessons = domain.shuffled if agent in self.plan.bad else domain.taught
         one = self.bench.round(self.now, _SPECS, self.recipe, self.moments.get(agent))
         seed = self.rng.randrange(2**31)
-        for _ in one.steps(lessons, self.rehearsed(), seed, self.penalty()):
+        for _ in one.steps(lessons, self.rehearsed(), seed, self.bench.held, self.penalty()):
             pass
         self.moments[agent] = one.moments()
         return one.learned().gradients[_LEVEL]

@@ -12,10 +12,12 @@ from typing import Protocol
 
 import torch
 
+from benchmarks import results
 from benchmarks.hierarchy import world
 from shared.hierarchy import learning, levels, stack
 from shared.lora import manager as managers
 from shared.models import base as bases
+from shared.models import replay
 
 _KEY = "what is measured"
 
@@ -54,6 +56,8 @@ class Course:
     """A whole course: `table[i][j]` is how domain j stood after domain i, j up to i."""
 
     table: tuple[tuple[Accuracy, ...], ...]
+    known: float
+    """At the end, share of other questions that agents answer as the bare base does."""
     seconds: float
     """Processor time of the learning."""
 
@@ -123,6 +127,20 @@ class Bench:
         self.base = base
         self.manager = managers.LoRAManager(base.model, base.fingerprint)
         self.paths = self.manager.target_paths(levels.DEFAULT_KINDS)
+        asked = replay.prepare(base, results.KEPT / "hierarchy")
+        self.held = self._lessons(asked.trained)
+        """Questions about anything else, which every method holds to the base's answers."""
+        self.known = self._lessons([*asked.known, *asked.unrelated])
+        """The like, which only measure."""
+
+    def _lessons(self, asked: Iterable[replay.Answered]) -> tuple[learning.Lesson, ...]:
+        base = self.base
+        return tuple(
+            learning.Lesson(
+                tuple(base.prompt_ids(one.question)), tuple(base.answer_ids(one.answer))
+            )
+            for one in asked
+        )
 
     def round(
         self,
@@ -193,7 +211,9 @@ def run(bench: Bench, method: Method, plan: world.Plan) -> Course:
         spent += time.process_time() - started
         asking = _Asking(bench, method, honest)
         found.append(tuple(asking.of(one) for one in domains[: number + 1]))
-    return Course(tuple(found), spent)
+    stacks = {id(one): one for one in (method.stack(agent) for agent in honest)}.values()
+    known = statistics.fmean(bench.share_right(one, bench.known) for one in stacks)
+    return Course(tuple(found), known, spent)
 
 
 class _Asking:
@@ -229,4 +249,4 @@ def from_json(text: str) -> Course:
     """A course as `one_course` prints it."""
     found = json.loads(text)
     table = tuple(tuple(Accuracy(**one) for one in row) for row in found["table"])
-    return Course(table, found["seconds"])
+    return Course(table, found["known"], found["seconds"])

@@ -76,6 +76,15 @@ def _main(found: Mapping[str, Sequence[course.Course]]) -> list[results.Row]:
         ),
         results.Row("average_accuracy", _mean(ours, "average"), "share"),
         results.Row(
+            "known_kept",
+            _mean(ours, "known"),
+            "share",
+            peer=_SEQUENCE,
+            peer_value=_mean(sequence, "known"),
+            note="questions about anything else, answered to the letter as the bare base does; "
+            "learned with none of them",
+        ),
+        results.Row(
             "plasticity",
             _mean(ours, "plasticity"),
             "share",
@@ -103,7 +112,8 @@ def _peers(found: Mapping[str, Sequence[course.Course]]) -> list[results.Row]:
             _mean(courses, "old"),
             "share",
             note=f"average {_mean(courses, 'average'):.2f}, backward transfer "
-            f"{_mean(courses, 'backward'):.2f}, plasticity {_mean(courses, 'plasticity'):.2f}, "
+            f"{_mean(courses, 'backward'):.2f}, known kept {_mean(courses, 'known'):.2f}, "
+            f"plasticity {_mean(courses, 'plasticity'):.2f}, "
             f"processor time {_mean(courses, 'seconds'):.0f} s",
         )
         for name, courses in found.items()

@@ -110,7 +110,7 @@ class Memory:
         layers = self.stack(number)
         moments = self._moments.get(agent.agent)
         one = self._bench.round(layers, self.frame.specs, self._recipe, moments)
-        for _ in one.steps(lessons, remembered, self._rng.randrange(2**31)):
+        for _ in one.steps(lessons, remembered, self._rng.randrange(2**31), self._bench.held):
             pass
         self._moments[agent.agent] = one.moments()
         found = one.learned()

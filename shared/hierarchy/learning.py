@@ -52,6 +52,8 @@ class Recipe:
     """Lessons a step."""
     rehearsed_rows: int = 4
     """And so many that are rehearsed, as far as there are any."""
+    held_rows: int = 2
+    """And so many questions of others on which the base's own answers are to stay."""
     learning_rate: float = 1e-3
     """AdamW's, of a layer without inertia."""
     shared_share: float = 0.5
@@ -134,6 +136,7 @@ class Round:
         lessons: Sequence[Lesson],
         rehearsed: Sequence[Lesson],
         seed: int,
+        held: Sequence[Lesson] = (),
         penalty: Penalty | None = None,
     ) -> Iterator[float]:
         """Learns step by step, so that the model can answer in between; yields each step's loss.
@@ -142,17 +145,22 @@ class Round:
             lessons: feedback; empty where an agent only rehearses.
             rehearsed: what is to be kept.
             seed: decides which lessons meet, and which steps are for the shared layers alone.
+            held: questions about anything else with the bare base's own answers: without them a
+                model that learns one answer gives it to everybody.
             penalty: joins the loss, such as that of elastic weight consolidation.
         """
         rng = random.Random(seed)
         self._lessons = len(set(lessons))
-        fresh, kept = _endless(lessons, rng), _endless(rehearsed, rng)
+        sources = [
+            (_endless(lessons, rng), self._recipe.rows if lessons else 0),
+            (_endless(rehearsed, rng), self._recipe.rehearsed_rows if rehearsed else 0),
+            (_endless(held, rng), self._recipe.held_rows if held else 0),
+        ]
         recipe = self._recipe
         with self._resident() as adapters:
             for step in range(recipe.steps):
                 self._set_rates(1.0 - recipe.decline * step / recipe.steps)
-                rows = [next(fresh) for _ in range(recipe.rows if lessons else 0)]
-                rows += [next(kept) for _ in range(recipe.rehearsed_rows if rehearsed else 0)]
+                rows = [next(source) for source, count in sources for _ in range(count)]
                 if not rows:
                     return
                 alone = rng.random() < recipe.shared_share
