@@ -71,7 +71,7 @@ class State:
         self.frozen_by_hand: set[Level] = set()
         """Shared layers that health does not thaw."""
         self.healthy = 0
-        """Version of the last snapshot of a healthy tick."""
+        """Version of the last snapshot whose entropy was found healthy."""
         self.kept: dict[int, messages.Snapshot] = {}
         """The newest ones by version, and the last healthy one; always at least one."""
         self.publish()

@@ -93,7 +93,7 @@ def gather(work: Work) -> None:
     for agent, submissions in taken.items():
         private = [one.private for one in submissions]
         work.private[agent] = {
-            level: weights.summed(held, [1.0] * len(held))
+            level: weights.summed(held, [1.0] * len(held)) if len(held) > 1 else held[0]
             for level in levels.PRIVATE
             if (held := [part[level] for part in private if level in part])
         }
@@ -164,7 +164,8 @@ def finish(work: Work) -> None:
     state.last_circuit = max([state.last_circuit, *work.gathered.circuits])
     state.publish()
     if not work.rolled_back and (work.report is None or work.report.entropy_is_healthy):
-        state.healthy = state.version
+        # Entropy was measured before the layers were moved: of what the tick began with.
+        state.healthy = work.before.version
     state.prune()
     if Level.SWARM not in work.rolled_back:
         for circuit in work.moved:

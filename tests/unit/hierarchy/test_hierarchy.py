@@ -346,7 +346,7 @@ def test_actions_of_health_are_carried_out_and_counted() -> None:
         return not all(torch.equal(old[path].b, new[path].b) for path in old)
 
     assert [moved(at, Level.DOMAIN) for at in range(6)] == [True] * 3 + [False] * 3
-    healthy = snapshots[2].layers[Level.SWARM]
+    healthy = snapshots[1].layers[Level.SWARM]  # Found so by the last healthy tick, 2.
     back = snapshots[5].layers[Level.SWARM]
     assert all(torch.equal(healthy[path].b, back[path].b) for path in healthy)
     assert moved(4, Level.FOUNDATION)  # The other layers did not go back.
