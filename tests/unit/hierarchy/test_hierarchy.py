@@ -181,17 +181,32 @@ def test_only_so_many_agents_are_let_in() -> None:
     assert held.submit(making.submission("ada", 2))
 
 
-def test_agent_is_marked_by_others_and_never_by_itself() -> None:
+def alike(held: hierarchy.LoRAHierarchy, agent: str, sequence: int) -> messages.Submission:
+    """A submission whose agent layer moves as the swarm layer does."""
+    swarm = held.snapshot().layers[Level.SWARM]
+    sent = making.submission(agent, sequence, seed=1, version=held.snapshot().version)
+    products = weights.product_change(swarm, sent.shared[Level.SWARM])
+    return dataclasses.replace(sent, private={Level.AGENT: _low(products)})
+
+
+def test_agent_does_not_confirm_itself_however_often_it_says_the_same() -> None:
     held = made()
-    learned = making.submission("ada", seed=1)
-    swarm = learned.shared[Level.SWARM]
-    products = weights.product_change(held.snapshot().layers[Level.SWARM], swarm)
-    alike = dataclasses.replace(learned, private={level: products for level in levels.PRIVATE})
-    # All that the agent has to say is what it said itself: the swarm has no other change.
-    held.submit(dataclasses.replace(alike, private={Level.AGENT: _low(products)}))
+    for sequence in range(1, 6):
+        held.submit(alike(held, "ada", sequence))
+        held.system_tick()
+    told = held.settlements("ada", 0)
+    assert {one.mark for one in told} == {messages.Mark.NORMAL}
+    assert {one.alignment for one in told} == {0.0}
+
+
+def test_agent_that_is_alone_is_confirmed_by_what_another_taught_the_swarm() -> None:
+    held = made()
+    held.submit(alike(held, "eve", 1))
     held.system_tick()
-    [alone] = held.settlements("ada", 0)
-    assert alone.mark is messages.Mark.NORMAL and alone.alignment == 0.0
+    held.submit(alike(held, "ada", 1))
+    held.system_tick()
+    [told] = held.settlements("ada", 0)
+    assert told.mark is messages.Mark.FAST_TRACK
 
 
 def _low(products: weights.Weights) -> weights.Weights:
@@ -206,11 +221,7 @@ def _low(products: weights.Weights) -> weights.Weights:
 def test_agents_that_learn_the_same_are_on_the_fast_track() -> None:
     held = made()
     for agent in ("ada", "eve"):
-        sent = making.submission(agent, seed=1)
-        products = weights.product_change(
-            held.snapshot().layers[Level.SWARM], sent.shared[Level.SWARM]
-        )
-        held.submit(dataclasses.replace(sent, private={Level.AGENT: _low(products)}))
+        held.submit(alike(held, agent, 1))
     report = held.system_tick()
     assert report.marks[messages.Mark.FAST_TRACK] == 2
     [told] = held.settlements("ada", 0)
