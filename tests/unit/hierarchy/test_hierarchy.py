@@ -545,16 +545,20 @@ def test_submissions_of_many_threads_count_once_each_while_ticks_go_on() -> None
 
 def test_long_run_under_random_load_stays_healthy_and_bounded() -> None:
     held = made()
-    mixture = load.Mixture(circuit=0.3, offered=0.1)
     healthy = 0
+    moves: collections.Counter[str] = collections.Counter()
     for at in range(300):
-        load.send(held, at, SEED, mixture)
+        load.send(held, at, SEED)
         report = held.system_tick()
         healthy += all(0.8 <= one.ratio <= 1.2 for one in report.homeostasis.values())
-        assert len(report.moved) <= 10 and report.waiting_circuits <= 3 * 68
+        assert len(set(report.moved)) == len(report.moved)
+        moves.update(report.moved)
+    # Three channels lead from the agent layer to the foundation: what moves more often loops.
+    assert moves and max(moves.values()) <= 3
     assert healthy >= 0.95 * 300
+    queues = held.state.coordinator.stats.values()
+    most = held.settings.queue.length + held.settings.queue.reserve
+    assert all(stats.depth <= most for stats in queues)
     assert len(held.state.kept) <= held.settings.kept_snapshots + 1
-    moved = [circuit for report in held.reports() for circuit in report.moved]
-    assert moved and len(set(moved)) >= len(moved) - 3 * len(set(moved))
     for agent in held.state.accounts.names():
         assert len(held.settlements(agent, 0)) <= held.settings.most_settlements
