@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+
+import structlog
 
 from services.hierarchy import (
     aggregation,
@@ -23,6 +26,8 @@ from services.hierarchy import (
 from services.hierarchy import state as states
 from shared.hierarchy import changes, homeostasis, levels, messages, weights
 from shared.hierarchy.levels import Level
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclasses.dataclass
@@ -55,6 +60,8 @@ class Work:
     actions: list[health_record.Done] = dataclasses.field(default_factory=list)
     """Corrective ones of health that were carried out."""
     rolled_back: set[Level] = dataclasses.field(default_factory=set)
+    finite: dict[Level, weights.Weights] = dataclasses.field(default_factory=dict)
+    """Of each layer the weights that were last found finite."""
 
 
 def run(work: Work, at: Callable[[str], None]) -> None:
@@ -63,8 +70,29 @@ def run(work: Work, at: Callable[[str], None]) -> None:
     for name, stage in STAGES:
         if getattr(switches, name, True):
             stage(work)
+            _ensure_finite(work, name)
         at(name)
     finish(work)
+
+
+def _ensure_finite(work: Work, stage: str) -> None:
+    """Gives up a layer's change that is not finite: nothing that follows could be trusted.
+
+    The layer goes back to the snapshot that the tick began with.
+    """
+    for level, own in work.state.layers.items():
+        if own.weights is not work.finite.get(level) and not _is_finite(own.weights):
+            _log.error("a layer is not finite; it goes back", level=level.value, stage=stage)
+            work.state.roll_back(work.before.version, of=[level])
+            work.rolled_back.add(level)
+        work.finite[level] = own.weights
+
+
+def _is_finite(layer: weights.Weights) -> bool:
+    return all(
+        math.isfinite(float(pair.a.sum())) and math.isfinite(float(pair.b.sum()))
+        for pair in layer.values()
+    )
 
 
 def maintain(work: Work) -> None:

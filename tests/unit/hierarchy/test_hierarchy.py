@@ -458,6 +458,29 @@ def test_state_is_as_before_when_a_tick_fails(monkeypatch: pytest.MonkeyPatch) -
     assert held.digest() == other.digest()
 
 
+def test_layer_goes_back_when_a_stage_left_it_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = made()
+    held.submit(making.submission())
+    held.system_tick()
+    before = held.snapshot()
+
+    def spoil(work: tick.Work) -> None:
+        own = work.state.layers[Level.SWARM]
+        own.update({path: weights.Factors(pair.a, pair.b) for path, pair in own.weights.items()})
+        broken = own.weights["layers.0.v_proj"].b
+        broken[0, 0] = float("nan")
+
+    stages = tuple((name, spoil if name == "migration" else one) for name, one in tick.STAGES)
+    monkeypatch.setattr(tick, "STAGES", stages)
+    held.submit(making.submission(sequence=2, version=before.version))
+    held.system_tick()
+    swarm, was = held.snapshot().layers[Level.SWARM], before.layers[Level.SWARM]
+    assert all(torch.equal(swarm[path].b, was[path].b) for path in was)
+    domain, was = held.snapshot().layers[Level.DOMAIN], before.layers[Level.DOMAIN]
+    assert not all(torch.equal(domain[path].b, was[path].b) for path in was)
+    assert held.settled_sequence("ada") == 2
+
+
 def test_earlier_state_stands_and_nothing_is_lost_when_the_disk_is_full(
     on_disk: hierarchy.LoRAHierarchy, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
