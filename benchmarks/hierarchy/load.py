@@ -14,6 +14,21 @@ from services.hierarchy import hierarchy
 from shared.hierarchy import levels, messages, weights, wire
 from shared.hierarchy.levels import Level
 
+SMALL = wire.Frame(
+    {
+        "layers.0.q_proj": weights.Shape(12, 10),
+        "layers.0.v_proj": weights.Shape(12, 6),
+        "layers.1.q_proj": weights.Shape(12, 10),
+    },
+    {
+        Level.FOUNDATION: levels.Spec(8, 0.99),
+        Level.DOMAIN: levels.Spec(6, 0.9),
+        Level.SWARM: levels.Spec(5, 0.7),
+        Level.AGENT: levels.Spec(3, 0.5),
+        Level.CONTEXT: levels.Spec(2, 0.1),
+    },
+)
+"""On which a tick takes some milliseconds."""
 _MOST_PER_TICK = 4
 """Submissions of one agent."""
 

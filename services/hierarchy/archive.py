@@ -47,8 +47,8 @@ class Archive:
         """Takes the journal; without one everything ends with the process."""
         self._journal = kept_in
         self.committed = Committed(0, {}, {}, {}, {})
-        self._pinned: tuple[int, dict[str, Part]] = (-1, {})
-        """Version and parts of the snapshot that is held in memory whole."""
+        self._held: dict[int, dict[str, Part]] = {}
+        """Parts of the newest kept snapshot and of the pinned one, by version."""
 
     def load(self) -> bool:
         """Reads the committed state from disk.
@@ -113,8 +113,10 @@ class Archive:
         # What did not change stays the same object, so that nothing is held twice.
         held = {name: parts[name] if name in changed else before.parts[name] for name in lies}
         self.committed = Committed(number, held, values, lies, kept)
-        if pin != self._pinned[0] and pin in kept:
-            self._pinned = pin, dict(self.parts_of(pin))
+        for version in kept.keys() - before.kept.keys():
+            self._held[version] = {name: held[name] for name in kept[version]}
+        stay = {pin, max(kept, default=pin)}
+        self._held = {version: part for version, part in self._held.items() if version in stay}
 
     def parts_of(self, version: int) -> Mapping[str, Part]:
         """The parts of a kept snapshot.
@@ -123,8 +125,8 @@ class Archive:
             errors.NotFoundError: it is not kept, or not on disk.
             errors.IntegrityError: a file is missing or damaged.
         """
-        if version == self._pinned[0]:
-            return self._pinned[1]
+        if version in self._held:
+            return self._held[version]
         lies = self.committed.kept.get(version)
         if lies is None:
             raise errors.NotFoundError(

@@ -180,17 +180,18 @@ class LoRAHierarchy:
             errors.UnavailableError: another failure of the disk; the same holds.
         """
         with self._tick_lock:
-            gathered = self._waiting.gather()
+            gathered, taken = self._waiting.gather(), self._taken_now()
             clock = tick_report.Stopwatch(self._at)
             work = tick.Work(self._state, gathered, self._state.snapshot)
             with self._restored_on_failure():
-                for agent, after in self._taken_now().items():
+                for agent, after in taken.items():
                     self._state.accounts.forget(agent, after)
                 tick.run(work, clock.ended)
                 self._commit(gathered.names)
             # In this order, so that what is sent again meanwhile is known by one of them.
             self._publish()
             self._waiting.took(gathered)
+            self._forget_taken(taken)
             clock.ended("commit")
             report = tick_report.of(work, clock)
             self._reports.append(report)
@@ -271,8 +272,13 @@ class LoRAHierarchy:
 
     def _taken_now(self) -> dict[str, int]:
         with self._lock:
-            taken, self._taken = self._taken, {}
-            return dict(sorted(taken.items()))
+            return dict(sorted(self._taken.items()))
+
+    def _forget_taken(self, done: Mapping[str, int]) -> None:
+        with self._lock:
+            for agent, after in done.items():
+                if self._taken[agent] == after:
+                    del self._taken[agent]
 
     @contextlib.contextmanager
     def _restored_on_failure(self) -> Iterator[None]:

@@ -93,7 +93,7 @@ def gather(work: Work) -> None:
     for agent, submissions in taken.items():
         private = [one.private for one in submissions]
         work.private[agent] = {
-            level: weights.summed(held, [1.0] * len(held))
+            level: weights.summed(held, [1.0] * len(held)) if len(held) > 1 else held[0]
             for level in levels.PRIVATE
             if (held := [part[level] for part in private if level in part])
         }
@@ -106,7 +106,8 @@ def gather(work: Work) -> None:
 def resonate_vertically(work: Work) -> None:
     """Marks each agent by what the OTHER agents bring to the swarm in this tick.
 
-    An agent that is alone is held against the swarm's last change, so that none confirms itself.
+    An agent that is alone is held against the swarm's last change, if others had a part in that, so
+    that none confirms itself.
     """
     gradients = _levelled(work.gradients.get(Level.SWARM, {}))
     swarm = work.before.layers[Level.SWARM]
@@ -119,7 +120,7 @@ def resonate_vertically(work: Work) -> None:
             rest = whole if own is None else changes.less(whole, own)
             side = weights.product_change(swarm, changes.scaled(rest, 1.0 / others))
         else:
-            side = work.state.last_change()
+            side = work.state.last_change(agent)
         found = vertical.resonate(
             private.get(Level.CONTEXT, {}), private.get(Level.AGENT, {}), side
         )
@@ -155,6 +156,8 @@ def update(work: Work) -> None:
         if found.delta:
             work.combined[level] = found.delta
             own.update(found.delta)
+            if level is Level.SWARM:
+                work.state.last_movers = sorted(gradients.keys() - found.left_out.keys())
 
 
 def finish(work: Work) -> None:
@@ -164,7 +167,8 @@ def finish(work: Work) -> None:
     state.last_circuit = max([state.last_circuit, *work.gathered.circuits])
     state.publish()
     if not work.rolled_back and (work.report is None or work.report.entropy_is_healthy):
-        state.healthy = state.version
+        # Entropy was measured before the layers were moved: of what the tick began with.
+        state.healthy = work.before.version
     state.prune()
     if Level.SWARM not in work.rolled_back:
         for circuit in work.moved:

@@ -79,15 +79,13 @@ class Importance:
         """
         density = self.density(history)
         screened = self.screened(density, threshold)
+        after = torch.add(held, step, alpha=rate)
         if self._settings.use_density:
-            scale = density.mul_(screened).mul_(-self._settings.gain * rate).add_(rate)
-            after = torch.addcmul(held, scale, step)
-        else:
-            after = torch.add(held, step, alpha=rate)
+            after.addcmul_(density.mul_(screened), step, value=-self._settings.gain * rate)
         if self._settings.use_decay:
             free, kept = self._settings.decay_free, self._settings.decay_screened
-            decay = screened.mul_(kept - free).add_(free)
-            after.addcmul_(decay, torch.sub(start, after, out=density))
+            back = torch.sub(start, after, out=density)
+            after.add_(back, alpha=free).addcmul_(screened, back, value=kept - free)
         return after
 
     def shield(self, history: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -97,11 +95,11 @@ class Importance:
         return self.screened(density, threshold).mul_(density).mul_(gain)
 
     def note(self, gradient: list[stacks.Stack]) -> None:
-        """One interaction."""
+        """One interaction; the gradient is used up."""
         share = 1.0 - self._settings.memory
         for history, step in zip(self.history, gradient, strict=True):
             for held, moved in zip(history.both, step.both, strict=True):
-                held.mul_(self._settings.memory).add_(moved.abs(), alpha=share)
+                held.lerp_(moved.abs_(), share)
 
     def raise_channels(self, number: int, row: int, channels: list[int], change: float) -> None:
         """Makes channels important that were filled by something else than gradients.

@@ -39,11 +39,11 @@ class LayerSettings:
     healthy_low: float = 0.8
     """Of the optimum of the entropy."""
     healthy_high: float = 1.2
-    budget_rate: float = 0.05
+    budget_rate: float = 0.1
     """Per tick, by which the optimum follows the entropy."""
-    least_evenness: float = 0.2
+    least_evenness: float = 0.1
     """Lowest optimum to which the entropy may draw it, as a share of that of equal values."""
-    correction: float = 0.05
+    correction: float = 0.02
     """Exponent with which singular values are drawn to their mean, or from it, per tick."""
     modules_per_tick: int = 2
     """Spectra that are computed per tick, in turn; those of changed circuits come on top."""

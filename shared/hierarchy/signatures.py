@@ -41,17 +41,19 @@ def sketch(
     Raises:
         errors.InvalidInputError: a value is not finite.
     """
-    total = torch.zeros(SIZE)
+    if not activations:
+        return torch.zeros(SIZE)
+    units = []
     for path, activation in activations.items():
         unit = F.normalize(activation.detach().float().cpu(), dim=0)
-        if not bool(torch.isfinite(unit).all()):
-            raise errors.InvalidInputError(
-                f"activation of {path!r} is not finite: leave this generation out"
-            )
-        if background is not None and path in background:
-            unit = unit - background[path]
-        buckets, signs = _buckets(path, len(unit))
-        total.index_add_(0, buckets, unit * signs)
+        units.append(unit if background is None else unit - background.get(path, 0))
+    buckets, signs = _layout(tuple(zip(activations, map(len, units), strict=True)))
+    total = torch.zeros(SIZE).index_add_(0, buckets, torch.cat(units) * signs)
+    if not bool(torch.isfinite(total).all()):
+        wrong = [path for path, value in activations.items() if not bool(value.isfinite().all())]
+        raise errors.InvalidInputError(
+            f"activations of {wrong[:3]} are not finite: leave this generation out"
+        )
     return F.normalize(total, dim=0)
 
 
@@ -70,9 +72,13 @@ def background(examples: Sequence[Mapping[str, torch.Tensor]]) -> Mapping[str, t
     }
 
 
-@functools.lru_cache(maxsize=1024)
-def _buckets(path: str, features: int) -> tuple[torch.Tensor, torch.Tensor]:
-    seed = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=7).digest(), "little")
-    generator = torch.Generator().manual_seed(seed)
-    buckets = torch.randint(SIZE, (features,), generator=generator)
-    return buckets, torch.randint(2, (features,), generator=generator).float() * 2 - 1
+@functools.lru_cache(maxsize=16)
+def _layout(features: tuple[tuple[str, int], ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bucket and sign of each feature of all paths, one path after the other."""
+    buckets, signs = [], []
+    for path, count in features:
+        seed = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=7).digest(), "little")
+        generator = torch.Generator().manual_seed(seed)
+        buckets.append(torch.randint(SIZE, (count,), generator=generator))
+        signs.append(torch.randint(2, (count,), generator=generator).float() * 2 - 1)
+    return torch.cat(buckets), torch.cat(signs)

@@ -275,15 +275,21 @@ class TrajectoryCache:
         """All of it, for `restore`."""
         entries = [entry.held for entry in self._entries.values()]
         held = [*entries, *self._remainders.values()]
+        own = [tuple((path, len(value)) for path, value in one.activations.items()) for one in held]
+        layouts = list(dict.fromkeys(own))
         record = {
             "clock": self._clock,
             "entries": [[e.worth, e.hits, e.consolidated] for e in self._entries.values()],
-            "paths": [list(one.activations) for one in held],
+            "layouts": layouts,
+            "layout": [layouts.index(layout) for layout in own],
             "recent": [hit for hit, _ in self._recent],
         }
         fields = ("prompt", "answer", "top_ids", "top_logits", "log_sums", "signature")
         groups = {name: [getattr(one, name) for one in held] for name in fields}
-        groups["activations"] = [value for one in held for value in one.activations.values()]
+        groups["activations"] = [
+            torch.cat([torch.empty(0, dtype=torch.float16), *one.activations.values()])
+            for one in held
+        ]
         groups["recent"] = [signature for _, signature in self._recent]
         return states.pack(record, groups)
 
@@ -295,11 +301,13 @@ class TrajectoryCache:
         """
         record, groups = states.unpack(state)
         self._clear()
-        activations = iter(groups.pop("activations"))
-        recent = groups.pop("recent")
-        for at, paths in enumerate(record["paths"]):
+        recent, activations = groups.pop("recent"), groups.pop("activations")
+        for at, (number, flat) in enumerate(zip(record["layout"], activations, strict=True)):
+            layout = record["layouts"][number]
+            parts = flat.split([size for _, size in layout]) if layout else ()
             fields = {name: values[at] for name, values in groups.items()}
-            one = Trajectory(**fields, activations={path: next(activations) for path in paths})
+            held = {path: part for (path, _), part in zip(layout, parts, strict=True)}
+            one = Trajectory(**fields, activations=held)
             if at < len(record["entries"]):
                 self._entries[one.key] = _Entry(one, *record["entries"][at])
                 self._entry_bytes += one.size_bytes

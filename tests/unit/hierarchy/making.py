@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from shared.hierarchy import levels, messages, weights, wire
+from benchmarks.hierarchy import load
+from shared.hierarchy import levels, messages, weights
 from shared.hierarchy.levels import Level
 
-SHAPES = {
-    "layers.0.q_proj": weights.Shape(12, 10),
-    "layers.0.v_proj": weights.Shape(12, 6),
-    "layers.1.q_proj": weights.Shape(12, 10),
-}
-SPECS = {
-    Level.FOUNDATION: levels.Spec(8, 0.99),
-    Level.DOMAIN: levels.Spec(6, 0.9),
-    Level.SWARM: levels.Spec(5, 0.7),
-    Level.AGENT: levels.Spec(3, 0.5),
-    Level.CONTEXT: levels.Spec(2, 0.1),
-}
-FRAME = wire.Frame(SHAPES, SPECS)
+FRAME = load.SMALL
+SHAPES, SPECS = FRAME.shapes, FRAME.specs
 
 
 def factors(

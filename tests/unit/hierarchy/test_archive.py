@@ -102,6 +102,17 @@ def test_earlier_state_stands_when_a_commit_fails(
     assert kept.committed is before and loaded(tmp_path).committed.digest() == before.digest()
 
 
+def test_pinned_snapshot_is_held_in_memory_when_there_is_no_disk() -> None:
+    kept = archive.Archive(None)
+    kept.commit(parts(fast=1.0, slow=1.0), {}, keep(1), pin=-1)
+    kept.commit(parts(fast=2.0, slow=1.0), {}, keep(1), pin=1)
+    kept.commit(parts(fast=3.0, slow=1.0), {}, keep(1) | keep(2), pin=1)
+    assert kept.parts_of(1)["fast"]["w"][0] == 1.0
+    kept.commit(parts(fast=4.0, slow=1.0), {}, keep(1) | keep(2) | keep(3), pin=3)
+    with pytest.raises(errors.NotFoundError, match="its weights alone"):
+        kept.parts_of(1)
+
+
 def test_part_without_tensors_is_a_part() -> None:
     kept = archive.Archive(None)
     kept.commit({"empty": {}}, {}, {})

@@ -161,6 +161,16 @@ def test_a_pattern_in_some_modules_and_some_agents_is_found_and_the_others_are_n
     assert rate(others, messages.Mark.FAST_TRACK) < 0.05
 
 
+def test_a_pattern_is_found_when_it_is_in_one_of_many_tiny_modules() -> None:
+    model = Model(32, 16, 16, 15)
+    planted, others = [], []
+    for seed in range(model.seeds):
+        planted += marks(swarm_of(model, seed, 4, planted=4, noise=1.0, share=1 / 32))
+        others += marks(swarm_of(model, seed, 4, planted=0, noise=1.0))
+    assert rate(planted, messages.Mark.FAST_TRACK) >= 0.8
+    assert rate(others, messages.Mark.FAST_TRACK) < 0.05
+
+
 def test_agents_are_fast_tracked_when_they_see_one_gradient_through_layers_of_their_own() -> None:
     results = []
     for seed in range(10):

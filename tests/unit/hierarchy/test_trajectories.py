@@ -23,7 +23,10 @@ def made(number: int, answer: int = 0, like: float = 0.0) -> trajectories.Trajec
         [number, 7, 7],
         [answer, 3],
         torch.randn(2, VOCABULARY, generator=generator),
-        {"layers.0.q_proj": common * like + own * (1 - like)},
+        {
+            "layers.0.q_proj": common * like + own * (1 - like),
+            "layers.1.o_proj": common[:64] * like + own[:64] * (1 - like),
+        },
         top_k=5,
     )
 
