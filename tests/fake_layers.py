@@ -52,6 +52,7 @@ class FakeLayers:
         self.told: list[messages.Settlement] = []
         self.version = self.ticks = 0
         self.seen: dict[str, int] = {}
+        self.settled: dict[str, int] = {}
         self.frozen: set[levels.Level] = set()
         self.fail: errors.SkillmeshError | None = None
         """Raised by the next tick."""
@@ -82,6 +83,7 @@ class FakeLayers:
             raise fail
         taken, self.pending = self.pending, []
         self.version, self.ticks = self.version + 1, self.ticks + 1
+        self.settled |= {one.agent: one.sequence for one in taken}
         factors = {levels.Level.AGENT: 0.5}
         self.told += [
             messages.Settlement(
@@ -99,10 +101,10 @@ class FakeLayers:
         return self.seen.get(agent, 0)
 
     def totals(self, agent: str) -> port.Totals:
-        return port.Totals(self.seen.get(agent, 0), 0, 0)
+        return port.Totals(self.settled.get(agent, 0), 0, 0)
 
     def waiting(self) -> Sequence[port.Waiting]:
-        return [port.Waiting(one.agent, 1) for one in self.pending]
+        return [port.Waiting(one.agent, 1, one.sequence) for one in self.pending]
 
     @property
     def has_work(self) -> bool:

@@ -35,6 +35,7 @@ class Admitted:
 
     agent: str
     size_bytes: int
+    sequence: int = 0
     taken: bool = False
 
 
@@ -95,17 +96,18 @@ class Admission:
         """Ends the wait of what a tick took: `waiting` from before it, once it has ended."""
         gone = {id(entry) for entry in taken}
         with self._lock:
+            leaving = [entry for entry in self._waiting if id(entry) in gone]
             self._waiting = [entry for entry in self._waiting if id(entry) not in gone]
-            for entry in taken:
+            for entry in leaving:
                 self._leave(entry)
 
-    def restore(self, agent: str, size_bytes: int) -> None:
+    def restore(self, agent: str, size_bytes: int, sequence: int = 0) -> None:
         """Counts what waits since before this process began."""
         with self._lock:
             account = self._account(agent)
             account.waiting += 1
             self._bytes += size_bytes
-            self._waiting.append(Admitted(agent, size_bytes, taken=True))
+            self._waiting.append(Admitted(agent, size_bytes, sequence, taken=True))
 
     def _enter(self, agent: str, size_bytes: int) -> Admitted:
         with self._lock:

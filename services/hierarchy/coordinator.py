@@ -112,7 +112,7 @@ class Coordinator:
     async def _open(self, frame: wire.Frame) -> port.Layers:
         layers = await asyncio.to_thread(self._make, frame)
         for waiting in layers.waiting():
-            self._gate.restore(waiting.agent, waiting.size_bytes)
+            self._gate.restore(waiting.agent, waiting.size_bytes, waiting.sequence)
         await asyncio.to_thread(self._publish, layers)
         self._layers = layers
         return layers
@@ -186,10 +186,12 @@ class Coordinator:
                     f"the submission is {submission.agent!r}'s number {submission.sequence}, its "
                     f"command says {agent!r}'s {sequence}"
                 )
-            entry.taken = layers.submit(submission)
+            entry.sequence, entry.taken = sequence, layers.submit(submission)
             self._seen_at_ms[agent] = self._clock_ms()
             self._taken[agent] = self._taken.get(agent, 0) + entry.taken
-            return entry.taken
+        # A tick may have taken it before it was counted as waiting.
+        self._settle(layers)
+        return entry.taken
 
     async def tick(self, key: str = "") -> Ticked:
         """One tick now.
@@ -213,9 +215,9 @@ class Coordinator:
             done = self._answered.get(("tick", key)) if key else None
             if done is not None:
                 return done
-            began_s, waiting = self._clock_s(), self._gate.waiting()
+            began_s = self._clock_s()
             report = await asyncio.to_thread(layers.system_tick)
-            self._gate.settle(waiting)
+            self._settle(layers)
             await asyncio.to_thread(self._publish, layers)
             ticked = Ticked(report, self._clock_s() - began_s)
             self._answer(("tick", key), ticked)
@@ -345,6 +347,16 @@ class Coordinator:
     def newest(self) -> snapshot_files.Ticket | None:
         """The newest snapshot; None before the first."""
         return self._files.newest
+
+    def _settle(self, layers: port.Layers) -> None:
+        """Ends the wait of whatever a tick has settled."""
+        self._gate.settle(
+            [
+                entry
+                for entry in self._gate.waiting()
+                if entry.sequence <= layers.totals(entry.agent).settled
+            ]
+        )
 
     async def _publish_late(self, layers: port.Layers) -> None:
         """Makes the file of a snapshot whose tick ended without it: the disk was full."""

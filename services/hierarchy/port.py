@@ -101,6 +101,7 @@ class Waiting:
 
     agent: str
     size_bytes: int
+    sequence: int
 
 
 @dataclasses.dataclass(frozen=True)

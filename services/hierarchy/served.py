@@ -77,7 +77,8 @@ class ServedHierarchy:
     def waiting(self) -> Sequence[port.Waiting]:
         """Submissions that the next tick settles."""
         return [
-            port.Waiting(one.agent, _size(one)) for one in self._hierarchy.waiting_submissions()
+            port.Waiting(one.agent, _size(one), one.sequence)
+            for one in self._hierarchy.waiting_submissions()
         ]
 
     @property

@@ -13,7 +13,7 @@ import pytest
 
 from services.hierarchy import admission, coordinator, members, news, snapshot_files, status
 from shared import errors
-from shared.hierarchy import levels, wire
+from shared.hierarchy import levels, messages, wire
 from tests import fake_layers
 
 BASE = members.Base("f" * 64, fake_layers.SHAPES)
@@ -107,6 +107,22 @@ async def test_nothing_is_received_when_the_submission_is_not_admitted(house: Ho
         house.coordinator.submit("ada", "token:north", 3, 10, never)
     await house.coordinator.tick()
     assert house.submit("ada", 3, "token:north")
+
+
+async def test_nothing_is_left_waiting_when_a_tick_takes_it_before_it_is_counted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.join()
+    submit = house.layers.submit
+
+    def submit_and_tick(submission: messages.Submission) -> bool:
+        taken = submit(submission)
+        house.layers.system_tick()
+        return taken
+
+    monkeypatch.setattr(house.layers, "submit", submit_and_tick)
+    for sequence in (1, 2, 3):
+        assert house.submit("ada", sequence) and house.coordinator.waiting == 0
 
 
 async def test_tick_is_made_once_when_its_key_comes_again(house: House) -> None:
