@@ -113,7 +113,8 @@ class Importance:
         share = 1.0 - self._settings.memory
         for held, dim in ((self.history[number].a[row], 1), (self.history[number].b[row], 0)):
             # Not more where something moved: else a large circuit would lay open the small ones.
-            mark = _STRONG * float(held.mean()) or share * change
+            # Never above what is there: else each circuit raises the mean that marks the next.
+            mark = min(_STRONG * float(held.mean()), float(held.max())) or share * change
             index = torch.tensor(channels)
             held.index_copy_(dim, index, held.index_select(dim, index).clamp_min(mark))
 
