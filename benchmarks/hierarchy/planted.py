@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 
 from services.hierarchy import hierarchy, tick_report
-from shared.hierarchy import agent, levels, messages, weights, wire
+from shared.hierarchy import agent, circuits, levels, messages, weights, wire
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +44,14 @@ class Agents:
         self._draw = torch.Generator().manual_seed(seed)
 
     def tick(
-        self, lessons: Mapping[int, Lesson], rate: float = 0.1
+        self, lessons: Mapping[int, Lesson], rate: float = 0.1, channels: int = 0
     ) -> tuple[tick_report.TickReport, list[messages.Settlement]]:
         """One round of the agents that learn, and a tick.
 
         Args:
             lessons: by the number of an agent.
             rate: of learning.
+            channels: of each module, that each agent offers as one circuit; 0 for no circuit.
 
         Returns:
             The report, and these agents' settlements, in order.
@@ -67,7 +68,8 @@ class Agents:
             )
             sent = own.submission()
             if sent is not None:
-                self.held.submit(sent)
+                offered = (self._circuit(own, channels),) if channels else ()
+                self.held.submit(dataclasses.replace(sent, circuits=offered))
         report = self.held.system_tick()
         told = []
         for at in sorted(lessons):
@@ -76,6 +78,28 @@ class Agents:
                 own.settle(one)
                 told.append(one)
         return report, told
+
+    def _circuit(self, own: agent.AgentLayers, channels: int) -> messages.Circuit:
+        """The strongest channels of the agent layer that are not on offer."""
+        layer = own.weights[levels.Level.AGENT]
+        chosen: dict[str, tuple[int, ...]] = {}
+        for path, pair in layer.items():
+            strength = pair.a.norm(dim=0) * pair.b.norm(dim=1)
+            for offered in own.offered.values():
+                strength[list(offered.circuit.channels[path])] = -1.0
+            chosen[path] = tuple(sorted(strength.argsort(descending=True)[:channels].tolist()))
+        found = messages.Circuit(
+            id=f"{own.agent}:{own.sequence}",
+            agent=own.agent,
+            level=levels.Level.AGENT,
+            top=levels.Level.DOMAIN,
+            channels=chosen,
+            pieces=circuits.cut(layer, chosen),
+            autocorrelation=0.7 + 0.3 * float(torch.rand((), generator=self._draw)),
+            hits=10,
+        )
+        own.offered[found.id] = agent.Offered(found, own.sequence, own.settings.patience)
+        return found
 
     def _gradient(self, lesson: Lesson) -> dict[str, torch.Tensor]:
         found = {}

@@ -91,7 +91,7 @@ class Accounts:
                 "examples": account.examples,
                 "refused": account.refused,
                 "untold": list(account.untold),
-                "settlements": [dataclasses.asdict(one) for one in account.settlements],
+                "settlements": [_plain(one) for one in account.settlements],
             }
             for agent, account in self._accounts.items()
         }
@@ -108,6 +108,16 @@ class Accounts:
             )
             for agent, fields in sorted(values.items())
         }
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(messages.Settlement))
+
+
+def _plain(settlement: messages.Settlement) -> dict[str, Any]:
+    # As `dataclasses.asdict`, which takes twenty times as long, for thousands of them in a tick.
+    return {name: getattr(settlement, name) for name in _FIELDS} | {
+        "factors": dict(settlement.factors)
+    }
 
 
 def _settlement(values: Mapping[str, Any]) -> messages.Settlement:

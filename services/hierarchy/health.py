@@ -36,6 +36,7 @@ import collections
 import dataclasses
 import enum
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from services.hierarchy import health_settings
@@ -43,7 +44,7 @@ from shared import errors
 from shared.hierarchy import levels
 
 _ERRORS = 2.0
-"""Standard errors by which a share is to pass its limit."""
+"""Standard errors by which a rate is to pass its limit."""
 
 
 class Verdict(enum.StrEnum):
@@ -95,8 +96,8 @@ class Measurements:
     """Agents whose changes were compared in this tick."""
     fast_tracked: int = 0
     conflicts: int = 0
-    signal: float = 0.0
-    """Mean absolute alignment of these agents with the others, 0 to 1."""
+    signal: float | None = None
+    """Mean absolute alignment of these agents with the others, 0 to 1; None of one alone."""
     can_roll_back: bool = False
     """Whether there is a healthy snapshot."""
 
@@ -152,8 +153,8 @@ class State:
     """What a monitor remembers between ticks; plain numbers and strings, bounded."""
 
     tick: int = 0
-    window: tuple[tuple[int, int, int, int, int, float], ...] = ()
-    """Offered, rejected, rounds, fast tracked, conflicts, signal times rounds; a tick each."""
+    window: tuple[tuple[int, int, int, int, int, float | None], ...] = ()
+    """Offered, rejected, rounds, fast tracked, conflicts, signal; a tick each."""
     at_risk: Mapping[levels.Level, int] = dataclasses.field(default_factory=dict)
     """Ticks in a row that a layer's entropy was at risk."""
     frozen: tuple[levels.Level, ...] = ()
@@ -222,7 +223,7 @@ class HealthMonitor:
                 measured.rounds,
                 measured.fast_tracked,
                 measured.conflicts,
-                measured.signal * measured.rounds,
+                measured.signal,
             )
         )
         findings = [*self._entropy(measured), *self._bandwidth(measured), *self._resonance()]
@@ -248,16 +249,19 @@ class HealthMonitor:
         return findings
 
     def _bandwidth(self, measured: Measurements) -> list[Finding]:
-        offered, rejected = (sum(int(tick[at]) for tick in self._window) for at in (0, 1))
+        offered, rejected, *_ = self._counts()
         return [
             _below(Aspect.QUEUE_DEPTH, measured.queue_depth, self._settings.most_queue),
             _below(Aspect.QUEUE_WAIT, measured.queue_wait_ticks, self._settings.most_wait_ticks),
             _rate(Aspect.REJECTIONS, rejected, offered, self._settings.most_rejections),
         ]
 
+    def _counts(self) -> list[int]:
+        """Of the window: offered, rejected, rounds, fast tracked, conflicts."""
+        return [sum(column) for column in zip(*(tick[:5] for tick in self._window), strict=True)]
+
     def _resonance(self) -> list[Finding]:
-        rounds, fast, conflicts = (sum(int(tick[at]) for tick in self._window) for at in (2, 3, 4))
-        signal = sum(tick[5] for tick in self._window)
+        _, _, rounds, fast, conflicts = self._counts()
         bounds = self._settings
         if rounds < bounds.least_rounds:
             return []
@@ -265,9 +269,10 @@ class HealthMonitor:
         some_agree = fast / rounds > _chance(least, rounds, 1)
         agents = rounds / sum(tick[2] > 0 for tick in self._window)
         is_many = agents >= bounds.least_agents
-        is_aligned = signal / rounds >= bounds.least_signal
+        signals = [tick[5] for tick in self._window if tick[5] is not None]
+        is_aligned = bool(signals) and statistics.fmean(signals) >= bounds.least_signal
         return [
-            _within(Aspect.SIGNAL, signal / rounds, bounds.least_signal if some_agree else 0.0),
+            *_signal(signals, bounds.least_signal if some_agree else 0.0),
             _rate(
                 Aspect.FAST_TRACK,
                 fast,
@@ -354,11 +359,15 @@ def _below(aspect: Aspect, value: float, bound: float) -> Finding:
     return Finding(aspect, Verdict.WARNING, value, message)
 
 
-def _within(aspect: Aspect, value: float, least: float) -> Finding:
-    if value >= least:
-        return Finding(aspect, Verdict.HEALTHY, value, "")
-    message = f"{aspect} is {value:.3g}, healthy is {least} or more"
-    return Finding(aspect, Verdict.WARNING, value, message)
+def _signal(signals: Sequence[float], least: float) -> list[Finding]:
+    """The mean over the ticks in which there was one."""
+    if len(signals) < 2:
+        return []
+    mean, error = statistics.fmean(signals), statistics.stdev(signals) / math.sqrt(len(signals))
+    if mean + _ERRORS * error >= least:
+        return [Finding(Aspect.SIGNAL, Verdict.HEALTHY, mean, "")]
+    message = f"{Aspect.SIGNAL} is {mean:.3g}, healthy is {least} or more"
+    return [Finding(Aspect.SIGNAL, Verdict.WARNING, mean, message)]
 
 
 def _rate(aspect: Aspect, count: int, of: int, most: float, least: float = 0.0) -> Finding:

@@ -42,7 +42,9 @@ def measurements(work: tick.Work) -> health.Measurements:
         rounds=len(marks),
         fast_tracked=marks.count(messages.Mark.FAST_TRACK),
         conflicts=marks.count(messages.Mark.CONFLICT),
-        signal=work.horizontal.signal if work.horizontal else 0.0,
+        signal=work.horizontal.signal
+        if work.horizontal and len(work.horizontal.alignments) > 1
+        else None,
         can_roll_back=True,
     )
 

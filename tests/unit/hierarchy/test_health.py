@@ -92,7 +92,9 @@ def test_one_thing_is_warned_of_when_it_alone_leaves_its_bounds(
     changed: dict[str, float], aspect: health.Aspect
 ) -> None:
     measured = dataclasses.replace(WELL, **changed)  # type: ignore[arg-type]
-    report = health.HealthMonitor().report(measured)
+    monitor = health.HealthMonitor()
+    monitor.report(measured)
+    report = monitor.report(measured)
     assert report.verdict is health.Verdict.WARNING
     bad = [found for found in report.findings if found.verdict is not health.Verdict.HEALTHY]
     assert [found.aspect for found in bad] == [aspect]
