@@ -182,7 +182,9 @@ def update(work: Work) -> None:
         if not gradients or own.frozen:
             continue
         factors = work.factors if level is Level.SWARM else {}
-        found = aggregation.combine(gradients, factors, work.state.settings.aggregation)
+        norms = work.state.norms[level]
+        found = aggregation.combine(gradients, factors, work.state.settings.aggregation, norms)
+        norms |= {agent: norm for agent, norm in found.norms.items() if norm > 0}
         if level is Level.SWARM:
             for agent, reason in found.left_out.items():
                 _refuse(work, agent, reason)
