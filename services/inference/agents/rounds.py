@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
+import pathlib
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import structlog
 
-from services.inference import stepping
+from services.inference import generations, stepping
 from services.inference.agents import agents, ledger
+from shared import atomic
 from shared.hierarchy import learning, levels, stack
 from shared.lora import manager as managers
 from shared.models import base as bases
+from shared.models.embedded.recipe import conversations
 
 FORGOTTEN = 0.1
 """Mean cross-entropy of remembered answers, nats a token, from which on they are rehearsed by an
 agent that has nothing else to learn."""
 LONGEST_TOKENS = 1_024
 """Of question and answer together: a step keeps the activations of all its rows."""
+_HELD, _HELD_TOKENS = 48, 48
+"""Questions on which the base's own answers stay, and the longest of these."""
 _log = structlog.get_logger(__name__)
 
 
@@ -31,6 +38,12 @@ class Engine(Protocol):
         """Runs long work on the model between tokens."""
         ...
 
+    async def generate(
+        self, query: str, card: str | None = None, max_new_tokens: int = 0
+    ) -> generations.Generation:
+        """Answers one question."""
+        ...
+
 
 class Rounds:
     """Runs rounds on one model; `learn` is an `agents.Learn`."""
@@ -41,10 +54,25 @@ class Rounds:
         base: bases.BaseModel,
         specs: Mapping[levels.Level, levels.Spec],
         recipe: learning.Recipe,
+        folder: pathlib.Path,
+        held: Sequence[str] | None = None,
     ) -> None:
-        """Takes the model's engine, its tokenizer, and how a round learns."""
+        """Prepares.
+
+        Args:
+            engine: has the model.
+            base: the model and its tokenizer.
+            specs: of all layers.
+            recipe: how a round learns.
+            folder: where the base's own answers are kept.
+            held: questions on which the base's own answers are to stay, whatever is learned; by
+                default general ones.
+        """
         self._engine, self._base = engine, base
         self._specs, self._recipe = specs, recipe
+        self._path = folder / f"held-{base.fingerprint[:16]}.json"
+        self._questions = _general() if held is None else list(held)
+        self._held: list[learning.Lesson] | None = None
         context = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
         self._longest = min(LONGEST_TOKENS, context or LONGEST_TOKENS)
         pad = base.tokenizer.pad_token_id
@@ -71,12 +99,15 @@ class Rounds:
             None where there are no pairs, and a first look finds the rest well remembered.
         """
         lessons, rehearsed = self._lessons(pairs), self._lessons(kept)
+        if self._held is None:
+            self._held = self._lessons(await self._own_answers())
+        held = self._held
 
         def work(
             model: Any, manager: managers.LoRAManager
         ) -> Generator[None, None, learning.Learned | None]:
             own = learning.Round(model, manager, layers, self._specs, self._recipe, self._pad_id)
-            steps = cast("Generator[float]", own.steps(lessons, rehearsed, seed))
+            steps = cast("Generator[float]", own.steps(lessons, rehearsed, seed, held))
             with contextlib.closing(steps):
                 for loss in steps:
                     if not lessons and loss < FORGOTTEN:
@@ -86,6 +117,16 @@ class Rounds:
 
         found = await self._engine.run_steps(work)
         return None if found is None else agents.Learned(found.gradients, found.loss)
+
+    async def _own_answers(self) -> list[ledger.Pair]:
+        """What the bare base says, asked once for each base model."""
+        kept = await asyncio.to_thread(_kept, self._path)
+        if any(question not in kept for question in self._questions):
+            for question in self._questions:
+                found = await self._engine.generate(question, None, _HELD_TOKENS)
+                kept[question] = found.answer
+            await asyncio.to_thread(atomic.write, self._path, json.dumps(kept).encode())
+        return [ledger.Pair(one, kept[one]) for one in self._questions if kept[one].strip()]
 
     def _lessons(self, pairs: Sequence[ledger.Pair]) -> list[learning.Lesson]:
         found = []
@@ -97,3 +138,18 @@ class Rounds:
                 continue
             found.append(learning.Lesson(prompt, answer))
         return found
+
+
+def _general() -> list[str]:
+    """Questions of general knowledge, evenly from all that there are."""
+    found = [fact.trained[0] for fact in conversations.known_facts()]
+    return found[:: max(1, len(found) // _HELD)][:_HELD]
+
+
+def _kept(path: pathlib.Path) -> dict[str, str]:
+    """The answers of before, where the file has them."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {str(q): str(a) for q, a in found.items()} if isinstance(found, dict) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -303,3 +304,18 @@ async def test_agent_rests_while_it_remembers_all(tmp_path, monkeypatch):
         version = node.own.snapshot_version
         await node.until(lambda: held.looked_at_version == version)
         assert (len(node.line.submitted), node.own.record("ada").rounds) == (2, 2)
+
+
+async def test_bases_own_answers_are_asked_once_and_learned_with_the_feedback(tmp_path):
+    lessons = []
+    base = tiny_model.tiny_base()
+    for _ in range(2):
+        async with learning_nodes.running(tmp_path) as node:
+            if not lessons:
+                await _learned(node, ticks=1)
+            answers = json.loads(next(tmp_path.glob("held-*.json")).read_bytes())
+            lessons.append(answers)
+    assert lessons[0] == lessons[1]
+    assert lessons[0].keys() == set(learning_nodes.HELD)
+    for question, answer in lessons[0].items():
+        assert answer == tiny_model.reference_text(base, question, 48)
