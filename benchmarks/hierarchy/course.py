@@ -19,8 +19,6 @@ from shared.lora import manager as managers
 from shared.models import base as bases
 from shared.models import replay
 
-_KEY = "what is measured"
-
 
 class Method(Protocol):
     """A way to learn domain after domain."""
@@ -155,10 +153,14 @@ class Bench:
 
     def share_right(self, layers: stack.Stack, lessons: Sequence[learning.Lesson]) -> float:
         """How many of the answers come out right, token for token."""
-        pad: int = self.base.tokenizer.pad_token_id
-        with self._active(layers):
-            right = learning.are_right(self.base.model, lessons, pad)
+        right = self.are_right(layers, lessons)
         return sum(right) / len(right)
+
+    def are_right(self, layers: stack.Stack, lessons: Sequence[learning.Lesson]) -> list[bool]:
+        """Which of the answers come out right, token for token."""
+        pad: int = self.base.tokenizer.pad_token_id
+        with learning.answering_with(self.manager, layers):
+            return learning.are_right(self.base.model, lessons, pad)
 
     def answered(
         self, layers: stack.Stack, lessons: Sequence[learning.Lesson]
@@ -172,7 +174,11 @@ class Bench:
 
             return hook
 
-        with self._active(layers), torch.no_grad(), contextlib.ExitStack() as hooks:
+        with (
+            learning.answering_with(self.manager, layers),
+            torch.no_grad(),
+            contextlib.ExitStack() as hooks,
+        ):
             for path in self.paths:
                 module = self.base.model.get_submodule(path)
                 hooks.callback(module.register_forward_pre_hook(keep(path)).remove)
@@ -184,18 +190,6 @@ class Bench:
                 is_right = logits_T_V.argmax(-1).tolist() == list(lesson.answer)
                 at_answer = {path: x[-len(lesson.answer) :] for path, x in inputs.items()}
                 yield Answered(lesson, is_right, logits_T_V, at_answer)
-
-    @contextlib.contextmanager
-    def _active(self, layers: stack.Stack) -> Iterator[None]:
-        composed = layers.composed()
-        adapters = self.manager.add_trainable(_KEY, self.paths, 1, 1.0, torch.Generator())
-        try:
-            for path, adapter in adapters.items():
-                adapter.lora_a, adapter.lora_b = composed[path].a, composed[path].b
-            self.manager.activate(_KEY)
-            yield
-        finally:
-            self.manager.remove_card(_KEY)
 
 
 def run(bench: Bench, method: Method, plan: world.Plan) -> Course:

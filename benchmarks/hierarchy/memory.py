@@ -15,6 +15,9 @@ from shared.hierarchy import circuits, learning, levels, trajectories, wire
 from shared.hierarchy import stack as stacks
 from shared.hierarchy import weights as low_rank
 
+_LOOKED_AT = 32
+"""Remembered answers that an idle agent tries in a tick."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -29,7 +32,8 @@ class Variant:
     """Of the steps that run on the shared layers alone; None: as the recipe has it."""
     rehearses: bool = True
     rehearses_when_idle: bool = True
-    """Whether agents that meet nothing new take part in a tick with what they remember."""
+    """Whether agents that meet nothing new look whether they still know what they knew, and learn
+    again what they do not."""
 
 
 class Memory:
@@ -78,10 +82,15 @@ class Memory:
     def tick(self, domain: world.Domain) -> None:
         """See `course.Method`: rounds of all agents, one tick, and their settlements."""
         for number, agent in enumerate(self.agents):
-            lessons: Sequence[learning.Lesson] = ()
             if number in domain.agents:
-                lessons = domain.shuffled if number in self._plan.bad else domain.taught
-            self._round(number, agent, lessons)
+                bad = number in self._plan.bad
+                lessons: Sequence[learning.Lesson] = domain.shuffled if bad else domain.taught
+            elif self._variant.rehearses_when_idle:
+                lessons = self._forgotten(number, agent)
+            else:
+                continue
+            if lessons:
+                self._round(number, agent, lessons)
         self.hierarchy.system_tick()
         for number, agent in enumerate(self.agents):
             after = agent.sequence - len(agent.unsettled)
@@ -104,9 +113,7 @@ class Memory:
     def _round(
         self, number: int, agent: agents.AgentLayers, lessons: Sequence[learning.Lesson]
     ) -> None:
-        remembered = self._remembered(agent) if self._variant.rehearses else []
-        if not lessons and not (remembered and self._variant.rehearses_when_idle):
-            return
+        remembered = self._remembered(agent, len(agent.cache)) if self._variant.rehearses else []
         layers = self.stack(number)
         moments = self._moments.get(agent.agent)
         one = self._bench.round(layers, self.frame.specs, self._recipe, moments)
@@ -121,8 +128,16 @@ class Memory:
         if submission is not None:
             self.hierarchy.submit(submission)
 
-    def _remembered(self, agent: agents.AgentLayers) -> list[learning.Lesson]:
-        drawn = agent.cache.rehearsal(len(agent.cache), self._generator)
+    def _forgotten(self, number: int, agent: agents.AgentLayers) -> Sequence[learning.Lesson]:
+        """Of some answers that it knew, those that it would get wrong now."""
+        looked_at = self._remembered(agent, _LOOKED_AT)
+        if not looked_at:
+            return ()
+        right = self._bench.are_right(self.stack(number), looked_at)
+        return tuple(one for one, is_right in zip(looked_at, right, strict=True) if not is_right)
+
+    def _remembered(self, agent: agents.AgentLayers, most: int) -> list[learning.Lesson]:
+        drawn = agent.cache.rehearsal(most, self._generator)
         return [
             learning.Lesson(tuple(one.prompt.tolist()), tuple(one.answer.tolist())) for one in drawn
         ]

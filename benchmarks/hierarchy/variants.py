@@ -63,6 +63,6 @@ VARIANTS: dict[str, memory.Variant] = {
     "no decay to the start": _layers(use_decay=False),
     "one speed for all layers": memory.Variant(specs=_ONE_SPEED),
     "no rehearsal": memory.Variant(rehearses=False),
-    "no rehearsal while idle": memory.Variant(rehearses_when_idle=False),
+    "no learning again while idle": memory.Variant(rehearses_when_idle=False),
     "no steps of the shared layers alone": memory.Variant(shared_share=0.0),
 }

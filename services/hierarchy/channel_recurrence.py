@@ -65,9 +65,9 @@ class ChannelRecurrence:
             inner, outer = _sketches(path, shape)
             was, step = before[path], change[path]
             # A channel is one (8, 8) sketch, a sum of two outer products.
-            left = torch.stack([(inner @ step.a).T, (inner @ was.a).T])
-            right = torch.stack([was.b @ outer.T, step.b @ outer.T])
-            steps.append(torch.einsum("kri,kro->rio", left, right).flatten(1))
+            left = torch.stack([(inner @ step.a).T, (inner @ was.a).T], dim=2)
+            right = torch.stack([was.b @ outer.T, step.b @ outer.T], dim=1)
+            steps.append(torch.bmm(left, right).flatten(1))
         unit = functional.normalize(torch.stack(steps), dim=2)
         moves = unit.square().sum(2) > 0
         keep = 1.0 - 2.0 / (self._settings.window + 1)

@@ -70,8 +70,10 @@ class State:
         self.actions = health_record.Actions()
         self.frozen_by_hand: set[Level] = set()
         """Shared layers that health does not thaw."""
+        self.last_movers: list[str] = []
+        """Agents by whose gradients the swarm was moved last."""
         self.healthy = 0
-        """Version of the last snapshot of a healthy tick."""
+        """Version of the last snapshot whose entropy was found healthy."""
         self.kept: dict[int, messages.Snapshot] = {}
         """The newest ones by version, and the last healthy one; always at least one."""
         self.publish()
@@ -124,8 +126,17 @@ class State:
             own.frozen = frozen
         return wanted
 
-    def last_change(self) -> weights.Weights:
-        """What the last tick that moved the swarm changed, as a product; empty where none did."""
+    def last_change(self, agent: str) -> weights.Weights:
+        """What the last tick that moved the swarm changed, as a product.
+
+        Args:
+            agent: who is told; what it did alone is nothing that it could learn from.
+
+        Returns:
+            Empty where the swarm did not move, or only this agent moved it.
+        """
+        if not set(self.last_movers) - {agent}:
+            return {}
         newest = self.snapshot.layers[Level.SWARM]
         for version in sorted(self.kept, reverse=True):
             before = self.kept[version].layers[Level.SWARM]
@@ -152,6 +163,7 @@ class State:
             "health": health_record.state_values(self.monitor.state),
             "frozen_by_hand": sorted(self.frozen_by_hand),
             "healthy": self.healthy,
+            "last_movers": self.last_movers,
             "accounts": self.accounts.values(),
         }
 
@@ -190,7 +202,7 @@ class State:
         self.actions.restore(values["actions"])
         self.frozen_by_hand = {Level(level) for level in values["frozen_by_hand"]}
         self.accounts.restore(values["accounts"])
-        self.ticks = values["ticks"]
+        self.ticks, self.last_movers = values["ticks"], list(values["last_movers"])
         self.last_circuit, self.healthy = values["last_circuit"], values["healthy"]
         newest = max(kept)
         # The newest snapshot is what the layers hold: the same objects, as if never restored.

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+
+import structlog
 
 from services.hierarchy import (
     aggregation,
@@ -23,6 +26,8 @@ from services.hierarchy import (
 from services.hierarchy import state as states
 from shared.hierarchy import changes, homeostasis, levels, messages, weights
 from shared.hierarchy.levels import Level
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclasses.dataclass
@@ -55,6 +60,8 @@ class Work:
     actions: list[health_record.Done] = dataclasses.field(default_factory=list)
     """Corrective ones of health that were carried out."""
     rolled_back: set[Level] = dataclasses.field(default_factory=set)
+    finite: dict[Level, weights.Weights] = dataclasses.field(default_factory=dict)
+    """Of each layer the weights that were last found finite."""
 
 
 def run(work: Work, at: Callable[[str], None]) -> None:
@@ -63,8 +70,29 @@ def run(work: Work, at: Callable[[str], None]) -> None:
     for name, stage in STAGES:
         if getattr(switches, name, True):
             stage(work)
+            _ensure_finite(work, name)
         at(name)
     finish(work)
+
+
+def _ensure_finite(work: Work, stage: str) -> None:
+    """Gives up a layer's change that is not finite: nothing that follows could be trusted.
+
+    The layer goes back to the snapshot that the tick began with.
+    """
+    for level, own in work.state.layers.items():
+        if own.weights is not work.finite.get(level) and not _is_finite(own.weights):
+            _log.error("a layer is not finite; it goes back", level=level.value, stage=stage)
+            work.state.roll_back(work.before.version, of=[level])
+            work.rolled_back.add(level)
+        work.finite[level] = own.weights
+
+
+def _is_finite(layer: weights.Weights) -> bool:
+    return all(
+        math.isfinite(float(pair.a.sum())) and math.isfinite(float(pair.b.sum()))
+        for pair in layer.values()
+    )
 
 
 def maintain(work: Work) -> None:
@@ -93,7 +121,7 @@ def gather(work: Work) -> None:
     for agent, submissions in taken.items():
         private = [one.private for one in submissions]
         work.private[agent] = {
-            level: weights.summed(held, [1.0] * len(held))
+            level: weights.summed(held, [1.0] * len(held)) if len(held) > 1 else held[0]
             for level in levels.PRIVATE
             if (held := [part[level] for part in private if level in part])
         }
@@ -106,7 +134,8 @@ def gather(work: Work) -> None:
 def resonate_vertically(work: Work) -> None:
     """Marks each agent by what the OTHER agents bring to the swarm in this tick.
 
-    An agent that is alone is held against the swarm's last change, so that none confirms itself.
+    An agent that is alone is held against the swarm's last change, if others had a part in that, so
+    that none confirms itself.
     """
     gradients = _levelled(work.gradients.get(Level.SWARM, {}))
     swarm = work.before.layers[Level.SWARM]
@@ -119,7 +148,7 @@ def resonate_vertically(work: Work) -> None:
             rest = whole if own is None else changes.less(whole, own)
             side = weights.product_change(swarm, changes.scaled(rest, 1.0 / others))
         else:
-            side = work.state.last_change()
+            side = work.state.last_change(agent)
         found = vertical.resonate(
             private.get(Level.CONTEXT, {}), private.get(Level.AGENT, {}), side
         )
@@ -157,6 +186,8 @@ def update(work: Work) -> None:
             settings = work.state.settings
             breadth = found.breadth if settings.use_breadth else 1.0
             own.update(found.delta, settings.outer_rate * breadth)
+            if level is Level.SWARM:
+                work.state.last_movers = sorted(gradients.keys() - found.left_out.keys())
 
 
 def finish(work: Work) -> None:
@@ -166,7 +197,8 @@ def finish(work: Work) -> None:
     state.last_circuit = max([state.last_circuit, *work.gathered.circuits])
     state.publish()
     if not work.rolled_back and (work.report is None or work.report.entropy_is_healthy):
-        state.healthy = state.version
+        # Entropy was measured before the layers were moved: of what the tick began with.
+        state.healthy = work.before.version
     state.prune()
     if Level.SWARM not in work.rolled_back:
         for circuit in work.moved:

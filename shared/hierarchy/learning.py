@@ -268,6 +268,21 @@ class Round:
         return self._recipe.learning_rate * self._share(level)
 
 
+@contextlib.contextmanager
+def answering_with(manager: managers.LoRAManager, layers: stack.Stack) -> Iterator[None]:
+    """While this is open the model answers with a stack; for the thread that may touch it."""
+    composed = layers.composed()
+    # Their first weights are never used.
+    adapters = manager.add_trainable(_KEY, composed, 1, 1.0, torch.Generator())
+    try:
+        for path, adapter in adapters.items():
+            adapter.lora_a, adapter.lora_b = composed[path].a, composed[path].b
+        manager.activate(_KEY)
+        yield
+    finally:
+        manager.remove_card(_KEY)
+
+
 @torch.no_grad()
 def are_right(model: Any, lessons: Sequence[Lesson], pad_id: int, rows: int = 16) -> list[bool]:
     """Whether every token of each answer is the likeliest one, with whatever card is active."""

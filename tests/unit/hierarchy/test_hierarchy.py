@@ -181,17 +181,32 @@ def test_only_so_many_agents_are_let_in() -> None:
     assert held.submit(making.submission("ada", 2))
 
 
-def test_agent_is_marked_by_others_and_never_by_itself() -> None:
+def alike(held: hierarchy.LoRAHierarchy, agent: str, sequence: int) -> messages.Submission:
+    """A submission whose agent layer moves as the swarm layer does."""
+    swarm = held.snapshot().layers[Level.SWARM]
+    sent = making.submission(agent, sequence, seed=1, version=held.snapshot().version)
+    products = weights.product_change(swarm, sent.shared[Level.SWARM])
+    return dataclasses.replace(sent, private={Level.AGENT: _low(products)})
+
+
+def test_agent_does_not_confirm_itself_however_often_it_says_the_same() -> None:
     held = made()
-    learned = making.submission("ada", seed=1)
-    swarm = learned.shared[Level.SWARM]
-    products = weights.product_change(held.snapshot().layers[Level.SWARM], swarm)
-    alike = dataclasses.replace(learned, private={level: products for level in levels.PRIVATE})
-    # All that the agent has to say is what it said itself: the swarm has no other change.
-    held.submit(dataclasses.replace(alike, private={Level.AGENT: _low(products)}))
+    for sequence in range(1, 6):
+        held.submit(alike(held, "ada", sequence))
+        held.system_tick()
+    told = held.settlements("ada", 0)
+    assert {one.mark for one in told} == {messages.Mark.NORMAL}
+    assert {one.alignment for one in told} == {0.0}
+
+
+def test_agent_that_is_alone_is_confirmed_by_what_another_taught_the_swarm() -> None:
+    held = made()
+    held.submit(alike(held, "eve", 1))
     held.system_tick()
-    [alone] = held.settlements("ada", 0)
-    assert alone.mark is messages.Mark.NORMAL and alone.alignment == 0.0
+    held.submit(alike(held, "ada", 1))
+    held.system_tick()
+    [told] = held.settlements("ada", 0)
+    assert told.mark is messages.Mark.FAST_TRACK
 
 
 def _low(products: weights.Weights) -> weights.Weights:
@@ -206,11 +221,7 @@ def _low(products: weights.Weights) -> weights.Weights:
 def test_agents_that_learn_the_same_are_on_the_fast_track() -> None:
     held = made()
     for agent in ("ada", "eve"):
-        sent = making.submission(agent, seed=1)
-        products = weights.product_change(
-            held.snapshot().layers[Level.SWARM], sent.shared[Level.SWARM]
-        )
-        held.submit(dataclasses.replace(sent, private={Level.AGENT: _low(products)}))
+        held.submit(alike(held, agent, 1))
     report = held.system_tick()
     assert report.marks[messages.Mark.FAST_TRACK] == 2
     [told] = held.settlements("ada", 0)
@@ -346,7 +357,7 @@ def test_actions_of_health_are_carried_out_and_counted() -> None:
         return not all(torch.equal(old[path].b, new[path].b) for path in old)
 
     assert [moved(at, Level.DOMAIN) for at in range(6)] == [True] * 3 + [False] * 3
-    healthy = snapshots[2].layers[Level.SWARM]
+    healthy = snapshots[1].layers[Level.SWARM]  # Found so by the last healthy tick, 2.
     back = snapshots[5].layers[Level.SWARM]
     assert all(torch.equal(healthy[path].b, back[path].b) for path in healthy)
     assert moved(4, Level.FOUNDATION)  # The other layers did not go back.
@@ -447,6 +458,29 @@ def test_state_is_as_before_when_a_tick_fails(monkeypatch: pytest.MonkeyPatch) -
     assert held.digest() == other.digest()
 
 
+def test_layer_goes_back_when_a_stage_left_it_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = made()
+    held.submit(making.submission())
+    held.system_tick()
+    before = held.snapshot()
+
+    def spoil(work: tick.Work) -> None:
+        own = work.state.layers[Level.SWARM]
+        own.update({path: weights.Factors(pair.a, pair.b) for path, pair in own.weights.items()})
+        broken = own.weights["layers.0.v_proj"].b
+        broken[0, 0] = float("nan")
+
+    stages = tuple((name, spoil if name == "migration" else one) for name, one in tick.STAGES)
+    monkeypatch.setattr(tick, "STAGES", stages)
+    held.submit(making.submission(sequence=2, version=before.version))
+    held.system_tick()
+    swarm, was = held.snapshot().layers[Level.SWARM], before.layers[Level.SWARM]
+    assert all(torch.equal(swarm[path].b, was[path].b) for path in was)
+    domain, was = held.snapshot().layers[Level.DOMAIN], before.layers[Level.DOMAIN]
+    assert not all(torch.equal(domain[path].b, was[path].b) for path in was)
+    assert held.settled_sequence("ada") == 2
+
+
 def test_earlier_state_stands_and_nothing_is_lost_when_the_disk_is_full(
     on_disk: hierarchy.LoRAHierarchy, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,16 +568,20 @@ def test_submissions_of_many_threads_count_once_each_while_ticks_go_on() -> None
 
 def test_long_run_under_random_load_stays_healthy_and_bounded() -> None:
     held = made()
-    mixture = load.Mixture(circuit=0.3, offered=0.1)
     healthy = 0
+    moves: collections.Counter[str] = collections.Counter()
     for at in range(300):
-        load.send(held, at, SEED, mixture)
+        load.send(held, at, SEED)
         report = held.system_tick()
         healthy += all(0.8 <= one.ratio <= 1.2 for one in report.homeostasis.values())
-        assert len(report.moved) <= 10 and report.waiting_circuits <= 3 * 68
+        assert len(set(report.moved)) == len(report.moved)
+        moves.update(report.moved)
+    # Three channels lead from the agent layer to the foundation: what moves more often loops.
+    assert moves and max(moves.values()) <= 3
     assert healthy >= 0.95 * 300
+    queues = held.state.coordinator.stats.values()
+    most = held.settings.queue.length + held.settings.queue.reserve
+    assert all(stats.depth <= most for stats in queues)
     assert len(held.state.kept) <= held.settings.kept_snapshots + 1
-    moved = [circuit for report in held.reports() for circuit in report.moved]
-    assert moved and len(set(moved)) >= len(moved) - 3 * len(set(moved))
     for agent in held.state.accounts.names():
         assert len(held.settlements(agent, 0)) <= held.settings.most_settlements
