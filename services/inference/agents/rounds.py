@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import pathlib
+import random
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -19,9 +20,8 @@ from shared.lora import manager as managers
 from shared.models import base as bases
 from shared.models.embedded.recipe import conversations
 
-FORGOTTEN = 0.1
-"""Mean cross-entropy of remembered answers, nats a token, from which on they are rehearsed by an
-agent that has nothing else to learn."""
+LOOKED_AT = 32
+"""Remembered answers that an agent with nothing new tries; what it gets wrong it learns again."""
 LONGEST_TOKENS = 1_024
 """Of question and answer together: a step keeps the activations of all its rows."""
 _HELD, _HELD_TOKENS = 48, 48
@@ -96,7 +96,7 @@ class Rounds:
             seed: the same layers, pairs and seed give the same changes.
 
         Returns:
-            None where there are no pairs, and a first look finds the rest well remembered.
+            None where there are no pairs, and of the rest nothing that it tries was forgotten.
         """
         lessons, rehearsed = self._lessons(pairs), self._lessons(kept)
         if self._held is None:
@@ -106,17 +106,35 @@ class Rounds:
         def work(
             model: Any, manager: managers.LoRAManager
         ) -> Generator[None, None, learning.Learned | None]:
+            taught = lessons or self._forgotten(model, manager, layers, rehearsed, seed)
+            if not taught:
+                return None
+            yield
             own = learning.Round(model, manager, layers, self._specs, self._recipe, self._pad_id)
-            steps = cast("Generator[float]", own.steps(lessons, rehearsed, seed, held))
+            steps = cast("Generator[float]", own.steps(taught, rehearsed, seed, held))
             with contextlib.closing(steps):
-                for loss in steps:
-                    if not lessons and loss < FORGOTTEN:
-                        return None
+                for _ in steps:
                     yield
             return own.learned()
 
         found = await self._engine.run_steps(work)
         return None if found is None else agents.Learned(found.gradients, found.loss)
+
+    def _forgotten(
+        self,
+        model: Any,
+        manager: managers.LoRAManager,
+        layers: stack.Stack,
+        kept: Sequence[learning.Lesson],
+        seed: int,
+    ) -> list[learning.Lesson]:
+        """Of some answers that it knew, those that it would get wrong now."""
+        tried = random.Random(seed).sample(kept, min(len(kept), LOOKED_AT))
+        if not tried:
+            return []
+        with learning.answering_with(manager, layers):
+            right = learning.are_right(model, tried, self._pad_id)
+        return [one for one, is_right in zip(tried, right, strict=True) if not is_right]
 
     async def _own_answers(self) -> list[ledger.Pair]:
         """What the bare base says, asked once for each base model."""
