@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -16,9 +17,10 @@ from collections.abc import Sequence
 
 import torch
 
+from benchmarks import results
 from benchmarks.hierarchy import baselines, course, memory, variants, world
+from shared import atomic, telemetry, terminal
 from shared import settings as config
-from shared import telemetry
 from shared.hierarchy import learning
 from shared.models import base as bases
 
@@ -58,13 +60,35 @@ def run(job: Job) -> course.Course:
 
 
 def run_all(jobs: Sequence[Job]) -> list[course.Course]:
-    """As many at once as there are cores, each in a process of its own."""
+    """As many at once as there are cores, each in a process of its own.
+
+    What was found is kept by commit, so that a run that was stopped goes on where it was.
+    """
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(_in_a_process, jobs))
+        return list(pool.map(_kept, jobs))
 
 
-def _in_a_process(job: Job) -> course.Course:
+def _kept(job: Job) -> course.Course:
     asked = json.dumps(dataclasses.asdict(job))
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    name = hashlib.sha256(f"{commit} {asked}".encode()).hexdigest()[:16]
+    path = results.KEPT / "hierarchy" / f"{name}.json"
+    can_keep = bool(commit) and not commit.endswith("-dirty")
+    if can_keep and path.is_file():
+        return course.from_json(path.read_text(encoding="utf-8"))
+    found = _in_a_process(asked)
+    told = f"{job.method}, seed {job.seed}, {job.domains} domains, {job.bad} bad: "
+    told += f"old {found.old:.2f}, others {found.others:.2f}, known {found.known:.2f}"
+    terminal.NOTES.print(f"hierarchy: {told}", markup=False)
+    if can_keep:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(path, json.dumps(dataclasses.asdict(found)).encode())
+    return found
+
+
+def _in_a_process(asked: str) -> course.Course:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.hierarchy.one_course", asked],
         capture_output=True,
@@ -74,7 +98,7 @@ def _in_a_process(job: Job) -> course.Course:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     if done.returncode:
-        raise RuntimeError(f"{job} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{asked} failed:\n{done.stderr[-2000:]}")
     return course.from_json(done.stdout.splitlines()[-1])
 
 

@@ -76,7 +76,7 @@ async def attached(
         int(most.memory_mib * _MIB),
         backend.forget,
     )
-    learned = rounds.Rounds(engine, base, frame.specs, recipe or learning.Recipe())
+    learned = rounds.Rounds(engine, base, frame.specs, recipe or learning.Recipe(), folder)
     own = agents.Agents(
         kept, known, backend, learned.learn, learning_settings or agents.AgentsSettings()
     )

@@ -25,6 +25,7 @@ SPECS = {
     levels.Level.CONTEXT: levels.Spec(2, 0.1),
 }
 RECIPE = learning.Recipe(steps=4, rows=2, rehearsed_rows=2, learning_rate=2e-2)
+HELD = ("How high is it?", "What is the price?")
 PAIR = ledger.Pair("Who built it?", "Ada did.")
 
 
@@ -123,7 +124,7 @@ async def running(
         backends.BackendSettings(inputs=("model.layers.0.self_attn.q_proj",)),
     )
     known = roster.Roster(kept, frame, agent.AgentSettings(), 0, memory_bytes, backend.forget)
-    learned = rounds.Rounds(engine, base, SPECS, RECIPE)
+    learned = rounds.Rounds(engine, base, SPECS, RECIPE, folder, HELD)
     own = agents.Agents(
         kept, known, backend, learned.learn, learning_settings or agents.AgentsSettings(rounds=2)
     )
