@@ -1,5 +1,5 @@
 # Everything sets itself up on first use; all that is needed is Python 3.11 and make.
-# Variables: q topic doc path questions json wait area seed keep service, as in `make ask q="…" json=1`.
+# Variables: q topic doc path questions agent answer json wait area seed keep service, as in `make ask q="…" json=1`.
 .DEFAULT_GOAL := help
 VENV := .venv
 READY := $(VENV)/ready
@@ -10,12 +10,12 @@ CLI := @$(PYTHON) -m services.gateway
 
 # What people type reaches the commands through the environment, unexpanded by make and unseen by
 # any shell: quotes, `$` and `;` in a question are just characters.
-ARGUMENTS := q topic doc path questions json wait area seed keep service force names
+ARGUMENTS := q topic doc path questions json wait area seed keep service force names agent answer
 unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
-.PHONY: help setup certs demo test test-faults up down status logs ask explain teach teach-repo cards \
-	tasks nightly base-model protos check bench
+.PHONY: help setup certs demo test test-faults up down status logs ask explain teach teach-repo tell \
+	agents cards tasks nightly base-model protos check bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ status: $(READY) ## processes, health, cards, revision: json=1
 logs: $(READY) ## the end of the logs: service=NAME
 	$(CLI) logs
 
-ask: $(READY) ## ask a question: q="…" wait=1 json=1
+ask: $(READY) ## ask a question: q="…" agent=NAME wait=1 json=1
 	$(CLI) ask
 
 explain: $(READY) ## why a question goes to a card, or to none: q="…" json=1
@@ -60,6 +60,12 @@ teach: $(READY) ## learn a topic or a document: topic="…" or doc=PATH, wait=1 
 
 teach-repo: $(READY) ## learn the code base of a git repository: path=PATH json=1
 	$(CLI) teach-repo
+
+tell: $(READY) ## tell an agent a right answer to remember: agent=NAME q="…" answer="…" or questions=PAIRS.json, wait=1 json=1
+	$(CLI) tell
+
+agents: $(READY) ## list the agents and what they learned: json=1
+	$(CLI) agents
 
 cards: $(READY) ## list the skill cards: json=1
 	$(CLI) cards

@@ -12,10 +12,10 @@ import pathlib
 import torch
 
 from services.gateway import questions
-from services.trainer import answering
 from shared import grading
 from shared.models import base as bases
 from shared.models import embedder as embedding
+from shared.models import greedy
 from shared.models.embedded.recipe import conversations
 
 _FOLDERS = ("documents", "held_out")
@@ -39,7 +39,7 @@ def main() -> None:
         for path in sorted((pathlib.Path(__file__).parent / folder).glob("*.json"))
     ]
     asked = [fact.ask for exam in exams for fact in exam]
-    unknown = answering.answers(base, asked).count(conversations.UNKNOWN_ANSWER)
+    unknown = greedy.answers(base, asked).count(conversations.UNKNOWN_ANSWER)
     print(f"'I do not know.' about documents:       {unknown / len(asked):.1%} of {len(asked)}")
     embedder = embedding.Embedder()
     found, taught = 0, 0
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _right(base: bases.BaseModel, asked: list[tuple[str, str]]) -> float:
-    given = answering.answers(base, [question for question, _ in asked])
+    given = greedy.answers(base, [question for question, _ in asked])
     right = [
         grading.is_right(answer, wanted) for answer, (_, wanted) in zip(given, asked, strict=True)
     ]

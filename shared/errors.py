@@ -171,6 +171,14 @@ def from_status(code: grpc.StatusCode, message: str, kind: str = "") -> Skillmes
     return InternalError(f"{code.name}: {message}")
 
 
+def named(kind: str, message: str) -> SkillmeshError | None:
+    """The error of a class that was named over a wire without statuses; None if there is none."""
+    for cls in _all_subclasses(SkillmeshError):
+        if cls.__name__ == kind:
+            return cls(message)
+    return None
+
+
 def brief(message: str) -> str:
     """A message that fits into the trailers of a call, which end at 8 KB.
 

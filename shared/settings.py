@@ -18,6 +18,7 @@ import yaml
 from shared import (
     codebase_settings,
     errors,
+    hierarchy_settings,
     inference_settings,
     learning_settings,
     network_settings,
@@ -40,6 +41,7 @@ Codebase = codebase_settings.Codebase
 Discovery = network_settings.Discovery
 Evolution = teacher_settings.Evolution
 Federation = network_settings.Federation
+Hierarchy = hierarchy_settings.Hierarchy
 Inference = inference_settings.Inference
 Mirror = network_settings.Mirror
 Recipe = training_settings.Recipe
@@ -196,6 +198,7 @@ class Settings(pydantic_settings.BaseSettings):
     trainer: Trainer = Trainer()
     card_store: CardStore = CardStore()
     inference: Inference = Inference()
+    hierarchy: Hierarchy = Hierarchy()
     discovery: Discovery = Discovery()
     federation: Federation = Federation()
     security: Security = Security()
@@ -213,6 +216,8 @@ class Settings(pydantic_settings.BaseSettings):
             "card_store.address": self.card_store.address,
             "card_store.flight_address": self.card_store.flight_address,
             "inference.address": self.inference.address,
+            "hierarchy.address": self.hierarchy.address,
+            "hierarchy.flight_address": self.hierarchy.flight_address,
         }
         for key, address in listening.items():
             if not (protected or self.cluster.trusted_network or _is_loopback(address)):
@@ -221,6 +226,12 @@ class Settings(pydantic_settings.BaseSettings):
                     "use 127.0.0.1, set security.tls and security.tokens (`make certs` makes "
                     "both), or cluster.trusted_network: true where that is meant"
                 )
+        metrics = self.hierarchy.metrics_address
+        if metrics and not (self.cluster.trusted_network or _is_loopback(metrics)):
+            raise ValueError(
+                f"hierarchy.metrics_address: {metrics} would show the metrics to other machines, "
+                "unencrypted; use 127.0.0.1, or cluster.trusted_network: true where that is meant"
+            )
         return self
 
     @classmethod

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import pathlib
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -18,24 +16,22 @@ import pyarrow as pa
 import pyarrow.flight
 import structlog
 
-from services.card_store import blobs, flight_access, processes, records, tickets, view
+from services.card_store import blobs, processes, records, tickets, view
 from services.card_store.catalogue import catalogue, schema
 from shared import discovery, errors, multicast
 from shared import settings as config
 from shared.cards import format as formats
-from shared.flight import client as flight_client
+from shared.flight import access, commands
+from shared.flight import server as flight_server
 from shared.rpc import process
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
 
 _log = structlog.get_logger(__name__)
-_GRACE_S = 3.0
 _PAGE_CARDS = 200
-_SENT_BYTES = 4 * 1024 * 1024
-"""Of one message: smaller ones take a third longer, larger ones gain nothing."""
 
 
-class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
+class LoRAFlightServer(flight_server.FlightServer):
     """Cards, datasets and snapshots over Arrow Flight; listens once constructed."""
 
     def __init__(
@@ -61,29 +57,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         # Calls may arrive before the base class returns.
         self._files, self._cards = files, cards
         self._largest_upload_bytes = largest_upload_bytes
-        self._host, self._protection = address.rpartition(":")[0], protection
-        self._stopping = threading.Event()
-        try:
-            super().__init__(
-                f"{'grpc+tls' if protection.encrypts_serving else 'grpc'}://{address}",
-                # Looked at before anything of an upload is read.
-                middleware={
-                    flight_access.MIDDLEWARE: flight_access.AccessMiddlewareFactory(
-                        protection.admitted
-                    )
-                },
-                **protection.flight_server_options(),
-            )
-        except (pa.ArrowException, OSError) as error:
-            raise errors.ConfigError(
-                f"can't listen on {address} (card_store.flight_address): {error}; the port may be "
-                "taken, choose another in config.yaml or stop the other process"
-            ) from error
-
-    def stop(self) -> None:
-        """Ends the transfers under way at their next chunk, then the server; blocks."""
-        self._stopping.set()
-        self.shutdown()
+        super().__init__(address, "card_store.flight_address", access.CARD_STORE, protection)
 
     def do_put(
         self,
@@ -93,32 +67,27 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         writer: pyarrow.flight.FlightMetadataWriter,
     ) -> None:
         """Takes one upload into staging; only the control plane's Commit makes it visible."""
-        with _flight_errors("do_put"):
+        with flight_server.flight_errors("do_put"):
             command = tickets.parse_put(descriptor.command, self._largest_upload_bytes)
-            if not reader.schema.equals(flight_client.RAW_SCHEMA):
-                raise errors.InvalidInputError(
-                    f"upload {command.digest}: expected one column, chunk: large_binary not null"
-                )
-            self._files.stage(command.digest, command.size_bytes, self._received(reader, command))
+            self._files.stage(command.digest, command.size_bytes, self.received(reader, command))
 
     def do_get(
         self, context: pyarrow.flight.ServerCallContext, ticket: pyarrow.flight.Ticket
     ) -> pyarrow.flight.FlightDataStream:
         """Sends a committed file: its bytes in chunks, or the table that it holds."""
-        with _flight_errors("do_get"):
-            wanted = tickets.parse_get(ticket.ticket)
+        with flight_server.flight_errors("do_get"):
+            wanted = commands.parse_get(ticket.ticket)
             self._check_visible(context, wanted.digest)
             path = self._committed(wanted.digest)
             if wanted.raw:
-                return pyarrow.flight.GeneratorStream(flight_client.RAW_SCHEMA, self._chunks(path))
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            return pyarrow.flight.GeneratorStream(table.schema, self._batches(table))
+                return self.sent(pa.memory_map(str(path)))
+            return self.sent_table(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
 
     def list_flights(
         self, context: pyarrow.flight.ServerCallContext, criteria: bytes
     ) -> Iterator[pyarrow.flight.FlightInfo]:
         """Every committed card, all versions; criteria may be a card's name."""
-        with _flight_errors("list_flights"):
+        with flight_server.flight_errors("list_flights"):
             name = criteria.decode(errors="replace")
             token = ""
             while True:
@@ -127,7 +96,7 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
                     name=name,
                     page_size=_PAGE_CARDS,
                     page_token=token,
-                    tenants=flight_access.caller_of(context).tenants,
+                    tenants=access.caller_of(context).tenants,
                 )
                 page = self._cards.list_cards(query)
                 yield from self._infos([card for card in page.cards if not card.remote])
@@ -148,10 +117,10 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         that only this store has comes without a location: fetch it from whom you asked. One that
         is here only on record has those of the peers alone.
         """
-        with _flight_errors("get_flight_info"):
+        with flight_server.flight_errors("get_flight_info"):
             reference = tickets.reference_of(descriptor.command, descriptor.path)
             card = self._cards.get(reference)
-            view.check_visible(card, flight_access.caller_of(context).tenants, reference)
+            view.check_visible(card, access.caller_of(context).tenants, reference)
             if card.state is not records.CardState.ACTIVE:
                 raise errors.NotFoundError(f"card {reference!r} was {card.state.value.lower()}")
             return self._infos([card])[0]
@@ -168,16 +137,16 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
 
     def _addresses(self) -> list[str]:
         """Where others reach this server, which may listen on every address of its machine."""
-        hosts = discovery.outer_hosts(self._host, multicast.addresses())
-        scheme = "grpc+tls" if self._protection.encrypts_serving else "grpc"
+        hosts = discovery.outer_hosts(self.host, multicast.addresses())
+        scheme = "grpc+tls" if self.protection.encrypts_serving else "grpc"
         return [f"{scheme}://{host}:{self.port}" for host in hosts]
 
     def _location(self, peer: str) -> str:
-        return f"{'grpc+tls' if self._protection.encrypts_calls else 'grpc'}://{peer}"
+        return f"{'grpc+tls' if self.protection.encrypts_calls else 'grpc'}://{peer}"
 
     def _check_visible(self, context: pyarrow.flight.ServerCallContext, digest: str) -> None:
         """Another tenant's card is not found; datasets are nobody's."""
-        tenants = flight_access.caller_of(context).tenants
+        tenants = access.caller_of(context).tenants
         if tenants is None or not self._cards.known([digest]):
             return
         if not view.is_visible(self._cards.get(digest), tenants):
@@ -190,62 +159,10 @@ class LoRAFlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
             raise _nothing(digest)
         return path
 
-    def _received(
-        self, reader: pyarrow.flight.MetadataRecordBatchReader, command: tickets.PutCommand
-    ) -> Iterator[memoryview]:
-        """The chunks of an upload, each checked; raises where one is missing or too many."""
-        count = 0
-        while True:
-            self._check_running()
-            try:
-                batch = reader.read_chunk().data
-            except StopIteration:
-                break
-            except (pa.ArrowException, OSError) as error:
-                raise errors.IntegrityError(
-                    f"upload {command.digest}: broke off after {count} batches: {error}"
-                ) from error
-            count += 1
-            yield _chunk(batch, command.digest)
-        # A client killed half way looks like a normal end of stream: only the count tells.
-        if count != command.batches:
-            raise errors.IntegrityError(
-                f"upload {command.digest}: {count} batches arrived, {command.batches} were "
-                "announced; send it again"
-            )
-
-    def _chunks(self, path: pathlib.Path) -> Iterator[pa.RecordBatch]:
-        with _flight_errors("do_get"), pa.memory_map(str(path)) as source:
-            while (piece := source.read_buffer(_SENT_BYTES)).size:
-                self._check_running()
-                offsets = pa.array([0, piece.size], pa.int64()).buffers()[1]
-                # Built from buffers, so that the mapped bytes go out without a copy.
-                column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, piece])
-                yield pa.record_batch([column], schema=flight_client.RAW_SCHEMA)
-
-    def _batches(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
-        rows = max(1, table.num_rows * _SENT_BYTES // max(1, table.nbytes))
-        with _flight_errors("do_get"):
-            for batch in table.to_batches(max_chunksize=rows):
-                self._check_running()
-                yield batch
-
-    def _check_running(self) -> None:
-        if self._stopping.is_set():
-            raise errors.UnavailableError("the card store's data plane stops; try again")
-
 
 def _nothing(digest: str) -> errors.NotFoundError:
     """The same words for what is not there and for what the caller may not know of."""
     return errors.NotFoundError(f"nothing is committed with digest {digest}")
-
-
-def _chunk(batch: pa.RecordBatch | None, digest: str) -> memoryview:
-    """The bytes of one uploaded batch, which nobody has checked yet."""
-    try:
-        return memoryview(flight_client.chunk_of(batch))
-    except errors.InvalidInputError as error:
-        raise errors.InvalidInputError(f"upload {digest}: {error}") from error
 
 
 def _info(card: records.CardRecord, locations: Sequence[str]) -> pyarrow.flight.FlightInfo:
@@ -253,23 +170,6 @@ def _info(card: records.CardRecord, locations: Sequence[str]) -> pyarrow.flight.
     descriptor = pyarrow.flight.FlightDescriptor.for_command(tickets.listing_command(card))
     endpoint = pyarrow.flight.FlightEndpoint(ticket, list(locations))
     return pyarrow.flight.FlightInfo(formats.SCHEMA, descriptor, [endpoint], -1, card.size_bytes)
-
-
-@contextlib.contextmanager
-def _flight_errors(call: str) -> Iterator[None]:
-    """Turns the errors of this project into those that Flight carries to the client."""
-    try:
-        yield
-    except errors.SkillmeshError as error:
-        reason = errors.brief(str(error))
-        _log.info("call refused", method=call, kind=type(error).__name__, reason=reason)
-        if isinstance(error, errors.NotFoundError):
-            raise pa.ArrowKeyError(reason) from error
-        if isinstance(error, errors.InvalidInputError | errors.IntegrityError):
-            raise pa.ArrowInvalid(reason) from error
-        if error.retryable:
-            raise pyarrow.flight.FlightUnavailableError(reason) from error
-        raise pyarrow.flight.FlightServerError(reason) from error
 
 
 @contextlib.asynccontextmanager
@@ -301,11 +201,8 @@ async def serve(settings: config.Settings) -> None:
     processes.limit_memory(settings)
     async with running(settings):
         await rpc_server.until_signal()
-        # shutdown() waits for every call, and one whose client neither reads nor leaves never
-        # ends. Nothing is lost by a hard exit: whatever is half written is a leftover.
-        watchdog = threading.Timer(_GRACE_S, os._exit, (0,))
-        watchdog.daemon = True
-        watchdog.start()
+        # Nothing is lost by a hard exit: whatever is half written is a leftover.
+        flight_server.exit_soon()
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import pathlib
-import resource
 
 from services.card_store import blobs, bucket
 from shared import errors
 from shared import settings as config
+from shared.rpc import process
 
 _ADDRESS_FILE = "flight_address"
 _MEMORY_BYTES = 1024 * 1024 * 1024
@@ -47,16 +47,10 @@ def catalogue_url(settings: config.Settings) -> str:
 
 
 def limit_memory(settings: config.Settings) -> None:
-    """Keeps this process from taking the machine's memory.
-
-    One small compressed Arrow message can unpack to gigabytes before any code of ours sees it:
-    with a limit that upload fails, or at worst this process, which loses nothing by it.
-    """
-    wanted = _MEMORY_BYTES + _UPLOADS_IN_MEMORY * settings.card_store.largest_upload_bytes
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    """Keeps this process from taking the machine's memory."""
+    process.limit_memory(
+        _MEMORY_BYTES + _UPLOADS_IN_MEMORY * settings.card_store.largest_upload_bytes
+    )
 
 
 def tell_flight_address(settings: config.Settings, port: int) -> None:

@@ -2,7 +2,7 @@
 
 Another tenant's card is not found, in lists, in fetches and in the log alike: that there is one is
 nobody else's business. What everybody sees, only a caller without tenants may change. Roles were
-looked at before, where calls come in (`shared.rpc.access`, `flight_access`).
+looked at before, where calls come in (`shared.rpc.access`, `shared.flight.access`).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from services.gateway import (
     questions,
     teaching,
     teaching_code,
+    telling,
 )
 from shared import terminal
 
@@ -34,6 +35,9 @@ app = typer.Typer(
 Json = Annotated[
     bool, typer.Option("--json", envvar="SKILLMESH_ARG_json", help="Print JSON on stdout.")
 ]
+Agent = Annotated[
+    str, typer.Option("--agent", envvar="SKILLMESH_ARG_agent", help="Whose memory answers.")
+]
 Wait = Annotated[
     bool, typer.Option("--wait", envvar="SKILLMESH_ARG_wait", help="Wait for the learning task.")
 ]
@@ -42,11 +46,32 @@ Wait = Annotated[
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(envvar="SKILLMESH_ARG_q")] = "",
+    agent: Agent = "",
     wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Ask the cluster a question."""
-    terminal.run(lambda: asking.ask(question, wait, as_json))
+    terminal.run(lambda: asking.ask(question, wait, as_json, agent))
+
+
+@app.command()
+def tell(
+    agent: Agent = "",
+    question: Annotated[str, typer.Option(envvar="SKILLMESH_ARG_q")] = "",
+    answer: Annotated[str, typer.Option(envvar="SKILLMESH_ARG_answer")] = "",
+    pairs: Annotated[str, typer.Option(envvar="SKILLMESH_ARG_questions")] = "",
+    wait: Wait = False,
+    as_json: Json = False,
+) -> None:
+    """Tell an agent the right answer to a question, for it to remember."""
+    path = pathlib.Path(pairs) if pairs else None
+    terminal.run(lambda: telling.tell(agent, question, answer, path, wait, as_json))
+
+
+@app.command()
+def agents(as_json: Json = False) -> None:
+    """List the agents of the node."""
+    terminal.run(lambda: telling.agents(as_json))
 
 
 @app.command()

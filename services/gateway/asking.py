@@ -13,13 +13,14 @@ _SWITCHED_OFF = (
 )
 
 
-async def ask(question: str, wait: bool, as_json: bool) -> None:
+async def ask(question: str, wait: bool, as_json: bool, agent: str = "") -> None:
     """Asks and prints the answer.
 
     Args:
         question: what.
         wait: where learning began, wait for it and ask again.
         as_json: print one JSON object.
+        agent: whose memory answers; empty for none.
 
     Raises:
         terminal.FailedError: the learning failed.
@@ -29,7 +30,11 @@ async def ask(question: str, wait: bool, as_json: bool) -> None:
     settings = config.load()
     alive = cluster.Cluster(settings).supervisor.alive
     async with peers.connected(settings) as services:
-        answer = await peers.while_restarting(lambda: services.ask(question), alive)
+
+        async def put() -> domain.Answer:
+            return await services.ask(question, agent=agent)
+
+        answer = await peers.while_restarting(put, alive)
         # Programs want the task, people first of all the answer.
         task = await _task(services, answer, _PATIENT_FIND_S if wait or as_json else _FIND_S)
         if task is None:
@@ -45,7 +50,9 @@ async def ask(question: str, wait: bool, as_json: bool) -> None:
             _show(answer, task, as_json)
         task = (await following.until_learned(services, [task.id]))[0]
         if task.status == domain.COMPLETED:
-            answer = await peers.while_restarting(lambda: services.ask(question), alive)
+            answer = await peers.while_restarting(
+                lambda: services.ask(question, agent=agent), alive
+            )
         _show(answer, task, as_json)
     check(task)
 
@@ -81,6 +88,7 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool, reason
                 "answer": answer.text,
                 "card": answer.card,
                 "confidence": answer.confidence,
+                **({"memory": answer.memory} if answer.memory else {}),
                 "rewritten_query": answer.rewritten_query or None,
                 "dissonance": answer.dissonance,
                 "task_id": task.id if task else None,
@@ -92,6 +100,8 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool, reason
     who = answer.card or "the bare base model"
     if len(answer.shares) > 1:
         who = ", ".join(f"{card} ({weight:.0%})" for card, weight in answer.shares)
+    if answer.memory:
+        who += f" with the memory of {answer.memory}"
     terminal.RESULT.print(terminal.escape(answer.text), style="bold")
     terminal.RESULT.print(
         f"answered by {terminal.escape(who)}, confidence {answer.confidence:.2f}", style="dim"

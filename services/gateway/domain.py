@@ -28,6 +28,8 @@ class Answer:
     """What the card was asked; empty where it was the question itself."""
     shares: tuple[tuple[str, float], ...] = ()
     """All cards that answered, merged, with their weights; the heaviest first."""
+    memory: str = ""
+    """AGENT@VERSION whose memory took part; empty without one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,48 @@ class Node:
     revision: int
     store_connected: bool
     swaps: tuple[Swap, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """An agent of the node, and what it has learned."""
+
+    agent: str
+    memory: str
+    """AGENT@VERSION: what its next answer is given with."""
+    examples: int
+    """Questions that it learned the answers of."""
+    queued: int
+    """Questions that it has still to learn."""
+    rounds: int
+    is_settled: bool
+    """Whether everything that it sent to the hierarchy came back."""
+    mark: str
+    """Of its last settlement: fast_track, normal or conflict."""
+    hit_rate: float
+    connected: bool
+    """Whether the hierarchy is there."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to learn."""
+        return self.queued == 0 and self.is_settled
+
+
+@dataclasses.dataclass(frozen=True)
+class Hierarchy:
+    """The layers that agents share."""
+
+    version: int
+    """Of the newest snapshot."""
+    tick: int
+    agents: int
+    waiting: int
+    """Submissions that the next tick settles."""
+    verdict: str
+    """`healthy`, or what is wrong with the whole."""
+    frozen: tuple[str, ...]
+    """Levels."""
 
 
 @dataclasses.dataclass(frozen=True)

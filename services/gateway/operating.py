@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Awaitable
 from typing import Any
 
 import rich.table
@@ -103,22 +104,26 @@ def logs(service: str, lines: int) -> None:
 
 
 async def _contents(settings: config.Settings) -> dict[str, Any]:
-    """What store, node and distiller say; nothing of one that does not answer."""
+    """What store, node, distiller and hierarchy say; nothing of one that does not answer."""
     async with peers.connected(settings) as services:
-        store, node, teachers = await asyncio.gather(
-            services.store(), services.node(), services.teachers(), return_exceptions=True
-        )
-    found: dict[str, Any] = {"revision": None, "cards": None, "node": None, "teachers": None}
-    for answer in (store, node, teachers):
-        if isinstance(answer, BaseException) and not isinstance(answer, errors.SkillmeshError):
+        asked: dict[str, Awaitable[Any]] = {
+            "store": services.store(),
+            "node": services.node(),
+            "teachers": services.teachers(),
+        }
+        if settings.hierarchy.enabled:
+            asked["hierarchy"] = services.hierarchy()
+        answers = await asyncio.gather(*asked.values(), return_exceptions=True)
+    told: dict[str, Any] = {}
+    for name, answer in zip(asked, answers, strict=True):
+        if not isinstance(answer, BaseException):
+            told[name] = dataclasses.asdict(answer)
+        elif not isinstance(answer, errors.SkillmeshError):
             raise answer
-    if not isinstance(store, BaseException):
-        found |= {"revision": store.revision, "cards": store.cards, "card_bytes": store.size_bytes}
-    if not isinstance(node, BaseException):
-        found["node"] = dataclasses.asdict(node)
-    if not isinstance(teachers, BaseException):
-        found["teachers"] = dataclasses.asdict(teachers)
-    return found
+    store = told.pop("store", {"revision": None, "cards": None})
+    if "size_bytes" in store:
+        store["card_bytes"] = store.pop("size_bytes")
+    return {**store, "node": None, "teachers": None, "hierarchy": None, **told}
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -145,6 +150,16 @@ def _show(found: dict[str, Any]) -> None:
             terminal.escape(
                 f"inference: base {node['base_model']}, follows revision {node['revision']}, "
                 f"{len(node['resident'])} of {len(node['served'])} cards in memory: {served}"
+            )
+        )
+    if found["hierarchy"] is not None:
+        layers = found["hierarchy"]
+        frozen = f", frozen: {', '.join(layers['frozen'])}" if layers["frozen"] else ""
+        terminal.RESULT.print(
+            terminal.escape(
+                f"hierarchy: version {layers['version']} after {layers['tick']} ticks, "
+                f"{layers['agents']} agents, {layers['waiting']} submissions wait, "
+                f"{layers['verdict']}{frozen}"
             )
         )
     if found["teachers"] is not None:

@@ -6,7 +6,7 @@ The only module of the command line that knows protobuf.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from google.protobuf import json_format
@@ -16,12 +16,16 @@ from shared import errors
 from shared import settings as config
 from shared.cards import manifest as manifests
 from shared.pb import (
+    agents_pb2,
+    agents_pb2_grpc,
     cards_pb2,
     cards_pb2_grpc,
     distiller_pb2,
     distiller_pb2_grpc,
     factory_pb2,
     factory_pb2_grpc,
+    hierarchy_pb2,
+    hierarchy_pb2_grpc,
     inference_pb2,
     inference_pb2_grpc,
     router_pb2,
@@ -54,13 +58,16 @@ class Peers:
                 settings.distiller.address,
                 settings.card_store.address,
                 settings.router.address,
+                settings.hierarchy.address,
             )
         ]
         self._inference = inference_pb2_grpc.InferenceStub(self._channels[0])
+        self._agents = agents_pb2_grpc.AgentsStub(self._channels[0])
         self._factory = factory_pb2_grpc.FactoryStub(self._channels[1])
         self._distiller = distiller_pb2_grpc.DistillerStub(self._channels[2])
         self._store = cards_pb2_grpc.CardStoreStub(self._channels[3])
         self._router = router_pb2_grpc.RouterStub(self._channels[4])
+        self._hierarchy = hierarchy_pb2_grpc.HierarchyStub(self._channels[5])
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -68,7 +75,7 @@ class Peers:
             await channel.close(None)
 
     async def ask(
-        self, query: str, no_learning: bool = False, model: str = "auto"
+        self, query: str, no_learning: bool = False, model: str = "auto", agent: str = ""
     ) -> domain.Answer:
         """Asks the inference node.
 
@@ -76,8 +83,11 @@ class Peers:
             query: what.
             no_learning: an unknown question starts no learning.
             model: `auto`: the router decides; `base`; the reference of a card.
+            agent: whose memory answers; empty for none.
         """
-        request = inference_pb2.GenerateRequest(query=query, model=model, no_learning=no_learning)
+        request = inference_pb2.GenerateRequest(
+            query=query, model=model, no_learning=no_learning, agent=agent
+        )
         reply = await client.call(self._inference.Generate, request, _ASK_DEADLINE_S)
         return domain.Answer(
             text=reply.answer,
@@ -87,7 +97,28 @@ class Peers:
             event_id=reply.event_id,
             rewritten_query=reply.rewritten_query,
             shares=tuple((one.card, one.weight) for one in reply.cards),
+            memory=reply.memory,
         )
+
+    async def tell(self, agent: str, pairs: Sequence[tuple[str, str]], idempotency_key: str) -> int:
+        """Gives an agent questions with right answers; returns how many it has to learn now."""
+        request = agents_pb2.GiveFeedbackRequest(
+            idempotency_key=idempotency_key,
+            agent=agent,
+            pairs=[agents_pb2.Feedback(question=q, answer=a) for q, a in pairs],
+        )
+        reply = await client.call(self._agents.GiveFeedback, request)
+        return int(reply.queued)
+
+    async def agent(self, name: str) -> domain.Agent:
+        """One agent of the node."""
+        request = agents_pb2.GetAgentRequest(agent=name)
+        return _agent(await client.call(self._agents.GetAgent, request))
+
+    async def agents(self) -> list[domain.Agent]:
+        """All agents of the node."""
+        reply = await client.call(self._agents.ListAgents, agents_pb2.ListAgentsRequest())
+        return [_agent(one) for one in reply.agents]
 
     async def explain(self, query: str, top_k: int, threshold: float | None) -> dict[str, Any]:
         """Why the router decides a question as it does: fields as in `protos/router.proto`.
@@ -244,6 +275,20 @@ class Peers:
             ),
         )
 
+    async def hierarchy(self) -> domain.Hierarchy:
+        """The layers that agents share."""
+        request = hierarchy_pb2.GetHierarchyStatusRequest()
+        status = await client.call(self._hierarchy.GetHierarchyStatus, request)
+        health = await client.call(self._hierarchy.GetHealth, hierarchy_pb2.GetHealthRequest())
+        return domain.Hierarchy(
+            version=status.version,
+            tick=status.tick,
+            agents=len(status.agents),
+            waiting=status.waiting,
+            verdict=health.verdict,
+            frozen=tuple(layer.level for layer in status.layers if layer.frozen),
+        )
+
     async def store(self) -> domain.Store:
         """The card store."""
         reply = await client.call(self._store.GetStoreStatus, cards_pb2.GetStoreStatusRequest())
@@ -305,6 +350,20 @@ def _task(message: Any) -> domain.Task:
         joined_into=message.joined_into,
         repository=message.repository,
         commit_id=message.commit_id,
+    )
+
+
+def _agent(message: Any) -> domain.Agent:
+    return domain.Agent(
+        agent=message.agent,
+        memory=message.memory,
+        examples=message.examples,
+        queued=message.queued,
+        rounds=message.rounds,
+        is_settled=message.last_sequence == message.settled_sequence,
+        mark=message.mark,
+        hit_rate=message.hit_rate,
+        connected=message.hierarchy_connected,
     )
 
 

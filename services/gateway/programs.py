@@ -33,6 +33,13 @@ class Program:
     """The key of config.yaml that holds the address."""
     speaks_health: bool = True
     """Whether it answers gRPC health checks; Arrow Flight knows none."""
+    more: tuple[tuple[str, str], ...] = ()
+    """Key and address of whatever else it listens on."""
+
+    @property
+    def listening(self) -> tuple[tuple[str, str], ...]:
+        """Key and address of all that it listens on."""
+        return ((self.key, self.address), *self.more)
 
 
 def of(settings: config.Settings) -> tuple[Program, ...]:
@@ -52,6 +59,24 @@ def of(settings: config.Settings) -> tuple[Program, ...]:
         Program("trainer", "services.trainer", settings.trainer.address, "trainer.address"),
         Program("inference", "services.inference", settings.inference.address, "inference.address"),
         Program("factory", "services.factory", settings.factory.address, "factory.address"),
+        *_hierarchy(settings.hierarchy),
+    )
+
+
+def _hierarchy(hierarchy: config.Hierarchy) -> tuple[Program, ...]:
+    if not hierarchy.enabled:
+        return ()
+    more = [("hierarchy.flight_address", hierarchy.flight_address)]
+    if hierarchy.metrics_address:
+        more.append(("hierarchy.metrics_address", hierarchy.metrics_address))
+    return (
+        Program(
+            "hierarchy",
+            "services.hierarchy",
+            hierarchy.address,
+            "hierarchy.address",
+            more=tuple(more),
+        ),
     )
 
 
@@ -62,40 +87,46 @@ def check_ports(programs: Sequence[Program]) -> None:
         errors.ConfigError: names the port, the key and what to do.
     """
     keys: dict[str, str] = {}
-    for program in programs:
-        if program.address in keys:
+    for key, address in (one for program in programs for one in program.listening):
+        if address in keys:
             raise errors.ConfigError(
-                f"{keys[program.address]} and {program.key} are both {program.address}; give each "
-                "service a port of its own in config.yaml"
+                f"{keys[address]} and {key} are both {address}; give each service a port of its "
+                "own in config.yaml"
             )
-        keys[program.address] = program.key
-        host, _, port = program.address.rpartition(":")
+        keys[address] = key
+        host, _, port = address.rpartition(":")
         if not 0 < int(port) < 65536:
             raise errors.ConfigError(
-                f"{program.key}: a local cluster needs a port from 1 to 65535, not {port}"
+                f"{key}: a local cluster needs a port from 1 to 65535, not {port}"
             )
         try:
             _bind(host, int(port))
         except OSError as error:
             raise errors.ConfigError(
-                f"port {port} ({program.key}: {program.address}) can't be used: {error.strerror}. "
-                "Stop the process that holds it, or choose another port in config.yaml"
+                f"port {port} ({key}: {address}) can't be used: {error.strerror}. Stop the "
+                "process that holds it, or choose another port in config.yaml"
             ) from error
 
 
 def on_free_ports(settings: config.Settings) -> config.Settings:
     """The same settings with a free port of this machine for every service."""
-    ports = iter(_free_ports(len(of(settings))))
-
-    def address() -> str:
-        return f"{_HOST}:{next(ports)}"
-
-    changed = {
-        name: getattr(settings, name).model_copy(update={"address": address()})
-        for name in ("router", "factory", "distiller", "trainer", "inference", "card_store")
-    }
-    store = changed["card_store"].model_copy(update={"flight_address": address()})
-    return settings.model_copy(update=changed | {"card_store": store})
+    services = ("router", "factory", "distiller", "trainer", "inference", "card_store", "hierarchy")
+    others = (
+        ("card_store", "flight_address"),
+        ("hierarchy", "flight_address"),
+        ("hierarchy", "metrics_address"),
+    )
+    free = iter(_free_ports(len(services) + len(others)))
+    changed: dict[str, dict[str, str]] = {}
+    for name, field in (*((name, "address") for name in services), *others):
+        if getattr(getattr(settings, name), field):  # Else it is switched off.
+            changed.setdefault(name, {})[field] = f"{_HOST}:{next(free)}"
+    return settings.model_copy(
+        update={
+            name: getattr(settings, name).model_copy(update=addresses)
+            for name, addresses in changed.items()
+        }
+    )
 
 
 def _free_ports(count: int) -> list[int]:

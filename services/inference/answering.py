@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from services.inference import choosing, deadlines, generations, mixing
+from services.inference import choosing, deadlines, generations, memories, mixing
 from services.inference import sampling as samplings
 from shared import answer_signals, errors, grading, rewriting
 from shared import inference_settings as config
@@ -45,6 +45,8 @@ class Question:
     """How tokens are chosen, and where the answer ends."""
     max_cards: int = 0
     """That answer together, where several fit; 0 for the default of config.yaml."""
+    agent: str = ""
+    """Whose memory answers, with the cards; empty: nobody's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,9 @@ class Answer:
     rewritten_query: str = ""
     """What the card was asked; empty where it was the question itself."""
     shares: tuple[mixing.Share, ...] = ()
-    """The cards that answered, the heaviest first; empty where the bare base model did."""
+    """The cards that answered, the heaviest first; empty where none did."""
+    memory: str = ""
+    """`AGENT@VERSION` that took part; empty where none did."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +132,7 @@ class Answering:
         report: Report = lambda outcome: None,
         together: mixing.Together = mixing.ALONE,
         of_route: choosing.OfRoute = lambda route: (),
+        agents: memories.Memories | None = None,
     ) -> None:
         """Takes the engine and the way to the router.
 
@@ -139,7 +144,9 @@ class Answering:
             report: tells the router, after an answer that an event waits for.
             together: when cards answer together, where a question does not say.
             of_route: tells the cards of a route.
+            agents: have memories; None: there are none.
         """
+        self._agents = agents or memories.NoMemories()
         self._engine = engine
         self._report = report
         self._route = route
@@ -161,7 +168,7 @@ class Answering:
 
         Raises:
             errors.InvalidInputError: the query is empty or too long, or the model's name malformed.
-            errors.NotFoundError: the card that the question names is not served.
+            errors.NotFoundError: the card or the agent that the question names is not here.
             errors.SkillmeshError: see `ArrowEngine.stream`.
         """
         _check(question)
@@ -170,6 +177,8 @@ class Answering:
         deadline = deadlines.Deadline(question.deadline_s)
         routing, rewritten, card = Routing(), "", None
         shares: tuple[mixing.Share, ...] = ()
+        if question.agent:
+            await self._agents.prepare(question.agent)
         if question.model in ("", AUTO):
             routing = await self._ask_router(question, deadline)
             best = None if routing.dissonance else await self._best(routing, deadline)
@@ -187,12 +196,14 @@ class Answering:
         if card is not None and not shares:
             shares = (mixing.Share(card, 1.0),)
         # Nothing is awaited between the choice of a card and the engine's check that it is there.
+        memory = self._agents.compose(question.agent, shares) if question.agent else None
         pieces = self._engine.stream(
             rewritten or question.query,
-            card,
+            card if memory is None else memory.key,
             question.max_new_tokens,
             deadline.left_s,
             question.sampling,
+            None if memory is None else memory.capture,
         )
         signals = None
         try:
@@ -200,8 +211,11 @@ class Answering:
                 async for piece in pieces:
                     final = None
                     if piece.final is not None:
-                        final = Answer(piece.final, routing, rewritten, shares)
+                        name = "" if memory is None else memory.name
+                        final = Answer(piece.final, routing, rewritten, shares, name)
                         signals = _signals(piece.final)
+                        if memory is not None:
+                            self._agents.remember(question.agent, memory)
                     yield AnswerPiece(piece.text, final)
         finally:
             # After the last piece, and where none comes: the event waits in either case.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
-from services.inference import evolution, federation
+from services.inference import evolution, federation, memories
 from shared import errors
 from shared import settings as config
 from shared.rpc import watch
@@ -45,6 +45,7 @@ class Attachment:
         settings: config.Settings,
         find_stores: watch.Find | None = None,
         silence_s: float = watch.SILENCE_S,
+        agents: memories.Memories | None = None,
     ) -> evolution.Evolution:
         """Has it ask a router, too; see `evolution.attached`.
 
@@ -54,7 +55,7 @@ class Attachment:
         if self._is_evolving:
             raise errors.PreconditionError("this engine is attached to a skillmesh already")
         found = self._federation or await self.start_federation(settings, find_stores, silence_s)
-        evolving = evolution.attached(self._engine, settings, found)
+        evolving = evolution.attached(self._engine, settings, found, agents)
         result = await self._stack.enter_async_context(evolving)
         self._is_evolving = True
         return result

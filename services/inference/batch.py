@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import cache_utils
 
-from services.inference import certainties, sampling
+from services.inference import captures, certainties, sampling
 from shared.lora import manager as managers
 
 
@@ -35,11 +35,15 @@ class Row:
     """Why no token could be chosen; the row can only leave."""
     certainty: certainties.Certainty | None = None
     """Adds up how sure the model is of its tokens; None where nobody asks."""
+    capture: captures.Capture | None = None
+    """Keeps what is to be remembered of the answer; None where nothing is."""
 
     def choose(self, logits_V: torch.Tensor, likeliest: int, highest: float) -> None:
         """Takes the next token; what goes wrong concerns this row alone."""
         try:
             self.token = self.sampler.choose(logits_V, likeliest, highest)
+            if self.capture is not None:
+                self.capture.add(self.token, logits_V)
         except Exception as error:
             self.error = error
 
@@ -82,7 +86,7 @@ class Batch:
         ids_B_T = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         self._manager.activate_rows([row.card for row in rows])
         cache = transformers.DynamicCache(config=self._model.config)
-        with _contiguous_states(self._model):
+        with _contiguous_states(self._model), self._looking(rows):
             logits_B_V = self._logits(cache, ids_B_T, **_places(lengths, longest))
         _choose(rows, logits_B_V)
         for row, length in zip(rows, lengths, strict=True):
@@ -101,7 +105,9 @@ class Batch:
         # Prompts, or jobs that came in between, such as `encode`, have chosen other cards.
         self._manager.activate_rows([row.card for row in self.rows])
         cached_B = [row.cached + 1 for row in self.rows]
-        logits_B_V = self._logits(self._cache, ids_B_1, **_places(cached_B, max(cached_B), new=1))
+        places = _places(cached_B, max(cached_B), new=1)
+        with self._looking(self.rows):
+            logits_B_V = self._logits(self._cache, ids_B_1, **places)
         _choose(self.rows, logits_B_V)
         for row in self.rows:
             row.cached += 1
@@ -129,6 +135,9 @@ class Batch:
     def clear(self) -> None:
         """Forgets all rows."""
         self.rows, self._cache = [], None
+
+    def _looking(self, rows: Sequence[Row]) -> contextlib.AbstractContextManager[None]:
+        return captures.looking([row.capture for row in rows], self._manager.layer)
 
     @contextlib.contextmanager
     def _whole_or_empty(self) -> Iterator[None]:

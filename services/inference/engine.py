@@ -14,20 +14,24 @@ import contextlib
 import functools
 import pathlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import TypeVar
 
 import torch
 
 from services.inference import attachment as attachments
 from services.inference import (
+    captures,
     deadlines,
     encoding,
+    endings,
     evolution,
     federation,
     generations,
+    memories,
     mixing,
     residency,
+    stepping,
 )
 from services.inference import model_slots as slots
 from services.inference import sampling as samplings
@@ -41,6 +45,7 @@ from shared.lora import manager as managers
 from shared.models import base as bases
 from shared.rpc import watch
 
+T = TypeVar("T")
 _MIB = 2**20
 
 
@@ -62,6 +67,7 @@ class ArrowEngine:
             settings.queue, lambda: torch.set_num_threads(settings.threads), self._generations
         )
         self._encoder = encoding.Encoder(base, self._manager, self._worker, self._generations)
+        self._stepper = stepping.Stepper(base.model, self._manager, self._worker, self._generations)
         memory = slots.ModelSlots(self._manager, self._worker)
         self._cards = residency.Residency(memory, int(settings.card_memory_mib * _MIB))
         self._waiting_for_cards = 0
@@ -139,6 +145,7 @@ class ArrowEngine:
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
         sampling: samplings.Sampling = samplings.GREEDY,
+        capture: captures.Capture | None = None,
     ) -> AsyncGenerator[generations.Piece, None]:
         """Answers one question piece by piece; closing it stops the model at its next token.
 
@@ -150,6 +157,7 @@ class ArrowEngine:
             max_new_tokens: longest answer; 0 for the default of config.yaml.
             deadline_s: how long the whole answer may take, waiting included.
             sampling: how tokens are chosen, and where the answer ends.
+            capture: keeps what is to be remembered of it; to be read behind the last piece.
 
         Raises:
             errors.NotFoundError: the card is not served.
@@ -172,21 +180,23 @@ class ArrowEngine:
             card=card,
             max_new_tokens=max_new_tokens or self._settings.max_new_tokens,
             sampling=sampling,
-            tell=lambda piece: _soon(loop, inbox.put_nowait, piece),
+            tell=lambda piece: endings.soon(loop, inbox.put_nowait, piece),
             ended=concurrent.futures.Future(),
             stopped=threading.Event(),
+            capture=capture,
+            measured=card is None or self._cards.is_private(card),
         )
         # Held until the model has let go of the request, and not only whoever asked.
         release = (lambda: None) if card is None else self._cards.hold(card)
-        request.ended.add_done_callback(lambda _: _soon(loop, release))
-        request.ended.add_done_callback(lambda _: _soon(loop, inbox.put_nowait, None))
-        with _end(request):
+        request.ended.add_done_callback(lambda _: endings.soon(loop, release))
+        request.ended.add_done_callback(lambda _: endings.soon(loop, inbox.put_nowait, None))
+        with endings.ended_if_failed(request):
             if card is not None:
                 await self.bring_lora(card, deadline.left_s)
             job = self._worker.submit(
                 functools.partial(self._generations.join, request), adds_steps=True
             )
-        job.add_done_callback(functools.partial(_ended_unheard, request))
+        job.add_done_callback(functools.partial(endings.ended_unheard, request))
         try:
             while True:
                 async with deadline.limit():
@@ -307,10 +317,27 @@ class ArrowEngine:
         removal.add_done_callback(self._leaving.discard)
         return asyncio.shield(removal)
 
-    def serve_lora(self, key: str, source: residency.Source) -> None:
-        """Serves a card that comes into memory with its first request; see `load_lora`."""
+    def serve_lora(self, key: str, source: residency.Source, private: bool = False) -> None:
+        """Serves a card that comes into memory with its first request; see `load_lora`.
+
+        One that is private is not listed among those that are served.
+        """
         self._cards.add(key, source)
-        self._cards.serve(key)
+        self._cards.serve(key, private)
+
+    async def rewrite_lora(self, card: cards.LoRACard, key: str) -> None:
+        """Changes a card's weights in memory, if it is there, under whatever answers with it."""
+        release = self._cards.hold(key)
+        try:
+            if self._cards.is_resident(key):
+                work = functools.partial(self._manager.rewrite_card, card, key)
+                await asyncio.wrap_future(self._worker.submit_urgent(work))
+        finally:
+            release()
+
+    async def run_steps(self, make: stepping.Make[T]) -> T:
+        """Runs long work on the bare model between tokens; see `stepping.Stepper.run`."""
+        return await self._stepper.run(make)
 
     def mix_lora(self, shares: Sequence[mixing.Share]) -> str:
         """Makes a mixture of served cards known, for `stream`; returns its key.
@@ -342,36 +369,13 @@ class ArrowEngine:
         settings: config.Settings,
         find_stores: watch.Find | None = None,
         silence_s: float = watch.SILENCE_S,
+        agents: memories.Memories | None = None,
     ) -> evolution.Evolution:
         """Attaches it to a whole skillmesh, router included; see `evolution.attached`."""
-        return await self._attachment.enable_evolution(settings, find_stores, silence_s)
+        return await self._attachment.enable_evolution(settings, find_stores, silence_s, agents)
 
 
 def _file(path: pathlib.Path, key: str) -> residency.Source:
     digest = key.partition("@")[2]
     expected = digest if manifests.is_digest(digest) else None
     return functools.partial(formats.LoRAFormat.load, path, expected)
-
-
-@contextlib.contextmanager
-def _end(request: generations.Request) -> Iterator[None]:
-    """Ends a request that fails before its turn."""
-    try:
-        yield
-    except BaseException:
-        request.ended.set_result(None)
-        raise
-
-
-def _ended_unheard(request: generations.Request, job: concurrent.futures.Future[None]) -> None:
-    """Ends a request whose turn never came: cancelled, or refused by a node that stops."""
-    if job.cancelled():
-        request.ended.set_result(None)
-    elif (error := job.exception()) is not None:
-        request.ended.set_exception(error)
-
-
-def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
-    # The loop may be closed already when the model notices that it should stop.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, *arguments)

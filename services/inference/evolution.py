@@ -16,6 +16,7 @@ from services.inference import (
     answering,
     completing,
     federation,
+    memories,
     mixing,
     routing,
     semantic_entropy,
@@ -52,7 +53,10 @@ class Evolution:
 
 @contextlib.asynccontextmanager
 async def attached(
-    engine: Engine, settings: config.Settings, found: federation.Federation
+    engine: Engine,
+    settings: config.Settings,
+    found: federation.Federation,
+    agents: memories.Memories | None = None,
 ) -> AsyncIterator[Evolution]:
     """An engine that asks a router for the cards that it gets from a store.
 
@@ -62,6 +66,7 @@ async def attached(
         engine: answers.
         settings: the router's address.
         found: where its cards come from.
+        agents: have memories; None: there are none.
     """
     protection = protections.Protection.configured(settings)
     async with client.channel(settings.router.address, protection=protection) as channel:
@@ -80,6 +85,7 @@ async def attached(
             semantic.report,
             mixing.Together(settings.inference.max_cards, settings.inference.least_share),
             found.cards.of_route,
+            agents,
         )
         completions = completing.Completing(engine, found.cards.of_route)
         try:

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from services.inference import batch, certainties, decoding
+from services.inference import batch, captures, certainties, decoding
 from services.inference import sampling as samplings
 from shared import errors
 from shared.lora import manager as managers
@@ -61,8 +61,9 @@ class Generation:
     finish: Literal["stop", "length"]
     """`length`: more was to come, but as many tokens as were allowed are there."""
     certainty: certainties.Certainty | None = dataclasses.field(default=None, compare=False)
-    """How sure the bare base model is of it; None where a card answered. The last bits depend on
-    who else is in the batch, so that it does not count when answers are compared."""
+    """How sure the base model is of it, with an agent's memory or without; None where a card
+    answered. The last bits depend on who else is in the batch, so that it does not count when
+    answers are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Streams(Protocol):
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
         sampling: samplings.Sampling = samplings.GREEDY,
+        capture: captures.Capture | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Answers one question piece by piece; see `ArrowEngine.stream`."""
         ...
@@ -102,6 +104,10 @@ class Request:
     """The whole answer or why there is none; None where nobody waited any more."""
     stopped: threading.Event
     """Set when nobody waits for the answer any more."""
+    capture: captures.Capture | None = None
+    """Keeps what is to be remembered of it."""
+    measured: bool = False
+    """Whether to add up how sure the model is of its tokens."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -206,12 +212,15 @@ class Generations:
             prompt_ids = self._base.prompt_ids(request.query)
             end_ids, behind, repeated = self._end_ids, (), ""
         room = self.room(len(prompt_ids))
+        if request.capture is not None:
+            request.capture.begin(prompt_ids)
         return _Running(
             request=request,
             row=batch.Row(
                 request.card,
                 samplings.Sampler(request.sampling),
-                certainty=certainties.Certainty() if request.card is None else None,
+                certainty=certainties.Certainty() if request.measured else None,
+                capture=request.capture,
             ),
             text=decoding.TextPieces(self._base.tokenizer, behind, repeated),
             watch=samplings.StopWatch(request.sampling.stop),

@@ -63,6 +63,8 @@ class _Known:
         self.source = source
         """None for a card that can't be had again: it stays while it is served."""
         self.pinned = source is None
+        self.private = False
+        """Whether the node itself names it, and nobody else may choose it."""
         self.references = 0
         self.awaited = 0
         """Callers of `load` that wait for it."""
@@ -106,17 +108,21 @@ class Residency:
 
     def served(self) -> list[str]:
         """Keys of the cards that requests may choose, in the order of their coming."""
-        return list(self._served)
+        return [key for key in self._served if not self._cards[key].private]
 
     def resident(self) -> list[str]:
-        """Keys of the cards that are in memory, used longest ago first; no mixtures."""
+        """Keys of the cards in memory, used longest ago first; no mixtures, no private ones."""
         inside = [key for key, card in self._cards.items() if card.place is _Place.IN]
-        return [key for key in inside if not self._cards[key].parts]
+        return [k for k in inside if not (self._cards[k].parts or self._cards[k].private)]
 
     def is_resident(self, key: str) -> bool:
         """Whether a card is in memory."""
         card = self._cards.get(key)
         return card is not None and card.place is _Place.IN
+
+    def is_private(self, key: str) -> bool:
+        """Whether it is known, and nobody's choice but the node's own."""
+        return key in self._cards and self._cards[key].private
 
     @property
     def held_bytes(self) -> int:
@@ -134,13 +140,17 @@ class Residency:
         if key not in self._cards:
             self._cards[key] = _Known(source)
 
-    def serve(self, key: str) -> None:
+    def serve(self, key: str, private: bool = False) -> None:
         """Lets requests choose a card; if it is not in memory it comes in with the first one.
+
+        Args:
+            key: of a card that was added.
+            private: it is not among those that `served` and `resident` tell.
 
         Raises:
             errors.NotFoundError: the card was never added.
         """
-        self._find(key)
+        self._find(key).private = private
         if key not in self._served:
             self._served.append(key)
 
@@ -272,7 +282,7 @@ class Residency:
 
     def _unserved(self, key: str) -> errors.NotFoundError:
         return errors.NotFoundError(
-            f"card {key} is not served by this node; it serves {self._served[:8]}"
+            f"card {key} is not served by this node; it serves {self.served()[:8]}"
         )
 
     def _find(self, key: str) -> _Known:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import grpc
 import structlog
 
 from services.inference import engine, service
+from services.inference.agents import attached
+from services.inference.agents import service as agents_service
 from shared import settings as config
 from shared.models import base
-from shared.pb import inference_pb2, inference_pb2_grpc
+from shared.pb import agents_pb2, agents_pb2_grpc, inference_pb2, inference_pb2_grpc
 from shared.rpc import server as rpc_server
 from shared.rpc import watch
 from shared.security import protection as protections
@@ -55,7 +58,14 @@ async def running(
         arrow_engine.start()
         stack.push_async_callback(arrow_engine.stop)
 
-        evolution = await arrow_engine.enable_evolution(settings, find_stores, silence_s)
+        own = None
+        if settings.hierarchy.enabled:
+            # Before any card is in the model: the layers are known by their bare paths.
+            node = f"{socket.gethostname()}-{settings.inference.address}"
+            own = await stack.enter_async_context(
+                attached.attached(arrow_engine, model, settings, node)
+            )
+        evolution = await arrow_engine.enable_evolution(settings, find_stores, silence_s, own)
         servicer = service.InferenceService(
             evolution.node_id,
             arrow_engine,
@@ -70,7 +80,15 @@ async def running(
             inference_pb2_grpc.add_InferenceServicer_to_server(servicer, grpc_server)
             return inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
 
-        server = rpc_server.Server([add], settings.inference.address, protection)
+        def add_agents(grpc_server: grpc.aio.Server) -> str:
+            assert own is not None
+            agents_pb2_grpc.add_AgentsServicer_to_server(
+                agents_service.AgentsService(own), grpc_server
+            )
+            return agents_pb2.DESCRIPTOR.services_by_name["Agents"].full_name
+
+        services = [add] if own is None else [add, add_agents]
+        server = rpc_server.Server(services, settings.inference.address, protection)
         await server.start()
         stack.push_async_callback(server.stop)
         _log.info("inference node listens", port=server.port, base=model.id)

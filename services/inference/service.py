@@ -109,6 +109,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             max_cards=request.max_cards,
             no_learning=request.no_learning,
             tenant=caller.tenant,
+            agent=request.agent,
             deadline_s=context.time_remaining(),
             sampling=_sampling(request),
         )
@@ -157,6 +158,7 @@ def _response(answer: answering.Answer) -> inference_pb2.GenerateResponse:
         event_id=answer.routing.event_id,
         prompt_tokens=answer.generation.prompt_tokens,
         new_tokens=answer.generation.new_tokens,
+        memory=answer.memory,
         rewritten_query=answer.rewritten_query,
         finish_reason=answer.generation.finish,
     )

@@ -33,11 +33,11 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from services.trainer import replay as replays
 from shared import grading, rewriting
 from shared import settings as config
 from shared.cards import manifest as manifests
 from shared.flight import datasets
+from shared.models import replay as replays
 
 Ask = Callable[[Sequence[str]], list[str]]
 """Questions to the answers that the model gives."""

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from services.trainer import (
-    answering,
     backends,
     checkpoint,
     course,
@@ -24,7 +23,6 @@ from services.trainer import (
     gate,
     loop,
     regression,
-    replay,
     sizing,
 )
 from shared import errors
@@ -35,6 +33,7 @@ from shared.cards import manifest as manifests
 from shared.flight import datasets
 from shared.lora import manager as managers
 from shared.models import base as bases
+from shared.models import greedy, replay
 
 CODE_VERSION = "0.1.0"
 _KEY, _PREVIOUS_KEY = "draft", "previous"
@@ -183,13 +182,13 @@ class LoRATrainer:
             nonlocal asked
             self._manager.activate(key)
             found: list[str] = []
-            for at in range(0, len(questions), answering.ROWS):
+            for at in range(0, len(questions), greedy.ROWS):
                 if self._stop.is_set():
                     raise Cancelled
                 on_progress(min(0.9, asked / 600), f"asked {asked} questions")
-                some = questions[at : at + answering.ROWS]
+                some = questions[at : at + greedy.ROWS]
                 asked += len(some)
-                found += answering.answers(self._base, some)
+                found += greedy.answers(self._base, some)
             return found
 
         def ask_base(questions: Sequence[str]) -> list[str]:

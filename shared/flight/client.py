@@ -25,7 +25,7 @@ from shared import errors
 from shared.security import callers
 from shared.security import protection as protections
 
-Kind = Literal["card", "dataset", "samples", "snapshot"]
+Kind = Literal["card", "dataset", "samples", "snapshot", "submission"]
 
 CHUNK_BYTES = 1024 * 1024
 RAW_SCHEMA = pa.schema([pa.field("chunk", pa.large_binary(), nullable=False)])
@@ -50,8 +50,13 @@ class LoRAFlightClient:
         self._headers = [(b"authorization", callers.header(token).encode())] if token else []
         self._options = self._options_for(_TIMEOUT_S)
 
-    def put(self, kind: Kind, data: bytes) -> str:
+    def put(self, kind: Kind, data: bytes, **about: str | int) -> str:
         """Uploads a file's bytes; nothing is listed until they are committed.
+
+        Args:
+            kind: of file.
+            data: the file.
+            about: what else the data plane must know of it.
 
         Returns:
             The digest, SHA-256 in lower-case hex.
@@ -61,7 +66,8 @@ class LoRAFlightClient:
         """
         digest = hashlib.sha256(data).hexdigest()
         chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
-        command = {"kind": kind, "digest": digest, "size_bytes": len(data), "batches": len(chunks)}
+        size = {"digest": digest, "size_bytes": len(data), "batches": len(chunks)}
+        command = {"kind": kind, **size, **about}
         descriptor = pyarrow.flight.FlightDescriptor.for_command(json.dumps(command))
         with _typed(self._address):
             writer, _ = self._client.do_put(descriptor, RAW_SCHEMA, self._options)
@@ -148,7 +154,7 @@ class LoRAFlightClient:
             return None
         except pyarrow.flight.FlightCancelledError as error:
             raise errors.UnavailableError(
-                f"the card store's data plane at {self._address} was silent for {silence_s:g} s"
+                f"the data plane at {self._address} was silent for {silence_s:g} s"
             ) from error
         finally:
             watchdog.cancel()
@@ -239,9 +245,12 @@ class _typed:
             raise errors.UnauthenticatedError(text) from error
         if isinstance(error, pyarrow.flight.FlightUnauthorizedError):
             raise errors.ForbiddenError(text) from error
+        told = (getattr(error, "extra_info", b"") or b"").decode(errors="replace")
+        if told and (found := errors.named(told, text)) is not None:
+            raise found from error
         if isinstance(error, pyarrow.flight.FlightUnavailableError):
             raise errors.UnavailableError(
-                f"the card store's data plane at {self._address} can't be reached: {text}"
+                f"the data plane at {self._address} can't be reached: {text}"
             ) from error
         if isinstance(error, pyarrow.flight.FlightTimedOutError):
             raise errors.DeadlineError(f"{self._address}: {text}") from error

@@ -47,7 +47,8 @@ class Spec:
     """0 to below 1; the learning rate of the layer is 1 - inertia times that of the hierarchy."""
 
 
-DEFAULT_SPECS: Mapping[Level, Spec] = {
+Specs = Mapping[Level, Spec]
+DEFAULT_SPECS: Specs = {
     Level.FOUNDATION: Spec(64, 0.99),
     Level.DOMAIN: Spec(32, 0.9),
     Level.SWARM: Spec(16, 0.7),

@@ -24,6 +24,16 @@ class Mark(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The shared layers as they are after one tick: immutable, so that generation may hold it."""
+
+    version: int
+    """0 before anything was learned; rises with each tick that changed a layer."""
+    layers: Mapping[levels.Level, weights.Weights]
+    """The foundation, domain and swarm layer."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Circuit:
     """A part of a layer that recurs in an agent's trajectories and is fit to move up.
 

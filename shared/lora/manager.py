@@ -108,6 +108,23 @@ class LoRAManager:
         slot.fill(card, fit.names)
         self._enter(key, slot.adapters, fit.paths, slot)
 
+    def rewrite_card(self, card: cards.LoRACard, key: str) -> None:
+        """Puts other weights of the same shapes in the place of a resident card's.
+
+        Whatever answers with it goes on with the new weights at its next token.
+
+        Raises:
+            errors.NotFoundError: the card is not resident.
+            errors.InvalidInputError: the shapes differ; nothing was touched.
+        """
+        slot, fit = self._slot(key), self._fit(card)
+        if fit.layout != slot.layout:
+            raise errors.InvalidInputError(f"card {key}: the new weights have other shapes")
+        slot.fill(card, fit.names)
+        self._mixer.forget(slot)
+        if self._row_keys is not None:
+            self.activate(None)  # Rows that were put side by side are made again.
+
     def add_trainable(
         self,
         key: str,
@@ -228,6 +245,16 @@ class LoRAManager:
                 f"the base model has no layers called {sorted(missing)}; it has {known}"
             )
         return found
+
+    def layer(self, path: str) -> torch.nn.Linear:
+        """The bare layer of a path, whether a card adapts it or not.
+
+        Raises:
+            errors.NotFoundError: the model has no such layer.
+        """
+        if path not in self._linears:
+            raise errors.NotFoundError(f"the base model has no layer {path}")
+        return self._linears[path]
 
     def _resident(self, key: str) -> _Resident:
         resident = self._residents.get(key)

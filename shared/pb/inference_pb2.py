@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shared/pb/inference.proto\x12\x0cskillmesh.v1\"\xcc\x01\n\x0fGenerateRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\x05\x12\x13\n\x0bno_learning\x18\x04 \x01(\x08\x12\x13\n\x0btemperature\x18\x05 \x01(\x02\x12\r\n\x05top_p\x18\x06 \x01(\x02\x12\r\n\x05top_k\x18\x07 \x01(\x05\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x11\n\tmax_cards\x18\n \x01(\x05\x42\x07\n\x05_seed\"\xed\x01\n\x10GenerateResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x12\n\ndissonance\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x12\n\nnew_tokens\x18\x07 \x01(\x05\x12\x17\n\x0frewritten_query\x18\x08 \x01(\t\x12\x15\n\rfinish_reason\x18\t \x01(\t\x12&\n\x05\x63\x61rds\x18\n \x03(\x0b\x32\x17.skillmesh.v1.CardShare\")\n\tCardShare\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xc3\x01\n\x0f\x43ompleteRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06suffix\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x05 \x01(\x05\x12\x13\n\x0btemperature\x18\x06 \x01(\x02\x12\r\n\x05top_p\x18\x07 \x01(\x02\x12\r\n\x05top_k\x18\x08 \x01(\x05\x12\x11\n\x04seed\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\tB\x07\n\x05_seed\"p\n\x10\x43ompleteResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\x12\x12\n\nnew_tokens\x18\x04 \x01(\x05\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\"L\n\rCompleteChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1e.skillmesh.v1.CompleteResponse\"L\n\rGenerateChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1e.skillmesh.v1.GenerateResponse\"\x16\n\x14GetNodeStatusRequest\"\x89\x02\n\nNodeStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12\x10\n\x08resident\x18\x04 \x03(\t\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x17\n\x0fstore_connected\x18\x06 \x01(\x08\x12\'\n\x05swaps\x18\x07 \x03(\x0b\x32\x18.skillmesh.v1.SwapRecord\x12\x0e\n\x06served\x18\x08 \x03(\t\x12\x12\n\nheld_bytes\x18\t \x01(\x03\x12\x18\n\x10semantic_sampled\x18\n \x01(\x03\x12\x18\n\x10semantic_dropped\x18\x0b \x01(\x03\"L\n\nSwapRecord\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x01\x12\x0f\n\x07swap_ms\x18\x03 \x01(\x01\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\x32\x90\x03\n\tInference\x12I\n\x08Generate\x12\x1d.skillmesh.v1.GenerateRequest\x1a\x1e.skillmesh.v1.GenerateResponse\x12N\n\x0eGenerateStream\x12\x1d.skillmesh.v1.GenerateRequest\x1a\x1b.skillmesh.v1.GenerateChunk0\x01\x12I\n\x08\x43omplete\x12\x1d.skillmesh.v1.CompleteRequest\x1a\x1e.skillmesh.v1.CompleteResponse\x12N\n\x0e\x43ompleteStream\x12\x1d.skillmesh.v1.CompleteRequest\x1a\x1b.skillmesh.v1.CompleteChunk0\x01\x12M\n\rGetNodeStatus\x12\".skillmesh.v1.GetNodeStatusRequest\x1a\x18.skillmesh.v1.NodeStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shared/pb/inference.proto\x12\x0cskillmesh.v1\"\xdb\x01\n\x0fGenerateRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\x05\x12\x13\n\x0bno_learning\x18\x04 \x01(\x08\x12\x13\n\x0btemperature\x18\x05 \x01(\x02\x12\r\n\x05top_p\x18\x06 \x01(\x02\x12\r\n\x05top_k\x18\x07 \x01(\x05\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x11\n\tmax_cards\x18\n \x01(\x05\x12\r\n\x05\x61gent\x18\x0b \x01(\tB\x07\n\x05_seed\"\xfd\x01\n\x10GenerateResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x12\n\ndissonance\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x12\n\nnew_tokens\x18\x07 \x01(\x05\x12\x17\n\x0frewritten_query\x18\x08 \x01(\t\x12\x15\n\rfinish_reason\x18\t \x01(\t\x12&\n\x05\x63\x61rds\x18\n \x03(\x0b\x32\x17.skillmesh.v1.CardShare\x12\x0e\n\x06memory\x18\x0b \x01(\t\")\n\tCardShare\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xc3\x01\n\x0f\x43ompleteRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06suffix\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x05 \x01(\x05\x12\x13\n\x0btemperature\x18\x06 \x01(\x02\x12\r\n\x05top_p\x18\x07 \x01(\x02\x12\r\n\x05top_k\x18\x08 \x01(\x05\x12\x11\n\x04seed\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\tB\x07\n\x05_seed\"p\n\x10\x43ompleteResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\x12\x12\n\nnew_tokens\x18\x04 \x01(\x05\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\"L\n\rCompleteChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1e.skillmesh.v1.CompleteResponse\"L\n\rGenerateChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1e.skillmesh.v1.GenerateResponse\"\x16\n\x14GetNodeStatusRequest\"\x89\x02\n\nNodeStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12\x10\n\x08resident\x18\x04 \x03(\t\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x17\n\x0fstore_connected\x18\x06 \x01(\x08\x12\'\n\x05swaps\x18\x07 \x03(\x0b\x32\x18.skillmesh.v1.SwapRecord\x12\x0e\n\x06served\x18\x08 \x03(\t\x12\x12\n\nheld_bytes\x18\t \x01(\x03\x12\x18\n\x10semantic_sampled\x18\n \x01(\x03\x12\x18\n\x10semantic_dropped\x18\x0b \x01(\x03\"L\n\nSwapRecord\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x01\x12\x0f\n\x07swap_ms\x18\x03 \x01(\x01\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\x32\x90\x03\n\tInference\x12I\n\x08Generate\x12\x1d.skillmesh.v1.GenerateRequest\x1a\x1e.skillmesh.v1.GenerateResponse\x12N\n\x0eGenerateStream\x12\x1d.skillmesh.v1.GenerateRequest\x1a\x1b.skillmesh.v1.GenerateChunk0\x01\x12I\n\x08\x43omplete\x12\x1d.skillmesh.v1.CompleteRequest\x1a\x1e.skillmesh.v1.CompleteResponse\x12N\n\x0e\x43ompleteStream\x12\x1d.skillmesh.v1.CompleteRequest\x1a\x1b.skillmesh.v1.CompleteChunk0\x01\x12M\n\rGetNodeStatus\x12\".skillmesh.v1.GetNodeStatusRequest\x1a\x18.skillmesh.v1.NodeStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,25 +32,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shared.pb.inference_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=44
-  _globals['_GENERATEREQUEST']._serialized_end=248
-  _globals['_GENERATERESPONSE']._serialized_start=251
-  _globals['_GENERATERESPONSE']._serialized_end=488
-  _globals['_CARDSHARE']._serialized_start=490
-  _globals['_CARDSHARE']._serialized_end=531
-  _globals['_COMPLETEREQUEST']._serialized_start=534
-  _globals['_COMPLETEREQUEST']._serialized_end=729
-  _globals['_COMPLETERESPONSE']._serialized_start=731
-  _globals['_COMPLETERESPONSE']._serialized_end=843
-  _globals['_COMPLETECHUNK']._serialized_start=845
-  _globals['_COMPLETECHUNK']._serialized_end=921
-  _globals['_GENERATECHUNK']._serialized_start=923
-  _globals['_GENERATECHUNK']._serialized_end=999
-  _globals['_GETNODESTATUSREQUEST']._serialized_start=1001
-  _globals['_GETNODESTATUSREQUEST']._serialized_end=1023
-  _globals['_NODESTATUS']._serialized_start=1026
-  _globals['_NODESTATUS']._serialized_end=1291
-  _globals['_SWAPRECORD']._serialized_start=1293
-  _globals['_SWAPRECORD']._serialized_end=1369
-  _globals['_INFERENCE']._serialized_start=1372
-  _globals['_INFERENCE']._serialized_end=1772
+  _globals['_GENERATEREQUEST']._serialized_end=263
+  _globals['_GENERATERESPONSE']._serialized_start=266
+  _globals['_GENERATERESPONSE']._serialized_end=519
+  _globals['_CARDSHARE']._serialized_start=521
+  _globals['_CARDSHARE']._serialized_end=562
+  _globals['_COMPLETEREQUEST']._serialized_start=565
+  _globals['_COMPLETEREQUEST']._serialized_end=760
+  _globals['_COMPLETERESPONSE']._serialized_start=762
+  _globals['_COMPLETERESPONSE']._serialized_end=874
+  _globals['_COMPLETECHUNK']._serialized_start=876
+  _globals['_COMPLETECHUNK']._serialized_end=952
+  _globals['_GENERATECHUNK']._serialized_start=954
+  _globals['_GENERATECHUNK']._serialized_end=1030
+  _globals['_GETNODESTATUSREQUEST']._serialized_start=1032
+  _globals['_GETNODESTATUSREQUEST']._serialized_end=1054
+  _globals['_NODESTATUS']._serialized_start=1057
+  _globals['_NODESTATUS']._serialized_end=1322
+  _globals['_SWAPRECORD']._serialized_start=1324
+  _globals['_SWAPRECORD']._serialized_end=1400
+  _globals['_INFERENCE']._serialized_start=1403
+  _globals['_INFERENCE']._serialized_end=1803
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,7 @@ class GenerateRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     MAX_CARDS_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     model: _builtins.str
     """"auto" or empty: the router decides; "base"; a card reference;"""
@@ -51,6 +52,8 @@ class GenerateRequest(_message.Message):
     """the same seed gives the same answer"""
     max_cards: _builtins.int
     """that may answer together, 1 to 4; 0: as config.yaml says"""
+    agent: _builtins.str
+    """whose memory answers, with the card; empty: nobody's"""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the answer ends before the first of these"""
@@ -68,10 +71,11 @@ class GenerateRequest(_message.Message):
         seed: _builtins.int | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
         max_cards: _builtins.int = ...,
+        agent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "max_cards", b"max_cards", "max_new_tokens", b"max_new_tokens", "model", b"model", "no_learning", b"no_learning", "query", b"query", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "agent", b"agent", "max_cards", b"max_cards", "max_new_tokens", b"max_new_tokens", "model", b"model", "no_learning", b"no_learning", "query", b"query", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -93,6 +97,7 @@ class GenerateResponse(_message.Message):
     REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     CARDS_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     card: _builtins.str
     """name@digest that answered; empty: the bare base model"""
@@ -105,6 +110,8 @@ class GenerateResponse(_message.Message):
     """what the card was asked, where it is not the query itself"""
     finish_reason: _builtins.str
     """"stop", or "length" where more was to come"""
+    memory: _builtins.str
+    """agent@version that took part; empty: none"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardShare]:
         """all that answered, merged; heaviest first, the first is card"""
@@ -122,10 +129,11 @@ class GenerateResponse(_message.Message):
         rewritten_query: _builtins.str = ...,
         finish_reason: _builtins.str = ...,
         cards: _abc.Iterable[Global___CardShare] | None = ...,
+        memory: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "cards", b"cards", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "finish_reason", b"finish_reason", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "cards", b"cards", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "finish_reason", b"finish_reason", "memory", b"memory", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

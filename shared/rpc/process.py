@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import pathlib
+import resource
 import sys
 from collections.abc import Callable, Coroutine
 
@@ -31,3 +32,18 @@ def run(role: str, serve: Callable[[config.Settings], Coroutine[None, None, None
     except errors.ConfigError as error:
         print(f"{role}: {error}", file=sys.stderr)
         sys.exit(_WRONG_CONFIGURATION)
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Keeps this process from taking the machine's memory.
+
+    One small compressed Arrow message can unpack to gigabytes before any code of ours sees it:
+    with a limit that upload fails, or at worst this process, which loses nothing by it.
+
+    Args:
+        most_bytes: of all that it writes to, stacks of its threads included.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        most_bytes = min(most_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, hard))

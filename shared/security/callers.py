@@ -53,6 +53,12 @@ _ALLOWED = {
     "Flight/LIST_FLIGHTS": _ALL,
     "Flight/GET_FLIGHT_INFO": _ALL,
     "Flight/DO_PUT": _MAKERS,
+    "Hierarchy/Join": _OURS,
+    "Hierarchy/Watch": _OURS,
+    "Hierarchy/GetHealth": _OURS,
+    "Hierarchy/GetHierarchyStatus": _OURS,
+    "HierarchyFlight/DO_GET": _OURS,
+    "HierarchyFlight/DO_PUT": _OURS,
     "Router/Route": _OURS,
     "Router/ReportAnswer": _OURS,
     "Router/Embed": _OURS,
@@ -77,6 +83,9 @@ _ALLOWED = {
     "Inference/Complete": _OURS,
     "Inference/CompleteStream": _OURS,
     "Inference/GetNodeStatus": _OURS,
+    "Agents/GiveFeedback": _OURS,
+    "Agents/GetAgent": _OURS,
+    "Agents/ListAgents": _OURS,
 }
 """Who may call what. What does not stand here, operators may: a new call is closed until somebody
 opens it."""

@@ -24,11 +24,12 @@ from typing import Any
 import pytest
 import structlog
 
-from services.trainer import replay, trainer
+from services.trainer import trainer
 from shared import settings as config
 from shared.cards import format as formats
 from shared.flight import datasets
 from shared.models import base as bases
+from shared.models import replay
 from shared.security import protection as protections
 from tests import fakes, tiny_model
 from tests.contract import card_store_processes as processes

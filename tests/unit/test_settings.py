@@ -8,6 +8,7 @@ import pytest
 
 from shared import errors
 from shared import settings as config
+from shared.hierarchy import levels
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +189,27 @@ def test_what_is_missing_is_named_when_tls_is_half_configured(path: pathlib.Path
     assert "certificate and key come together" in half
     half = refused(path, "security: {tls: {client_certificates: true}}\n")
     assert "client_certificates needs certificate, key and authority" in half
+
+
+def test_layers_keep_their_defaults_when_others_are_named(path: pathlib.Path) -> None:
+    path.write_text("hierarchy:\n  layers:\n    swarm: {rank: 2, inertia: 0.25}\n")
+    specs = config.load(path).hierarchy.specs()
+    assert specs[levels.Level.SWARM] == levels.Spec(2, 0.25)
+    assert specs | {levels.Level.SWARM: levels.DEFAULT_SPECS[levels.Level.SWARM]} == (
+        levels.DEFAULT_SPECS
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("hierarchy:\n  layers:\n    herd: {rank: 2, inertia: 0.25}\n", "hierarchy.layers.herd"),
+        ("hierarchy:\n  layers:\n    swarm: {rank: 2, inertia: 1}\n", "swarm.inertia"),
+        ("hierarchy:\n  metrics_address: 0.0.0.0:7410\n", "hierarchy.metrics_address"),
+        ("hierarchy:\n  flight_address: 0.0.0.0:7409\n", "hierarchy.flight_address"),
+    ],
+)
+def test_the_key_of_the_hierarchy_is_named_when_it_is_wrong(
+    path: pathlib.Path, text: str, key: str
+) -> None:
+    assert key in refused(path, text)

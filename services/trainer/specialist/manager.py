@@ -16,14 +16,12 @@ from typing import Any
 import torch
 
 from services.trainer import (
-    answering,
     backends,
     checkpoint,
     course,
     data,
     gate,
     loop,
-    replay,
     sizing,
     trainer,
 )
@@ -38,12 +36,13 @@ from shared.cards import manifest as manifests
 from shared.flight import samples as flight
 from shared.lora import manager as managers
 from shared.models import base as bases
+from shared.models import greedy, replay
 
 _KEY = "specialist draft"
 _MANIFEST_BYTES = 16 * 1024
 _MOST_MEASURED = 64
 """Examples of which the end of a training tells how many it has by heart."""
-_ANSWERS_AT_ONCE = answering.ROWS
+_ANSWERS_AT_ONCE = greedy.ROWS
 
 
 class TrainingManager:
@@ -236,7 +235,7 @@ class TrainingManager:
                 if self._stop.is_set():
                     raise course.Cancelled
                 on_progress(0.8, f"asked {at} known questions")
-                found += answering.answers(self._base, questions[at : at + _ANSWERS_AT_ONCE])
+                found += greedy.answers(self._base, questions[at : at + _ANSWERS_AT_ONCE])
             return found
 
         try:

@@ -25,11 +25,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from services.trainer import answering, data, gate, network
+from services.trainer import data, gate, network
 from services.trainer.specialist import lessons
 from shared.flight import samples as flight
 from shared.models import base as bases
-from shared.models import completion
+from shared.models import completion, greedy
 
 _ROWS = 16
 _MOST_LINE_TOKENS = 48
@@ -182,7 +182,7 @@ def completed(
             )
             for one in some
         ]
-        written = answering.generated(base, prompts, most, ends)
+        written = greedy.generated(base, prompts, most, ends)
         for one, ids in zip(some, written, strict=True):
             said = completion.text(base, _until(ids, ends)).removeprefix(again[one])
             line, _, _ = said.partition("\n")

@@ -6,6 +6,7 @@ import pytest
 
 from services.card_store import tickets
 from shared import errors
+from shared.flight import commands
 
 DIGEST = "a" * 64
 GOOD = {"kind": "card", "digest": DIGEST, "size_bytes": 10, "batches": 1}
@@ -51,11 +52,11 @@ def test_upload_is_refused_when_its_command_is_no_object(text: bytes | None) -> 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"digest": 1}', b'{"digest": "x", "raw": true}'])
 def test_ticket_is_refused_when_it_is_malformed(text: bytes) -> None:
     with pytest.raises(errors.InvalidInputError, match="ticket"):
-        tickets.parse_get(text)
+        commands.parse_get(text)
 
 
 def test_ticket_asks_for_a_table_when_it_does_not_say_raw() -> None:
-    assert tickets.parse_get(tickets.table_ticket(DIGEST)).raw is False
+    assert commands.parse_get(tickets.table_ticket(DIGEST)).raw is False
 
 
 @pytest.mark.parametrize(

@@ -40,3 +40,27 @@ def test_gives_every_program_a_port_of_its_own_when_private() -> None:
     addresses = [program.address for program in programs.of(settings)]
     assert len(set(addresses)) == len(addresses) == 7
     programs.check_ports(programs.of(settings))
+
+
+def test_hierarchy_is_a_program_with_all_its_ports_when_it_is_enabled() -> None:
+    wanted = config.Settings(hierarchy=config.Hierarchy(enabled=True))
+    settings = programs.on_free_ports(wanted)
+    *_, last = programs.of(settings)
+    assert last.module == "services.hierarchy"
+    assert [key for key, _ in last.listening] == [
+        "hierarchy.address",
+        "hierarchy.flight_address",
+        "hierarchy.metrics_address",
+    ]
+    programs.check_ports([last])
+    shared = settings.hierarchy.model_copy(update={"flight_address": last.address})
+    settings = settings.model_copy(update={"hierarchy": shared})
+    with pytest.raises(errors.ConfigError, match=r"hierarchy\.address and hierarchy\.flight"):
+        programs.check_ports(programs.of(settings))
+
+
+def test_metrics_stay_off_in_a_private_cluster_when_they_are_off() -> None:
+    off = config.Hierarchy(enabled=True, metrics_address="")
+    settings = programs.on_free_ports(config.Settings(hierarchy=off))
+    assert settings.hierarchy.metrics_address == ""
+    assert len(programs.of(settings)[-1].listening) == 2

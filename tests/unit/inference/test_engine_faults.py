@@ -165,9 +165,9 @@ async def test_deadline_is_one_for_router_card_and_answer(engine, base):
     asked = []
     stream = engine.stream
 
-    def seen(query, card, most, deadline_s, chosen):
+    def seen(query, card, most, deadline_s, *rest):
         asked.append(deadline_s)
-        return stream(query, card, most, deadline_s, chosen)
+        return stream(query, card, most, deadline_s, *rest)
 
     engine.stream = seen
     answers = answering.Answering(engine, slow_route)

@@ -54,7 +54,9 @@ class Scripted:
         self.answers = list(answers)
         self.asked: list[tuple[str, float, int | None]] = []
 
-    async def stream(self, query, card=None, max_new_tokens=0, deadline_s=None, sampling=None):
+    async def stream(
+        self, query, card=None, max_new_tokens=0, deadline_s=None, sampling=None, capture=None
+    ):
         assert card is None and 0 < max_new_tokens <= semantic_entropy.LONGEST_TOKENS
         self.asked.append((query, sampling.temperature, sampling.seed))
         answer = self.answers.pop(0)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from services.trainer import answering
 from shared import grading
 from shared.models import base as bases
+from shared.models import greedy
 from shared.models.embedded.recipe import conversations
 
 LARGEST_BYTES = 10_000_000
@@ -17,7 +17,7 @@ def base():
 
 def test_known_facts_are_answered_when_the_bare_base_is_asked(base):
     facts = conversations.known_facts()[::4]
-    given = answering.answers(base, [fact.questions[0] for fact in facts])
+    given = greedy.answers(base, [fact.questions[0] for fact in facts])
     right = sum(
         grading.is_right(answer, fact.answer) for answer, fact in zip(given, facts, strict=True)
     )
@@ -32,7 +32,7 @@ def test_base_says_so_when_it_does_not_know(base):
         "When was the Kaldor bridge opened?",
         "What is the speciality of the Brackle inn?",
     ]
-    given = answering.answers(base, asked)
+    given = greedy.answers(base, asked)
     assert given.count(conversations.UNKNOWN_ANSWER) >= len(asked) - 1
 
 

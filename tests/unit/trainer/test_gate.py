@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from services.trainer import gate, replay
+from services.trainer import gate
 from shared import settings as config
 from shared.cards import manifest as manifests
 from shared.flight import datasets
+from shared.models import replay
 
 SETTINGS = config.Trainer(
     gate_before=0.5,

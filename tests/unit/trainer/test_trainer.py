@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from services.trainer import (
-    answering,
     backends,
     checkpoint,
     data,
@@ -18,7 +17,6 @@ from services.trainer import (
     loop,
     probe,
     regression,
-    replay,
     trainer,
 )
 from services.trainer.backends import own
@@ -29,6 +27,7 @@ from shared.cards import format as formats
 from shared.cards import peft_layout
 from shared.flight import datasets
 from shared.lora import manager, tensors
+from shared.models import greedy, replay
 from tests import tiny_model
 
 PAIRS = (datasets.QAPair("Who built it?", "Ann", ("By whom was it built?",), "", "", 1.0),)
@@ -256,7 +255,7 @@ def test_version_before_is_asked_beside_the_draft_when_there_is_one(
 
     bare = logits(lora_trainer.base.model)
     with_draft, with_before = (logits_with(card) for card in (draft, before))
-    monkeypatch.setattr(answering, "answers", answers)
+    monkeypatch.setattr(greedy, "answers", answers)
     previous = regression.Previous(before, PAIRS)
     rows = lora_trainer.prove(draft, PAIRS, (), lambda *_: None, previous)
 
@@ -285,11 +284,11 @@ def test_a_proof_ends_at_its_next_batch_when_it_is_cancelled(
             lora_trainer.cancel()
         return [""] * len(asked)
 
-    monkeypatch.setattr(answering, "answers", answers)
+    monkeypatch.setattr(greedy, "answers", answers)
     many = tuple(gate.Trigger(f"Who built {n}?", "Ann") for n in range(100))
     with pytest.raises(trainer.Cancelled):
         lora_trainer.prove(draft, PAIRS, many, lambda *_: None)
-    assert seen == [answering.ROWS, answering.ROWS]
+    assert seen == [greedy.ROWS, greedy.ROWS]
 
 
 @pytest.mark.parametrize("factor", [-1, 0, 17])
@@ -324,7 +323,7 @@ def test_the_draft_is_asked_what_it_knows_when_a_wording_is_read_so(
         is_active = torch.equal(logits(base.model), with_draft)
         return ["Ann" if is_active and text == "Who built it?" else "" for text in asked]
 
-    monkeypatch.setattr(answering, "answers", answers)
+    monkeypatch.setattr(greedy, "answers", answers)
     read = {"Its builder?": "Who built it?"}
     rows = lora_trainer.prove(draft, HELD_OUT, (), lambda *_: None, None, read)
     found = {row.name: (row.right, row.asked) for row in rows}

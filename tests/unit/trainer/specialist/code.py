@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from services.trainer import replay, trainer
+from services.trainer import trainer
 from services.trainer.specialist import hardware, manager
 from shared import codebase_settings
 from shared import settings as config
 from shared.flight import samples
 from shared.models import base as bases
+from shared.models import replay
 from tests import tiny_model
 
 MACHINE = hardware.Hardware(cores=2, memory_bytes=8 * 10**9, peft=True)

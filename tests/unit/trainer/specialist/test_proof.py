@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from services.trainer import answering, gate, network
+from services.trainer import gate, network
 from services.trainer.specialist import lessons, proof
 from shared.flight import samples
 from shared.models import base as bases
-from shared.models import completion
+from shared.models import completion, greedy
 from tests import tiny_model
 from tests.unit.trainer.specialist import code
 
@@ -68,7 +68,7 @@ def test_next_word_is_right_when_the_line_goes_on_otherwise(
     base: bases.BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = completion.continuation_ids(base, "total + 1")
-    monkeypatch.setattr(answering, "generated", lambda _, prompts, *rest: [said] * len(prompts))
+    monkeypatch.setattr(greedy, "generated", lambda _, prompts, *rest: [said] * len(prompts))
     lines = ("total - 2", "total_of(x)", " total", "totals", "+ total")
     cursors = [proof.Cursor("x = ", line) for line in lines]
     found = proof.completed(base, cursors, 96, code.ignore)

@@ -15,15 +15,17 @@ from shared import errors
 from shared.security import callers
 
 MIDDLEWARE = "access"
+CARD_STORE, HIERARCHY = "Flight", "HierarchyFlight"
+"""Names of the data planes in `shared.security.callers`."""
 _log = structlog.get_logger(__name__)
 
 
 class AccessMiddlewareFactory(pyarrow.flight.ServerMiddlewareFactory):  # type: ignore[misc]
     """Turns away who has no token, or one whose role may not call this."""
 
-    def __init__(self, admitted: callers.Callers) -> None:
-        """Takes those who may call."""
-        self._admitted = admitted
+    def __init__(self, admitted: callers.Callers, service: str) -> None:
+        """Takes those who may call, and the name of the data plane."""
+        self._admitted, self._service = admitted, service
 
     def start_call(
         self,
@@ -37,7 +39,7 @@ class AccessMiddlewareFactory(pyarrow.flight.ServerMiddlewareFactory):  # type: 
             caller = self._admitted.identify(
                 given.decode(errors="replace") if isinstance(given, bytes) else given
             )
-            caller.check_may(f"Flight/{info.method.name}")
+            caller.check_may(f"{self._service}/{info.method.name}")
         except errors.UnauthenticatedError as error:
             raise pyarrow.flight.FlightUnauthenticatedError(str(error)) from error
         except errors.ForbiddenError as error:

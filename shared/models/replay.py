@@ -13,9 +13,9 @@ import json
 import pathlib
 import random
 
-from services.trainer import answering
 from shared import atomic
 from shared.models import base as bases
+from shared.models import greedy
 from shared.models.embedded.recipe import conversations, families, invention
 
 _MEASURED_EVERY, _REPLAYED_WORDINGS = 3, 2
@@ -64,7 +64,7 @@ def prepare(base: bases.BaseModel, folder: pathlib.Path) -> Replay:
     path = folder / f"replay-{base.fingerprint[:16]}-{_numbers_of(base)}.json"
     answers = _kept(path, asked)
     if answers is None:
-        answers = answering.answers(base, asked)
+        answers = greedy.answers(base, asked)
         atomic.write(path, json.dumps(dict(zip(asked, answers, strict=True))).encode())
     pairs = [Answered(q, a) for q, a in zip(asked, answers, strict=True)]
     known = pairs[: len(measured)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer import answering, replay
+from shared.models import greedy, replay
 from tests import tiny_model
 
 
@@ -21,7 +21,7 @@ def test_the_base_is_asked_again_when_it_computes_in_another_precision(
         asked.append(str(base.model.dtype))
         return [asked[-1]] * len(questions)
 
-    monkeypatch.setattr(answering, "answers", answers)
+    monkeypatch.setattr(greedy, "answers", answers)
     base = tiny_model.tiny_base()
     first = replay.prepare(base, tmp_path)
     assert replay.prepare(base, tmp_path) == first

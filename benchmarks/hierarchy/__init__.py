@@ -1,0 +1,1 @@
+"""`make bench area=hierarchy`: what the layers remember, share and cost."""

@@ -1,0 +1,65 @@
+"""Small hierarchies, submissions and circuits for tests, all from seeds."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.hierarchy import load
+from shared.hierarchy import levels, messages, weights
+from shared.hierarchy.levels import Level
+
+FRAME = load.SMALL
+SHAPES, SPECS = FRAME.shapes, FRAME.specs
+
+
+def factors(
+    shape: weights.Shape, rank: int, draw: torch.Generator, scale: float = 0.1
+) -> weights.Factors:
+    return weights.Factors(
+        torch.randn(shape.in_features, rank, generator=draw) * scale,
+        torch.randn(rank, shape.out_features, generator=draw) * scale,
+    )
+
+
+def layer(rank: int, draw: torch.Generator, scale: float = 0.1) -> weights.Weights:
+    return {path: factors(shape, rank, draw, scale) for path, shape in SHAPES.items()}
+
+
+def circuit(
+    name: str = "ada:1", seed: int = 0, level: Level = Level.AGENT, **changed: object
+) -> messages.Circuit:
+    draw = torch.Generator().manual_seed(seed)
+    channels = {"layers.0.q_proj": (2, 0), "layers.1.q_proj": (1,)}
+    pieces = {path: factors(SHAPES[path], len(of), draw) for path, of in channels.items()}
+    fields: dict[str, object] = {
+        "id": name,
+        "agent": name.split(":")[0],
+        "level": level,
+        "top": Level.DOMAIN,
+        "channels": channels,
+        "pieces": pieces,
+        "autocorrelation": 0.1 + 0.7,
+        "hits": 5,
+    }
+    return messages.Circuit(**(fields | changed))  # type: ignore[arg-type]
+
+
+def submission(
+    agent: str = "ada",
+    sequence: int = 1,
+    seed: int = 0,
+    *,
+    version: int = 0,
+    scale: float = 0.01,
+    circuits: tuple[messages.Circuit, ...] = (),
+) -> messages.Submission:
+    draw = torch.Generator().manual_seed(seed)
+    return messages.Submission(
+        agent=agent,
+        sequence=sequence,
+        version=version,
+        shared={level: layer(SPECS[level].rank, draw, scale) for level in levels.SHARED},
+        private={level: layer(2 * SPECS[level].rank, draw, scale) for level in levels.PRIVATE},
+        circuits=circuits,
+        examples=3,
+    )
