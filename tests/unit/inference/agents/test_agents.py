@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from services.hierarchy import hierarchy
-from services.inference.agents import agents, describing, ledger
+from services.inference.agents import describing, feedback, learner, ledger
 from shared import errors
 from shared.hierarchy import agent_state, learning, levels
 from tests import tiny_model
@@ -29,7 +29,7 @@ async def _learned(node, agent="ada", ticks=6, pair=PAIR):
 
 
 async def test_agent_gives_the_answer_that_it_was_told(tmp_path):
-    settings = agents.AgentsSettings(rounds=100)
+    settings = learner.LearnerSettings(rounds=100)
     async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
         await node.own.give_feedback("ada", "", [PAIR])
         assert await node.ask("ada") != PAIR.answer
@@ -161,8 +161,8 @@ async def test_generation_is_remembered_and_its_like_is_a_hit(tmp_path):
     [
         ("", PAIR, "1 to 64 letters"),
         ("a b", PAIR, "1 to 64 letters"),
-        ("ada", ledger.Pair(" ", "x"), "question"),
-        ("ada", ledger.Pair("x", "y" * 9000), r"pairs\[0\].answer has 9,000"),
+        ("ada", feedback.Pair(" ", "x"), "question"),
+        ("ada", feedback.Pair("x", "y" * 9000), r"pairs\[0\].answer has 9,000"),
     ],
 )
 async def test_feedback_is_refused_when_it_is_not_fit(tmp_path, agent, pair, message):
@@ -175,11 +175,11 @@ async def test_feedback_is_refused_when_it_is_not_fit(tmp_path, agent, pair, mes
 async def test_feedback_is_bounded_and_taken_once(tmp_path):
     async with learning_nodes.running(tmp_path, most=2, queue=3) as node:
         node.line.has_room = False  # Nothing is learned meanwhile.
-        assert await node.own.give_feedback("ada", "k", [PAIR] * 2) == ledger.Given(2, 2)
-        assert await node.own.give_feedback("ada", "k", [PAIR] * 2) == ledger.Given(2, 2)
+        assert await node.own.give_feedback("ada", "k", [PAIR] * 2) == feedback.Given(2, 2)
+        assert await node.own.give_feedback("ada", "k", [PAIR] * 2) == feedback.Given(2, 2)
         with pytest.raises(errors.OverloadedError, match=r"hierarchy\.agents\.queue"):
             await node.own.give_feedback("ada", "l", [PAIR] * 2)
-        assert await node.own.give_feedback("bob", "k", [PAIR]) == ledger.Given(1, 1)
+        assert await node.own.give_feedback("bob", "k", [PAIR]) == feedback.Given(1, 1)
         with pytest.raises(errors.CapacityError, match=r"hierarchy\.agents\.most"):
             await node.own.give_feedback("cid", "k", [PAIR])
         assert await node.own.queued() == {"ada": 2, "bob": 1}
@@ -277,8 +277,8 @@ async def test_agent_whose_state_is_damaged_says_so_and_can_be_forgotten(tmp_pat
 
 
 async def test_agent_rehearses_what_others_learning_took_from_it_and_rests_else(tmp_path):
-    settings = agents.AgentsSettings(rounds=3, rehearse_s=0.0)
-    other = ledger.Pair("How tall is it?", "Very tall.")
+    settings = learner.LearnerSettings(rounds=3, look_s=0.0)
+    other = feedback.Pair("How tall is it?", "Very tall.")
     async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
         await _learned(node, "ada", ticks=3)
         await node.ask("ada")
@@ -299,7 +299,7 @@ async def test_agent_rests_while_it_remembers_all(tmp_path, monkeypatch):
         return [True] * len(lessons)
 
     monkeypatch.setattr(learning, "are_right", all_right)
-    settings = agents.AgentsSettings(rounds=2, rehearse_s=0.0)
+    settings = learner.LearnerSettings(rounds=2, look_s=0.0)
     async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
         await _learned(node, ticks=2)
         held = await node.own.held("ada")

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from services.inference.agents import ledger
+from services.inference.agents import feedback, ledger
 from shared import errors
 from shared.hierarchy import agent_state
 from tests.unit.inference.agents import committing
 from tests.unit.inference.agents.committing import AGENT
 
-PAIR = ledger.Pair("Who?", "Ada.")
+PAIR = feedback.Pair("Who?", "Ada.")
 
 
 @pytest.mark.parametrize("after", [1, 7])
@@ -55,7 +55,7 @@ def _ledger(path, most_agents=2, most_queued=3, most_lessons=2):
 
 def test_pair_is_a_lesson_once_it_took_part_in_all_its_rounds(tmp_path):
     kept = _ledger(tmp_path)
-    kept.give("ada", "", [PAIR, ledger.Pair("When?", "Then.")], 2)
+    kept.give("ada", "", [PAIR, feedback.Pair("When?", "Then.")], 2)
     record = kept.records()[0]
     first, second = kept.queued("ada", 10)
     record = kept.commit(record, b"1", [first, second])
@@ -69,7 +69,7 @@ def test_pair_is_a_lesson_once_it_took_part_in_all_its_rounds(tmp_path):
 def test_newest_lessons_stay_when_there_are_too_many(tmp_path):
     kept = _ledger(tmp_path)
     for number in range(4):
-        kept.give("ada", "", [ledger.Pair(f"q{number}", "a")], 1)
+        kept.give("ada", "", [feedback.Pair(f"q{number}", "a")], 1)
         kept.commit(kept.records()[0], b"s", kept.queued("ada", 1))
     assert [one.question for one in kept.lessons("ada")] == ["q2", "q3"]
 
@@ -81,7 +81,7 @@ def test_nothing_is_taken_when_a_part_of_it_would_be_too_much(tmp_path):
         kept.give("ada", "k", [PAIR] * 2, 1)
     assert kept.counts() == {"ada": 2}
     # The key was not taken either.
-    assert kept.give("ada", "k", [PAIR], 1) == ledger.Given(1, 3)
+    assert kept.give("ada", "k", [PAIR], 1) == feedback.Given(1, 3)
     kept.give("bob", "", [PAIR], 1)
     with pytest.raises(errors.CapacityError):
         kept.give("cid", "", [PAIR], 1)
@@ -96,7 +96,7 @@ def test_forgotten_agent_leaves_nothing_but_its_revision(tmp_path):
     assert (kept.records(), kept.outgoing(), kept.counts(), kept.state("ada")) == ([], [], {}, None)
     with pytest.raises(errors.NotFoundError):
         kept.commit(record, b"s")
-    assert kept.give("ada", "k", [PAIR], 1) == ledger.Given(1, 1)
+    assert kept.give("ada", "k", [PAIR], 1) == feedback.Given(1, 1)
     assert kept.records() == [ledger.Record("ada", 8)]
 
 
