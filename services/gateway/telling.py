@@ -57,6 +57,12 @@ async def tell(
         terminal.RESULT.print(
             f"learned in {found.rounds} rounds; {terminal.escape(found.memory)} answers now"
         )
+        asked = {one.strip() for one, _ in pairs}
+        for given_up, reason in found.given_up:
+            if given_up not in asked:
+                continue
+            told = terminal.escape(f"given up ({reason}): {given_up}")
+            terminal.RESULT.print(told, style="yellow")
 
 
 async def agents(as_json: bool) -> None:
@@ -69,13 +75,16 @@ async def agents(as_json: bool) -> None:
     if as_json:
         terminal.print_json(found)
         return
-    table = rich.table.Table("agent", "memory", "learned", "waiting", "rounds", "last mark", "hits")
+    table = rich.table.Table(
+        "agent", "memory", "learned", "waiting", "given up", "rounds", "last mark", "hits"
+    )
     for one in found:
         table.add_row(
             terminal.escape(one.agent),
             terminal.escape(one.memory),
             str(one.examples),
             str(one.queued),
+            str(one.given_up_count),
             str(one.rounds),
             one.mark,
             f"{one.hit_rate:.0%}",

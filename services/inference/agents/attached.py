@@ -43,7 +43,7 @@ async def attached(
         base: the engine's model.
         settings: of the hierarchy and its agents, the state folder.
         node_id: names the node.
-        recipe: how a round learns.
+        recipe: how a round learns; by default as configured for the base model.
         learning_settings: how many rounds there are.
         silence_s: how long the hierarchy may be silent before the line counts as dead.
 
@@ -76,7 +76,8 @@ async def attached(
         int(most.memory_mib * _MIB),
         backend.forget,
     )
-    learned = rounds.Rounds(engine, base, frame.specs, recipe or learning.Recipe(), folder)
+    configured = learning.Recipe(**settings.model.recipe().round.model_dump())
+    learned = rounds.Rounds(engine, base, frame.specs, recipe or configured, folder)
     own = agents.Agents(
         kept,
         known,

@@ -6,8 +6,9 @@
     client.submit(submission)                     # on disk at once, sent in turn, counted once
 
 Joins each agent, sends its submissions in order, fetches every new snapshot by its ticket, and
-hands out settlements; a node without agents only fetches snapshots. While the hierarchy is away, answers go on with the last snapshot and
-submissions wait on disk. What the agents' layers are, it does not know.
+hands out settlements; for a node without agents it only fetches snapshots. While the hierarchy is
+away, answers go on with the last snapshot and submissions wait on disk. What the agents' layers
+are, it does not know.
 """
 
 from __future__ import annotations

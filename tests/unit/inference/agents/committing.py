@@ -50,7 +50,8 @@ def main(path: pathlib.Path) -> None:
         outgoing = step(own, number)
         learned = kept.queued(AGENT, 1)
         record = ledger.Record(AGENT, number, rounds=number, examples=number - 1)
-        kept.commit(record, agent_state.to_bytes(own), learned, outgoing)
+        kept.leave(AGENT, {one.id: None for one in learned})
+        kept.commit(record, agent_state.to_bytes(own), (), outgoing)
         print(number, flush=True)
 
 

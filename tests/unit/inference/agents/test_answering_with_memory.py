@@ -30,7 +30,7 @@ async def _known(node, agent="ada"):
     await node.until_submitted(1)
     await node.line.tick(node.own)
     held = await node.own.held(agent)
-    return node.own._stack(agent, held)
+    return node.known.stack(agent, held, node.line.shared.snapshot())
 
 
 async def test_agents_memory_answers_when_a_question_names_it(tmp_path):
@@ -76,7 +76,7 @@ async def test_router_is_told_how_sure_the_model_is_when_memory_answers_alone(tm
 async def test_question_is_not_answered_when_its_agent_is_unknown(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
         with_agents = answering.Answering(node.engine, _no_route, agents=node.own)
-        with pytest.raises(errors.NotFoundError, match="GiveFeedback makes it known"):
+        with pytest.raises(errors.NotFoundError, match="GiveFeedback makes the agent known"):
             await with_agents.answer(answering.Question(QUERY, "base", agent="ada"))
         without = answering.Answering(node.engine, _no_route)
         with pytest.raises(errors.NotFoundError, match=r"hierarchy\.enabled"):
