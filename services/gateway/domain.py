@@ -168,6 +168,8 @@ class Agent:
     hit_rate: float
     connected: bool
     """Whether the hierarchy is there."""
+    refused: str
+    """Why the hierarchy does not take what it learns; empty where it does."""
     given_up_count: int
     """Questions whose answers it could not learn or keep."""
     given_up: tuple[tuple[str, str], ...] = ()

@@ -90,6 +90,10 @@ async def agents(as_json: bool) -> None:
             f"{one.hit_rate:.0%}",
         )
     terminal.RESULT.print(table if found else f"no agents yet: {_USAGE}")
+    for one in found:
+        if one.refused:
+            told = terminal.escape(f"{one.agent} learns nothing: {one.refused}")
+            terminal.RESULT.print(told, style="yellow")
 
 
 async def _learned(services: peers.Peers, agent: str) -> domain.Agent:
@@ -99,6 +103,8 @@ async def _learned(services: peers.Peers, agent: str) -> domain.Agent:
                 found = await services.agent(agent)
                 if found.is_done:
                     return found
+                if found.refused:
+                    raise terminal.FailedError(f"{agent} learns nothing: {found.refused}")
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError as error:
         raise terminal.FailedError(

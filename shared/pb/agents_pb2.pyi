@@ -199,6 +199,7 @@ class Agent(_message.Message):
     CIRCUITS_MOVED_FIELD_NUMBER: _builtins.int
     HIERARCHY_CONNECTED_FIELD_NUMBER: _builtins.int
     GIVEN_UP_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     GIVEN_UP_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     memory: _builtins.str
@@ -226,6 +227,8 @@ class Agent(_message.Message):
     """else it answers with the snapshot of before"""
     given_up_count: _builtins.int
     """pairs that it could not learn or keep; told again, it tries"""
+    refused: _builtins.str
+    """why the hierarchy does not take what it learns; empty: it does"""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentLayer]: ...
     @_builtins.property
@@ -250,11 +253,12 @@ class Agent(_message.Message):
         circuits_moved: _builtins.int = ...,
         hierarchy_connected: _builtins.bool = ...,
         given_up_count: _builtins.int = ...,
+        refused: _builtins.str = ...,
         given_up: _abc.Iterable[Global___GivenUp] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "circuits_moved", b"circuits_moved", "examples", b"examples", "given_up", b"given_up", "given_up_count", b"given_up_count", "hierarchy_connected", b"hierarchy_connected", "hit_rate", b"hit_rate", "last_sequence", b"last_sequence", "layers", b"layers", "mark", b"mark", "memory", b"memory", "queued", b"queued", "rounds", b"rounds", "settled_sequence", b"settled_sequence", "snapshot_version", b"snapshot_version", "trajectories", b"trajectories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "circuits_moved", b"circuits_moved", "examples", b"examples", "given_up", b"given_up", "given_up_count", b"given_up_count", "hierarchy_connected", b"hierarchy_connected", "hit_rate", b"hit_rate", "last_sequence", b"last_sequence", "layers", b"layers", "mark", b"mark", "memory", b"memory", "queued", b"queued", "refused", b"refused", "rounds", b"rounds", "settled_sequence", b"settled_sequence", "snapshot_version", b"snapshot_version", "trajectories", b"trajectories"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -164,6 +164,10 @@ class Agents:
         """Whether the hierarchy is there now."""
         return self._line is not None and self._line.connected
 
+    def refused(self, agent: str) -> str:
+        """Why the hierarchy does not take what an agent learns; empty where it does."""
+        return "" if self._line is None else self._line.position(agent).refused
+
     def memory(self, agent: str) -> str:
         """`AGENT@VERSION`: what its next answer is given with."""
         at = self._backend.version(agent) if agent in self._backend.agents() else None

@@ -42,6 +42,7 @@ class Described:
     circuits_moved: int
     connected: bool
     given_up_count: int
+    refused: str
     given_up: tuple[feedback.GivenUp, ...] = ()
     """The latest of them, where one agent was asked for."""
 
@@ -93,6 +94,7 @@ async def _described(
         circuits_moved=record.moved + within,
         connected=own.connected,
         given_up_count=given_up.get(record.agent, 0),
+        refused=own.refused(record.agent),
     )
 
 

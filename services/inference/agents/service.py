@@ -69,6 +69,7 @@ def _agent(found: describing.Described) -> agents_pb2.Agent:
         circuits_moved=found.circuits_moved,
         hierarchy_connected=found.connected,
         given_up_count=found.given_up_count,
+        refused=found.refused,
         given_up=[
             agents_pb2.GivenUp(
                 question=one.pair.question, answer=one.pair.answer, reason=one.reason
