@@ -33,6 +33,9 @@ class Gathered:
         return names + [_circuit_name(number) for number in self.circuits]
 
 
+NOTHING = Gathered((), {})
+
+
 class Waiting:
     """Bounded in number, for each agent and together."""
 
