@@ -5,7 +5,7 @@ al. 2017), each layer at its own speed. What comes out is, layer by layer, a *gr
 that a layer without inertia would have made (pseudo-gradient: Reddi et al. 2021). The layers
 themselves are not touched.
 
-Two things make what was learned last and travel. Each step rehearses answers that the agent gave
+Two things make what was learned last and travel. Each step rehearses what the agent has learned
 before (experience replay). And a share of the steps runs on the shared layers alone, so that they
 answer without the agent's own, for agents that have others (nested dropout over the layers: Rippel
 et al. 2014).
