@@ -180,7 +180,6 @@ class Agents:
 
         Raises:
             errors.InvalidInputError: it can't be an agent's name.
-            errors.NotFoundError: no such agent is here, nor are the shared layers.
             errors.SkillmeshError: its memory can't be served.
         """
         if agent in self._roster.records:
@@ -191,18 +190,17 @@ class Agents:
             name = feedback.SHARED
         if name in self._backend.agents():
             return
-        made = self._current(name)
-        if made is None:
-            raise errors.NotFoundError(
-                f"agent {agent!r} was told nothing on this node, and what agents share has not "
-                "come yet: GiveFeedback makes the agent known; `make status` tells whether the "
-                "hierarchy is there"
-            )
-        await self._backend.publish(name, made)
+        if (made := self._current(name)) is not None:
+            await self._backend.publish(name, made)
 
-    def compose(self, agent: str, skills: Sequence[mixing.Share] = ()) -> backends.Memory:
-        """With what to answer; see `LoRABackend.compose`. To be called right behind `prepare`."""
+    def compose(self, agent: str, skills: Sequence[mixing.Share] = ()) -> backends.Memory | None:
+        """With what to answer; see `LoRABackend.compose`. To be called right behind `prepare`.
+
+        None where the agent was told nothing, and no shared layers have come yet.
+        """
         name = agent if agent in self._backend.agents() else feedback.SHARED
+        if name not in self._backend.agents():
+            return None
         self._used.add(name)
         return self._backend.compose(name, skills)
 
