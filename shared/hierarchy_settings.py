@@ -90,6 +90,9 @@ class Agents(sections.Section):
     """For their layers; those that were not used for long are kept on disk alone."""
     queue: sections.Count = 1000
     """Pairs of feedback of one agent that wait to be learned; more are refused."""
+    rounds: sections.Count = 40
+    """In which a pair of feedback may take part; once it is answered right it leaves, and what is
+    still wrong then is given up."""
     waiting_mib: sections.Positive = 1024.0
     """Submissions that wait for a hierarchy that is away; then learning pauses."""
     trajectory_share: sections.Share = 1.0

@@ -9,7 +9,16 @@ from collections.abc import AsyncIterator, Callable
 
 from services.hierarchy import hierarchy
 from services.inference import engine as engines
-from services.inference.agents import agents, attached, hierarchy_client, ledger, roster, rounds
+from services.inference.agents import (
+    agents,
+    attached,
+    feedback,
+    hierarchy_client,
+    learner,
+    ledger,
+    roster,
+    rounds,
+)
 from services.inference.agents import backend as backends
 from shared import settings as config
 from shared.hierarchy import agent, learning, levels, messages, wire
@@ -26,7 +35,7 @@ SPECS = {
 }
 RECIPE = learning.Recipe(steps=4, rows=2, rehearsed_rows=2, learning_rate=2e-2)
 HELD = ("How high is it?", "What is the price?")
-PAIR = ledger.Pair("Who built it?", "Ada did.")
+PAIR = feedback.Pair("Who built it?", "Ada did.")
 
 
 def frame_of(base: bases.BaseModel) -> wire.Frame:
@@ -111,7 +120,7 @@ async def running(
     most: int = 4,
     queue: int = 100,
     memory_bytes: int = 2**30,
-    learning_settings: agents.AgentsSettings | None = None,
+    learning_settings: learner.LearnerSettings | None = None,
 ) -> AsyncIterator[Node]:
     base = tiny_model.tiny_base()
     frame = frame_of(base)
@@ -126,7 +135,7 @@ async def running(
     known = roster.Roster(kept, frame, agent.AgentSettings(), 0, memory_bytes, backend.forget)
     learned = rounds.Rounds(engine, base, SPECS, RECIPE, folder, HELD)
     own = agents.Agents(
-        kept, known, backend, learned.learn, learning_settings or agents.AgentsSettings(rounds=2)
+        kept, known, backend, learned, learning_settings or learner.LearnerSettings(rounds=2)
     )
     engine.start()
     own.start(line)

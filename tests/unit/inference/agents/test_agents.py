@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from services.hierarchy import hierarchy
-from services.inference.agents import agents, describing, ledger
+from services.inference.agents import describing, feedback, learner, ledger
 from shared import errors
 from shared.hierarchy import agent_state, learning, levels
 from tests import tiny_model
@@ -29,7 +30,7 @@ async def _learned(node, agent="ada", ticks=6, pair=PAIR):
 
 
 async def test_agent_gives_the_answer_that_it_was_told(tmp_path):
-    settings = agents.AgentsSettings(rounds=100)
+    settings = learner.LearnerSettings(rounds=100, least_rounds=100)
     async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
         await node.own.give_feedback("ada", "", [PAIR])
         assert await node.ask("ada") != PAIR.answer
@@ -45,7 +46,9 @@ async def test_agent_gives_the_answer_that_it_was_told(tmp_path):
 
 async def test_layers_move_and_feedback_is_done_when_submissions_are_settled(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
+        _says(node, by_agent=True)
         await _learned(node, ticks=2)
+        await node.until(lambda: node.own.record("ada").examples == 1)
         record, held = node.own.record("ada"), await node.own.held("ada")
         assert (record.rounds, record.examples, record.settled) == (2, 1, 2)
         assert record.mark in {"fast_track", "normal", "conflict"}
@@ -112,8 +115,8 @@ async def test_versions_never_come_twice_when_an_agent_is_forgotten_and_made_aga
         await node.ask("ada")
         before = int(node.own.memory("ada").partition("@")[2])
         await node.own.forget("ada")
-        with pytest.raises(errors.NotFoundError):
-            await node.ask("ada")
+        await node.own.prepare("ada")
+        assert node.own.compose("ada").name.startswith("shared@")
         with pytest.raises(errors.NotFoundError):
             await node.own.forget("ada")
         await node.own.give_feedback("ada", "", [PAIR])
@@ -161,8 +164,12 @@ async def test_generation_is_remembered_and_its_like_is_a_hit(tmp_path):
     [
         ("", PAIR, "1 to 64 letters"),
         ("a b", PAIR, "1 to 64 letters"),
-        ("ada", ledger.Pair(" ", "x"), "question"),
-        ("ada", ledger.Pair("x", "y" * 9000), r"pairs\[0\].answer has 9,000"),
+        ("..", PAIR, "first a letter or digit"),
+        ("shared", PAIR, "what agents share"),
+        ("ada", feedback.Pair("x\x1b[2Jy", "z"), r"pairs\[0\].question has .* U\+001B"),
+        ("ada", feedback.Pair("x", "y " * 900), "tokens together; at most"),
+        ("ada", feedback.Pair(" ", "x"), "question"),
+        ("ada", feedback.Pair("x", "y" * 9000), r"pairs\[0\].answer has 9,000"),
     ],
 )
 async def test_feedback_is_refused_when_it_is_not_fit(tmp_path, agent, pair, message):
@@ -175,11 +182,12 @@ async def test_feedback_is_refused_when_it_is_not_fit(tmp_path, agent, pair, mes
 async def test_feedback_is_bounded_and_taken_once(tmp_path):
     async with learning_nodes.running(tmp_path, most=2, queue=3) as node:
         node.line.has_room = False  # Nothing is learned meanwhile.
-        assert await node.own.give_feedback("ada", "k", [PAIR] * 2) == ledger.Given(2, 2)
-        assert await node.own.give_feedback("ada", "k", [PAIR] * 2) == ledger.Given(2, 2)
+        first, second = ([feedback.Pair(f"{n}?", "x") for n in some] for some in ("ab", "cd"))
+        assert await node.own.give_feedback("ada", "k", first) == feedback.Given(2, 2)
+        assert await node.own.give_feedback("ada", "k", first) == feedback.Given(2, 2)
         with pytest.raises(errors.OverloadedError, match=r"hierarchy\.agents\.queue"):
-            await node.own.give_feedback("ada", "l", [PAIR] * 2)
-        assert await node.own.give_feedback("bob", "k", [PAIR]) == ledger.Given(1, 1)
+            await node.own.give_feedback("ada", "l", second)
+        assert await node.own.give_feedback("bob", "k", [PAIR]) == feedback.Given(1, 1)
         with pytest.raises(errors.CapacityError, match=r"hierarchy\.agents\.most"):
             await node.own.give_feedback("cid", "k", [PAIR])
         assert await node.own.queued() == {"ada": 2, "bob": 1}
@@ -194,10 +202,10 @@ async def test_answers_go_on_when_a_round_fails(tmp_path):
         async def fail(*_):
             raise errors.InvalidInputError("no memory")
 
-        node.own._learn = fail
+        node.own._learns.learn = fail
         await node.own.take_snapshot(node.line.shared.snapshot())
         await node.own.give_feedback("ada", "", [PAIR])
-        await node.until(lambda: "ada" in node.own._failed_until)
+        await node.until(lambda: "ada" in node.own._learner._failed_until)
         assert await node.ask("ada")
         assert await node.own.queued() == {"ada": 1}
 
@@ -240,7 +248,7 @@ async def test_settlement_of_a_forgotten_namesake_changes_nothing(tmp_path):
 
 
 async def test_round_is_learned_again_when_it_could_not_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(agents, "_AFTER_FAILURE_S", 0.0)
+    monkeypatch.setattr(learner, "_AFTER_FAILURE_S", 0.0)
     async with learning_nodes.running(tmp_path) as node:
         commit, calls = node.own._kept.commit, []
 
@@ -276,38 +284,181 @@ async def test_agent_whose_state_is_damaged_says_so_and_can_be_forgotten(tmp_pat
         assert await node.ask("ada")
 
 
-async def test_agent_rehearses_what_others_learning_took_from_it_and_rests_else(tmp_path):
-    settings = agents.AgentsSettings(rounds=3, rehearse_s=0.0)
-    other = ledger.Pair("How tall is it?", "Very tall.")
+async def _others_move_the_shared_layers(node):
+    newest = node.line.shared.snapshot()
+    version = node.own.snapshot_version + 1
+    await node.own.take_snapshot(dataclasses.replace(newest, version=version))
+
+
+def _says(node, by_agent, by_shared=True):
+    """Has all that is tried come out so, whatever was learned; returns what was tried."""
+    asked = []
+
+    async def tried(layers, pairs):
+        asked.extend(pairs)
+        return [learner.Tried(by_agent, by_shared)] * len(pairs)
+
+    node.own._learns.tried = tried
+    return asked
+
+
+async def test_pair_takes_part_in_rounds_until_agent_and_shared_layers_answer_it(tmp_path):
+    settings = learner.LearnerSettings(rounds=9)
     async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        await _learned(node, "ada", ticks=3)
-        await node.ask("ada")
-        rounds = node.own.record("ada").rounds
-        node.line.submitted.clear()
-        await node.own.give_feedback("bob", "", [other])
-        await node.until(lambda: {one.agent for one in node.line.submitted} == {"ada", "bob"})
-        by_agent = {one.agent: one for one in node.line.submitted}
-        assert (by_agent["ada"].examples, by_agent["bob"].examples) == (0, 1)
-        await node.until(lambda: node.own.record("ada").rounds == rounds + 1)
-
-
-async def test_agent_rests_while_it_remembers_all(tmp_path, monkeypatch):
-    tried = []
-
-    def all_right(model, lessons, pad_id):
-        tried.extend(lessons)
-        return [True] * len(lessons)
-
-    monkeypatch.setattr(learning, "are_right", all_right)
-    settings = agents.AgentsSettings(rounds=2, rehearse_s=0.0)
-    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        await _learned(node, ticks=2)
-        held = await node.own.held("ada")
+        asked = _says(node, by_agent=True, by_shared=False)
+        await _learned(node, ticks=1)
+        await node.until_submitted(2)
+        assert asked == []  # Two rounds are the least.
         await node.line.tick(node.own)
+        await node.until_submitted(3)
+        assert asked == [PAIR] and node.own.record("ada").examples == 0
+        _says(node, by_agent=True)
+        await node.line.tick(node.own)
+        await node.until(lambda: node.own.record("ada").examples == 1)
+        assert (node.own.record("ada").rounds, await node.own.queued()) == (3, {})
+
+
+@pytest.mark.parametrize("by_agent", [True, False])
+async def test_pair_that_is_not_learned_in_its_rounds_is_told(tmp_path, by_agent):
+    settings = learner.LearnerSettings(rounds=3)
+    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
+        _says(node, by_agent, by_shared=False)
+        await _learned(node, ticks=3)
+        while await node.own.queued():
+            await asyncio.sleep(0.01)
+        found = await describing.one(node.own, "ada")
+        # What the agent itself answers right is kept, though others don't know it.
+        wanted = [] if by_agent else [feedback.GivenUp(PAIR, feedback.Reason.ROUNDS)]
+        assert (list(found.given_up), found.given_up_count) == (wanted, len(wanted))
+        assert (found.record.examples, found.record.rounds) == (int(by_agent), 3)
+
+
+async def test_agent_learns_again_what_others_took_from_it_until_that_is_contested(tmp_path):
+    settings = learner.LearnerSettings(rounds=4, least_rounds=1, look_s=0.0, again=1)
+    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
+        _says(node, by_agent=True)
+        await _learned(node, ticks=1)
+        await node.until(lambda: node.own.record("ada").examples == 1)
+        _says(node, by_agent=False)
+        await _others_move_the_shared_layers(node)
+        await node.until_submitted(2)
+        assert await node.own.queued() == {"ada": 1}
+        _says(node, by_agent=True)
+        await node.line.tick(node.own)
+        while await node.own.queued():
+            await asyncio.sleep(0.01)
+        _says(node, by_agent=False)
+        await _others_move_the_shared_layers(node)
+        while not (found := await node.own.given_up("ada")):
+            await asyncio.sleep(0.01)
+        assert found == [feedback.GivenUp(PAIR, feedback.Reason.CONTESTED)]
+        assert (len(node.line.submitted), await node.own.queued()) == (2, {})
+
+
+async def test_agent_rests_while_it_remembers_all(tmp_path):
+    settings = learner.LearnerSettings(rounds=2, look_s=0.0)
+    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
+        asked = _says(node, by_agent=True)
+        await _learned(node, ticks=2)
+        await node.until(lambda: node.own.record("ada").examples == 1)
+        held = await node.own.held("ada")
+        before = len(asked)
+        await _others_move_the_shared_layers(node)
         version = node.own.snapshot_version
         await node.until(lambda: held.looked_at_version == version)
         assert (len(node.line.submitted), node.own.record("ada").rounds) == (2, 2)
-        assert tried
+        assert len(asked) > before
+
+
+async def test_tries_ask_the_agent_and_the_shared_layers_alone(tmp_path, monkeypatch):
+    used = []
+
+    @contextlib.contextmanager
+    def answering_with(manager, layers):
+        used.append(layers)
+        yield
+
+    def are_right(model, lessons, pad_id):
+        return [levels.Level.AGENT in used[-1].layers] * len(lessons)
+
+    monkeypatch.setattr(learning, "answering_with", answering_with)
+    monkeypatch.setattr(learning, "are_right", are_right)
+    async with learning_nodes.running(tmp_path) as node:
+        node.line.has_room = False
+        await node.own.give_feedback("ada", "", [PAIR])
+        held = await node.own.held("ada")
+        layers = node.known.stack("ada", held, node.line.shared.snapshot())
+        found = await node.own._learns.tried(layers, [PAIR] * 20)
+    assert found == [learner.Tried(True, False)] * 20
+    assert [set(one.layers) for one in used] == [set(levels.LEVELS), set(levels.SHARED)] * 2
+
+
+async def test_rounds_go_on_with_the_moments_of_the_one_before(tmp_path):
+    settings = learner.LearnerSettings(rounds=9, least_rounds=9)
+    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
+        learn, given = node.own._learns.learn, []
+
+        async def recorded(*arguments):
+            given.append(arguments[-1])
+            return await learn(*arguments)
+
+        node.own._learns.learn = recorded
+        await _learned(node, ticks=2)
+        held = await node.own.held("ada")
+        assert given[0] is None and given[1] is not None
+        assert held.size_bytes > held.moments.size_bytes > 0
+        steps = {float(one["step"]) for one in held.moments.state.values()}
+        assert max(steps) > learning_nodes.RECIPE.steps
+
+
+async def test_correction_drops_what_the_agent_said_before(tmp_path):
+    async with learning_nodes.running(tmp_path) as node:
+        node.line.has_room = False
+        await node.own.give_feedback("ada", "", [PAIR])
+        for query in (PAIR.question, "How high is it?"):
+            await node.ask("ada", query)
+        held = await node.own.held("ada")
+        await node.until(lambda: len(held.layers.cache) == 2)
+        size = held.layers.cache.size_bytes
+        await node.own.give_feedback("ada", "", [feedback.Pair(f" {PAIR.question}\n", "Bob. ")])
+        (left,) = held.layers.cache.rehearsal(9, torch.Generator())
+        assert left.prompt.tolist() == tiny_model.tiny_base().prompt_ids("How high is it?")
+        assert held.layers.cache.size_bytes == left.size_bytes < size
+        assert await node.own.queued() == {"ada": 1}
+
+
+async def test_general_question_may_be_told_another_answer(tmp_path):
+    told = feedback.Pair(learning_nodes.HELD[0], "Ten.")
+    async with learning_nodes.running(tmp_path) as node:
+        rows, steps = [], learning.Round.steps
+
+        def recorded(own, lessons, rehearsed, seed, held):
+            rows.append((lessons, held))
+            return steps(own, lessons, rehearsed, seed, held)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(learning.Round, "steps", recorded)
+            await _learned(node, ticks=1, pair=told)
+    lessons, held = rows[0]
+    assert held and {one.prompt for one in lessons}.isdisjoint(one.prompt for one in held)
+
+
+async def test_who_was_told_nothing_answers_with_what_all_share(tmp_path):
+    async with learning_nodes.running(tmp_path) as node:
+        await node.own.prepare("ben")
+        assert node.own.compose("ben") is None
+        await _learned(node, ticks=1)
+        snapshot = node.line.shared.snapshot()
+        await node.own.prepare("ben")
+        memory = node.own.compose("ben")
+        assert (memory.name, memory.capture) == (f"shared@{snapshot.version}", None)
+        assert memory.stack.layers == snapshot.layers
+        assert await node.ask("ben")
+        await node.until_submitted(2)
+        await node.line.tick(node.own)
+        version = node.line.shared.snapshot().version
+        await node.until(lambda: node.own.compose("ben").name == f"shared@{version}")
+        assert [one.agent for one in node.own.records()] == ["ada"]
 
 
 async def test_bases_own_answers_are_asked_once_and_learned_with_the_feedback(tmp_path):
