@@ -12,11 +12,22 @@ from shared.hierarchy.levels import Level
 
 FRAME = load.SMALL
 SHAPES, SPECS = FRAME.shapes, FRAME.specs
+SEED = 3
+"""Of the random load."""
 
 
 def hierarchy(**changed: object) -> hierarchies.LoRAHierarchy:
     settings = hierarchy_settings.HierarchySettings(**changed)  # type: ignore[arg-type]
     return hierarchies.LoRAHierarchy(FRAME, settings)
+
+
+def loaded(ticks: int, **changed: object) -> hierarchies.LoRAHierarchy:
+    """After some ticks of random load."""
+    held = hierarchy(**changed)
+    for at in range(ticks):
+        load.send(held, at, SEED)
+        held.system_tick()
+    return held
 
 
 def same(one: messages.Snapshot, other: messages.Snapshot) -> bool:
