@@ -27,6 +27,8 @@ class Limits(sections.Section):
 
     agents: sections.Count = 1000
     """In all; further ones can't join."""
+    agents_per_owner: sections.Count = 200
+    """Of one token or tenant, so that none has all places, nor the majority in a large swarm."""
     submissions_per_tick: sections.Count = 4
     """Of one agent: so many wait for the next tick, more are refused until it was made."""
     submissions_per_minute: sections.Positive = 60.0

@@ -42,6 +42,7 @@ def tick_settings(section: config.Hierarchy) -> hierarchy_settings.HierarchySett
         ),
         health=health_settings.HealthSettings(enabled=mechanisms.correction),
         kept_snapshots=section.snapshots,
+        most_agents=limits.agents,
         most_stale=limits.stale,
         most_waiting=limits.waiting,
         most_waiting_per_agent=limits.submissions_per_tick,

@@ -182,7 +182,9 @@ def update(work: Work) -> None:
         if not gradients or own.frozen:
             continue
         factors = work.factors if level is Level.SWARM else {}
-        found = aggregation.combine(gradients, factors, work.state.settings.aggregation)
+        norms = work.state.norms[level]
+        found = aggregation.combine(gradients, factors, work.state.settings.aggregation, norms)
+        norms |= {agent: norm for agent, norm in found.norms.items() if norm > 0}
         if level is Level.SWARM:
             for agent, reason in found.left_out.items():
                 _refuse(work, agent, reason)
@@ -205,10 +207,12 @@ def finish(work: Work) -> None:
         # Entropy was measured before the layers were moved: of what the tick began with.
         state.healthy = work.before.version
     state.prune()
-    if Level.SWARM not in work.rolled_back:
-        for circuit in work.moved:
-            if circuit.level is Level.AGENT:
-                state.accounts.note_moved(circuit)
+    for circuit in work.moved:
+        if circuit.level.above in work.rolled_back:
+            # It is not there any more, and so can go no further.
+            state.coordinator.withdraw(circuit.id)
+        elif circuit.level is Level.AGENT:
+            state.accounts.note_moved(circuit)
     for one in work.culprits.submissions:
         work.refused[one.agent, one.sequence] = work.culprits_reason
     settled = [*work.gathered.submissions, *work.culprits.submissions]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 
+from shared import errors
 from shared.hierarchy import messages, weights
 from shared.hierarchy.levels import Level
 from tests.unit.hierarchy import making
 
 
 def test_settlement_tells_which_circuits_wait_until_they_have_moved() -> None:
-    held = making.hierarchy(shares={Level.AGENT: 1e-3, Level.SWARM: 1e-3, Level.DOMAIN: 1e-3})
+    held = making.hierarchy(shares={Level.AGENT: 5e-3, Level.SWARM: 1e-3, Level.DOMAIN: 1e-3})
     circuits = tuple(making.circuit(f"ada:{at}", seed=at) for at in range(3))
     held.submit(making.submission(circuits=circuits, scale=0.0))
     told: list[messages.Settlement] = []
@@ -64,3 +66,26 @@ def test_circuit_that_is_large_beside_what_the_shared_layers_hold_is_not_taken()
     again = dataclasses.replace(large, id="ada:2")
     held.submit(making.submission(sequence=3, version=held.snapshot().version, circuits=(again,)))
     assert held.system_tick().moved == ("ada:2",)
+
+
+def test_circuit_under_another_agents_name_is_refused() -> None:
+    held = making.hierarchy()
+    forged = dataclasses.replace(making.circuit("ada:1"), id="bob:1")
+    with pytest.raises(errors.InvalidInputError, match="must be named ada:NUMBER"):
+        held.submit(making.submission(circuits=(forged,)))
+
+
+def test_agent_that_comes_when_nobody_else_does_can_not_drown_what_the_swarm_knows() -> None:
+    held = making.hierarchy()
+    for turn in range(1, 4):
+        for at, agent in enumerate(("ada", "eve", "bob")):
+            sent = making.submission(agent, turn, seed=at, version=held.snapshot().version)
+            held.submit(sent)
+            held.system_tick()
+    before = held.snapshot().layers[Level.SWARM]
+    sent = making.submission("bob", 4, seed=9, version=held.snapshot().version, scale=1e5)
+    held.submit(sent)
+    held.system_tick()
+    after = held.snapshot().layers[Level.SWARM]
+    change = weights.norm(weights.summed([after, before], [1.0, -1.0]))
+    assert 0 < change < 3.0 * weights.norm(before)

@@ -26,6 +26,7 @@ FRAME = wire.Frame(
 DOMAINS = [
     planted.common(FRAME, 4, torch.Generator().manual_seed(100 + number)) for number in range(6)
 ]
+TICKS = 125
 PERIOD = 30
 """Ticks of a domain."""
 
@@ -61,14 +62,14 @@ def test_no_action_is_carried_out_and_the_verdict_is_healthy_when_agents_learn(
     verdicts: collections.Counter[str] = collections.Counter()
     unwell: collections.Counter[str] = collections.Counter()
     moved = 0
-    for tick in range(150):
+    for tick in range(TICKS):
         # A circuit of one channel a module has 264 parameters; the channel gives 10 a tick.
         report, _ = agents.tick(lessons(tick), channels=1 if tick % 30 == 15 else 0)
         verdicts[report.verdict.value] += 1
         unwell.update(found.message for found in report.findings if found.message)
         assert report.actions == (), unwell
         moved += sum(one.startswith("agent") for one in report.moved)
-    assert verdicts["healthy"] >= 0.95 * 150, unwell
+    assert verdicts["healthy"] >= 0.95 * TICKS, unwell
     assert moved > 2
 
 

@@ -370,7 +370,8 @@ def test_circuit_is_not_told_as_moved_when_its_layer_was_rolled_back() -> None:
     held.submit(making.submission(circuits=(making.circuit("ada:1"),), scale=0.0))
     held.system_tick()
     [told] = held.settlements("ada", 0)
-    assert told.moved == ()
+    assert told.moved == () and told.waiting == ()
+    assert held.state.coordinator.waiting == (), "what is not in the swarm goes no further"
 
 
 def signs_of_work(held: hierarchy.LoRAHierarchy) -> dict[str, bool]:
