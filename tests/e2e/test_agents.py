@@ -37,6 +37,7 @@ class Service:
             "cluster": {"state_dir": str(folder / "state")},
             "discovery": {"zeroconf": False},
             "router": {"address": "127.0.0.1:1"},
+            "card_store": {"address": "127.0.0.1:1"},
             "telemetry": {"log_format": "json"},
         }
         self._config.write_text(json.dumps(content | sections))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from services.hierarchy import hierarchy
 from services.inference import engine as engines
@@ -67,6 +67,11 @@ class Line:
         self.submitted.append(submission)
         self.news.set()
 
+    def waits(self, agent: str) -> bool:
+        """Whether a submission is to be settled."""
+        settled = self.followed[agent].settled
+        return any(one.agent == agent and one.sequence > settled for one in self.submitted)
+
     async def tick(self, own: agents.Agents) -> None:
         await asyncio.to_thread(self.shared.system_tick)
         await own.take_snapshot(self.shared.snapshot())
@@ -93,6 +98,7 @@ class Node:
     async def ask(self, agent: str, query: str = PAIR.question) -> str:
         await self.own.prepare(agent)
         memory = self.own.compose(agent)
+        assert memory is not None
         pieces = self.engine.stream(query, memory.key, capture=memory.capture)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
@@ -144,3 +150,27 @@ async def running(
     finally:
         await own.stop()
         await engine.stop()
+
+
+async def learned(
+    node: Node, agent: str = "ada", ticks: int = 6, pair: feedback.Pair = PAIR
+) -> None:
+    """Has an agent told something, and as many rounds learned and settled."""
+    await node.own.take_snapshot(node.line.shared.snapshot())
+    if agent not in await node.own.queued():
+        await node.own.give_feedback(agent, "", [pair])
+    for _ in range(ticks):
+        await node.until(lambda: node.line.waits(agent))
+        await node.line.tick(node.own)
+
+
+def says(node: Node, by_agent: bool, by_shared: bool = True) -> list[feedback.Pair]:
+    """Has all that is tried come out so, whatever was learned; returns what was tried."""
+    asked: list[feedback.Pair] = []
+
+    async def tried(layers: object, pairs: Sequence[feedback.Pair]) -> list[learner.Tried]:
+        asked.extend(pairs)
+        return [learner.Tried(by_agent, by_shared)] * len(pairs)
+
+    node.own._learns.tried = tried  # type: ignore[method-assign]
+    return asked

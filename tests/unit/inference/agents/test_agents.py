@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 
@@ -19,23 +18,13 @@ from tests.unit.inference.agents import learning_nodes
 from tests.unit.inference.agents.learning_nodes import PAIR
 
 
-async def _learned(node, agent="ada", ticks=6, pair=PAIR):
-    await node.own.take_snapshot(node.line.shared.snapshot())
-    if agent not in await node.own.queued():
-        await node.own.give_feedback(agent, "", [pair])
-    for _ in range(ticks):
-        before = len(node.line.submitted)
-        await node.until_submitted(before + 1)
-        await node.line.tick(node.own)
-
-
 async def test_agent_gives_the_answer_that_it_was_told(tmp_path):
     settings = learner.LearnerSettings(rounds=100, least_rounds=100)
     async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
         await node.own.give_feedback("ada", "", [PAIR])
         assert await node.ask("ada") != PAIR.answer
         for _ in range(12):
-            await _learned(node, ticks=5)
+            await learning_nodes.learned(node, ticks=5)
             if (found := await node.ask("ada")) == PAIR.answer:
                 break
         assert found == PAIR.answer
@@ -46,8 +35,8 @@ async def test_agent_gives_the_answer_that_it_was_told(tmp_path):
 
 async def test_layers_move_and_feedback_is_done_when_submissions_are_settled(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
-        _says(node, by_agent=True)
-        await _learned(node, ticks=2)
+        learning_nodes.says(node, by_agent=True)
+        await learning_nodes.learned(node, ticks=2)
         await node.until(lambda: node.own.record("ada").examples == 1)
         record, held = node.own.record("ada"), await node.own.held("ada")
         assert (record.rounds, record.examples, record.settled) == (2, 1, 2)
@@ -75,7 +64,7 @@ async def test_round_waits_for_the_settlement_of_the_one_before(tmp_path):
 async def test_state_is_the_same_to_the_bit_when_the_node_starts_again(tmp_path):
     shared = hierarchy.LoRAHierarchy(learning_nodes.frame_of(tiny_model.tiny_base()))
     async with learning_nodes.running(tmp_path, shared) as node:
-        await _learned(node, ticks=2)
+        await learning_nodes.learned(node, ticks=2)
         await node.ask("ada")
         await node.until(lambda: len(node.known.in_memory("ada").layers.cache) == 1)
         first = await node.own.held("ada")
@@ -111,7 +100,7 @@ async def test_submission_is_handed_on_when_the_node_died_before_it_could(tmp_pa
 
 async def test_versions_never_come_twice_when_an_agent_is_forgotten_and_made_again(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
-        await _learned(node, ticks=2)
+        await learning_nodes.learned(node, ticks=2)
         await node.ask("ada")
         before = int(node.own.memory("ada").partition("@")[2])
         await node.own.forget("ada")
@@ -129,7 +118,7 @@ async def test_versions_never_come_twice_when_an_agent_is_forgotten_and_made_aga
 
 async def test_least_used_agent_is_on_disk_alone_when_memory_is_full(tmp_path):
     async with learning_nodes.running(tmp_path, memory_bytes=1) as node:
-        await _learned(node, "ada", 2)
+        await learning_nodes.learned(node, "ada", 2)
         await node.ask("ada")
         held = node.known.in_memory("ada")
         await node.until(lambda: held.observed == 1)
@@ -271,7 +260,7 @@ async def test_round_is_learned_again_when_it_could_not_be_written(tmp_path, mon
 
 async def test_agent_whose_state_is_damaged_says_so_and_can_be_forgotten(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
-        await _learned(node, ticks=1)
+        await learning_nodes.learned(node, ticks=1)
     kept = ledger.Ledger(tmp_path / "agents.sqlite", 4, 100, 50)
     data = kept.state("ada")
     kept.commit(kept.records()[0], data[:-100])
@@ -282,133 +271,6 @@ async def test_agent_whose_state_is_damaged_says_so_and_can_be_forgotten(tmp_pat
         await node.own.forget("ada")
         await node.own.give_feedback("ada", "", [PAIR])
         assert await node.ask("ada")
-
-
-async def _others_move_the_shared_layers(node):
-    newest = node.line.shared.snapshot()
-    version = node.own.snapshot_version + 1
-    await node.own.take_snapshot(dataclasses.replace(newest, version=version))
-
-
-def _says(node, by_agent, by_shared=True):
-    """Has all that is tried come out so, whatever was learned; returns what was tried."""
-    asked = []
-
-    async def tried(layers, pairs):
-        asked.extend(pairs)
-        return [learner.Tried(by_agent, by_shared)] * len(pairs)
-
-    node.own._learns.tried = tried
-    return asked
-
-
-async def test_pair_takes_part_in_rounds_until_agent_and_shared_layers_answer_it(tmp_path):
-    settings = learner.LearnerSettings(rounds=9)
-    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        asked = _says(node, by_agent=True, by_shared=False)
-        await _learned(node, ticks=1)
-        await node.until_submitted(2)
-        assert asked == []  # Two rounds are the least.
-        await node.line.tick(node.own)
-        await node.until_submitted(3)
-        assert asked == [PAIR] and node.own.record("ada").examples == 0
-        _says(node, by_agent=True)
-        await node.line.tick(node.own)
-        await node.until(lambda: node.own.record("ada").examples == 1)
-        assert (node.own.record("ada").rounds, await node.own.queued()) == (3, {})
-
-
-@pytest.mark.parametrize("by_agent", [True, False])
-async def test_pair_that_is_not_learned_in_its_rounds_is_told(tmp_path, by_agent):
-    settings = learner.LearnerSettings(rounds=3)
-    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        _says(node, by_agent, by_shared=False)
-        await _learned(node, ticks=3)
-        while await node.own.queued():
-            await asyncio.sleep(0.01)
-        found = await describing.one(node.own, "ada")
-        # What the agent itself answers right is kept, though others don't know it.
-        wanted = [] if by_agent else [feedback.GivenUp(PAIR, feedback.Reason.ROUNDS)]
-        assert (list(found.given_up), found.given_up_count) == (wanted, len(wanted))
-        assert (found.record.examples, found.record.rounds) == (int(by_agent), 3)
-
-
-async def test_agent_learns_again_what_others_took_from_it_until_that_is_contested(tmp_path):
-    settings = learner.LearnerSettings(rounds=4, least_rounds=1, look_s=0.0, again=1)
-    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        _says(node, by_agent=True)
-        await _learned(node, ticks=1)
-        await node.until(lambda: node.own.record("ada").examples == 1)
-        _says(node, by_agent=False)
-        await _others_move_the_shared_layers(node)
-        await node.until_submitted(2)
-        assert await node.own.queued() == {"ada": 1}
-        _says(node, by_agent=True)
-        await node.line.tick(node.own)
-        while await node.own.queued():
-            await asyncio.sleep(0.01)
-        _says(node, by_agent=False)
-        await _others_move_the_shared_layers(node)
-        while not (found := await node.own.given_up("ada")):
-            await asyncio.sleep(0.01)
-        assert found == [feedback.GivenUp(PAIR, feedback.Reason.CONTESTED)]
-        assert (len(node.line.submitted), await node.own.queued()) == (2, {})
-
-
-async def test_agent_rests_while_it_remembers_all(tmp_path):
-    settings = learner.LearnerSettings(rounds=2, look_s=0.0)
-    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        asked = _says(node, by_agent=True)
-        await _learned(node, ticks=2)
-        await node.until(lambda: node.own.record("ada").examples == 1)
-        held = await node.own.held("ada")
-        before = len(asked)
-        await _others_move_the_shared_layers(node)
-        version = node.own.snapshot_version
-        await node.until(lambda: held.looked_at_version == version)
-        assert (len(node.line.submitted), node.own.record("ada").rounds) == (2, 2)
-        assert len(asked) > before
-
-
-async def test_tries_ask_the_agent_and_the_shared_layers_alone(tmp_path, monkeypatch):
-    used = []
-
-    @contextlib.contextmanager
-    def answering_with(manager, layers):
-        used.append(layers)
-        yield
-
-    def are_right(model, lessons, pad_id):
-        return [levels.Level.AGENT in used[-1].layers] * len(lessons)
-
-    monkeypatch.setattr(learning, "answering_with", answering_with)
-    monkeypatch.setattr(learning, "are_right", are_right)
-    async with learning_nodes.running(tmp_path) as node:
-        node.line.has_room = False
-        await node.own.give_feedback("ada", "", [PAIR])
-        held = await node.own.held("ada")
-        layers = node.known.stack("ada", held, node.line.shared.snapshot())
-        found = await node.own._learns.tried(layers, [PAIR] * 20)
-    assert found == [learner.Tried(True, False)] * 20
-    assert [set(one.layers) for one in used] == [set(levels.LEVELS), set(levels.SHARED)] * 2
-
-
-async def test_rounds_go_on_with_the_moments_of_the_one_before(tmp_path):
-    settings = learner.LearnerSettings(rounds=9, least_rounds=9)
-    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        learn, given = node.own._learns.learn, []
-
-        async def recorded(*arguments):
-            given.append(arguments[-1])
-            return await learn(*arguments)
-
-        node.own._learns.learn = recorded
-        await _learned(node, ticks=2)
-        held = await node.own.held("ada")
-        assert given[0] is None and given[1] is not None
-        assert held.size_bytes > held.moments.size_bytes > 0
-        steps = {float(one["step"]) for one in held.moments.state.values()}
-        assert max(steps) > learning_nodes.RECIPE.steps
 
 
 async def test_correction_drops_what_the_agent_said_before(tmp_path):
@@ -438,7 +300,7 @@ async def test_general_question_may_be_told_another_answer(tmp_path):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(learning.Round, "steps", recorded)
-            await _learned(node, ticks=1, pair=told)
+            await learning_nodes.learned(node, ticks=1, pair=told)
     lessons, held = rows[0]
     assert held and {one.prompt for one in lessons}.isdisjoint(one.prompt for one in held)
 
@@ -447,7 +309,7 @@ async def test_who_was_told_nothing_answers_with_what_all_share(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
         await node.own.prepare("ben")
         assert node.own.compose("ben") is None
-        await _learned(node, ticks=1)
+        await learning_nodes.learned(node, ticks=1)
         snapshot = node.line.shared.snapshot()
         await node.own.prepare("ben")
         memory = node.own.compose("ben")
@@ -467,7 +329,7 @@ async def test_bases_own_answers_are_asked_once_and_learned_with_the_feedback(tm
     for _ in range(2):
         async with learning_nodes.running(tmp_path) as node:
             if not lessons:
-                await _learned(node, ticks=1)
+                await learning_nodes.learned(node, ticks=1)
             answers = json.loads(next(tmp_path.glob("held-*.json")).read_bytes())
             lessons.append(answers)
     assert lessons[0] == lessons[1]
