@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks import codebase, engine, loop, results, router, store, training
+from benchmarks import codebase, engine, hierarchy, loop, results, router, store, training
 from shared import settings as config
 from shared import telemetry
 
@@ -16,6 +16,7 @@ AREAS = {
     "router": router.measure,
     "training": training.measure,
     "codebase": codebase.measure,
+    "hierarchy": hierarchy.measure,
 }
 _VARIABLE = "SKILLMESH_ARG_area"
 

@@ -27,6 +27,8 @@ class Limits(sections.Section):
 
     agents: sections.Count = 1000
     """In all; further ones can't join."""
+    agents_per_owner: sections.Count = 200
+    """Of one token or tenant, so that none has all places, nor the majority in a large swarm."""
     submissions_per_tick: sections.Count = 4
     """Of one agent: so many wait for the next tick, more are refused until it was made."""
     submissions_per_minute: sections.Positive = 60.0
@@ -88,6 +90,9 @@ class Agents(sections.Section):
     """For their layers; those that were not used for long are kept on disk alone."""
     queue: sections.Count = 1000
     """Pairs of feedback of one agent that wait to be learned; more are refused."""
+    rounds: sections.Count = 40
+    """In which a pair of feedback may take part; once it is answered right it leaves, and what is
+    still wrong then is given up."""
     waiting_mib: sections.Positive = 1024.0
     """Submissions that wait for a hierarchy that is away; then learning pauses."""
     trajectory_share: sections.Share = 1.0

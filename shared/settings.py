@@ -85,11 +85,12 @@ class Model(sections.Section):
                 replay_weight=3.0,
                 question_noise=0.8,
                 continued_share=0.3,
+                round=training_settings.Round(learning_rate=1e-3),
             ),
             "default": Recipe(),
         }
     )
-    """Training recipe by base model; `default` serves the others."""
+    """Recipe of training and of agents' rounds by base model; `default` serves the others."""
 
     def recipe(self) -> Recipe:
         """The recipe of the configured base model."""

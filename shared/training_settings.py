@@ -12,8 +12,23 @@ import pydantic
 from shared import codebase_settings, sections
 
 
+class Round(sections.Section):
+    """How an agent's round of learning goes on one base model; see `shared.hierarchy.learning`."""
+
+    steps: sections.Count = 10
+    """Of a round."""
+    rows: sections.Count = 8
+    """Questions of feedback a step,"""
+    rehearsed_rows: int = pydantic.Field(default=4, ge=0)
+    """questions that were learned before,"""
+    held_rows: int = pydantic.Field(default=2, ge=0)
+    """and others, on which the base's own answers are to stay."""
+    learning_rate: sections.Positive = 1e-4
+    """AdamW's, of a layer without inertia; the embedded base wants 1e-3."""
+
+
 class Recipe(sections.Section):
-    """How cards are trained for one base model."""
+    """How cards are trained, and how agents learn, on one base model."""
 
     rank: sections.Count = 8
     """Columns of every A and rows of every B, up to `wide_from_facts` facts."""
@@ -65,6 +80,8 @@ class Recipe(sections.Section):
     trainable_from_layer: int = pydantic.Field(default=0, ge=0)
     """Decoder layers below are left as they are: no backward pass goes through them, and the own
     loop keeps their outputs. Faster, and worse at new facts the higher it is."""
+    round: Round = Round()
+    """How agents learn what they are told."""
 
     @pydantic.model_validator(mode="after")
     def _ranks_are_of_targets(self) -> Recipe:

@@ -17,21 +17,29 @@ _SWARM = {"agents": 5, "seen_by": 4, "domains": 3}
 
 
 def rows(seeds: Sequence[int] = SEEDS) -> list[results.Row]:
-    """Takes an hour and a half of one core; half of that on two."""
-    methods = [_OURS, *baselines.BASELINES]
-    jobs = [one_course.Job(name, seed=seed) for name in methods for seed in seeds]
-    told = [_bad(seed, count) for seed in seeds for count in (0, 1)]
+    """Takes an hour and a quarter of one core; half of that on two.
+
+    Args:
+        seeds: of the hierarchy and of one LoRA in sequence; the others run with the first alone.
+    """
+    of_method = {
+        name: seeds if name in (_OURS, _SEQUENCE) else seeds[:1]
+        for name in (_OURS, *baselines.BASELINES)
+    }
+    jobs = [one_course.Job(name, seed=seed) for name, own in of_method.items() for seed in own]
+    told = [_bad(seeds[0], count) for count in (0, 1)]
     ablated = [one_course.Job(name, domains=_ABLATED_DOMAINS) for name in variants.VARIANTS]
     wanted = [*jobs, *told, *ablated]
     found = dict(zip(wanted, one_course.run_all(wanted), strict=True))
     by_method = {
-        name: [found[one_course.Job(name, seed=seed)] for seed in seeds] for name in methods
+        name: [found[one_course.Job(name, seed=seed)] for seed in own]
+        for name, own in of_method.items()
     }
     plots.courses(results.FOLDER / "hierarchy_courses.png", by_method)
     of_variants = {one.method: found[one] for one in ablated}
     plots.ablations(results.FOLDER / "hierarchy_ablations.png", of_variants)
-    losses = [found[_bad(seed, 0)].average - found[_bad(seed, 1)].average for seed in seeds]
-    return [*_main(by_method), _of_bad(losses), *_peers(by_method), *_ablations(of_variants)]
+    of_bad = _of_bad(*(found[job].average for job in told))
+    return [*_main(by_method), of_bad, *_peers(by_method), *_ablations(of_variants)]
 
 
 def _bad(seed: int, count: int) -> one_course.Job:
@@ -93,14 +101,14 @@ def _main(found: Mapping[str, Sequence[course.Course]]) -> list[results.Row]:
     ]
 
 
-def _of_bad(losses: Sequence[float]) -> results.Row:
+def _of_bad(without: float, among: float) -> results.Row:
     return results.Row(
         "bad_agents_loss",
-        statistics.fmean(losses),
+        without - among,
         "share",
         most=0.05,
-        note="of the honest four's accuracy where a fifth sends shuffled answers; "
-        + ", ".join(f"{loss:.3f}" for loss in losses),
+        note=f"of the honest four, where a fifth agent sends shuffled answers: {among:.2f} "
+        f"after {without:.2f} with five honest ones; three domains, one seed",
     )
 
 

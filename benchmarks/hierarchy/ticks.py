@@ -24,6 +24,8 @@ _WARM = 0.2
 _MOST_GROWTH_MIB = 16.0
 _CHANNELS = 3
 """Between the layers, from agent to foundation: no circuit moves more often."""
+_MEMORY = pathlib.Path("/dev/shm")
+"""Where the long run keeps its files, if there is one: waiting for a disk would be most of it."""
 _RUNS, _RUN_TICKS = 10, 40
 _LOW, _HIGH = 0.8, 1.2
 EMBEDDED = wire.Frame(
@@ -48,7 +50,7 @@ def rows(ticks: int = TICKS) -> list[results.Row]:
 
 def _long_run(ticks: int) -> list[results.Row]:
     terminal.NOTES.print(f"hierarchy: {ticks} ticks under random load")
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as name:
         kept = journal.Journal(pathlib.Path(name))
         held = hierarchy.LoRAHierarchy(load.SMALL, kept_in=kept)
         moves: collections.Counter[str] = collections.Counter()

@@ -6,6 +6,8 @@ from services.gateway import cluster, domain, following, peers
 from shared import settings as config
 from shared import terminal
 
+_SHARED = "shared"
+"""Whose memory an agent has that was told nothing on the node."""
 _FIND_S, _PATIENT_FIND_S = 3.0, 30.0
 _SWITCHED_OFF = (
     "nothing is learned: learning from questions is switched off (router.learn_from_questions, "
@@ -100,7 +102,10 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool, reason
     who = answer.card or "the bare base model"
     if len(answer.shares) > 1:
         who = ", ".join(f"{card} ({weight:.0%})" for card, weight in answer.shares)
-    if answer.memory:
+    if answer.memory.startswith(f"{_SHARED}@"):
+        version = answer.memory.partition("@")[2]
+        who += f" with what all agents share (version {version}): this one was told nothing here"
+    elif answer.memory:
         who += f" with the memory of {answer.memory}"
     terminal.RESULT.print(terminal.escape(answer.text), style="bold")
     terminal.RESULT.print(

@@ -168,6 +168,12 @@ class Agent:
     hit_rate: float
     connected: bool
     """Whether the hierarchy is there."""
+    refused: str
+    """Why the hierarchy does not take what it learns; empty where it does."""
+    given_up_count: int
+    """Questions whose answers it could not learn or keep."""
+    given_up: tuple[tuple[str, str], ...] = ()
+    """The latest of them, each with the reason, where one agent was asked for."""
 
     @property
     def is_done(self) -> bool:

@@ -364,6 +364,9 @@ def _agent(message: Any) -> domain.Agent:
         mark=message.mark,
         hit_rate=message.hit_rate,
         connected=message.hierarchy_connected,
+        refused=message.refused,
+        given_up_count=message.given_up_count,
+        given_up=tuple((one.question, one.reason) for one in message.given_up),
     )
 
 

@@ -57,6 +57,12 @@ async def tell(
         terminal.RESULT.print(
             f"learned in {found.rounds} rounds; {terminal.escape(found.memory)} answers now"
         )
+        asked = {one.strip() for one, _ in pairs}
+        for given_up, reason in found.given_up:
+            if given_up not in asked:
+                continue
+            told = terminal.escape(f"given up ({reason}): {given_up}")
+            terminal.RESULT.print(told, style="yellow")
 
 
 async def agents(as_json: bool) -> None:
@@ -69,18 +75,25 @@ async def agents(as_json: bool) -> None:
     if as_json:
         terminal.print_json(found)
         return
-    table = rich.table.Table("agent", "memory", "learned", "waiting", "rounds", "last mark", "hits")
+    table = rich.table.Table(
+        "agent", "memory", "learned", "waiting", "given up", "rounds", "last mark", "hits"
+    )
     for one in found:
         table.add_row(
             terminal.escape(one.agent),
             terminal.escape(one.memory),
             str(one.examples),
             str(one.queued),
+            str(one.given_up_count),
             str(one.rounds),
             one.mark,
             f"{one.hit_rate:.0%}",
         )
     terminal.RESULT.print(table if found else f"no agents yet: {_USAGE}")
+    for one in found:
+        if one.refused:
+            told = terminal.escape(f"{one.agent} learns nothing: {one.refused}")
+            terminal.RESULT.print(told, style="yellow")
 
 
 async def _learned(services: peers.Peers, agent: str) -> domain.Agent:
@@ -90,6 +103,8 @@ async def _learned(services: peers.Peers, agent: str) -> domain.Agent:
                 found = await services.agent(agent)
                 if found.is_done:
                     return found
+                if found.refused:
+                    raise terminal.FailedError(f"{agent} learns nothing: {found.refused}")
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError as error:
         raise terminal.FailedError(

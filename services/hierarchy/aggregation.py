@@ -42,6 +42,11 @@ class AggregationSettings:
     at least one of three agents or more is cut from each end."""
     clip: float = 1.5
     """An agent's norm is at most this many times the median norm, the lower of two."""
+    most_growth: float = 3.0
+    """The same of the median of what agents brought at most in earlier ticks, where two did: in a
+    tick in which an agent is alone there is nobody to be held against."""
+    fade: float = 0.98
+    """What such a largest norm keeps whenever its agent brings a smaller one."""
     use_filter: bool = True
     """Off: no agent is left out for where it points."""
     least_share: float = 0.33
@@ -63,6 +68,8 @@ class Combined:
     """Agent to why: NaN or infinity, or where it points."""
     clipped: tuple[str, ...]
     """Agents whose norm was reduced, of those that were taken."""
+    norms: Mapping[str, float]
+    """Of those that were taken, clipped: the largest lately, for `known` of the next tick."""
     cosines: Mapping[str, float]
     """With the median of the others, by agent; empty for fewer than three."""
     breadth: float = 1.0
@@ -78,6 +85,7 @@ def combine(
     deltas: Mapping[str, weights.Delta],
     factors: Mapping[str, float] | None = None,
     settings: AggregationSettings | None = None,
+    known: Mapping[str, float] | None = None,
 ) -> Combined:
     """The robust mean of the agents' changes.
 
@@ -86,6 +94,7 @@ def combine(
             as zero there.
         factors: by agent, 0 or more, from resonance; applied after clipping. Missing: 1.
         settings: constants.
+        known: by agent, `norms` of earlier ticks.
 
     Raises:
         errors.InvalidInputError: two agents' changes differ in shape, a factor is negative or not
@@ -107,8 +116,11 @@ def combine(
         else:
             left_out[agent] = "its change holds NaN or infinite values, or its norm overflows"
     if not rows:
-        return Combined({}, left_out, (), {})
+        return Combined({}, left_out, (), {}, {})
     limit = settings.clip * statistics.median_low(norms)
+    known = known or {}
+    if len(known) > 1:
+        limit = min(limit, settings.most_growth * statistics.median_low(known.values()))
     scales = [limit / norm if norm > limit else 1.0 for norm in norms]
     stacked_N_P = torch.stack(list(rows.values())).mul_(torch.tensor(scales)[:, None])
     agents = list(rows)
@@ -124,7 +136,11 @@ def combine(
     clipped = tuple(agents[at] for at in taken if scales[at] < 1.0)
     breadth = _breadth(chosen_N_P)
     delta = _split(_middle(chosen_N_P, settings), layout)
-    return Combined(delta, left_out, clipped, cosines, breadth)
+    lately = {
+        agents[at]: max(norms[at] * scales[at], settings.fade * known.get(agents[at], 0.0))
+        for at in taken
+    }
+    return Combined(delta, left_out, clipped, lately, cosines, breadth)
 
 
 def _check(settings: AggregationSettings, factors: Mapping[str, float]) -> None:

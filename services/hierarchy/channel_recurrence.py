@@ -35,6 +35,9 @@ class RecurrenceSettings:
     """In which it moved, before it is judged."""
     circuits_per_tick: int = 4
     """Of one layer; the most recurrent ones."""
+    most_waiting: int = 8
+    """In the queue out of a layer, from which its own circuits wait to be found: none is offered
+    that would not find a place, or keep an agent's from one."""
 
 
 class ChannelRecurrence:

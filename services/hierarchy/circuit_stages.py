@@ -27,16 +27,20 @@ def detect(work: tick.Work) -> None:
         said = work.vertical.get(one.agent)
         fast = said is not None and said.mark is messages.Mark.FAST_TRACK
         for circuit in one.circuits:
-            # Who is on the fast track, vertical resonance says, and not the agent.
-            _offer(work, dataclasses.replace(circuit, fast_track=fast))
+            # An agent may not help itself: who is on the fast track vertical resonance says, an
+            # emergency is an operator's, and no circuit of an agent goes past the domain.
+            top = max(circuit.top, Level.DOMAIN, key=levels.LEVELS.index)
+            _offer(work, dataclasses.replace(circuit, top=top, fast_track=fast, critical=False))
     for circuit in work.gathered.circuits.values():
         _offer(work, circuit)
     for level, recurring in state.recurrences.items():
         if level in work.combined:
             recurring.note(work.before.layers[level], work.combined[level])
         busy = _busy(state, level)
-        for circuit in recurring.circuits(state.layers[level].weights, busy):
-            _offer(work, dataclasses.replace(circuit, id=f"{circuit.id}@{state.ticks}"))
+        room = state.settings.recurrence.most_waiting - state.coordinator.stats[level].depth
+        for circuit in recurring.circuits(state.layers[level].weights, busy)[: max(0, room)]:
+            # No agent's name begins like that.
+            _offer(work, dataclasses.replace(circuit, id=f"@{state.ticks}:{circuit.id}"))
 
 
 def migrate(work: tick.Work) -> None:
@@ -66,12 +70,30 @@ def migrate(work: tick.Work) -> None:
 
 def _offer(work: tick.Work, circuit: messages.Circuit) -> None:
     work.offered_circuits += 1
-    largest = max(weights.norm({path: piece}) for path, piece in circuit.pieces.items())
-    if circuit.level is Level.AGENT and largest > work.state.settings.most_piece_norm:
-        _log.warning("circuit refused", circuit=circuit.id, norm=largest)
+    if circuit.level is Level.AGENT and (path := _outsized(work, circuit)):
+        size = weights.norm({path: circuit.pieces[path]})
+        _log.warning("circuit refused", circuit=circuit.id, module=path, norm=round(size, 3))
         work.rejected_circuits += 1
     elif work.state.coordinator.offer(circuit) in _NO_PLACE:
         work.rejected_circuits += 1
+        work.placeless_circuits += 1
+
+
+def _outsized(work: tick.Work, circuit: messages.Circuit) -> str:
+    """A module whose piece is too large; empty where none is.
+
+    Aggregation clips what an agent changes; a circuit goes past that, and so is held against what
+    all agents together have brought into the shared layers.
+    """
+    settings, layers = work.state.settings, work.before.layers.values()
+    for path, piece in circuit.pieces.items():
+        whole = weights.norm(
+            weights.summed([{path: layer[path]} for layer in layers], [1.0] * len(layers))
+        )
+        most = max(settings.free_piece_norm, settings.most_piece_share * whole)
+        if not weights.norm({path: piece}) <= min(most, settings.most_piece_norm):
+            return path
+    return ""
 
 
 _NO_PLACE = (migration_queue.Offer.FULL, migration_queue.Offer.AGENT_FULL)

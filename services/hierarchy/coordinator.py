@@ -17,9 +17,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 import structlog
 
-from services.hierarchy import admission, members, news, port, snapshot_files
+from services.hierarchy import admission, members, news, port, presence, snapshot_files
 from shared import errors
-from shared.hierarchy import levels, messages, wire
+from shared.hierarchy import levels, wire
 
 HEARTBEAT_S = 2.0
 _KEYS_KEPT = 256
@@ -96,6 +96,7 @@ class Coordinator:
         )
         self._ticks: set[asyncio.Task[Ticked]] = set()
         self._seen_at_ms: dict[str, int] = {}
+        self._presence = presence.Presence()
         self._taken: dict[str, int] = {}
         self.failed_ticks = 0
         """Since the process began."""
@@ -140,9 +141,11 @@ class Coordinator:
         """Makes an agent known.
 
         Raises:
-            errors.SkillmeshError: as `Members.join`, or the hierarchy can't be made.
+            errors.SkillmeshError: as `Members.join` and `Presence.check`, or it can't be made.
         """
+        self._presence.check(agent, node)
         await asyncio.to_thread(self.members.join, agent, node, owner, base)
+        self._presence.joined(agent, node)
         async with self._making:
             layers, frame = self._layers, self.members.frame
             assert frame is not None
@@ -302,25 +305,27 @@ class Coordinator:
         for agent in positions:
             self.members.check(agent, owner)
         told, digest = dict(positions), ""
-        while True:
-            changed = self._changed  # Before anything is read: what changes meanwhile sets it.
-            self._check_open()
-            found: list[messages.Settlement] = []
-            if (layers := self._layers) is not None:
-                found = await asyncio.to_thread(news.untold, layers, positions, told)
-            ticket = self._files.newest
-            is_new = ticket is not None and ticket.digest != digest
-            if is_new or found:
-                digest = ticket.digest if ticket else ""
-                for settlement in found:
-                    told[settlement.agent] = settlement.sequence
-                yield news.News(ticket if is_new else None, tuple(found))
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._heartbeat_s):
-                    await changed.wait()
+        with self._presence.watching(positions):
+            while True:
+                changed = self._changed  # Before anything is read: what changes meanwhile sets it.
+                self._check_open()
+                layers = self._layers
+                found = (
+                    await asyncio.to_thread(news.untold, layers, positions, told) if layers else []
+                )
+                ticket = self._files.newest
+                is_new = ticket is not None and ticket.digest != digest
+                if is_new or found:
+                    digest = ticket.digest if ticket else ""
+                    for settlement in found:
+                        told[settlement.agent] = settlement.sequence
+                    yield news.News(ticket if is_new else None, tuple(found))
                     continue
-            yield news.News()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._heartbeat_s):
+                        await changed.wait()
+                        continue
+                yield news.News()
 
     def snapshot_file(self, digest: str) -> pathlib.Path:
         """The file of a snapshot's ticket; from any thread.

@@ -11,8 +11,23 @@ the tick measures, and carries out the actions.
     below 0.5, crystallising  raise it; still so after `patience` ticks: roll back
     above 2, amnesia          freeze; still so after `patience` ticks: roll back and thaw
 
-A swarm whose agents conflict gets a lower threshold, so that what it knows is shielded. Queues and
-missing agreement are reported and left alone: agents that learn different things are no fault.
+A swarm whose agents conflict for a whole window gets a lower threshold, so that what it knows is
+shielded; when they agree again, it is given back step by step. Nothing else is acted on: agents
+that learn different things are no fault.
+
+A limit is judged where it says something, else a healthy run would never be called one:
+
+    queues          against what their bandwidth promises (`migration_queue.QueueStats`): a circuit
+                    of 8,000 parameters needs 27 ticks from an agent to the swarm, however well all
+                    is; the limits are on what comes later than that, or never
+    rejections      of circuits alone, for want of a place: a submission that is left out is the
+                    aggregation at work, and takes no bandwidth
+    rates           beyond their limit by two standard errors of so few rounds (score test: Wilson
+                    1927): 1 of 20 is 5 %, and no sign of anything
+    fast track      above its limit only among ten agents or more: those who agree are two at least,
+                    and two of nine are more than 20 %. Below its limit only where the signal says
+                    that agents do learn the same thing; a weak signal only where some are on the
+                    fast track. Both low: they learn different things
 """
 
 from __future__ import annotations
@@ -20,10 +35,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 
+from services.hierarchy import health_settings
 from shared import errors
 from shared.hierarchy import levels
+
+_ERRORS = 2.0
+"""Standard errors by which a rate is to pass its limit."""
 
 
 class Verdict(enum.StrEnum):
@@ -58,59 +79,25 @@ class Remedy(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True)
-class HealthSettings:
-    """Bounds, as shares where no unit is given."""
-
-    enabled: bool = True
-    """Off: findings without actions."""
-    window_ticks: int = 100
-    """Of rates."""
-    entropy_low: float = 0.8
-    entropy_high: float = 1.2
-    crystallisation: float = 0.5
-    amnesia: float = 2.0
-    most_queue: int = 10
-    """Circuits in the deepest queue: healthy below."""
-    most_wait_ticks: int = 5
-    """Of the circuit that has waited longest: healthy below."""
-    most_rejections: float = 0.01
-    """Of what was offered in the window: healthy below."""
-    least_signal: float = 0.1
-    """Mean absolute alignment of the agents in the window: healthy above."""
-    least_fast_track: float = 0.05
-    """Of the agents' rounds in the window."""
-    most_fast_track: float = 0.2
-    most_conflicts: float = 0.05
-    least_rounds: int = 20
-    """Agents' rounds in the window, from which resonance is judged."""
-    patience_ticks: int = 5
-    """That a layer is at risk before it is rolled back."""
-    pause_ticks: int = 20
-    """After an action on a layer's threshold, or a roll back, until the next of its kind."""
-    threshold_step: float = 0.05
-    """By which the screening threshold is raised or lowered."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Measurements:
     """Of one tick."""
 
     entropy_ratios: Mapping[levels.Level, float]
     """Entropy over optimum, by layer."""
     queue_depth: int = 0
-    """Circuits that wait in the deepest queue."""
+    """Of the worst queue: circuits for which there is no bandwidth before they are overdue."""
     queue_wait_ticks: int = 0
-    """Of the circuit that has waited longest."""
+    """Of the circuit that is latest: beyond the tick in which its bandwidth let it move."""
     offered: int = 0
-    """Submissions and circuits that came in this tick."""
+    """Circuits that came in this tick."""
     rejected: int = 0
-    """Of these."""
+    """Of these, for want of a place."""
     rounds: int = 0
     """Agents whose changes were compared in this tick."""
     fast_tracked: int = 0
     conflicts: int = 0
-    signal: float = 0.0
-    """Mean absolute alignment of these agents with the others, 0 to 1."""
+    signal: float | None = None
+    """Mean absolute alignment of these agents with the others, 0 to 1; None of one alone."""
     can_roll_back: bool = False
     """Whether there is a healthy snapshot."""
 
@@ -136,6 +123,8 @@ class Action:
     level: levels.Level
     step: float = 0.0
     """For thresholds, signed."""
+    reason: str = ""
+    """What was found."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +153,8 @@ class State:
     """What a monitor remembers between ticks; plain numbers and strings, bounded."""
 
     tick: int = 0
-    window: tuple[tuple[int, int, int, int, int, float], ...] = ()
-    """Offered, rejected, rounds, fast tracked, conflicts, signal times rounds; a tick each."""
+    window: tuple[tuple[int, int, int, int, int, float | None], ...] = ()
+    """Offered, rejected, rounds, fast tracked, conflicts, signal; a tick each."""
     at_risk: Mapping[levels.Level, int] = dataclasses.field(default_factory=dict)
     """Ticks in a row that a layer's entropy was at risk."""
     frozen: tuple[levels.Level, ...] = ()
@@ -174,14 +163,18 @@ class State:
     """Tick of the last change of a layer's threshold."""
     rolled_back: Mapping[levels.Level, int] = dataclasses.field(default_factory=dict)
     """Tick of its last roll back."""
+    shielded: int = 0
+    """Steps by which conflicts have lowered the swarm's threshold."""
+    shielded_at: int = 0
+    """Tick of the last one, or of the last that was given back."""
 
 
 class HealthMonitor:
     """Judges tick after tick; the same state and measurements give the same report."""
 
-    def __init__(self, settings: HealthSettings | None = None) -> None:
+    def __init__(self, settings: health_settings.HealthSettings | None = None) -> None:
         """Nothing seen yet."""
-        self._settings = settings or HealthSettings()
+        self._settings = settings or health_settings.HealthSettings()
         self.restore(State())
 
     @property
@@ -194,6 +187,8 @@ class HealthMonitor:
             tuple(sorted(self._frozen)),
             dict(self._steered),
             dict(self._rolled_back),
+            self._shielded,
+            self._shielded_at,
         )
 
     def restore(self, state: State) -> None:
@@ -204,6 +199,7 @@ class HealthMonitor:
         self._frozen = set(state.frozen)
         self._steered = dict(state.steered)
         self._rolled_back = dict(state.rolled_back)
+        self._shielded, self._shielded_at = state.shielded, state.shielded_at
 
     def report(self, measured: Measurements) -> Report:
         """Judges one tick.
@@ -227,7 +223,7 @@ class HealthMonitor:
                 measured.rounds,
                 measured.fast_tracked,
                 measured.conflicts,
-                measured.signal * measured.rounds,
+                measured.signal,
             )
         )
         findings = [*self._entropy(measured), *self._bandwidth(measured), *self._resonance()]
@@ -253,41 +249,65 @@ class HealthMonitor:
         return findings
 
     def _bandwidth(self, measured: Measurements) -> list[Finding]:
-        offered, rejected = (sum(tick[at] for tick in self._window) for at in (0, 1))
+        offered, rejected, *_ = self._counts()
         return [
             _below(Aspect.QUEUE_DEPTH, measured.queue_depth, self._settings.most_queue),
             _below(Aspect.QUEUE_WAIT, measured.queue_wait_ticks, self._settings.most_wait_ticks),
-            _below(
-                Aspect.REJECTIONS,
-                rejected / offered if offered else 0.0,
-                self._settings.most_rejections,
-            ),
+            _rate(Aspect.REJECTIONS, rejected, offered, self._settings.most_rejections),
         ]
 
+    def _counts(self) -> list[int]:
+        """Of the window: offered, rejected, rounds, fast tracked, conflicts."""
+        return [sum(column) for column in zip(*(tick[:5] for tick in self._window), strict=True)]
+
     def _resonance(self) -> list[Finding]:
-        rounds, fast, conflicts, signal = (
-            sum(tick[at] for tick in self._window) for at in (2, 3, 4, 5)
-        )
-        if rounds < self._settings.least_rounds:
+        _, _, rounds, fast, conflicts = self._counts()
+        bounds = self._settings
+        if rounds < bounds.least_rounds:
             return []
-        least, most = self._settings.least_fast_track, self._settings.most_fast_track
-        share = fast / rounds
+        least, most = bounds.least_fast_track, bounds.most_fast_track
+        some_agree = fast / rounds > _chance(least, rounds, 1)
+        agents = rounds / sum(tick[2] > 0 for tick in self._window)
+        is_many = agents >= bounds.least_agents
+        signals = [tick[5] for tick in self._window if tick[5] is not None]
+        is_aligned = bool(signals) and statistics.fmean(signals) >= bounds.least_signal
         return [
-            _within(Aspect.SIGNAL, signal / rounds, self._settings.least_signal, 1.0),
-            _within(Aspect.FAST_TRACK, share, least, most),
-            _below(Aspect.CONFLICTS, conflicts / rounds, self._settings.most_conflicts),
+            *_signal(signals, bounds.least_signal if some_agree else 0.0),
+            _rate(
+                Aspect.FAST_TRACK,
+                fast,
+                rounds,
+                most if is_many else 1.0,
+                least if is_aligned else 0.0,
+            ),
+            _rate(Aspect.CONFLICTS, conflicts, rounds, bounds.most_conflicts),
         ]
 
     def _actions(self, measured: Measurements, findings: Sequence[Finding]) -> list[Action]:
         actions = []
         for found in findings:
             if found.aspect is Aspect.ENTROPY and found.level is not None:
-                actions += self._for_layer(found.level, found, measured.can_roll_back)
-            elif found.aspect is Aspect.CONFLICTS and found.verdict is not Verdict.HEALTHY:
+                done = self._for_layer(found.level, found, measured.can_roll_back)
+                actions += [dataclasses.replace(one, reason=found.message) for one in done]
+            elif found.aspect is Aspect.CONFLICTS:
                 steered = {action.level for action in actions}
                 if levels.Level.SWARM not in steered | self._frozen:
-                    actions += self._steer(levels.Level.SWARM, -1)
+                    actions += self._shield(found)
         return actions
+
+    def _shield(self, found: Finding) -> list[Action]:
+        """For conflicts: one step a window, so that each step rests on rounds of its own."""
+        window, swarm = self._settings.window_ticks, levels.Level.SWARM
+        if self._tick < self._shielded_at + window or self._tick < window:
+            return []
+        lowers = found.verdict is not Verdict.HEALTHY
+        if self._shielded == (self._settings.most_shielded if lowers else 0):
+            return []
+        self._shielded_at = self._tick
+        self._shielded += 1 if lowers else -1
+        step = self._settings.threshold_step * (-1 if lowers else 1)
+        remedy = Remedy.LOWER_THRESHOLD if lowers else Remedy.RAISE_THRESHOLD
+        return [Action(remedy, swarm, step, found.message or "agents no longer conflict")]
 
     def _for_layer(self, level: levels.Level, found: Finding, can_roll_back: bool) -> list[Action]:
         bounds = self._settings
@@ -339,11 +359,28 @@ def _below(aspect: Aspect, value: float, bound: float) -> Finding:
     return Finding(aspect, Verdict.WARNING, value, message)
 
 
-def _within(aspect: Aspect, value: float, least: float, most: float) -> Finding:
-    if least <= value <= most:
-        return Finding(aspect, Verdict.HEALTHY, value, "")
-    message = f"{aspect} is {value:.3g}, healthy is {least} to {most}"
-    return Finding(aspect, Verdict.WARNING, value, message)
+def _signal(signals: Sequence[float], least: float) -> list[Finding]:
+    """The mean over the ticks in which there was one."""
+    if len(signals) < 2:
+        return []
+    mean, error = statistics.fmean(signals), statistics.stdev(signals) / math.sqrt(len(signals))
+    if mean + _ERRORS * error >= least:
+        return [Finding(Aspect.SIGNAL, Verdict.HEALTHY, mean, "")]
+    message = f"{Aspect.SIGNAL} is {mean:.3g}, healthy is {least} or more"
+    return [Finding(Aspect.SIGNAL, Verdict.WARNING, mean, message)]
+
+
+def _rate(aspect: Aspect, count: int, of: int, most: float, least: float = 0.0) -> Finding:
+    """A share, against limits and what chance may add to them or take from them."""
+    share = count / of if of else 0.0
+    if not of or _chance(least, of, -1) <= share <= _chance(most, of, 1):
+        return Finding(aspect, Verdict.HEALTHY, share, "")
+    message = f"{aspect} is {share:.3g} of {of}, healthy is {least} to {most}"
+    return Finding(aspect, Verdict.WARNING, share, message)
+
+
+def _chance(limit: float, of: int, sign: int) -> float:
+    return limit + sign * _ERRORS * math.sqrt(limit * (1.0 - limit) / of)
 
 
 def _worst(findings: Sequence[Finding]) -> Verdict:

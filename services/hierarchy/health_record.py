@@ -76,5 +76,9 @@ def state_of(values: Mapping[str, Any]) -> health.State:
         tick=values["tick"],
         window=tuple(tuple(one) for one in values["window"]),
         frozen=tuple(Level(level) for level in values["frozen"]),
-        **by_level,
+        at_risk=by_level["at_risk"],
+        steered=by_level["steered"],
+        rolled_back=by_level["rolled_back"],
+        shielded=values["shielded"],
+        shielded_at=values["shielded_at"],
     )

@@ -20,13 +20,9 @@ def check(work: tick.Work) -> None:
     state = work.state
     report = state.monitor.report(measurements(work))
     work.report = report
-    reasons = {found.level: found.message for found in report.findings if found.message}
-    conflicts = "; ".join(
-        found.message for found in report.findings if found.message and found.level is None
-    )
     for action in report.actions:
         _carry_out(work, action)
-        reason = reasons.get(action.level) or conflicts or "its entropy is healthy again"
+        reason = action.reason or "its entropy is healthy again"
         done = health_record.Done(state.ticks + 1, action.remedy, action.level, reason)
         state.actions.note(done)
         work.actions.append(done)
@@ -37,17 +33,18 @@ def measurements(work: tick.Work) -> health.Measurements:
     state = work.state
     queues = state.coordinator.stats.values()
     marks = [said.mark for said in work.vertical.values()]
-    offered = len(work.gathered.submissions) + work.offered_circuits
     return health.Measurements(
         entropy_ratios={level: found.ratio for level, found in work.homeostasis.items()},
-        queue_depth=max(stats.depth for stats in queues),
-        queue_wait_ticks=max(stats.oldest_ticks for stats in queues),
-        offered=offered,
-        rejected=len(work.refused) + work.rejected_circuits,
+        queue_depth=max(stats.hopeless for stats in queues),
+        queue_wait_ticks=max(stats.late_ticks for stats in queues),
+        offered=work.offered_circuits,
+        rejected=work.placeless_circuits,
         rounds=len(marks),
         fast_tracked=marks.count(messages.Mark.FAST_TRACK),
         conflicts=marks.count(messages.Mark.CONFLICT),
-        signal=work.horizontal.signal if work.horizontal else 0.0,
+        signal=work.horizontal.signal
+        if work.horizontal and len(work.horizontal.alignments) > 1
+        else None,
         can_roll_back=True,
     )
 

@@ -12,16 +12,25 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from services.hierarchy import archive, hierarchy_settings, journal, tick, tick_report, waiting
+from services.hierarchy import (
+    archive,
+    hierarchy_settings,
+    isolation,
+    journal,
+    tick,
+    tick_report,
+    waiting,
+)
 from services.hierarchy import state as states
 from shared import errors
-from shared.hierarchy import levels, messages, weights, wire
+from shared.hierarchy import levels, messages, packing, weights, wire
 from shared.hierarchy.levels import Level
 
 
@@ -175,28 +184,57 @@ class LoRAHierarchy:
     def system_tick(self) -> tick_report.TickReport:
         """One tick: all stages over what waits, committed as a whole or not at all.
 
+        Submissions that make it fail for a reason nobody foresaw are settled as refused, and it
+        goes on without them; a defect that has nothing to do with them is raised.
+
         Raises:
             errors.OverloadedError: the disk is full; state, and what waits, are as before.
             errors.UnavailableError: another failure of the disk; the same holds.
         """
         with self._tick_lock:
             gathered, taken = self._waiting.gather(), self._taken_now()
-            clock = tick_report.Stopwatch(self._at)
-            work = tick.Work(self._state, gathered, self._state.snapshot)
-            with self._restored_on_failure():
-                for agent, after in taken.items():
-                    self._state.accounts.forget(agent, after)
-                tick.run(work, clock.ended)
-                self._commit(gathered.names)
+            try:
+                work, clock = self._run(isolation.Sound(gathered), taken)
+            except Exception as error:
+                if not isolation.is_input_to_blame(error):
+                    raise
+                attempt = functools.partial(self._attempt, taken=taken)
+                work, clock = self._run(isolation.sound_part(gathered, attempt), taken)
             # In this order, so that what is sent again meanwhile is known by one of them.
             self._publish()
-            self._waiting.took(gathered)
+            self._waiting.took(work.gathered)
+            self._waiting.took(work.culprits)
             self._forget_taken(taken)
             clock.ended("commit")
             report = tick_report.of(work, clock)
             self._reports.append(report)
             report.log()
             return report
+
+    def _run(
+        self, sound: isolation.Sound, taken: Mapping[str, int]
+    ) -> tuple[tick.Work, tick_report.Stopwatch]:
+        """Committed, or as if it had not been."""
+        clock = tick_report.Stopwatch(self._at)
+        work = tick.Work(
+            self._state, sound.gathered, self._state.snapshot, sound.culprits, sound.reason
+        )
+        with self._restored_on_failure():
+            for agent, after in taken.items():
+                self._state.accounts.forget(agent, after)
+            tick.run(work, clock.ended)
+            self._commit(sound.gathered.names + sound.culprits.names)
+        return work, clock
+
+    def _attempt(self, gathered: waiting.Gathered, taken: Mapping[str, int]) -> None:
+        """A tick of which nothing stays; raises what it fails with, committing included."""
+        try:
+            for agent, after in taken.items():
+                self._state.accounts.forget(agent, after)
+            tick.run(tick.Work(self._state, gathered, self._state.snapshot), lambda stage: None)
+            packing.pack(self._state.parts(), self._state.values())
+        finally:
+            self._restore(self._published.kept)
 
     def reports(self) -> list[tick_report.TickReport]:
         """Of the last ticks of this process, oldest first."""

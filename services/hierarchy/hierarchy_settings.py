@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from services.hierarchy import aggregation, channel_recurrence, health, resonance
+from services.hierarchy import aggregation, channel_recurrence, health_settings, resonance
 from shared.hierarchy import layer_settings, levels, migration_queue
 
 
@@ -55,7 +55,9 @@ class HierarchySettings:
     use_breadth: bool = True
     """Off: a mean of agents that learned different things moves a layer by an N-th of each; see
     `aggregation.Combined.breadth`."""
-    health: health.HealthSettings = dataclasses.field(default_factory=health.HealthSettings)
+    health: health_settings.HealthSettings = dataclasses.field(
+        default_factory=health_settings.HealthSettings
+    )
 
     kept_snapshots: int = 8
     """The newest ones; the last healthy one is kept besides."""
@@ -69,3 +71,7 @@ class HierarchySettings:
     most_waiting_per_agent: int = 8
     most_piece_norm: float = 10.0
     """Frobenius norm of a circuit in one module; a larger one is not taken from an agent."""
+    most_piece_share: float = 2.0
+    """The same beside the norm of the shared layers' sum in that module."""
+    free_piece_norm: float = 1.0
+    """Taken whatever the shared layers hold: at first they hold nothing."""

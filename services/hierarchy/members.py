@@ -81,6 +81,7 @@ class Members:
         most_circuits: int,
         clock_ms: Callable[[], int],
         most_bytes: float = math.inf,
+        most_per_owner: float = math.inf,
     ) -> None:
         """Reads what is kept.
 
@@ -91,6 +92,7 @@ class Members:
             most_circuits: in one submission.
             clock_ms: Unix time in milliseconds.
             most_bytes: of the shared layers of a base model that is taken.
+            most_per_owner: agents of one token or tenant.
 
         Raises:
             errors.ConfigError: what is kept can't be read, or has other ranks than configured.
@@ -98,6 +100,7 @@ class Members:
         self._folder, self._specs, self._most_agents = folder, dict(specs), most_agents
         self._most_circuits = most_circuits
         self._clock_ms, self._most_bytes = clock_ms, most_bytes
+        self._most_per_owner = most_per_owner
         self._lock = threading.RLock()
         self._base: Base | None = None
         self._agents: dict[str, Member] = {}
@@ -173,6 +176,8 @@ class Members:
                     f"agent {agent}: {len(self._agents)} agents have joined, and "
                     f"hierarchy.limits.agents allows no more"
                 )
+            if owner and (known is None or not known.owner):
+                self._check_room(agent, owner)
             self._settle_base(agent, base)
             joined_at_ms = known.joined_at_ms if known else self._clock_ms()
             member = Member(agent, node, owner or (known.owner if known else ""), joined_at_ms)
@@ -181,6 +186,14 @@ class Members:
                 self._keep(_AGENTS_FILE, _AGENTS.dump_json(changed, indent=1))
                 self._agents = changed
             return member
+
+    def _check_room(self, agent: str, owner: str) -> None:
+        own = sum(member.owner == owner for member in self._agents.values())
+        if own >= self._most_per_owner:
+            raise errors.CapacityError(
+                f"agent {agent}: {own} agents of this token or tenant have joined, and "
+                f"hierarchy.limits.agents_per_owner allows no more"
+            )
 
     def check(self, agent: str, owner: str) -> Member:
         """The agent, for a call that speaks for it.

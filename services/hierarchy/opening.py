@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.hierarchy import (
     aggregation,
-    health,
+    health_settings,
     hierarchy,
     hierarchy_settings,
     journal,
@@ -40,8 +40,9 @@ def tick_settings(section: config.Hierarchy) -> hierarchy_settings.HierarchySett
             clip=robust.clip,
             use_filter=robust.leave_out,
         ),
-        health=health.HealthSettings(enabled=mechanisms.correction),
+        health=health_settings.HealthSettings(enabled=mechanisms.correction),
         kept_snapshots=section.snapshots,
+        most_agents=limits.agents,
         most_stale=limits.stale,
         most_waiting=limits.waiting,
         most_waiting_per_agent=limits.submissions_per_tick,

@@ -77,6 +77,7 @@ async def running(
             limits.circuits,
             _clock_ms,
             limits.memory_mib * _MIB * _WEIGHTS_SHARE,
+            limits.agents_per_owner,
         )
         gate = admission.Admission(
             limits.submissions_per_tick,

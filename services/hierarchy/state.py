@@ -72,6 +72,8 @@ class State:
         """Shared layers that health does not thaw."""
         self.last_movers: list[str] = []
         """Agents by whose gradients the swarm was moved last."""
+        self.norms: dict[Level, dict[str, float]] = {level: {} for level in levels.SHARED}
+        """By layer and agent the largest change that it brought lately."""
         self.healthy = 0
         """Version of the last snapshot whose entropy was found healthy."""
         self.kept: dict[int, messages.Snapshot] = {}
@@ -164,6 +166,7 @@ class State:
             "frozen_by_hand": sorted(self.frozen_by_hand),
             "healthy": self.healthy,
             "last_movers": self.last_movers,
+            "norms": {level.value: dict(norms) for level, norms in self.norms.items()},
             "accounts": self.accounts.values(),
         }
 
@@ -203,6 +206,7 @@ class State:
         self.frozen_by_hand = {Level(level) for level in values["frozen_by_hand"]}
         self.accounts.restore(values["accounts"])
         self.ticks, self.last_movers = values["ticks"], list(values["last_movers"])
+        self.norms = {level: dict(values["norms"][level]) for level in levels.SHARED}
         self.last_circuit, self.healthy = values["last_circuit"], values["healthy"]
         newest = max(kept)
         # The newest snapshot is what the layers hold: the same objects, as if never restored.

@@ -38,6 +38,9 @@ class Work:
     gathered: waiting.Gathered
     before: messages.Snapshot
     """That the tick began with."""
+    culprits: waiting.Gathered = waiting.NOTHING
+    """What it failed with, and goes on without."""
+    culprits_reason: str = ""
     homeostasis: dict[Level, homeostasis.Homeostasis] = dataclasses.field(default_factory=dict)
     refused: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
     """Submissions whose shared part is not taken, and why."""
@@ -55,6 +58,8 @@ class Work:
     """As they lay before."""
     offered_circuits: int = 0
     rejected_circuits: int = 0
+    placeless_circuits: int = 0
+    """Of the rejected ones, those that found no place in their queue."""
     report: health.Report | None = None
     """None where the stage is switched off."""
     actions: list[health_record.Done] = dataclasses.field(default_factory=list)
@@ -177,7 +182,9 @@ def update(work: Work) -> None:
         if not gradients or own.frozen:
             continue
         factors = work.factors if level is Level.SWARM else {}
-        found = aggregation.combine(gradients, factors, work.state.settings.aggregation)
+        norms = work.state.norms[level]
+        found = aggregation.combine(gradients, factors, work.state.settings.aggregation, norms)
+        norms |= {agent: norm for agent, norm in found.norms.items() if norm > 0}
         if level is Level.SWARM:
             for agent, reason in found.left_out.items():
                 _refuse(work, agent, reason)
@@ -194,17 +201,22 @@ def finish(work: Work) -> None:
     """Publishes what the layers are now, and tells the agents."""
     state = work.state
     state.ticks += 1
-    state.last_circuit = max([state.last_circuit, *work.gathered.circuits])
+    state.last_circuit = max([state.last_circuit, *work.gathered.circuits, *work.culprits.circuits])
     state.publish()
     if not work.rolled_back and (work.report is None or work.report.entropy_is_healthy):
         # Entropy was measured before the layers were moved: of what the tick began with.
         state.healthy = work.before.version
     state.prune()
-    if Level.SWARM not in work.rolled_back:
-        for circuit in work.moved:
-            if circuit.level is Level.AGENT:
-                state.accounts.note_moved(circuit)
-    for one in work.gathered.submissions:
+    for circuit in work.moved:
+        if circuit.level.above in work.rolled_back:
+            # It is not there any more, and so can go no further.
+            state.coordinator.withdraw(circuit.id)
+        elif circuit.level is Level.AGENT:
+            state.accounts.note_moved(circuit)
+    for one in work.culprits.submissions:
+        work.refused[one.agent, one.sequence] = work.culprits_reason
+    settled = [*work.gathered.submissions, *work.culprits.submissions]
+    for one in sorted(settled, key=lambda one: (one.agent, one.sequence)):
         state.accounts.settle(_settlement(work, one), one.examples)
 
 
@@ -224,6 +236,11 @@ def _settlement(work: Work, one: messages.Submission) -> messages.Settlement:
         mark=said.mark,
         alignment=said.alignment,
         factors={level: said.factors[level] for level in levels.PRIVATE if level in said.factors},
+        waiting=tuple(
+            circuit.id
+            for circuit in work.state.coordinator.waiting
+            if circuit.level is Level.AGENT and circuit.agent == one.agent
+        ),
         refused=reason,
     )
 

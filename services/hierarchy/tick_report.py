@@ -86,7 +86,7 @@ def of(work: tick.Work, clock: Stopwatch) -> TickReport:
     return TickReport(
         tick=work.state.ticks,
         version=work.state.version,
-        submissions=len(work.gathered.submissions),
+        submissions=len(work.gathered.submissions) + len(work.culprits.submissions),
         refused={agent: reason for (agent, _), reason in work.refused.items()},
         marks={mark: marks.count(mark) for mark in messages.Mark},
         alignments=dict(work.horizontal.alignments) if work.horizontal else {},

@@ -33,6 +33,11 @@ class Gathered:
         return names + [_circuit_name(number) for number in self.circuits]
 
 
+_MOST_CIRCUITS = 2**16
+"""Of a submission that was taken, whatever the limit was."""
+NOTHING = Gathered((), {})
+
+
 class Waiting:
     """Bounded in number, for each agent and together."""
 
@@ -77,6 +82,8 @@ class Waiting:
         self._last_circuit = last_circuit
         if self._journal is None:
             return
+        # What was acknowledged stays so under a limit that is lower now.
+        frame = dataclasses.replace(self._frame, most_circuits=_MOST_CIRCUITS)
         for name, data in list(self._journal.waiting()):
             if name.startswith("circuit"):
                 number, circuit = self._read_circuit(data)
@@ -85,7 +92,7 @@ class Waiting:
                     self._circuits[number] = circuit
                     self._last_circuit = max(self._last_circuit, number)
             else:
-                one = wire.submission_from_bytes(data, self._frame)
+                one = wire.submission_from_bytes(data, frame)
                 done = one.sequence <= settled.get(one.agent, 0)
                 if not done:
                     self._submissions[one.agent, one.sequence] = one

@@ -38,12 +38,12 @@ class Memories(Protocol):
         """Makes sure that `compose` knows an agent.
 
         Raises:
-            errors.NotFoundError: no such agent is here.
+            errors.SkillmeshError: it can't be an agent, or its memory can't be served.
         """
         ...
 
-    def compose(self, agent: str, skills: Sequence[mixing.Share] = ()) -> Memory:
-        """An agent's memory, with served cards as they share the question."""
+    def compose(self, agent: str, skills: Sequence[mixing.Share] = ()) -> Memory | None:
+        """An agent's memory, with served cards as they share the question; None: it has none."""
         ...
 
     def remember(self, agent: str, memory: Any) -> None:
@@ -65,7 +65,7 @@ class NoMemories:
             "config.yaml gives it some"
         )
 
-    def compose(self, agent: str, skills: Sequence[mixing.Share] = ()) -> Memory:
+    def compose(self, agent: str, skills: Sequence[mixing.Share] = ()) -> Memory | None:
         """Never called, since nobody could be prepared."""
         raise errors.InternalError(f"agent {agent!r} was not prepared")
 

@@ -52,9 +52,10 @@ class AgentSettings:
     """Of the context layer's parameters that may move to the agent layer in a tick."""
     most_unsettled: int = 8
     """Submissions on their way; while there are as many, what is learned gathers here."""
-    patience: int = 1000
-    """Settlements after which a circuit that has not moved may be offered again; far more ticks
-    than one waits in the hierarchy's queue."""
+    patience: int = 16
+    """Settlements after which a circuit that the hierarchy let go of, for want of a place, may be
+    offered again. While it waits there it is never offered twice, however long that takes: what
+    moved twice would count twice."""
     use_homeostasis: bool = True
     use_detection: bool = True
     use_migration: bool = True
@@ -73,8 +74,10 @@ class Offered:
     """A circuit of the agent layer that was submitted and has not moved."""
 
     circuit: messages.Circuit
+    sequence: int
+    """Of the submission that brought it."""
     patience: int
-    """Settlements that it is still waited for."""
+    """Settlements until it may be offered again, where it does not wait any more."""
 
 
 @dataclasses.dataclass
@@ -190,7 +193,7 @@ class AgentLayers:
         self.pending = Learned()
         self.unsettled.append(Unsettled(self.sequence, pending.private))
         for circuit in found:
-            self.offered[circuit.id] = Offered(circuit, self.settings.patience)
+            self.offered[circuit.id] = Offered(circuit, self.sequence, self.settings.patience)
         products = {
             level: weights.product_change(self.layers[level].weights, delta)
             for level, delta in pending.private.items()
@@ -225,7 +228,7 @@ class AgentLayers:
             self._apply(self.unsettled.pop(0), settlement)
         for moved in settlement.moved:
             self._let_go(moved)
-        self._lose_patience()
+        self._lose_patience(settlement)
         self.maintain()
 
     def maintain(self) -> None:
@@ -276,8 +279,10 @@ class AgentLayers:
         self._release(Level.AGENT, still)
         self.detectors[Level.AGENT].moved(moved, self.cache)
 
-    def _lose_patience(self) -> None:
+    def _lose_patience(self, settlement: messages.Settlement) -> None:
         for name, offered in list(self.offered.items()):
+            if offered.sequence > settlement.sequence or name in settlement.waiting:
+                continue
             if offered.patience > 1:
                 self.offered[name] = dataclasses.replace(offered, patience=offered.patience - 1)
             else:

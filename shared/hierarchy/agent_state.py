@@ -32,7 +32,7 @@ def to_bytes(own: agent.AgentLayers) -> bytes:
         "examples": own.pending.examples,
         _UNSETTLED: [one.sequence for one in own.unsettled],
         "circuits": wire.put_circuits([one.circuit for one in offered], tensors),
-        "patience": [one.patience for one in offered],
+        "offered": [[one.sequence, one.patience] for one in offered],
     }
     return packing.pack(tensors, values)
 
@@ -91,5 +91,5 @@ def _deltas(
 def _offered(
     circuits: tuple[messages.Circuit, ...], values: Mapping[str, Any]
 ) -> dict[str, agent.Offered]:
-    pairs = zip(circuits, values["patience"], strict=True)
-    return {circuit.id: agent.Offered(circuit, patience) for circuit, patience in pairs}
+    pairs = zip(circuits, values["offered"], strict=True)
+    return {circuit.id: agent.Offered(circuit, *numbers) for circuit, numbers in pairs}

@@ -22,8 +22,8 @@ from shared.hierarchy import layer_settings, spectrum, stacks, weights
 
 _MOST_CUT = 0.5
 """A singular value keeps at least this share per tick."""
-_NUMBERS = struct.Struct("<ddqq")
-"""Evenness, floor, age and turn of a budget."""
+_NUMBERS = struct.Struct("<ddqqq")
+"""Evenness, floor, age, ticks and turn of a budget."""
 
 
 class Action(enum.StrEnum):
@@ -74,6 +74,8 @@ class Budget:
         """Of the set point: the settings', or what the set point began with where that is less."""
         self.age = 0
         """Ticks that the set point has followed; 0: it takes what it finds next."""
+        self.ticks = 0
+        """In which the layer held something."""
         self.turn = 0
         """The module to measure next."""
 
@@ -82,6 +84,11 @@ class Budget:
         places = {path: at for at, path in enumerate(self._layout.paths)}
         self.stale[[places[path] for path in paths]] = True
         self.age = 0
+
+    @property
+    def is_young(self) -> bool:
+        """Whether the layer has only begun to learn."""
+        return self.ticks < self._settings.settling_ticks
 
     @property
     def optimum(self) -> float:
@@ -107,10 +114,10 @@ class Budget:
         if most <= 0:
             return
         found = float(self.entropy.sum()) / most
-        if self.age == 0:
+        if self.age == 0 or self.is_young:
             self.floor = min(self._settings.least_evenness, found)
-        self.age += 1
-        rate = max(1.0 / self.age, self._settings.budget_rate)
+        rate = 1.0 if self.is_young else max(1.0 / (self.age + 1), self._settings.budget_rate)
+        self.age, self.ticks = self.age + 1, self.ticks + 1
         evenness = self.evenness + rate * (found - self.evenness)
         self.evenness = min(1.0, max(self.floor, evenness))
 
@@ -159,7 +166,7 @@ class Budget:
 
     def state(self) -> dict[str, torch.Tensor]:
         """What `restore` needs: int64 and uint8."""
-        numbers = _NUMBERS.pack(self.evenness, self.floor, self.age, self.turn)
+        numbers = _NUMBERS.pack(self.evenness, self.floor, self.age, self.ticks, self.turn)
         return {
             "budget/entropy": self.entropy.clone().view(torch.int64),
             "budget/most": self.most.clone().view(torch.int64),
@@ -173,7 +180,7 @@ class Budget:
         self.most = state["budget/most"].clone().view(torch.float64)
         self.stale = state["budget/stale"].bool()
         numbers = _NUMBERS.unpack(bytes(state["budget/numbers"].tolist()))
-        self.evenness, self.floor, self.age, self.turn = numbers
+        self.evenness, self.floor, self.age, self.ticks, self.turn = numbers
 
     def _side(self) -> int:
         """-1 below the healthy range, 1 above it, else 0."""

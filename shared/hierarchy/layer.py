@@ -183,7 +183,8 @@ class DynamicLoRALayer:
             return homeostasis.Homeostasis(
                 self._budget.mean, self._budget.optimum, self._budget.ratio, self._threshold
             )
-        if self._budget.age == 0:
+        is_young = self._budget.is_young
+        if self._budget.age == 0 or is_young:
             self._budget.slide()
         actions = []
         ratio = self._budget.ratio
@@ -207,7 +208,8 @@ class DynamicLoRALayer:
         report = homeostasis.Homeostasis(
             self._budget.mean, self._budget.optimum, ratio, self._threshold, tuple(actions)
         )
-        self._budget.slide()
+        if not is_young:
+            self._budget.slide()
         return report
 
     def consolidate_circuit(self, pieces: low_rank.Weights) -> float:

@@ -39,6 +39,9 @@ class LayerSettings:
     healthy_low: float = 0.8
     """Of the optimum of the entropy."""
     healthy_high: float = 1.2
+    settling_ticks: int = 10
+    """In which the optimum is the entropy that is found: a layer that has only begun to learn
+    forgets nothing when its first directions are joined by others."""
     budget_rate: float = 0.1
     """Per tick, by which the optimum follows the entropy."""
     least_evenness: float = 0.1

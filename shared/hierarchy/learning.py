@@ -5,7 +5,7 @@ al. 2017), each layer at its own speed. What comes out is, layer by layer, a *gr
 that a layer without inertia would have made (pseudo-gradient: Reddi et al. 2021). The layers
 themselves are not touched.
 
-Two things make what was learned last and travel. Each step rehearses answers that the agent gave
+Two things make what was learned last and travel. Each step rehearses what the agent has learned
 before (experience replay). And a share of the steps runs on the shared layers alone, so that they
 answer without the agent's own, for agents that have others (nested dropout over the layers: Rippel
 et al. 2014).
@@ -83,7 +83,12 @@ class Moments:
     Worth keeping from round to round: the first steps of a fresh optimiser go by the signs alone.
     """
 
-    state: Mapping[int, Any]
+    state: Mapping[int, Mapping[str, torch.Tensor]]
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take in memory."""
+        return sum(value.nbytes for one in self.state.values() for value in one.values())
 
 
 class Round:
@@ -179,8 +184,11 @@ class Round:
         return Learned(gradients, self._loss, self._lessons)
 
     def moments(self) -> Moments:
-        """For the agent's next round."""
-        return Moments(self._optimiser.state_dict()["state"])
+        """For the agent's next round, on the CPU; that round writes them over."""
+        state = self._optimiser.state_dict()["state"]
+        return Moments(
+            {at: {name: value.cpu() for name, value in one.items()} for at, one in state.items()}
+        )
 
     def squared_gradients(self, lessons: Sequence[Lesson]) -> Trained:
         """Mean over the lessons of each parameter's squared gradient, where the layers stand.
@@ -276,7 +284,8 @@ def answering_with(manager: managers.LoRAManager, layers: stack.Stack) -> Iterat
     adapters = manager.add_trainable(_KEY, composed, 1, 1.0, torch.Generator())
     try:
         for path, adapter in adapters.items():
-            adapter.lora_a, adapter.lora_b = composed[path].a, composed[path].b
+            adapter.lora_a = composed[path].a.to(adapter.lora_a)
+            adapter.lora_b = composed[path].b.to(adapter.lora_b)
         manager.activate(_KEY)
         yield
     finally:

@@ -99,5 +99,7 @@ class Settlement:
     """What the agent's own changes are multiplied by before they are applied."""
     moved: tuple[str, ...] = ()
     """Ids of circuits that are in the swarm now: the agent layer lets go of their channels."""
+    waiting: tuple[str, ...] = ()
+    """Ids of its circuits that wait to move; one that neither waits nor has moved will not."""
     refused: str = ""
     """Why the shared part was not taken; empty where it was."""

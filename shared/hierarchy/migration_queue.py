@@ -79,6 +79,10 @@ class QueueStats:
     """Of the last hundred that moved, from offer to move; 1 is the quickest."""
     oldest_ticks: int
     """How long the one waits that has waited longest."""
+    hopeless: int
+    """How many wait for which there is no bandwidth before they are overdue."""
+    late_ticks: int
+    """By how much the latest one passed the tick in which its bandwidth let it move; 0: none."""
     offered: int
     """Since the beginning, duplicates aside."""
     rejected: int
@@ -99,6 +103,9 @@ class QueueStats:
 class _Waiting:
     circuit: messages.Circuit
     arrived: int
+    due: int
+    """Tick in which the bandwidth lets it move at the latest, with what is before it. What comes
+    later and goes before it puts it off."""
 
 
 def at_top(circuit: messages.Circuit) -> bool:
@@ -191,6 +198,18 @@ class MigrationQueue:
             depth=len(self._waiting),
             wait_mean_ticks=sum(self._waits) / len(self._waits) if self._waits else 0.0,
             oldest_ticks=max(waits, default=0),
+            hopeless=sum(
+                entry.due - entry.arrived > self._settings.patience
+                for entry in self._waiting.values()
+            ),
+            late_ticks=max(
+                (
+                    self._now - entry.due
+                    for entry in self._waiting.values()
+                    if entry.due < self._now
+                ),
+                default=0,
+            ),
             offered=counts["offered"],
             rejected=counts["rejected"],
             rejection_rate=sum(rejections) / len(rejections) if rejections else 0.0,
@@ -226,7 +245,7 @@ class MigrationQueue:
         elif own >= settings.most_per_agent and not circuit.critical:
             outcome = Offer.AGENT_FULL
         else:
-            self._waiting[circuit.id] = _Waiting(circuit, self._now)
+            self._let_in(circuit)
         rejected = outcome is not Offer.TAKEN
         self._counts["offered"] += 1
         self._counts["rejected"] += rejected
@@ -242,7 +261,7 @@ class MigrationQueue:
         entry = self._waiting.get(circuit.id)
         if entry is None:
             return False
-        self._waiting[circuit.id] = _Waiting(circuit, entry.arrived)
+        self._waiting[circuit.id] = _Waiting(circuit, entry.arrived, entry.due)
         return True
 
     def withdraw(self, circuit: str) -> bool:
@@ -287,7 +306,11 @@ class MigrationQueue:
             "waits": list(self._waits),
             "rejections": list(self._rejections),
             "waiting": [
-                {"arrived": entry.arrived, "circuit": _described(entry.circuit)}
+                {
+                    "arrived": entry.arrived,
+                    "due": entry.due,
+                    "circuit": _described(entry.circuit),
+                }
                 for entry in self._waiting.values()
             ],
         }
@@ -316,7 +339,27 @@ class MigrationQueue:
             described = entry["circuit"]
             held = {path: next(pieces) for path in described["pieces"]}
             circuit = _circuit(described, held)
-            self._waiting[circuit.id] = _Waiting(circuit, entry["arrived"])
+            self._waiting[circuit.id] = _Waiting(circuit, entry["arrived"], entry["due"])
+
+    def _let_in(self, circuit: messages.Circuit) -> None:
+        fresh = _Waiting(circuit, self._now, 0)
+        place = self._place(fresh)
+        before = [one for one in self._waiting.values() if self._place(one) <= place]
+        if circuit.critical:
+            turn = len(before) // max(1, self._settings.emergencies)
+            self._waiting[circuit.id] = dataclasses.replace(fresh, due=self._now + 1 + turn)
+            return
+        for name, one in self._waiting.items():
+            if self._place(one) > place:
+                later = one.due + 1 + math.ceil(circuit.size / self.allowance)
+                self._waiting[name] = dataclasses.replace(one, due=later)
+        # From where the bucket is it falls by an allowance a tick, down to the burst; each waits
+        # for the next whole tick.
+        before = [one for one in before if not one.circuit.critical]
+        debt = self._used - self._settings.burst * self.allowance
+        ahead = debt + sum(one.circuit.size for one in before)
+        ticks = 1 + len(before) + math.ceil(max(0.0, ahead) / self.allowance)
+        self._waiting[circuit.id] = dataclasses.replace(fresh, due=self._now + ticks)
 
     def _is_overdue(self, entry: _Waiting) -> bool:
         return self._now - entry.arrived >= self._settings.patience

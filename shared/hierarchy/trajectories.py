@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -260,6 +260,21 @@ class TrajectoryCache:
         for entry in new:
             entry.consolidated = True
         return len(new)
+
+    def forget(self, prompts: Iterable[Sequence[int]]) -> int:
+        """Drops what was said to prompts, where it is right no more; returns how many there were.
+
+        Args:
+            prompts: token ids.
+        """
+        wanted = {tuple(prompt) for prompt in prompts}
+        gone = [k for k, one in self._entries.items() if tuple(one.held.prompt.tolist()) in wanted]
+        for key in gone:
+            self._entry_bytes -= self._entries.pop(key).held.size_bytes
+        left = [k for k, one in self._remainders.items() if tuple(one.prompt.tolist()) in wanted]
+        for key in left:
+            self._remainder_bytes -= self._remainders.pop(key).size_bytes
+        return len(gone) + len(left)
 
     def rehearsal(self, count: int, generator: torch.Generator) -> list[Trajectory]:
         """A uniform draw without repeats from all that is held, with or without activations.

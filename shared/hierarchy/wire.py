@@ -97,6 +97,10 @@ def submission_from_bytes(data: bytes, frame: Frame) -> messages.Submission:
             raise errors.InvalidInputError(
                 f"{where}: circuit {circuit.id!r} is of {circuit.agent!r}; send an agent's own"
             )
+        if not circuit.id.startswith(f"{agent}:"):
+            raise errors.InvalidInputError(
+                f"{where}: circuit {circuit.id!r} must be named {agent}:NUMBER"
+            )
         if circuit.level is not Level.AGENT:
             raise errors.InvalidInputError(
                 f"{where}: circuit {circuit.id!r} lies in {circuit.level}; send the agent layer's"

@@ -198,6 +198,9 @@ class Agent(_message.Message):
     HIT_RATE_FIELD_NUMBER: _builtins.int
     CIRCUITS_MOVED_FIELD_NUMBER: _builtins.int
     HIERARCHY_CONNECTED_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     memory: _builtins.str
     """AGENT@VERSION: what its next answer is given with"""
@@ -222,8 +225,16 @@ class Agent(_message.Message):
     """to its agent layer and on to the swarm"""
     hierarchy_connected: _builtins.bool
     """else it answers with the snapshot of before"""
+    given_up_count: _builtins.int
+    """pairs that it could not learn or keep; told again, it tries"""
+    refused: _builtins.str
+    """why the hierarchy does not take what it learns; empty: it does"""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentLayer]: ...
+    @_builtins.property
+    def given_up(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenUp]:
+        """the latest 100 of them; GetAgent alone tells"""
+
     def __init__(
         self,
         *,
@@ -241,14 +252,43 @@ class Agent(_message.Message):
         hit_rate: _builtins.float = ...,
         circuits_moved: _builtins.int = ...,
         hierarchy_connected: _builtins.bool = ...,
+        given_up_count: _builtins.int = ...,
+        refused: _builtins.str = ...,
+        given_up: _abc.Iterable[Global___GivenUp] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "circuits_moved", b"circuits_moved", "examples", b"examples", "hierarchy_connected", b"hierarchy_connected", "hit_rate", b"hit_rate", "last_sequence", b"last_sequence", "layers", b"layers", "mark", b"mark", "memory", b"memory", "queued", b"queued", "rounds", b"rounds", "settled_sequence", b"settled_sequence", "snapshot_version", b"snapshot_version", "trajectories", b"trajectories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "circuits_moved", b"circuits_moved", "examples", b"examples", "given_up", b"given_up", "given_up_count", b"given_up_count", "hierarchy_connected", b"hierarchy_connected", "hit_rate", b"hit_rate", "last_sequence", b"last_sequence", "layers", b"layers", "mark", b"mark", "memory", b"memory", "queued", b"queued", "refused", b"refused", "rounds", b"rounds", "settled_sequence", b"settled_sequence", "snapshot_version", b"snapshot_version", "trajectories", b"trajectories"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
+
+@_typing.final
+class GivenUp(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    answer: _builtins.str
+    reason: _builtins.str
+    """rounds: wrong after hierarchy.agents.rounds of them; contested:"""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        answer: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GivenUp: _TypeAlias = GivenUp  # noqa: Y015
 
 @_typing.final
 class AgentLayer(_message.Message):

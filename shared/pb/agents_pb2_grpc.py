@@ -60,7 +60,8 @@ class AgentsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GiveFeedback(self, request, context):
-        """Has an agent learn right answers, soon and in turn. The agent is made where it is not known.
+        """Has an agent learn right answers, soon and in turn. The agent is made where it is not known. The
+        same question again replaces what the agent was told of it before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

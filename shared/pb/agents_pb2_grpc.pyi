@@ -32,7 +32,9 @@ class AgentsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AgentsAsyncStub: ...
     GiveFeedback: _grpc.UnaryUnaryMultiCallable[_agents_pb2.GiveFeedbackRequest, _agents_pb2.GiveFeedbackResponse]
-    """Has an agent learn right answers, soon and in turn. The agent is made where it is not known."""
+    """Has an agent learn right answers, soon and in turn. The agent is made where it is not known. The
+    same question again replaces what the agent was told of it before.
+    """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.GetAgentRequest, _agents_pb2.Agent]
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ListAgentsRequest, _agents_pb2.ListAgentsResponse]
     ForgetAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ForgetAgentRequest, _agents_pb2.ForgetAgentResponse]
@@ -42,7 +44,9 @@ class AgentsStub:
 class AgentsAsyncStub(AgentsStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GiveFeedback: _aio.UnaryUnaryMultiCallable[_agents_pb2.GiveFeedbackRequest, _agents_pb2.GiveFeedbackResponse]  # type: ignore[assignment]
-    """Has an agent learn right answers, soon and in turn. The agent is made where it is not known."""
+    """Has an agent learn right answers, soon and in turn. The agent is made where it is not known. The
+    same question again replaces what the agent was told of it before.
+    """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.GetAgentRequest, _agents_pb2.Agent]  # type: ignore[assignment]
     ListAgents: _aio.UnaryUnaryMultiCallable[_agents_pb2.ListAgentsRequest, _agents_pb2.ListAgentsResponse]  # type: ignore[assignment]
     ForgetAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.ForgetAgentRequest, _agents_pb2.ForgetAgentResponse]  # type: ignore[assignment]
@@ -55,7 +59,9 @@ class AgentsServicer(metaclass=_abc_1.ABCMeta):
         request: _agents_pb2.GiveFeedbackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agents_pb2.GiveFeedbackResponse, _abc.Awaitable[_agents_pb2.GiveFeedbackResponse]]:
-        """Has an agent learn right answers, soon and in turn. The agent is made where it is not known."""
+        """Has an agent learn right answers, soon and in turn. The agent is made where it is not known. The
+        same question again replaces what the agent was told of it before.
+        """
 
     @_abc_1.abstractmethod
     def GetAgent(

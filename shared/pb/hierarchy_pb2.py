@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shared/pb/hierarchy.proto\x12\x0cskillmesh.v1\"F\n\x0bModuleShape\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0bin_features\x18\x02 \x01(\x05\x12\x14\n\x0cout_features\x18\x03 \x01(\x05\"9\n\tLevelSpec\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x0f\n\x07inertia\x18\x03 \x01(\x01\"p\n\x0bJoinRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12*\n\x07modules\x18\x04 \x03(\x0b\x32\x19.skillmesh.v1.ModuleShape\"\x95\x01\n\x0cJoinResponse\x12&\n\x05specs\x18\x01 \x03(\x0b\x32\x17.skillmesh.v1.LevelSpec\x12.\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1c.skillmesh.v1.SnapshotTicket\x12\x16\n\x0e\x66light_address\x18\x03 \x01(\t\x12\x15\n\rlast_sequence\x18\x04 \x01(\x03\"E\n\x0eSnapshotTicket\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"-\n\rAgentPosition\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\"D\n\x15WatchHierarchyRequest\x12+\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1b.skillmesh.v1.AgentPosition\"s\n\rHierarchyNews\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1c.skillmesh.v1.SnapshotTicket\x12\x32\n\x0bsettlements\x18\x02 \x03(\x0b\x32\x1d.skillmesh.v1.AgentSettlement\"\x8e\x02\n\x0f\x41gentSettlement\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12)\n\x04mark\x18\x04 \x01(\x0e\x32\x1b.skillmesh.v1.ResonanceMark\x12\x11\n\talignment\x18\x05 \x01(\x01\x12;\n\x07\x66\x61\x63tors\x18\x06 \x03(\x0b\x32*.skillmesh.v1.AgentSettlement.FactorsEntry\x12\r\n\x05moved\x18\x07 \x03(\t\x12\x0f\n\x07refused\x18\x08 \x01(\t\x1a.\n\x0c\x46\x61\x63torsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"&\n\x0bTickRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\"g\n\x0cTickResponse\x12\x0c\n\x04tick\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0bsubmissions\x18\x03 \x01(\x05\x12\x12\n\nmigrations\x18\x04 \x01(\x05\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"e\n\x07Measure\x12\x0c\n\x04\x61rea\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05where\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\x01\x12\x0f\n\x07verdict\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"I\n\x0cHealthAction\x12\x0c\n\x04tick\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05where\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x12\n\x10GetHealthRequest\"\x94\x01\n\x0cHealthReport\x12\x0c\n\x04tick\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07verdict\x18\x03 \x01(\t\x12\'\n\x08measures\x18\x04 \x03(\x0b\x32\x15.skillmesh.v1.Measure\x12+\n\x07\x61\x63tions\x18\x05 \x03(\x0b\x32\x1a.skillmesh.v1.HealthAction\"\xc2\x01\n\x0bLayerStatus\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x0f\n\x07inertia\x18\x03 \x01(\x01\x12\x0f\n\x07\x65ntropy\x18\x04 \x01(\x01\x12\x17\n\x0f\x65ntropy_optimum\x18\x05 \x01(\x01\x12\x11\n\tthreshold\x18\x06 \x01(\x01\x12\x16\n\x0escreened_share\x18\x07 \x01(\x01\x12\x0c\n\x04norm\x18\x08 \x01(\x01\x12\x0e\n\x06\x66rozen\x18\t \x01(\x08\x12\x12\n\nparameters\x18\n \x01(\x03\"\xbd\x01\n\x0b\x41gentStatus\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x18\n\x10settled_sequence\x18\x04 \x01(\x03\x12\x13\n\x0bsubmissions\x18\x05 \x01(\x03\x12\x0f\n\x07refused\x18\x06 \x01(\x03\x12\x10\n\x08\x65xamples\x18\x07 \x01(\x03\x12\x14\n\x0cjoined_at_ms\x18\x08 \x01(\x03\x12\x12\n\nseen_at_ms\x18\t \x01(\x03\"j\n\x0bQueueStatus\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x05\x12\x14\n\x0clongest_wait\x18\x04 \x01(\x03\x12\x16\n\x0e\x62\x61ndwidth_left\x18\x05 \x01(\x01\"\x1b\n\x19GetHierarchyStatusRequest\"\xb5\x02\n\x0fHierarchyStatus\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0c\n\x04tick\x18\x02 \x01(\x03\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12\x0f\n\x07modules\x18\x04 \x01(\x05\x12)\n\x06layers\x18\x05 \x03(\x0b\x32\x19.skillmesh.v1.LayerStatus\x12)\n\x06\x61gents\x18\x06 \x03(\x0b\x32\x19.skillmesh.v1.AgentStatus\x12)\n\x06queues\x18\x07 \x03(\x0b\x32\x19.skillmesh.v1.QueueStatus\x12\x0f\n\x07waiting\x18\x08 \x01(\x05\x12\x16\n\x0e\x66light_address\x18\t \x01(\t\x12.\n\x08snapshot\x18\n \x01(\x0b\x32\x1c.skillmesh.v1.SnapshotTicket\"1\n\x10SetFrozenRequest\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0e\n\x06\x66rozen\x18\x02 \x01(\x08\";\n\x0fRollBackRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03*Y\n\rResonanceMark\x12\x1e\n\x1aRESONANCE_MARK_UNSPECIFIED\x10\x00\x12\x0e\n\nFAST_TRACK\x10\x01\x12\n\n\x06NORMAL\x10\x02\x12\x0c\n\x08\x43ONFLICT\x10\x03\x32\x93\x04\n\tHierarchy\x12=\n\x04Join\x12\x19.skillmesh.v1.JoinRequest\x1a\x1a.skillmesh.v1.JoinResponse\x12K\n\x05Watch\x12#.skillmesh.v1.WatchHierarchyRequest\x1a\x1b.skillmesh.v1.HierarchyNews0\x01\x12=\n\x04Tick\x12\x19.skillmesh.v1.TickRequest\x1a\x1a.skillmesh.v1.TickResponse\x12G\n\tGetHealth\x12\x1e.skillmesh.v1.GetHealthRequest\x1a\x1a.skillmesh.v1.HealthReport\x12\\\n\x12GetHierarchyStatus\x12\'.skillmesh.v1.GetHierarchyStatusRequest\x1a\x1d.skillmesh.v1.HierarchyStatus\x12J\n\tSetFrozen\x12\x1e.skillmesh.v1.SetFrozenRequest\x1a\x1d.skillmesh.v1.HierarchyStatus\x12H\n\x08RollBack\x12\x1d.skillmesh.v1.RollBackRequest\x1a\x1d.skillmesh.v1.HierarchyStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shared/pb/hierarchy.proto\x12\x0cskillmesh.v1\"F\n\x0bModuleShape\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0bin_features\x18\x02 \x01(\x05\x12\x14\n\x0cout_features\x18\x03 \x01(\x05\"9\n\tLevelSpec\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x0f\n\x07inertia\x18\x03 \x01(\x01\"p\n\x0bJoinRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12*\n\x07modules\x18\x04 \x03(\x0b\x32\x19.skillmesh.v1.ModuleShape\"\x95\x01\n\x0cJoinResponse\x12&\n\x05specs\x18\x01 \x03(\x0b\x32\x17.skillmesh.v1.LevelSpec\x12.\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1c.skillmesh.v1.SnapshotTicket\x12\x16\n\x0e\x66light_address\x18\x03 \x01(\t\x12\x15\n\rlast_sequence\x18\x04 \x01(\x03\"E\n\x0eSnapshotTicket\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"-\n\rAgentPosition\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\"D\n\x15WatchHierarchyRequest\x12+\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1b.skillmesh.v1.AgentPosition\"s\n\rHierarchyNews\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1c.skillmesh.v1.SnapshotTicket\x12\x32\n\x0bsettlements\x18\x02 \x03(\x0b\x32\x1d.skillmesh.v1.AgentSettlement\"\x9f\x02\n\x0f\x41gentSettlement\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12)\n\x04mark\x18\x04 \x01(\x0e\x32\x1b.skillmesh.v1.ResonanceMark\x12\x11\n\talignment\x18\x05 \x01(\x01\x12;\n\x07\x66\x61\x63tors\x18\x06 \x03(\x0b\x32*.skillmesh.v1.AgentSettlement.FactorsEntry\x12\r\n\x05moved\x18\x07 \x03(\t\x12\x0f\n\x07refused\x18\x08 \x01(\t\x12\x0f\n\x07waiting\x18\t \x03(\t\x1a.\n\x0c\x46\x61\x63torsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"&\n\x0bTickRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\"g\n\x0cTickResponse\x12\x0c\n\x04tick\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0bsubmissions\x18\x03 \x01(\x05\x12\x12\n\nmigrations\x18\x04 \x01(\x05\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"e\n\x07Measure\x12\x0c\n\x04\x61rea\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05where\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\x01\x12\x0f\n\x07verdict\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\"I\n\x0cHealthAction\x12\x0c\n\x04tick\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05where\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x12\n\x10GetHealthRequest\"\x94\x01\n\x0cHealthReport\x12\x0c\n\x04tick\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07verdict\x18\x03 \x01(\t\x12\'\n\x08measures\x18\x04 \x03(\x0b\x32\x15.skillmesh.v1.Measure\x12+\n\x07\x61\x63tions\x18\x05 \x03(\x0b\x32\x1a.skillmesh.v1.HealthAction\"\xc2\x01\n\x0bLayerStatus\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x0f\n\x07inertia\x18\x03 \x01(\x01\x12\x0f\n\x07\x65ntropy\x18\x04 \x01(\x01\x12\x17\n\x0f\x65ntropy_optimum\x18\x05 \x01(\x01\x12\x11\n\tthreshold\x18\x06 \x01(\x01\x12\x16\n\x0escreened_share\x18\x07 \x01(\x01\x12\x0c\n\x04norm\x18\x08 \x01(\x01\x12\x0e\n\x06\x66rozen\x18\t \x01(\x08\x12\x12\n\nparameters\x18\n \x01(\x03\"\xbd\x01\n\x0b\x41gentStatus\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x18\n\x10settled_sequence\x18\x04 \x01(\x03\x12\x13\n\x0bsubmissions\x18\x05 \x01(\x03\x12\x0f\n\x07refused\x18\x06 \x01(\x03\x12\x10\n\x08\x65xamples\x18\x07 \x01(\x03\x12\x14\n\x0cjoined_at_ms\x18\x08 \x01(\x03\x12\x12\n\nseen_at_ms\x18\t \x01(\x03\"j\n\x0bQueueStatus\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x05\x12\x14\n\x0clongest_wait\x18\x04 \x01(\x03\x12\x16\n\x0e\x62\x61ndwidth_left\x18\x05 \x01(\x01\"\x1b\n\x19GetHierarchyStatusRequest\"\xb5\x02\n\x0fHierarchyStatus\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0c\n\x04tick\x18\x02 \x01(\x03\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12\x0f\n\x07modules\x18\x04 \x01(\x05\x12)\n\x06layers\x18\x05 \x03(\x0b\x32\x19.skillmesh.v1.LayerStatus\x12)\n\x06\x61gents\x18\x06 \x03(\x0b\x32\x19.skillmesh.v1.AgentStatus\x12)\n\x06queues\x18\x07 \x03(\x0b\x32\x19.skillmesh.v1.QueueStatus\x12\x0f\n\x07waiting\x18\x08 \x01(\x05\x12\x16\n\x0e\x66light_address\x18\t \x01(\t\x12.\n\x08snapshot\x18\n \x01(\x0b\x32\x1c.skillmesh.v1.SnapshotTicket\"1\n\x10SetFrozenRequest\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0e\n\x06\x66rozen\x18\x02 \x01(\x08\";\n\x0fRollBackRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03*Y\n\rResonanceMark\x12\x1e\n\x1aRESONANCE_MARK_UNSPECIFIED\x10\x00\x12\x0e\n\nFAST_TRACK\x10\x01\x12\n\n\x06NORMAL\x10\x02\x12\x0c\n\x08\x43ONFLICT\x10\x03\x32\x93\x04\n\tHierarchy\x12=\n\x04Join\x12\x19.skillmesh.v1.JoinRequest\x1a\x1a.skillmesh.v1.JoinResponse\x12K\n\x05Watch\x12#.skillmesh.v1.WatchHierarchyRequest\x1a\x1b.skillmesh.v1.HierarchyNews0\x01\x12=\n\x04Tick\x12\x19.skillmesh.v1.TickRequest\x1a\x1a.skillmesh.v1.TickResponse\x12G\n\tGetHealth\x12\x1e.skillmesh.v1.GetHealthRequest\x1a\x1a.skillmesh.v1.HealthReport\x12\\\n\x12GetHierarchyStatus\x12\'.skillmesh.v1.GetHierarchyStatusRequest\x1a\x1d.skillmesh.v1.HierarchyStatus\x12J\n\tSetFrozen\x12\x1e.skillmesh.v1.SetFrozenRequest\x1a\x1d.skillmesh.v1.HierarchyStatus\x12H\n\x08RollBack\x12\x1d.skillmesh.v1.RollBackRequest\x1a\x1d.skillmesh.v1.HierarchyStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENTSETTLEMENT_FACTORSENTRY']._loaded_options = None
   _globals['_AGENTSETTLEMENT_FACTORSENTRY']._serialized_options = b'8\001'
-  _globals['_RESONANCEMARK']._serialized_start=2462
-  _globals['_RESONANCEMARK']._serialized_end=2551
+  _globals['_RESONANCEMARK']._serialized_start=2479
+  _globals['_RESONANCEMARK']._serialized_end=2568
   _globals['_MODULESHAPE']._serialized_start=43
   _globals['_MODULESHAPE']._serialized_end=113
   _globals['_LEVELSPEC']._serialized_start=115
@@ -52,35 +52,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HIERARCHYNEWS']._serialized_start=628
   _globals['_HIERARCHYNEWS']._serialized_end=743
   _globals['_AGENTSETTLEMENT']._serialized_start=746
-  _globals['_AGENTSETTLEMENT']._serialized_end=1016
-  _globals['_AGENTSETTLEMENT_FACTORSENTRY']._serialized_start=970
-  _globals['_AGENTSETTLEMENT_FACTORSENTRY']._serialized_end=1016
-  _globals['_TICKREQUEST']._serialized_start=1018
-  _globals['_TICKREQUEST']._serialized_end=1056
-  _globals['_TICKRESPONSE']._serialized_start=1058
-  _globals['_TICKRESPONSE']._serialized_end=1161
-  _globals['_MEASURE']._serialized_start=1163
-  _globals['_MEASURE']._serialized_end=1264
-  _globals['_HEALTHACTION']._serialized_start=1266
-  _globals['_HEALTHACTION']._serialized_end=1339
-  _globals['_GETHEALTHREQUEST']._serialized_start=1341
-  _globals['_GETHEALTHREQUEST']._serialized_end=1359
-  _globals['_HEALTHREPORT']._serialized_start=1362
-  _globals['_HEALTHREPORT']._serialized_end=1510
-  _globals['_LAYERSTATUS']._serialized_start=1513
-  _globals['_LAYERSTATUS']._serialized_end=1707
-  _globals['_AGENTSTATUS']._serialized_start=1710
-  _globals['_AGENTSTATUS']._serialized_end=1899
-  _globals['_QUEUESTATUS']._serialized_start=1901
-  _globals['_QUEUESTATUS']._serialized_end=2007
-  _globals['_GETHIERARCHYSTATUSREQUEST']._serialized_start=2009
-  _globals['_GETHIERARCHYSTATUSREQUEST']._serialized_end=2036
-  _globals['_HIERARCHYSTATUS']._serialized_start=2039
-  _globals['_HIERARCHYSTATUS']._serialized_end=2348
-  _globals['_SETFROZENREQUEST']._serialized_start=2350
-  _globals['_SETFROZENREQUEST']._serialized_end=2399
-  _globals['_ROLLBACKREQUEST']._serialized_start=2401
-  _globals['_ROLLBACKREQUEST']._serialized_end=2460
-  _globals['_HIERARCHY']._serialized_start=2554
-  _globals['_HIERARCHY']._serialized_end=3085
+  _globals['_AGENTSETTLEMENT']._serialized_end=1033
+  _globals['_AGENTSETTLEMENT_FACTORSENTRY']._serialized_start=987
+  _globals['_AGENTSETTLEMENT_FACTORSENTRY']._serialized_end=1033
+  _globals['_TICKREQUEST']._serialized_start=1035
+  _globals['_TICKREQUEST']._serialized_end=1073
+  _globals['_TICKRESPONSE']._serialized_start=1075
+  _globals['_TICKRESPONSE']._serialized_end=1178
+  _globals['_MEASURE']._serialized_start=1180
+  _globals['_MEASURE']._serialized_end=1281
+  _globals['_HEALTHACTION']._serialized_start=1283
+  _globals['_HEALTHACTION']._serialized_end=1356
+  _globals['_GETHEALTHREQUEST']._serialized_start=1358
+  _globals['_GETHEALTHREQUEST']._serialized_end=1376
+  _globals['_HEALTHREPORT']._serialized_start=1379
+  _globals['_HEALTHREPORT']._serialized_end=1527
+  _globals['_LAYERSTATUS']._serialized_start=1530
+  _globals['_LAYERSTATUS']._serialized_end=1724
+  _globals['_AGENTSTATUS']._serialized_start=1727
+  _globals['_AGENTSTATUS']._serialized_end=1916
+  _globals['_QUEUESTATUS']._serialized_start=1918
+  _globals['_QUEUESTATUS']._serialized_end=2024
+  _globals['_GETHIERARCHYSTATUSREQUEST']._serialized_start=2026
+  _globals['_GETHIERARCHYSTATUSREQUEST']._serialized_end=2053
+  _globals['_HIERARCHYSTATUS']._serialized_start=2056
+  _globals['_HIERARCHYSTATUS']._serialized_end=2365
+  _globals['_SETFROZENREQUEST']._serialized_start=2367
+  _globals['_SETFROZENREQUEST']._serialized_end=2416
+  _globals['_ROLLBACKREQUEST']._serialized_start=2418
+  _globals['_ROLLBACKREQUEST']._serialized_end=2477
+  _globals['_HIERARCHY']._serialized_start=2571
+  _globals['_HIERARCHY']._serialized_end=3102
 # @@protoc_insertion_point(module_scope)

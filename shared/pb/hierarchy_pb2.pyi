@@ -289,6 +289,7 @@ class AgentSettlement(_message.Message):
     FACTORS_FIELD_NUMBER: _builtins.int
     MOVED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     sequence: _builtins.int
     version: _builtins.int
@@ -306,6 +307,10 @@ class AgentSettlement(_message.Message):
     def moved(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ids of circuits that are in the swarm now"""
 
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids of its circuits that wait to move up"""
+
     def __init__(
         self,
         *,
@@ -317,10 +322,11 @@ class AgentSettlement(_message.Message):
         factors: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         moved: _abc.Iterable[_builtins.str] | None = ...,
         refused: _builtins.str = ...,
+        waiting: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "alignment", b"alignment", "factors", b"factors", "mark", b"mark", "moved", b"moved", "refused", b"refused", "sequence", b"sequence", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "alignment", b"alignment", "factors", b"factors", "mark", b"mark", "moved", b"moved", "refused", b"refused", "sequence", b"sequence", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

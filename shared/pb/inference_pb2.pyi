@@ -111,7 +111,7 @@ class GenerateResponse(_message.Message):
     finish_reason: _builtins.str
     """"stop", or "length" where more was to come"""
     memory: _builtins.str
-    """agent@version that took part; empty: none"""
+    """AGENT@VERSION that took part, shared@VERSION of an agent that was told nothing here"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardShare]:
         """all that answered, merged; heaviest first, the first is card"""

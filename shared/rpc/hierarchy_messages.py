@@ -93,6 +93,7 @@ def settlement_message(told: messages.Settlement) -> hierarchy_pb2.AgentSettleme
         alignment=told.alignment,
         factors={str(level): by for level, by in told.factors.items()},
         moved=told.moved,
+        waiting=told.waiting,
         refused=told.refused,
     )
 
@@ -107,5 +108,6 @@ def settlement(told: hierarchy_pb2.AgentSettlement) -> messages.Settlement:
         alignment=told.alignment,
         factors={level(name): by for name, by in sorted(told.factors.items())},
         moved=tuple(told.moved),
+        waiting=tuple(told.waiting),
         refused=told.refused,
     )

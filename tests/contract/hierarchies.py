@@ -166,11 +166,12 @@ async def node(
     listener: Listener,
     frame: wire.Frame = fake_layers.FRAME,
     most_waiting_bytes: int = 2**20,
+    name: str = "node-1",
     **changed: Any,
 ) -> AsyncIterator[hierarchy_client.HierarchyClient]:
     """A node's client, from its start to its end."""
     client = hierarchy_client.HierarchyClient(
-        address, "node-1", BASE, frame, folder, listener, most_waiting_bytes, **changed
+        address, name, BASE, frame, folder, listener, most_waiting_bytes, **changed
     )
     client.start()
     try:

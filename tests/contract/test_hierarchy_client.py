@@ -256,3 +256,55 @@ async def test_everything_goes_over_tls_with_a_token_when_they_are_configured(
             await strange.until(lambda: bool(stranger.position("ada").refused))
             assert "another token" in stranger.position("ada").refused
         assert len(lasting.layers.pending) == 1 and not strange.settlements
+
+
+async def test_node_without_agents_has_the_newest_snapshot(tmp_path: pathlib.Path) -> None:
+    there, heard = hierarchies.Listener(), hierarchies.Listener()
+    chosen = hierarchies.settings(tmp_path)
+    async with (
+        hierarchies.running(chosen) as house,
+        hierarchies.node(house.address, tmp_path / "without", heard) as without,
+    ):
+        await heard.until(lambda: without.connected)
+        assert without.version == -1  # Nobody has said yet what the layers are of.
+        async with hierarchies.node(house.address, tmp_path / "node", there) as client:
+            client.follow("ada", settled=0)
+            client.submit(fake_layers.submission("ada", 1))
+            await there.until(lambda: client.position("ada").sent == 1)
+            await tick(house)
+            await heard.until(lambda: without.version == 1)
+    assert heard.settlements == []
+
+
+async def test_node_without_agents_leaves_alone_a_snapshot_of_another_base(
+    tmp_path: pathlib.Path,
+) -> None:
+    heard = hierarchies.Listener()
+    async with hierarchies.running(hierarchies.settings(tmp_path)) as house:
+        await house.join("ada", base_fingerprint="e" * 64)
+        async with hierarchies.node(house.address, tmp_path / "node", heard) as client:
+            await heard.until(lambda: client.connected)
+            await house.call("Tick", hierarchy_pb2.TickRequest())
+            client.follow("bob", settled=0)
+            await heard.until(lambda: bool(client.position("bob").refused))
+    assert heard.snapshots == []
+
+
+async def test_agent_of_the_same_name_on_another_node_is_refused(tmp_path: pathlib.Path) -> None:
+    here, there = hierarchies.Listener(), hierarchies.Listener()
+    async with (
+        hierarchies.running(hierarchies.settings(tmp_path)) as house,
+        hierarchies.node(house.address, tmp_path / "here", here) as first,
+        hierarchies.node(house.address, tmp_path / "there", there, name="node-2") as second,
+    ):
+        first.follow("ada", settled=0)
+        await here.until(lambda: first.position("ada").joined)
+        second.follow("ada", settled=0)
+        second.follow("bob", settled=0)
+        await there.until(lambda: second.position("bob").joined)
+        position = second.position("ada")
+        assert not position.joined and "on node node-1 now" in position.refused
+        second.submit(fake_layers.submission("ada", 1, seed=2))
+        first.submit(fake_layers.submission("ada", 1))
+        await here.until(lambda: first.position("ada").sent == 1)
+        assert second.waiting("ada") == [1]  # It waits; it is not dropped as a repetition.

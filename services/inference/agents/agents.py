@@ -3,10 +3,9 @@
     feedback -> on disk -> a round of learning, between the tokens of answers -> a submission
     settlement -> the agent's own layers; snapshot -> the shared ones; both -> a new frozen stack
 
-One round waits for the settlement of the one before: only then do the layers stand where the next
-one is to begin. Whatever has happened is on disk before anybody hears of it, so that a process that
-is killed goes on from there. Knows nothing of gRPC, of how submissions travel, or of what a round
-does.
+Whatever has happened is on disk before anybody hears of it, so that a process that is killed goes
+on from there. Whoever was told nothing here answers with the shared layers alone. Knows nothing of
+gRPC, of how submissions travel, or of how agents learn.
 """
 
 from __future__ import annotations
@@ -14,49 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from services.inference import mixing
 from services.inference.agents import backend as backends
-from services.inference.agents import ledger, lines, remembering, roster
+from services.inference.agents import feedback, learner, ledger, lines, remembering, roster
 from shared import errors
-from shared.hierarchy import levels, messages, stack, weights, wire
+from shared.hierarchy import messages, stack, wire
 
-_LOOK_S = 0.5
-"""So often it is looked whether an agent may learn now."""
-_AFTER_FAILURE_S = 30.0
+_GIVEN_UP = 100
+"""Pairs that could not be learned, as many as are told."""
 _SAVE_S, _SAVE_AFTER = 10.0, 1
 _log = structlog.get_logger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Learned:
-    """What a round gave."""
-
-    gradients: Mapping[levels.Level, weights.Delta]
-    """Of all layers, (dA, dB) by module, as without inertia."""
-    loss: float
-
-
-Learn = Callable[
-    [stack.Stack, Sequence[ledger.Pair], Sequence[ledger.Pair], int], Awaitable[Learned | None]
-]
-"""A round: the layers, feedback, what may be rehearsed, and a seed; the layers stay as they are.
-None where there is no feedback and nothing of the rest was forgotten."""
-
-
-@dataclasses.dataclass(frozen=True)
-class AgentsSettings:
-    """How agents learn."""
-
-    rounds: int = 8
-    """In which each pair of feedback takes part."""
-    pairs: int = 32
-    """Of feedback in one round."""
-    rehearse_s: float = 60.0
-    """So long an agent with nothing new rests between rounds that only rehearse."""
 
 
 class Agents:
@@ -67,8 +37,8 @@ class Agents:
         kept: ledger.Ledger,
         known: roster.Roster,
         backend: backends.LoRABackend,
-        learn: Learn,
-        settings: AgentsSettings,
+        learns: learner.Learning,
+        settings: learner.LearnerSettings,
     ) -> None:
         """Takes the parts that do the work; `start` takes the line to the hierarchy.
 
@@ -76,19 +46,17 @@ class Agents:
             kept: what is on disk.
             known: the agents; tells this of those that left memory.
             backend: serves their memories.
-            learn: runs one round on the model.
+            learns: learns on the model.
             settings: how they learn.
         """
         self._kept, self._roster, self._backend = kept, known, backend
-        self._learn, self._settings = learn, settings
+        self._learns, self._settings = learns, settings
+        self._learner = learner.Learner(kept, known, learns, settings)
         self._line: lines.Line | None = None
-        self._snapshot: messages.Snapshot | None = None
-        self._work = asyncio.Event()
         self._stale: dict[str, None] = {}
         self._changed = asyncio.Event()
         self._used: set[str] = set()
         """Agents that answered since their memory was published last."""
-        self._failed_until: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._remembering: set[asyncio.Task[None]] = set()
 
@@ -100,7 +68,7 @@ class Agents:
         for agent, sequence, data in self._kept.outgoing():
             line.submit(wire.submission_from_bytes(data, self._roster.frame))
             self._kept.taken_over(agent, sequence)
-        loops = (self._learning(), self._refreshing(), self._saving())
+        loops = (self._learner.run(line), self._refreshing(), self._saving())
         self._tasks = [asyncio.create_task(one) for one in loops]
 
     async def stop(self) -> None:
@@ -112,22 +80,27 @@ class Agents:
         self._kept.close()
 
     async def give_feedback(
-        self, agent: str, key: str, pairs: Sequence[ledger.Pair]
-    ) -> ledger.Given:
+        self, agent: str, key: str, pairs: Sequence[feedback.Pair]
+    ) -> feedback.Given:
         """Takes right answers, to be learned soon; on disk when this returns.
+
+        The same question again replaces what the agent was told of it before.
 
         Raises:
             errors.InvalidInputError: the name or a pair is not fit.
             errors.CapacityError: there is no place for another agent.
             errors.OverloadedError: too much waits already.
         """
-        ledger.check(agent, pairs)
-        given = await asyncio.to_thread(self._kept.give, agent, key, pairs, self._settings.rounds)
+        feedback.check(agent, pairs)
+        told = [feedback.Pair(one.question.strip(), one.answer.strip()) for one in pairs]
+        prompts = await self._learns.check(told)
+        given = await asyncio.to_thread(self._kept.give, agent, key, told, self._settings.rounds)
         if agent not in self._roster.records:
             self._roster.refresh(agent)
             if self._line is not None:
                 self._line.follow(agent, 0)
-        self._work.set()
+        await self._correct(agent, prompts)
+        self._learner.look()
         return given
 
     async def forget(self, agent: str) -> None:
@@ -172,39 +145,64 @@ class Agents:
         """Pairs that wait to be learned, by agent."""
         return await asyncio.to_thread(self._kept.counts)
 
+    async def given_up(self, agent: str) -> list[feedback.GivenUp]:
+        """The latest that an agent could not learn, or not keep."""
+        return await asyncio.to_thread(self._kept.given_up, agent, _GIVEN_UP)
+
+    async def given_up_counts(self) -> dict[str, int]:
+        """Pairs that were given up, by agent."""
+        return await asyncio.to_thread(self._kept.given_up_counts)
+
     @property
     def snapshot_version(self) -> int:
         """Of the shared layers here; -1 before the first came."""
-        return -1 if self._snapshot is None else self._snapshot.version
+        snapshot = self._learner.snapshot
+        return -1 if snapshot is None else snapshot.version
 
     @property
     def connected(self) -> bool:
         """Whether the hierarchy is there now."""
         return self._line is not None and self._line.connected
 
+    def refused(self, agent: str) -> str:
+        """Why the hierarchy does not take what an agent learns; empty where it does."""
+        return "" if self._line is None else self._line.position(agent).refused
+
     def memory(self, agent: str) -> str:
         """`AGENT@VERSION`: what its next answer is given with."""
-        held = self._roster.in_memory(agent)
         at = self._backend.version(agent) if agent in self._backend.agents() else None
-        if at is None and held is not None:
-            at = self._stack(agent, held).version
+        if at is None and (made := self._current(agent)) is not None:
+            at = made.version
         return "" if at is None else f"{agent}@{at}"
 
     async def prepare(self, agent: str) -> None:
-        """Makes sure that `compose` knows an agent.
+        """Makes sure that `compose` knows an agent; one that was told nothing has what all share.
 
         Raises:
-            errors.NotFoundError: no such agent is here.
+            errors.InvalidInputError: it can't be an agent's name.
             errors.SkillmeshError: its memory can't be served.
         """
-        held = await self._roster.get(agent)
-        if agent not in self._backend.agents():
-            await self._backend.publish(agent, self._stack(agent, held))
+        if agent in self._roster.records:
+            await self._roster.get(agent)
+            name = agent
+        else:
+            feedback.check_name(agent)
+            name = feedback.SHARED
+        if name in self._backend.agents():
+            return
+        if (made := self._current(name)) is not None:
+            await self._backend.publish(name, made)
 
-    def compose(self, agent: str, skills: Sequence[mixing.Share] = ()) -> backends.Memory:
-        """With what to answer; see `LoRABackend.compose`. To be called right behind `prepare`."""
-        self._used.add(agent)
-        return self._backend.compose(agent, skills)
+    def compose(self, agent: str, skills: Sequence[mixing.Share] = ()) -> backends.Memory | None:
+        """With what to answer; see `LoRABackend.compose`. To be called right behind `prepare`.
+
+        None where the agent was told nothing, and no shared layers have come yet.
+        """
+        name = agent if agent in self._backend.agents() else feedback.SHARED
+        if name not in self._backend.agents():
+            return None
+        self._used.add(name)
+        return self._backend.compose(name, skills)
 
     def remember(self, agent: str, memory: backends.Memory) -> None:
         """Takes in a generation that has ended; never waits, and nothing that fails is heard."""
@@ -215,10 +213,10 @@ class Agents:
 
     async def take_snapshot(self, snapshot: messages.Snapshot) -> None:
         """The shared layers as they are from now on."""
-        self._snapshot = snapshot
+        self._learner.snapshot = snapshot
         for agent in self._backend.agents():
             self._mark_stale(agent)
-        self._work.set()
+        self._learner.look()
 
     async def take_settlement(self, settlement: messages.Settlement) -> None:
         """Moves an agent's own layers by what became of its submission; on disk on return."""
@@ -238,15 +236,27 @@ class Agents:
                     moved=record.moved + len(settlement.moved),
                 )
                 await self._roster.commit(agent, held, changed)
+                held.settled_version = settlement.version
         if agent in self._backend.agents():
             self._mark_stale(agent)
-        self._work.set()
+        self._learner.look()
 
-    def _stack(self, agent: str, held: roster.Held) -> stack.Stack:
-        """What an agent answers with now. Every change of any layer makes the version higher."""
-        shared = {} if self._snapshot is None else self._snapshot.layers
-        version = self._roster.known(agent).revision + self.snapshot_version + 1
-        return stack.Stack(version, {**shared, **held.layers.weights})
+    def _current(self, agent: str) -> stack.Stack | None:
+        """What an agent in memory, or whoever was told nothing, answers with now."""
+        snapshot = self._learner.snapshot
+        if agent == feedback.SHARED:
+            return None if snapshot is None else stack.Stack(snapshot.version, snapshot.layers)
+        held = self._roster.in_memory(agent)
+        if held is None or agent not in self._roster.records:
+            return None
+        return self._roster.stack(agent, held, snapshot)
+
+    async def _correct(self, agent: str, prompts: Sequence[Sequence[int]]) -> None:
+        """Drops what the agent has said so far to prompts whose right answers it was told."""
+        with contextlib.suppress(errors.NotFoundError, errors.IntegrityError):
+            async with self._roster.locked(agent) as held:
+                cache = held.layers.cache
+                held.observed += await asyncio.to_thread(cache.forget, prompts)
 
     def _mark_stale(self, agent: str) -> None:
         self._stale[agent] = None
@@ -259,13 +269,13 @@ class Agents:
             while self._stale:
                 agent = next(iter(self._stale))
                 del self._stale[agent]
-                held = self._roster.in_memory(agent)
-                if held is None or agent not in self._roster.records:
+                made = self._current(agent)
+                if made is None:
                     continue
                 warm = agent in self._used
                 self._used.discard(agent)
                 try:
-                    await self._backend.publish(agent, self._stack(agent, held), warm)
+                    await self._backend.publish(agent, made, warm)
                 except errors.SkillmeshError as error:
                     _log.warning("memory not renewed", agent=agent, reason=str(error))
 
@@ -273,89 +283,6 @@ class Agents:
         while True:
             await asyncio.sleep(_SAVE_S)
             await self._roster.save(_SAVE_AFTER)
-
-    async def _learning(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await self._work.wait()
-            self._work.clear()
-            waiting = await asyncio.to_thread(self._kept.counts)
-            for agent in [*waiting, *self._idle(waiting)]:
-                now = asyncio.get_running_loop().time()
-                if self._failed_until.get(agent, 0.0) > now:
-                    continue
-                try:
-                    await self._learn_round(agent)
-                    self._failed_until.pop(agent, None)
-                except errors.NotFoundError:
-                    continue  # It was forgotten.
-                except Exception as error:
-                    # One agent's trouble must not end the others' learning.
-                    self._failed_until[agent] = now + _AFTER_FAILURE_S
-                    expected = isinstance(error, errors.SkillmeshError)
-                    tell = _log.warning if expected else _log.exception
-                    tell("round failed", agent=agent, reason=str(error))
-
-    def _idle(self, waiting: Mapping[str, int]) -> list[str]:
-        """Agents in memory that may have lost to others' learning what they had learned."""
-        due = asyncio.get_running_loop().time() - self._settings.rehearse_s
-        return [
-            agent
-            for agent, record in self._roster.records.items()
-            if agent not in waiting and record.examples
-            if (held := self._roster.in_memory(agent)) is not None
-            and held.looked_at_version != self.snapshot_version
-            and held.looked_at_s <= due
-        ]
-
-    async def _learn_round(self, agent: str) -> None:
-        line = self._line
-        if line is None or self._snapshot is None or not line.has_room:
-            return
-        held = await self._roster.get(agent)
-        held.busy += 1
-        try:
-            await self._learn_on(agent, held, line, self._snapshot)
-        finally:
-            held.busy -= 1
-
-    async def _learn_on(
-        self, agent: str, held: roster.Held, line: lines.Line, snapshot: messages.Snapshot
-    ) -> None:
-        at = line.position(agent)
-        # Before it has joined nobody knows the number of its next submission.
-        if held.layers.unsettled or not (at.joined or held.layers.sequence):
-            return
-        record, layers = self._roster.known(agent), self._stack(agent, held)
-        queued = await asyncio.to_thread(self._kept.queued, agent, self._settings.pairs)
-        lessons = await asyncio.to_thread(self._kept.lessons, agent)
-        pairs = [one.pair for one in queued]
-        found = await self._learn(layers, pairs, lessons, record.rounds)
-        held.looked_at_version = snapshot.version
-        held.looked_at_s = asyncio.get_running_loop().time()
-        if found is None:
-            return
-        async with held.lock:
-            if self._roster.in_memory(agent) is not held:
-                return  # It was forgotten.
-            own = held.layers
-            own.sequence = max(own.sequence, at.sent)
-            own.learned(
-                snapshot.version,
-                {level: one for level, one in found.gradients.items() if level.is_shared},
-                {level: one for level, one in found.gradients.items() if not level.is_shared},
-                len(queued),
-            )
-            submission = own.submission()
-            record = dataclasses.replace(self._roster.known(agent), rounds=record.rounds + 1)
-            data = None if submission is None else wire.submission_to_bytes(submission)
-            outgoing = None if data is None or submission is None else (submission.sequence, data)
-            await self._roster.commit(agent, held, record, queued, outgoing)
-        if submission is not None:
-            line.submit(submission)
-            await asyncio.to_thread(self._kept.taken_over, agent, submission.sequence)
-        _log.info("round learned", agent=agent, pairs=len(queued), loss=round(found.loss, 4))
 
     async def _observe(self, agent: str, memory: backends.Memory) -> None:
         try:

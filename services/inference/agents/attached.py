@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import torch
 
 from services.inference import engine as engines
-from services.inference.agents import agents, hierarchy_client, ledger, roster, rounds
+from services.inference.agents import agents, hierarchy_client, learner, ledger, roster, rounds
 from services.inference.agents import backend as backends
 from shared import errors
 from shared import settings as config
@@ -31,7 +31,7 @@ async def attached(
     settings: config.Settings,
     node_id: str,
     recipe: learning.Recipe | None = None,
-    learning_settings: agents.AgentsSettings | None = None,
+    learning_settings: learner.LearnerSettings | None = None,
     silence_s: float = hierarchy_client.SILENCE_S,
 ) -> AsyncIterator[agents.Agents]:
     """The agents of a node, from their start to their end.
@@ -43,7 +43,7 @@ async def attached(
         base: the engine's model.
         settings: of the hierarchy and its agents, the state folder.
         node_id: names the node.
-        recipe: how a round learns.
+        recipe: how a round learns; by default as configured for the base model.
         learning_settings: how many rounds there are.
         silence_s: how long the hierarchy may be silent before the line counts as dead.
 
@@ -76,9 +76,14 @@ async def attached(
         int(most.memory_mib * _MIB),
         backend.forget,
     )
-    learned = rounds.Rounds(engine, base, frame.specs, recipe or learning.Recipe(), folder)
+    configured = learning.Recipe(**settings.model.recipe().round.model_dump())
+    learned = rounds.Rounds(engine, base, frame.specs, recipe or configured, folder)
     own = agents.Agents(
-        kept, known, backend, learned.learn, learning_settings or agents.AgentsSettings()
+        kept,
+        known,
+        backend,
+        learned,
+        learning_settings or learner.LearnerSettings(rounds=most.rounds),
     )
     client = hierarchy_client.HierarchyClient(
         section.address,

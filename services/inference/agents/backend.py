@@ -200,6 +200,8 @@ class LoRABackend:
             return None
         agent.due -= 1.0
         private = [agent.stack.layers[one] for one in levels.PRIVATE if one in agent.stack.layers]
+        if not private:
+            return None  # Nobody's own, so nobody remembers it.
         channels = weights.summed(private, [1.0] * len(private))
         return captures.Capture(
             self._settings.inputs,

@@ -8,7 +8,7 @@ import statistics
 
 import torch
 
-from services.inference.agents import agents, ledger, roster
+from services.inference.agents import agents, feedback, ledger, roster
 from shared.hierarchy import layer, levels, spectrum, weights
 
 
@@ -41,6 +41,10 @@ class Described:
     hit_rate: float
     circuits_moved: int
     connected: bool
+    given_up_count: int
+    refused: str
+    given_up: tuple[feedback.GivenUp, ...] = ()
+    """The latest of them, where one agent was asked for."""
 
 
 async def one(own: agents.Agents, agent: str) -> Described:
@@ -50,20 +54,26 @@ async def one(own: agents.Agents, agent: str) -> Described:
         errors.NotFoundError: no such agent is here.
     """
     held = await own.held(agent)
-    return await _described(own, own.record(agent), held, await own.queued())
+    counts = await own.queued(), await own.given_up_counts()
+    found = await _described(own, own.record(agent), held, *counts)
+    return dataclasses.replace(found, given_up=tuple(await own.given_up(agent)))
 
 
 async def every(own: agents.Agents) -> list[Described]:
     """All agents; of those that are on disk alone only what their record says."""
-    queued = await own.queued()
+    counts = await own.queued(), await own.given_up_counts()
     return [
-        await _described(own, record, own.in_memory(record.agent), queued)
+        await _described(own, record, own.in_memory(record.agent), *counts)
         for record in own.records()
     ]
 
 
 async def _described(
-    own: agents.Agents, record: ledger.Record, held: roster.Held | None, queued: dict[str, int]
+    own: agents.Agents,
+    record: ledger.Record,
+    held: roster.Held | None,
+    queued: dict[str, int],
+    given_up: dict[str, int],
 ) -> Described:
     layers: tuple[LayerFacts, ...] = ()
     if held is not None:
@@ -83,6 +93,8 @@ async def _described(
         hit_rate=0.0 if held is None else held.layers.cache.hit_rate(),
         circuits_moved=record.moved + within,
         connected=own.connected,
+        given_up_count=given_up.get(record.agent, 0),
+        refused=own.refused(record.agent),
     )
 
 

@@ -6,8 +6,9 @@
     client.submit(submission)                     # on disk at once, sent in turn, counted once
 
 Joins each agent, sends its submissions in order, fetches every new snapshot by its ticket, and
-hands out settlements. While the hierarchy is away, answers go on with the last snapshot and
-submissions wait on disk. What the agents' layers are, it does not know.
+hands out settlements; for a node without agents it only fetches snapshots. While the hierarchy is
+away, answers go on with the last snapshot and submissions wait on disk. What the agents' layers
+are, it does not know.
 """
 
 from __future__ import annotations
@@ -195,6 +196,8 @@ class HierarchyClient:
     async def _session(self, stub: Any) -> None:
         """Joins all, then sends and follows; ends where agents came or left."""
         self._regroup.clear()
+        if not self._agents:
+            await self._find(stub)
         for agent in list(self._agents):
             await self._join(stub, agent)
         sending = asyncio.create_task(self._send())
@@ -209,6 +212,15 @@ class HierarchyClient:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _find(self, stub: Any) -> None:
+        """Learns where snapshots are, for a node that has no agents to join."""
+        request = hierarchy_pb2.GetHierarchyStatusRequest()
+        status = await rpc_client.call(stub.GetHierarchyStatus, request)
+        # Layers of another base are of no use here.
+        fits = status.base_fingerprint in ("", self._fingerprint)
+        address = discovery.reachable(status.flight_address, self._address)
+        self._flight = address if fits else ""
 
     async def _regrouped(self) -> None:
         """Returns once agents came or left, or one that was refused may try again."""

@@ -1,7 +1,9 @@
 """What this node keeps of its agents, in one SQLite file: their states, and feedback to learn.
 
-Whatever belongs together is one transaction, on disk when it returns, so that a killed process
-goes on from between two of them. States are bytes here; what is in them it does not know.
+A pair waits in the queue, is a lesson once it was learned, and is told as given up where it could
+not be; of one question an agent has one answer, the one that it was told last. Whatever belongs
+together is one transaction, on disk when it returns, so that a killed process goes on from between
+two of them. States are bytes here; what is in them it does not know.
 """
 
 from __future__ import annotations
@@ -9,64 +11,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from services.inference.agents import feedback, ledger_file
 from shared import errors
 
-_BUSY_S = 30.0
-LONGEST_TEXT = 8_000
-"""Characters of a question or an answer of feedback."""
-MOST_PAIRS = 1_000
-"""Of one call."""
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_KEYS = 10_000
 """Idempotency keys that are kept; of calls before these a repetition is not noticed."""
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS agents (
-  agent TEXT PRIMARY KEY,
-  revision INTEGER NOT NULL,
-  rounds INTEGER NOT NULL DEFAULT 0,
-  examples INTEGER NOT NULL DEFAULT 0,
-  settled INTEGER NOT NULL DEFAULT 0,
-  mark TEXT NOT NULL DEFAULT '',
-  moved INTEGER NOT NULL DEFAULT 0,
-  state BLOB
-);
-CREATE TABLE IF NOT EXISTS forgotten (agent TEXT PRIMARY KEY, revision INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS feedback (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  agent TEXT NOT NULL,
-  question TEXT NOT NULL,
-  answer TEXT NOT NULL,
-  rounds INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS feedback_by_agent ON feedback (agent, id);
-CREATE TABLE IF NOT EXISTS lessons (
-  id INTEGER PRIMARY KEY,
-  agent TEXT NOT NULL,
-  question TEXT NOT NULL,
-  answer TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS lessons_by_agent ON lessons (agent, id);
-CREATE TABLE IF NOT EXISTS outgoing (
-  agent TEXT NOT NULL, sequence INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (agent, sequence)
-);
-CREATE TABLE IF NOT EXISTS keys (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  agent TEXT NOT NULL, key TEXT NOT NULL, accepted INTEGER NOT NULL, UNIQUE (agent, key)
-);
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """A question with its right answer."""
-
-    question: str
-    answer: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,53 +33,13 @@ class Record:
     rounds: int = 0
     """Of learning."""
     examples: int = 0
-    """Pairs that took part in all their rounds."""
+    """Pairs that it learned."""
     settled: int = 0
     """The last sequence whose settlement was applied."""
     mark: str = ""
     """Of that settlement."""
     moved: int = 0
     """Circuits that moved up, from its context layer or out of its agent layer."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Queued:
-    """A pair that is to be learned."""
-
-    id: int
-    pair: Pair
-
-
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """What became of a call with feedback."""
-
-    accepted: int
-    queued: int
-    """Pairs of the agent that are not learned yet."""
-
-
-def check(agent: str, pairs: Sequence[Pair]) -> None:
-    """Checks a name and what is to be learned.
-
-    Raises:
-        errors.InvalidInputError: names what is wrong.
-    """
-    if not _NAME.fullmatch(agent):
-        raise errors.InvalidInputError(
-            f"agent {agent[:80]!r}: give 1 to 64 letters, digits, dots, dashes and underscores"
-        )
-    if not 0 < len(pairs) <= MOST_PAIRS:
-        raise errors.InvalidInputError(
-            f"agent {agent!r}: {len(pairs)} pairs; give 1 to {MOST_PAIRS} in one call"
-        )
-    for at, pair in enumerate(pairs):
-        for field, text in (("question", pair.question), ("answer", pair.answer)):
-            if not text.strip() or len(text) > LONGEST_TEXT:
-                raise errors.InvalidInputError(
-                    f"pairs[{at}].{field} has {len(text):,} characters; give 1 to "
-                    f"{LONGEST_TEXT:,}, not blank"
-                )
 
 
 class Ledger:
@@ -146,19 +60,7 @@ class Ledger:
         self._most_agents, self._most_queued = most_agents, most_queued
         self._most_lessons = most_lessons
         self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
-            raise errors.ConfigError(
-                f"the file of this node's agents, {path}, can't be opened: {error}; move it away "
-                "to begin a new one"
-            ) from error
+        self._connection = ledger_file.opened(path)
 
     def close(self) -> None:
         """Closes the file."""
@@ -167,43 +69,50 @@ class Ledger:
 
     def records(self) -> list[Record]:
         """Of all agents, in the order of their names."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT agent, revision, rounds, examples, settled, mark, moved FROM agents "
-                "ORDER BY agent"
-            )
-            return [Record(*row) for row in rows]
+        rows = self._read(
+            "SELECT agent, revision, rounds, examples, settled, mark, moved FROM agents "
+            "ORDER BY agent"
+        )
+        return [Record(*row) for row in rows]
 
     def state(self, agent: str) -> bytes | None:
         """What was committed last; None before the first time, or for an unknown agent."""
-        found = self._one("SELECT state FROM agents WHERE agent = ?", agent)
-        return None if found is None else found[0]
+        found = self._read("SELECT state FROM agents WHERE agent = ?", agent)
+        return found[0][0] if found else None
 
-    def give(self, agent: str, key: str, pairs: Sequence[Pair], rounds: int) -> Given:
+    def give(
+        self, agent: str, key: str, pairs: Sequence[feedback.Pair], rounds: int
+    ) -> feedback.Given:
         """Takes feedback; makes the agent where it is not known.
+
+        What the agent was told of the same question before is dropped, wherever it stands.
 
         Args:
             agent: whose.
             key: the same key again is taken once; empty: each call counts.
-            pairs: to learn.
-            rounds: in which each is to take part.
+            pairs: to learn; of several with one question the last counts.
+            rounds: in which each may take part.
 
         Raises:
             errors.CapacityError: there are as many agents as may be.
             errors.OverloadedError: too many pairs of the agent wait; nothing was taken.
         """
+        told = {pair.question: pair for pair in pairs}
         with self._transaction() as run:
-            waiting = run("SELECT COUNT(*) FROM feedback WHERE agent = ?", agent).fetchone()[0]
             seen = run("SELECT accepted FROM keys WHERE agent = ? AND key = ?", agent, key)
             if key and (row := seen.fetchone()) is not None:
-                return Given(row[0], waiting)
-            if waiting + len(pairs) > self._most_queued:
+                return feedback.Given(row[0], self._waiting(run, agent))
+            self._make(run, agent)
+            for question in told:
+                for table in ledger_file.PAIRS:
+                    run(f"DELETE FROM {table} WHERE agent = ? AND question = ?", agent, question)
+            waiting = self._waiting(run, agent)
+            if waiting + len(told) > self._most_queued:
                 raise errors.OverloadedError(
-                    f"agent {agent!r}: {waiting} pairs wait to be learned, with these {len(pairs)} "
+                    f"agent {agent!r}: {waiting} pairs wait to be learned, with these {len(told)} "
                     "more than hierarchy.agents.queue allows; give the rest later"
                 )
-            self._make(run, agent)
-            for pair in pairs:
+            for pair in told.values():
                 run(
                     "INSERT INTO feedback (agent, question, answer, rounds) VALUES (?, ?, ?, ?)",
                     *(agent, pair.question, pair.answer, rounds),
@@ -213,49 +122,63 @@ class Ledger:
                     "INSERT INTO keys (agent, key, accepted) VALUES (?, ?, ?)",
                     agent,
                     key,
-                    len(pairs),
+                    len(told),
                 )
                 run("DELETE FROM keys WHERE id <= (SELECT MAX(id) FROM keys) - ?", _MOST_KEYS)
-            return Given(len(pairs), waiting + len(pairs))
+            return feedback.Given(len(told), waiting + len(told))
 
-    def queued(self, agent: str, most: int) -> list[Queued]:
+    def queued(self, agent: str, most: int) -> list[feedback.Queued]:
         """The pairs of an agent that have waited longest."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT id, question, answer FROM feedback WHERE agent = ? ORDER BY id LIMIT ?",
-                (agent, most),
-            )
-            return [Queued(row[0], Pair(row[1], row[2])) for row in rows]
+        rows = self._read(
+            "SELECT id, question, answer, taken, rounds FROM feedback WHERE agent = ? ORDER BY id "
+            "LIMIT ?",
+            *(agent, most),
+        )
+        return [
+            feedback.Queued(row[0], feedback.Pair(row[1], row[2]), row[3], row[4]) for row in rows
+        ]
 
     def counts(self) -> dict[str, int]:
         """Pairs that wait, by agent; who waited longest comes first."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT agent, COUNT(*) FROM feedback GROUP BY agent ORDER BY MIN(id)"
-            )
-            return {agent: count for agent, count in rows}
+        return dict(
+            self._read("SELECT agent, COUNT(*) FROM feedback GROUP BY agent ORDER BY MIN(id)")
+        )
 
-    def lessons(self, agent: str) -> list[Pair]:
-        """What the agent has learned and may rehearse, oldest first."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT question, answer FROM lessons WHERE agent = ? ORDER BY id", (agent,)
-            )
-            return [Pair(*row) for row in rows]
+    def lessons(self, agent: str) -> dict[int, feedback.Pair]:
+        """What the agent has learned and may rehearse, by its number, oldest first."""
+        rows = self._read(
+            "SELECT id, question, answer FROM lessons WHERE agent = ? ORDER BY id", agent
+        )
+        return {row[0]: feedback.Pair(row[1], row[2]) for row in rows}
+
+    def given_up_counts(self) -> dict[str, int]:
+        """Pairs that were given up, by agent."""
+        return dict(self._read("SELECT agent, COUNT(*) FROM given_up GROUP BY agent"))
+
+    def given_up(self, agent: str, most: int) -> list[feedback.GivenUp]:
+        """What the agent could not learn, or not keep, newest first."""
+        rows = self._read(
+            "SELECT question, answer, reason FROM given_up WHERE agent = ? ORDER BY id DESC "
+            "LIMIT ?",
+            *(agent, most),
+        )
+        return [
+            feedback.GivenUp(feedback.Pair(row[0], row[1]), feedback.Reason(row[2])) for row in rows
+        ]
 
     def commit(
         self,
         record: Record,
         state: bytes,
-        learned: Sequence[Queued] = (),
+        learned: Sequence[feedback.Queued] = (),
         outgoing: tuple[int, bytes] | None = None,
     ) -> Record:
         """Writes an agent's state, with all that belongs to the step that led to it.
 
         Args:
-            record: of the agent; its examples are counted here.
+            record: of the agent; its examples are counted by `leave`.
             state: the whole of it.
-            learned: pairs that took part in another round; what has had all is kept as a lesson.
+            learned: pairs that took part in another round.
             outgoing: sequence and bytes of a submission that is to be sent.
 
         Returns:
@@ -265,42 +188,97 @@ class Ledger:
             errors.NotFoundError: the agent was forgotten in the meantime; nothing was written.
         """
         with self._transaction() as run:
-            done = 0
             for one in learned:
-                run("UPDATE feedback SET rounds = rounds - 1 WHERE id = ?", one.id)
-                moved = run(
-                    "INSERT INTO lessons (id, agent, question, answer) SELECT id, agent, question, "
-                    "answer FROM feedback WHERE id = ? AND rounds <= 0",
+                run(
+                    "UPDATE feedback SET rounds = rounds - 1, taken = taken + 1 WHERE id = ?",
                     one.id,
                 )
-                done += moved.rowcount
-            run("DELETE FROM feedback WHERE agent = ? AND rounds <= 0", record.agent)
-            run(
-                "DELETE FROM lessons WHERE agent = ?1 AND id NOT IN (SELECT id FROM lessons WHERE "
-                "agent = ?1 ORDER BY id DESC LIMIT ?2)",
-                *(record.agent, self._most_lessons),
-            )
-            record = dataclasses.replace(record, examples=record.examples + done)
             updated = run(
-                "UPDATE agents SET revision = ?, rounds = ?, examples = ?, settled = ?, mark = ?, "
-                "moved = ?, state = ? WHERE agent = ?",
-                *(record.revision, record.rounds, record.examples, record.settled, record.mark),
-                *(record.moved, state, record.agent),
-            )
-            if not updated.rowcount:
+                "UPDATE agents SET revision = ?, rounds = ?, settled = ?, mark = ?, moved = ?, "
+                "state = ? WHERE agent = ? RETURNING examples",
+                *(record.revision, record.rounds, record.settled, record.mark, record.moved),
+                *(state, record.agent),
+            ).fetchone()
+            if updated is None:
                 raise errors.NotFoundError(f"agent {record.agent!r} was forgotten")
             if outgoing is not None:
                 run("INSERT INTO outgoing VALUES (?, ?, ?)", record.agent, *outgoing)
-            return record
+            return dataclasses.replace(record, examples=updated[0])
+
+    def leave(self, agent: str, left: Mapping[int, feedback.Reason | None]) -> int:
+        """Takes pairs out of the queue: what was learned is a lesson now, the rest is given up.
+
+        Args:
+            agent: whose.
+            left: by the number of the pair, None or why it is given up; those that were told anew
+                in the meantime are left alone.
+
+        Returns:
+            How many pairs the agent has learned in all; one that it learns again does not count.
+        """
+        with self._transaction() as run:
+            new = 0
+            for number, reason in left.items():
+                row = run(
+                    "DELETE FROM feedback WHERE agent = ? AND id = ? RETURNING question, answer, "
+                    "again",
+                    *(agent, number),
+                ).fetchone()
+                if row is None:
+                    continue
+                if reason is None:
+                    new += not row[2]
+                    run("INSERT INTO lessons VALUES (?, ?, ?, ?, ?)", number, agent, *row)
+                else:
+                    self._give_up(run, number, agent, row[0], row[1], reason)
+            self._keep_newest(run, "lessons", agent)
+            row = run(
+                "UPDATE agents SET examples = examples + ? WHERE agent = ? RETURNING examples",
+                *(new, agent),
+            ).fetchone()
+            return 0 if row is None else int(row[0])
+
+    def looked(
+        self, agent: str, right: Sequence[int], wrong: Sequence[int], rounds: int, most_again: int
+    ) -> int:
+        """Notes which lessons an agent still knows; those it has forgotten are to learn again.
+
+        Args:
+            agent: whose.
+            right: numbers of lessons that it answers right: one time of learning again is forgiven.
+            wrong: those that it does not.
+            rounds: in which they may take part now.
+            most_again: so often a lesson is learned again, then it is given up as contested.
+
+        Returns:
+            How many are to be learned again.
+        """
+        with self._transaction() as run:
+            for number in right:
+                run("UPDATE lessons SET again = MAX(0, again - 1) WHERE id = ?", number)
+            again = 0
+            for number in wrong:
+                row = run(
+                    "DELETE FROM lessons WHERE agent = ? AND id = ? RETURNING question, answer, "
+                    "again",
+                    *(agent, number),
+                ).fetchone()
+                if row is None:
+                    continue
+                if row[2] >= most_again:
+                    self._give_up(run, number, agent, row[0], row[1], feedback.Reason.CONTESTED)
+                    continue
+                again += 1
+                run(
+                    "INSERT INTO feedback (agent, question, answer, rounds, again) "
+                    "VALUES (?, ?, ?, ?, ?)",
+                    *(agent, row[0], row[1], rounds, row[2] + 1),
+                )
+            return again
 
     def outgoing(self) -> list[tuple[str, int, bytes]]:
         """Submissions that nobody has taken over yet, in order."""
-        with self._lock:
-            return list(
-                self._connection.execute(
-                    "SELECT agent, sequence, data FROM outgoing ORDER BY agent, sequence"
-                )
-            )
+        return self._read("SELECT agent, sequence, data FROM outgoing ORDER BY agent, sequence")
 
     def taken_over(self, agent: str, sequence: int) -> None:
         """Drops a submission that somebody else keeps from now on."""
@@ -313,7 +291,7 @@ class Ledger:
             row = run("SELECT revision FROM agents WHERE agent = ?", agent).fetchone()
             if row is not None:
                 run("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", agent, row[0])
-            for table in ("agents", "feedback", "lessons", "outgoing", "keys"):
+            for table in ("agents", "outgoing", "keys", *ledger_file.PAIRS):
                 run(f"DELETE FROM {table} WHERE agent = ?", agent)
             return row is not None
 
@@ -332,10 +310,31 @@ class Ledger:
             *(agent, 0 if before is None else before[0] + 1),
         )
 
-    def _one(self, query: str, *values: object) -> tuple[bytes | None] | None:
+    def _give_up(
+        self,
+        run: _Run,
+        number: int,
+        agent: str,
+        question: str,
+        answer: str,
+        reason: feedback.Reason,
+    ) -> None:
+        run("INSERT INTO given_up VALUES (?, ?, ?, ?, ?)", number, agent, question, answer, reason)
+        self._keep_newest(run, "given_up", agent)
+
+    def _keep_newest(self, run: _Run, table: str, agent: str) -> None:
+        run(
+            f"DELETE FROM {table} WHERE agent = ?1 AND id NOT IN (SELECT id FROM {table} WHERE "
+            "agent = ?1 ORDER BY id DESC LIMIT ?2)",
+            *(agent, self._most_lessons),
+        )
+
+    def _waiting(self, run: _Run, agent: str) -> int:
+        return int(run("SELECT COUNT(*) FROM feedback WHERE agent = ?", agent).fetchone()[0])
+
+    def _read(self, query: str, *values: object) -> list[Any]:
         with self._lock:
-            found: tuple[bytes | None] | None = self._connection.execute(query, values).fetchone()
-            return found
+            return self._connection.execute(query, values).fetchall()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[_Run]:

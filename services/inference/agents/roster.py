@@ -13,9 +13,9 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from services.inference.agents import ledger
+from services.inference.agents import feedback, ledger
 from shared import errors
-from shared.hierarchy import agent, agent_state, weights, wire
+from shared.hierarchy import agent, agent_state, learning, messages, stack, weights, wire
 
 T = TypeVar("T")
 _COPIES = 5
@@ -30,10 +30,14 @@ class Held:
     layers: agent.AgentLayers
     lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     """For whoever reads or changes the layers for longer than an instant."""
+    moments: learning.Moments | None = None
+    """Of its last round, for the next one; an agent that is read from disk begins without."""
+    settled_version: int = -1
+    """Of the snapshot that holds what was settled last."""
     busy: int = 0
     """Rounds that learn on it; it stays in memory."""
     looked_at_version: int = -1
-    """Of the snapshot on which it last learned, or was found to have forgotten nothing."""
+    """Of the snapshot on which it last learned, or was tried for what it has forgotten."""
     looked_at_s: float = float("-inf")
     """When, by the event loop's clock."""
     observed: int = 0
@@ -46,7 +50,8 @@ class Held:
         waiting = sum(_size(d) for one in self.layers.unsettled for d in one.private.values())
         pending = self.layers.pending
         waiting += sum(_size(d) for d in (*pending.shared.values(), *pending.private.values()))
-        return (layers + waiting) * _BYTES + self.layers.cache.size_bytes
+        moments = 0 if self.moments is None else self.moments.size_bytes
+        return (layers + waiting) * _BYTES + moments + self.layers.cache.size_bytes
 
 
 class Roster:
@@ -128,6 +133,18 @@ class Roster:
                     yield held
                     return
 
+    def stack(self, name: str, held: Held, snapshot: messages.Snapshot | None) -> stack.Stack:
+        """What an agent answers with. Every change of any layer makes the version higher."""
+        shared = {} if snapshot is None else snapshot.layers
+        before = -1 if snapshot is None else snapshot.version
+        version = self.known(name).revision + before + 1
+        return stack.Stack(version, {**shared, **held.layers.weights})
+
+    def learned(self, name: str, examples: int) -> None:
+        """Takes note of how many pairs an agent has learned, as the ledger has counted."""
+        if name in self.records:
+            self.records[name] = dataclasses.replace(self.records[name], examples=examples)
+
     def refresh(self, name: str) -> None:
         """Takes note of an agent that was made, or forgotten, in the ledger."""
         found = {one.agent: one for one in self._kept.records()}
@@ -142,7 +159,7 @@ class Roster:
         name: str,
         held: Held,
         record: ledger.Record,
-        learned: list[ledger.Queued] | None = None,
+        learned: list[feedback.Queued] | None = None,
         outgoing: tuple[int, bytes] | None = None,
     ) -> None:
         """Writes an agent as it is now; to be called with its lock held.

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import pathlib
-import random
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Protocol, cast
-
-import structlog
+from typing import Any, Protocol, TypeVar, cast
 
 from services.inference import generations, stepping
-from services.inference.agents import agents, ledger
-from shared import atomic
+from services.inference.agents import feedback, learner
+from shared import atomic, errors
 from shared.hierarchy import learning, levels, stack
 from shared.lora import manager as managers
 from shared.models import base as bases
 from shared.models.embedded.recipe import conversations
 
-LOOKED_AT = 32
-"""Remembered answers that an agent with nothing new tries; what it gets wrong it learns again."""
 LONGEST_TOKENS = 1_024
 """Of question and answer together: a step keeps the activations of all its rows."""
+_TRIED_ROWS = 16
+"""Answers that are tried in one step."""
+_TOKENIZED, _MOST_LESSONS = 64, 4096
+"""Pairs that are tokenized in one step, and that are kept so."""
 _HELD, _HELD_TOKENS = 48, 48
 """Questions on which the base's own answers stay, and the longest of these."""
-_log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 class Engine(Protocol):
     """What has the model; `ArrowEngine` is one."""
 
-    async def run_steps(
-        self, make: stepping.Make[learning.Learned | None]
-    ) -> learning.Learned | None:
+    async def run_steps(self, make: stepping.Make[T]) -> T:
         """Runs long work on the model between tokens."""
         ...
 
@@ -46,7 +44,7 @@ class Engine(Protocol):
 
 
 class Rounds:
-    """Runs rounds on one model; `learn` is an `agents.Learn`."""
+    """Runs rounds on one model; a `learner.Learning`."""
 
     def __init__(
         self,
@@ -72,71 +70,98 @@ class Rounds:
         self._specs, self._recipe = specs, recipe
         self._path = folder / f"held-{base.fingerprint[:16]}.json"
         self._questions = _general() if held is None else list(held)
-        self._held: list[learning.Lesson] | None = None
+        self._held: list[feedback.Pair] | None = None
+        self._lesson = functools.lru_cache(_MOST_LESSONS)(self._tokenized)
         context = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
         self._longest = min(LONGEST_TOKENS, context or LONGEST_TOKENS)
         pad = base.tokenizer.pad_token_id
         self._pad_id = int(base.tokenizer.eos_token_id if pad is None else pad)
 
+    async def check(self, pairs: Sequence[feedback.Pair]) -> list[tuple[int, ...]]:
+        """Checks that pairs fit into a step; returns the token ids of the questions as asked.
+
+        Raises:
+            errors.InvalidInputError: names the first that is too long.
+        """
+        lessons = await self._engine.run_steps(lambda *_: self._made(pairs))
+        for at, lesson in enumerate(lessons):
+            if (tokens := len(lesson.prompt) + len(lesson.answer)) > self._longest:
+                raise errors.InvalidInputError(
+                    f"pairs[{at}]: question and answer have {tokens:,} tokens together; at most "
+                    f"{self._longest:,} are learned: shorten one, or teach a document instead"
+                )
+
+        return [one.prompt for one in lessons]
+
+    async def tried(
+        self, layers: stack.Stack, pairs: Sequence[feedback.Pair]
+    ) -> list[learner.Tried]:
+        """Whether pairs are answered right, by the agent and by the shared layers alone.
+
+        Args:
+            layers: what the agent answers with.
+            pairs: questions with their answers.
+        """
+        shared = {level: one for level, one in layers.layers.items() if level.is_shared}
+        stacks = (layers, stack.Stack(layers.version, shared))
+
+        def work(
+            model: Any, manager: managers.LoRAManager
+        ) -> Generator[None, None, list[learner.Tried]]:
+            found: list[learner.Tried] = []
+            lessons = yield from self._made(pairs)
+            for start in range(0, len(lessons), _TRIED_ROWS):
+                some, right = lessons[start : start + _TRIED_ROWS], []
+                for one in stacks:
+                    yield
+                    with learning.answering_with(manager, one):
+                        right.append(learning.are_right(model, some, self._pad_id))
+                found += [learner.Tried(*both) for both in zip(*right, strict=True)]
+            return found
+
+        return await self._engine.run_steps(work)
+
     async def learn(
         self,
         layers: stack.Stack,
-        pairs: Sequence[ledger.Pair],
-        kept: Sequence[ledger.Pair],
+        pairs: Sequence[feedback.Pair],
+        kept: Sequence[feedback.Pair],
         seed: int,
-    ) -> agents.Learned | None:
+        moments: learning.Moments | None = None,
+    ) -> learner.Learned:
         """One round; the layers stay as they are.
-
-        Pairs that are too long for a step are left out.
 
         Args:
             layers: what the agent answers with now.
             pairs: of feedback.
             kept: what it learned before, to be rehearsed.
-            seed: the same layers, pairs and seed give the same changes.
-
-        Returns:
-            None where there are no pairs, and of the rest nothing that it tries was forgotten.
+            seed: the same layers, pairs, seed and moments give the same changes.
+            moments: of the agent's round before; written over.
         """
-        lessons, rehearsed = self._lessons(pairs), self._lessons(kept)
         if self._held is None:
-            self._held = self._lessons(await self._own_answers())
-        held = self._held
+            self._held = await self._own_answers()
+        # Whoever is told something else about a general question is right.
+        told = {one.question for one in (*pairs, *kept)}
+        others = [one for one in self._held if one.question not in told]
 
         def work(
             model: Any, manager: managers.LoRAManager
-        ) -> Generator[None, None, learning.Learned | None]:
-            taught = lessons or self._forgotten(model, manager, layers, rehearsed, seed)
-            if not taught:
-                return None
-            yield
-            own = learning.Round(model, manager, layers, self._specs, self._recipe, self._pad_id)
-            steps = cast("Generator[float]", own.steps(taught, rehearsed, seed, held))
+        ) -> Generator[None, None, learner.Learned]:
+            lessons = yield from self._made(pairs)
+            rehearsed = yield from self._made(kept)
+            held = yield from self._made(others)
+            pad = self._pad_id
+            own = learning.Round(model, manager, layers, self._specs, self._recipe, pad, moments)
+            steps = cast("Generator[float]", own.steps(lessons, rehearsed, seed, held))
             with contextlib.closing(steps):
                 for _ in steps:
                     yield
-            return own.learned()
+            found = own.learned()
+            return learner.Learned(found.gradients, found.loss, own.moments())
 
-        found = await self._engine.run_steps(work)
-        return None if found is None else agents.Learned(found.gradients, found.loss)
+        return await self._engine.run_steps(work)
 
-    def _forgotten(
-        self,
-        model: Any,
-        manager: managers.LoRAManager,
-        layers: stack.Stack,
-        kept: Sequence[learning.Lesson],
-        seed: int,
-    ) -> list[learning.Lesson]:
-        """Of some answers that it knew, those that it would get wrong now."""
-        tried = random.Random(seed).sample(kept, min(len(kept), LOOKED_AT))
-        if not tried:
-            return []
-        with learning.answering_with(manager, layers):
-            right = learning.are_right(model, tried, self._pad_id)
-        return [one for one, is_right in zip(tried, right, strict=True) if not is_right]
-
-    async def _own_answers(self) -> list[ledger.Pair]:
+    async def _own_answers(self) -> list[feedback.Pair]:
         """What the bare base says, asked once for each base model."""
         kept = await asyncio.to_thread(_kept, self._path)
         if any(question not in kept for question in self._questions):
@@ -144,18 +169,20 @@ class Rounds:
                 found = await self._engine.generate(question, None, _HELD_TOKENS)
                 kept[question] = found.answer
             await asyncio.to_thread(atomic.write, self._path, json.dumps(kept).encode())
-        return [ledger.Pair(one, kept[one]) for one in self._questions if kept[one].strip()]
+        return [feedback.Pair(one, kept[one]) for one in self._questions if kept[one].strip()]
 
-    def _lessons(self, pairs: Sequence[ledger.Pair]) -> list[learning.Lesson]:
+    def _made(self, pairs: Sequence[feedback.Pair]) -> Generator[None, None, list[learning.Lesson]]:
+        """Pairs as the model reads them; in its thread, whose the tokenizer is."""
         found = []
-        for pair in pairs:
-            prompt = tuple(self._base.prompt_ids(pair.question))
-            answer = tuple(self._base.answer_ids(pair.answer))
-            if len(prompt) + len(answer) > self._longest:
-                _log.warning("feedback left out", tokens=len(prompt) + len(answer))
-                continue
-            found.append(learning.Lesson(prompt, answer))
+        for at, pair in enumerate(pairs):
+            if at and at % _TOKENIZED == 0:
+                yield
+            found.append(self._lesson(pair))
         return found
+
+    def _tokenized(self, pair: feedback.Pair) -> learning.Lesson:
+        prompt = tuple(self._base.prompt_ids(pair.question))
+        return learning.Lesson(prompt, tuple(self._base.answer_ids(pair.answer)))
 
 
 def _general() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.inference.agents import agents, describing, ledger
+from services.inference.agents import agents, describing, feedback
 from shared.pb import agents_pb2, agents_pb2_grpc
 
 
@@ -19,7 +19,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         self, request: agents_pb2.GiveFeedbackRequest, context: Any
     ) -> agents_pb2.GiveFeedbackResponse:
         """Has an agent learn right answers."""
-        pairs = [ledger.Pair(one.question, one.answer) for one in request.pairs]
+        pairs = [feedback.Pair(one.question, one.answer) for one in request.pairs]
         given = await self._own.give_feedback(request.agent, request.idempotency_key, pairs)
         return agents_pb2.GiveFeedbackResponse(accepted=given.accepted, queued=given.queued)
 
@@ -68,4 +68,12 @@ def _agent(found: describing.Described) -> agents_pb2.Agent:
         hit_rate=found.hit_rate,
         circuits_moved=found.circuits_moved,
         hierarchy_connected=found.connected,
+        given_up_count=found.given_up_count,
+        refused=found.refused,
+        given_up=[
+            agents_pb2.GivenUp(
+                question=one.pair.question, answer=one.pair.answer, reason=one.reason
+            )
+            for one in found.given_up
+        ],
     )

@@ -5,11 +5,38 @@ from __future__ import annotations
 import torch
 
 from benchmarks.hierarchy import load
+from services.hierarchy import hierarchy as hierarchies
+from services.hierarchy import hierarchy_settings
 from shared.hierarchy import levels, messages, weights
 from shared.hierarchy.levels import Level
 
 FRAME = load.SMALL
 SHAPES, SPECS = FRAME.shapes, FRAME.specs
+SEED = 3
+"""Of the random load."""
+
+
+def hierarchy(**changed: object) -> hierarchies.LoRAHierarchy:
+    settings = hierarchy_settings.HierarchySettings(**changed)  # type: ignore[arg-type]
+    return hierarchies.LoRAHierarchy(FRAME, settings)
+
+
+def loaded(ticks: int, **changed: object) -> hierarchies.LoRAHierarchy:
+    """After some ticks of random load."""
+    held = hierarchy(**changed)
+    for at in range(ticks):
+        load.send(held, at, SEED)
+        held.system_tick()
+    return held
+
+
+def same(one: messages.Snapshot, other: messages.Snapshot) -> bool:
+    return all(
+        torch.equal(one.layers[level][path].a, other.layers[level][path].a)
+        and torch.equal(one.layers[level][path].b, other.layers[level][path].b)
+        for level in levels.SHARED
+        for path in SHAPES
+    )
 
 
 def factors(

@@ -224,7 +224,22 @@ def test_channel_that_became_another_is_not_let_go_of() -> None:
     assert after[list(numbers)].abs().max() > 0.5 * before[list(numbers)].abs().max()
 
 
-def test_circuit_may_be_offered_again_when_it_did_not_move_for_long() -> None:
+def test_circuit_is_not_offered_again_while_it_waits_in_the_hierarchy_however_long() -> None:
+    own, _ = offering()
+    [name] = own.offered
+    for seed in range(200):
+        own.settle(settled(own, waiting=(name,)))
+        assert name in own.offered and name in own.detectors[Level.AGENT].waiting
+        learn(own, seed=seed, scale=1e-6)
+        sent = own.submission()
+        assert sent is not None and sent.circuits == ()
+    [path, *_] = own.offered[name].circuit.channels
+    numbers = list(own.offered[name].circuit.channels[path])
+    own.settle(settled(own, moved=(name,)))
+    assert own.weights[Level.AGENT][path].b[numbers].abs().max() == 0, "it counts once"
+
+
+def test_circuit_may_be_offered_again_some_time_after_the_hierarchy_let_it_go() -> None:
     own, _ = offering()
     own.settings = dataclasses.replace(own.settings, patience=2)
     [name] = own.offered
@@ -235,6 +250,23 @@ def test_circuit_may_be_offered_again_when_it_did_not_move_for_long() -> None:
     own.submission()
     own.settle(settled(own))
     assert name not in own.offered and name not in own.detectors[Level.AGENT].waiting
+
+
+def test_circuit_is_not_given_up_by_settlements_of_submissions_before_it() -> None:
+    own = made(use_homeostasis=False, patience=1)
+    learn(own, scale=0.3)
+    own.submission()
+    own.settle(settled(own))
+    learn(own, seed=1)
+    own.submission()
+    watch(own, 60, Level.AGENT)
+    learn(own, seed=2)
+    sent = own.submission()
+    assert sent is not None and len(sent.circuits) == 1
+    own.settle(settled(own, sequence=own.sequence - 1))
+    assert list(own.offered) == [sent.circuits[0].id]
+    own.settle(settled(own))
+    assert own.offered == {}
 
 
 def test_everything_is_the_same_after_a_restart() -> None:

@@ -225,3 +225,33 @@ def test_what_does_not_fit_together_is_refused() -> None:
         aggregation.combine({"x": delta(*ones)}, {"x": -1.0})
     with pytest.raises(errors.InvalidInputError, match="trim"):
         aggregation.combine({}, settings=aggregation.AggregationSettings(trim=0.5))
+
+
+def test_an_agent_that_is_alone_is_held_against_what_others_brought_before() -> None:
+    known: dict[str, float] = {}
+    for turn in range(4):
+        for seed in range(3):
+            found = aggregation.combine({f"agent-{seed}": learned(10 * turn + seed)}, known=known)
+            known |= found.norms
+            assert found.clipped == ()
+    usual = sorted(known.values())[1]
+    honest = learned(9)["m"]
+    huge = delta(1e4 * honest.a, 1e4 * honest.b)
+    found = aggregation.combine({"agent-2": huge}, known=known)
+    assert float(flat(found.delta).norm()) == pytest.approx(3.0 * usual, rel=1e-4)
+    assert found.clipped == ("agent-2",) and found.norms["agent-2"] == pytest.approx(3.0 * usual)
+    # Nor do two that are alone together, nor one that goes on and on, get further.
+    for _ in range(50):
+        found = aggregation.combine({"agent-2": huge}, known=known)
+        known |= found.norms
+    assert float(flat(found.delta).norm()) <= 3.01 * usual
+
+
+def test_what_an_agent_brought_at_most_fades_as_it_brings_less() -> None:
+    small = learned(1)["m"]
+    tiny = delta(1e-3 * small.a, 1e-3 * small.b)
+    found = aggregation.combine({"ada": tiny}, known={"ada": 1.0})
+    assert found.norms == {"ada": pytest.approx(0.98)}
+    assert aggregation.combine({"ada": tiny}, known={"ada": 0.0}).norms["ada"] == pytest.approx(
+        float(flat(tiny).norm()), rel=1e-5
+    )

@@ -110,6 +110,21 @@ def test_agent_is_refused_when_there_are_too_many(tmp_path: pathlib.Path) -> Non
     assert found.join("ada", "elsewhere", "", BASE).node == "elsewhere"
 
 
+def test_one_owner_can_not_take_the_places_of_all(tmp_path: pathlib.Path) -> None:
+    found = members.Members(tmp_path, levels.DEFAULT_SPECS, 10, 8, lambda: 0, most_per_owner=2)
+    for agent in ("a", "b"):
+        found.join(agent, "node", "token:north", BASE)
+    found.join("mine", "node", "", BASE)
+    for agent in ("c", "mine"):
+        with pytest.raises(errors.CapacityError, match="agents_per_owner"):
+            found.join(agent, "node", "token:north", BASE)
+    assert found.join("a", "elsewhere", "token:north", BASE).node == "elsewhere"
+    for agent in ("d", "e"):
+        found.join(agent, "node", "token:south", BASE)
+    for agent in ("f", "g", "h"):
+        found.join(agent, "node", "", BASE)
+
+
 def test_base_is_refused_when_its_layers_would_not_fit(tmp_path: pathlib.Path) -> None:
     # (4 + 6 + 4 + 2) sides, ranks of 112, 4 bytes.
     for most_bytes in (7167, 7168):

@@ -324,3 +324,49 @@ def test_a_queue_is_restored_exactly_whatever_came(
     assert run(held, after, len(before)) == run(again, after, len(before))
     states = [one.state() for one in (held, again)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+same_size = st.lists(
+    st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.booleans()), max_size=3),
+    min_size=1,
+    max_size=40,
+)
+"""Tick by tick: strength, fast track, critical."""
+
+
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(same_size, st.integers(2, 60), st.floats(0.5, 20))
+def test_no_circuit_is_late_when_the_bandwidth_is_given_in_order(
+    ticks: list[list[tuple[float, bool, bool]]], size: int, allowance: float
+) -> None:
+    held = queue(allowance, length=200, most_per_agent=200, patience=100_000)
+    now = 0
+    while now < len(ticks) or len(held):
+        for number, (strength, fast, critical) in enumerate(ticks[now] if now < len(ticks) else ()):
+            held.offer(
+                circuit(f"a:{now}.{number}", size, strength, fast_track=fast, critical=critical)
+            )
+        held.tick()
+        now += 1
+        assert held.stats.late_ticks == 0
+
+
+def test_a_circuit_is_late_when_weaker_ones_keep_taking_the_bandwidth() -> None:
+    held = queue(length=64, most_per_agent=64)
+    held.offer(circuit("a:filler", size=500))
+    held.tick()
+    held.offer(circuit("a:large", size=400, strength=1.0))
+    for tick in range(120):
+        held.offer(circuit(f"a:{tick}", size=6, strength=0.1))
+        held.tick()
+        if tick == 50:
+            assert held.stats.late_ticks == 0
+    assert "a:large" in held and held.stats.late_ticks >= 5
+
+
+def test_circuits_are_hopeless_that_the_bandwidth_cannot_carry_before_they_are_overdue() -> None:
+    held = queue(patience=200, length=64, most_per_agent=64)
+    for number in range(30):
+        held.offer(circuit(f"a:{number}", size=135))
+    # 27 ticks each; the first and the burst are free, so that 8 go in 200 ticks.
+    assert held.stats.depth == 30 and 20 <= held.stats.hopeless <= 23

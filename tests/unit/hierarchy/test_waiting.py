@@ -95,3 +95,19 @@ def test_nothing_is_kept_when_it_does_not_fit(tmp_path: pathlib.Path) -> None:
         held.offer(making.circuit(channels={}))
     assert list(kept_in.waiting()) == [] and held.gather().circuits == {}
     kept_in.close()
+
+
+def test_what_was_taken_is_read_again_when_the_limit_on_circuits_is_lower_now(
+    tmp_path: pathlib.Path,
+) -> None:
+    kept = journal.Journal(tmp_path)
+    circuits = tuple(making.circuit(f"ada:{at}", seed=at) for at in range(3))
+    made(kept).submit(making.submission(circuits=circuits), lambda _: 0)
+    frame = dataclasses.replace(making.FRAME, most_circuits=2)
+    again = waiting.Waiting(frame, kept, most=5, most_per_agent=2)
+    again.load({}, 0)
+    [one] = again.gather().submissions
+    assert [circuit.id for circuit in one.circuits] == ["ada:0", "ada:1", "ada:2"]
+    with pytest.raises(errors.InvalidInputError, match="at most 2"):
+        again.submit(making.submission(sequence=2, circuits=circuits), lambda _: 0)
+    kept.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from services.inference.agents import ledger
+from services.inference.agents import feedback, ledger
 from shared.hierarchy import agent, agent_state, levels, messages, wire
 from tests import fake_layers
 
@@ -45,12 +45,13 @@ def step(own: agent.AgentLayers, number: int) -> tuple[int, bytes]:
 
 def main(path: pathlib.Path) -> None:
     kept, own = opened(path), made()
-    kept.give(AGENT, "", [ledger.Pair(f"q{at}", "a") for at in range(PAIRS // 10)], 1)
+    kept.give(AGENT, "", [feedback.Pair(f"q{at}", "a") for at in range(PAIRS // 10)], 1)
     for number in range(1, PAIRS // 10):
         outgoing = step(own, number)
         learned = kept.queued(AGENT, 1)
         record = ledger.Record(AGENT, number, rounds=number, examples=number - 1)
-        kept.commit(record, agent_state.to_bytes(own), learned, outgoing)
+        kept.leave(AGENT, {one.id: None for one in learned})
+        kept.commit(record, agent_state.to_bytes(own), (), outgoing)
         print(number, flush=True)
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from services.hierarchy import hierarchy
 from services.inference import engine as engines
-from services.inference.agents import agents, attached, hierarchy_client, ledger, roster, rounds
+from services.inference.agents import (
+    agents,
+    attached,
+    feedback,
+    hierarchy_client,
+    learner,
+    ledger,
+    roster,
+    rounds,
+)
 from services.inference.agents import backend as backends
 from shared import settings as config
 from shared.hierarchy import agent, learning, levels, messages, wire
@@ -26,7 +35,7 @@ SPECS = {
 }
 RECIPE = learning.Recipe(steps=4, rows=2, rehearsed_rows=2, learning_rate=2e-2)
 HELD = ("How high is it?", "What is the price?")
-PAIR = ledger.Pair("Who built it?", "Ada did.")
+PAIR = feedback.Pair("Who built it?", "Ada did.")
 
 
 def frame_of(base: bases.BaseModel) -> wire.Frame:
@@ -58,6 +67,11 @@ class Line:
         self.submitted.append(submission)
         self.news.set()
 
+    def waits(self, agent: str) -> bool:
+        """Whether a submission is to be settled."""
+        settled = self.followed[agent].settled
+        return any(one.agent == agent and one.sequence > settled for one in self.submitted)
+
     async def tick(self, own: agents.Agents) -> None:
         await asyncio.to_thread(self.shared.system_tick)
         await own.take_snapshot(self.shared.snapshot())
@@ -84,6 +98,7 @@ class Node:
     async def ask(self, agent: str, query: str = PAIR.question) -> str:
         await self.own.prepare(agent)
         memory = self.own.compose(agent)
+        assert memory is not None
         pieces = self.engine.stream(query, memory.key, capture=memory.capture)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
@@ -111,7 +126,7 @@ async def running(
     most: int = 4,
     queue: int = 100,
     memory_bytes: int = 2**30,
-    learning_settings: agents.AgentsSettings | None = None,
+    learning_settings: learner.LearnerSettings | None = None,
 ) -> AsyncIterator[Node]:
     base = tiny_model.tiny_base()
     frame = frame_of(base)
@@ -126,7 +141,7 @@ async def running(
     known = roster.Roster(kept, frame, agent.AgentSettings(), 0, memory_bytes, backend.forget)
     learned = rounds.Rounds(engine, base, SPECS, RECIPE, folder, HELD)
     own = agents.Agents(
-        kept, known, backend, learned.learn, learning_settings or agents.AgentsSettings(rounds=2)
+        kept, known, backend, learned, learning_settings or learner.LearnerSettings(rounds=2)
     )
     engine.start()
     own.start(line)
@@ -135,3 +150,27 @@ async def running(
     finally:
         await own.stop()
         await engine.stop()
+
+
+async def learned(
+    node: Node, agent: str = "ada", ticks: int = 6, pair: feedback.Pair = PAIR
+) -> None:
+    """Has an agent told something, and as many rounds learned and settled."""
+    await node.own.take_snapshot(node.line.shared.snapshot())
+    if agent not in await node.own.queued():
+        await node.own.give_feedback(agent, "", [pair])
+    for _ in range(ticks):
+        await node.until(lambda: node.line.waits(agent))
+        await node.line.tick(node.own)
+
+
+def says(node: Node, by_agent: bool, by_shared: bool = True) -> list[feedback.Pair]:
+    """Has all that is tried come out so, whatever was learned; returns what was tried."""
+    asked: list[feedback.Pair] = []
+
+    async def tried(layers: object, pairs: Sequence[feedback.Pair]) -> list[learner.Tried]:
+        asked.extend(pairs)
+        return [learner.Tried(by_agent, by_shared)] * len(pairs)
+
+    node.own._learns.tried = tried  # type: ignore[method-assign]
+    return asked

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from services.hierarchy import hierarchy
-from services.inference.agents import agents, describing, ledger
+from services.inference.agents import describing, feedback, learner, ledger
 from shared import errors
 from shared.hierarchy import agent_state, learning, levels
 from tests import tiny_model
@@ -18,23 +18,13 @@ from tests.unit.inference.agents import learning_nodes
 from tests.unit.inference.agents.learning_nodes import PAIR
 
 
-async def _learned(node, agent="ada", ticks=6, pair=PAIR):
-    await node.own.take_snapshot(node.line.shared.snapshot())
-    if agent not in await node.own.queued():
-        await node.own.give_feedback(agent, "", [pair])
-    for _ in range(ticks):
-        before = len(node.line.submitted)
-        await node.until_submitted(before + 1)
-        await node.line.tick(node.own)
-
-
 async def test_agent_gives_the_answer_that_it_was_told(tmp_path):
-    settings = agents.AgentsSettings(rounds=100)
+    settings = learner.LearnerSettings(rounds=100, least_rounds=100)
     async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
         await node.own.give_feedback("ada", "", [PAIR])
         assert await node.ask("ada") != PAIR.answer
         for _ in range(12):
-            await _learned(node, ticks=5)
+            await learning_nodes.learned(node, ticks=5)
             if (found := await node.ask("ada")) == PAIR.answer:
                 break
         assert found == PAIR.answer
@@ -45,7 +35,9 @@ async def test_agent_gives_the_answer_that_it_was_told(tmp_path):
 
 async def test_layers_move_and_feedback_is_done_when_submissions_are_settled(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
-        await _learned(node, ticks=2)
+        learning_nodes.says(node, by_agent=True)
+        await learning_nodes.learned(node, ticks=2)
+        await node.until(lambda: node.own.record("ada").examples == 1)
         record, held = node.own.record("ada"), await node.own.held("ada")
         assert (record.rounds, record.examples, record.settled) == (2, 1, 2)
         assert record.mark in {"fast_track", "normal", "conflict"}
@@ -72,7 +64,7 @@ async def test_round_waits_for_the_settlement_of_the_one_before(tmp_path):
 async def test_state_is_the_same_to_the_bit_when_the_node_starts_again(tmp_path):
     shared = hierarchy.LoRAHierarchy(learning_nodes.frame_of(tiny_model.tiny_base()))
     async with learning_nodes.running(tmp_path, shared) as node:
-        await _learned(node, ticks=2)
+        await learning_nodes.learned(node, ticks=2)
         await node.ask("ada")
         await node.until(lambda: len(node.known.in_memory("ada").layers.cache) == 1)
         first = await node.own.held("ada")
@@ -108,12 +100,12 @@ async def test_submission_is_handed_on_when_the_node_died_before_it_could(tmp_pa
 
 async def test_versions_never_come_twice_when_an_agent_is_forgotten_and_made_again(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
-        await _learned(node, ticks=2)
+        await learning_nodes.learned(node, ticks=2)
         await node.ask("ada")
         before = int(node.own.memory("ada").partition("@")[2])
         await node.own.forget("ada")
-        with pytest.raises(errors.NotFoundError):
-            await node.ask("ada")
+        await node.own.prepare("ada")
+        assert node.own.compose("ada").name.startswith("shared@")
         with pytest.raises(errors.NotFoundError):
             await node.own.forget("ada")
         await node.own.give_feedback("ada", "", [PAIR])
@@ -126,7 +118,7 @@ async def test_versions_never_come_twice_when_an_agent_is_forgotten_and_made_aga
 
 async def test_least_used_agent_is_on_disk_alone_when_memory_is_full(tmp_path):
     async with learning_nodes.running(tmp_path, memory_bytes=1) as node:
-        await _learned(node, "ada", 2)
+        await learning_nodes.learned(node, "ada", 2)
         await node.ask("ada")
         held = node.known.in_memory("ada")
         await node.until(lambda: held.observed == 1)
@@ -161,8 +153,12 @@ async def test_generation_is_remembered_and_its_like_is_a_hit(tmp_path):
     [
         ("", PAIR, "1 to 64 letters"),
         ("a b", PAIR, "1 to 64 letters"),
-        ("ada", ledger.Pair(" ", "x"), "question"),
-        ("ada", ledger.Pair("x", "y" * 9000), r"pairs\[0\].answer has 9,000"),
+        ("..", PAIR, "first a letter or digit"),
+        ("shared", PAIR, "what agents share"),
+        ("ada", feedback.Pair("x\x1b[2Jy", "z"), r"pairs\[0\].question has .* U\+001B"),
+        ("ada", feedback.Pair("x", "y " * 900), "tokens together; at most"),
+        ("ada", feedback.Pair(" ", "x"), "question"),
+        ("ada", feedback.Pair("x", "y" * 9000), r"pairs\[0\].answer has 9,000"),
     ],
 )
 async def test_feedback_is_refused_when_it_is_not_fit(tmp_path, agent, pair, message):
@@ -175,11 +171,12 @@ async def test_feedback_is_refused_when_it_is_not_fit(tmp_path, agent, pair, mes
 async def test_feedback_is_bounded_and_taken_once(tmp_path):
     async with learning_nodes.running(tmp_path, most=2, queue=3) as node:
         node.line.has_room = False  # Nothing is learned meanwhile.
-        assert await node.own.give_feedback("ada", "k", [PAIR] * 2) == ledger.Given(2, 2)
-        assert await node.own.give_feedback("ada", "k", [PAIR] * 2) == ledger.Given(2, 2)
+        first, second = ([feedback.Pair(f"{n}?", "x") for n in some] for some in ("ab", "cd"))
+        assert await node.own.give_feedback("ada", "k", first) == feedback.Given(2, 2)
+        assert await node.own.give_feedback("ada", "k", first) == feedback.Given(2, 2)
         with pytest.raises(errors.OverloadedError, match=r"hierarchy\.agents\.queue"):
-            await node.own.give_feedback("ada", "l", [PAIR] * 2)
-        assert await node.own.give_feedback("bob", "k", [PAIR]) == ledger.Given(1, 1)
+            await node.own.give_feedback("ada", "l", second)
+        assert await node.own.give_feedback("bob", "k", [PAIR]) == feedback.Given(1, 1)
         with pytest.raises(errors.CapacityError, match=r"hierarchy\.agents\.most"):
             await node.own.give_feedback("cid", "k", [PAIR])
         assert await node.own.queued() == {"ada": 2, "bob": 1}
@@ -194,10 +191,10 @@ async def test_answers_go_on_when_a_round_fails(tmp_path):
         async def fail(*_):
             raise errors.InvalidInputError("no memory")
 
-        node.own._learn = fail
+        node.own._learns.learn = fail
         await node.own.take_snapshot(node.line.shared.snapshot())
         await node.own.give_feedback("ada", "", [PAIR])
-        await node.until(lambda: "ada" in node.own._failed_until)
+        await node.until(lambda: "ada" in node.own._learner._failed_until)
         assert await node.ask("ada")
         assert await node.own.queued() == {"ada": 1}
 
@@ -240,7 +237,7 @@ async def test_settlement_of_a_forgotten_namesake_changes_nothing(tmp_path):
 
 
 async def test_round_is_learned_again_when_it_could_not_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(agents, "_AFTER_FAILURE_S", 0.0)
+    monkeypatch.setattr(learner, "_AFTER_FAILURE_S", 0.0)
     async with learning_nodes.running(tmp_path) as node:
         commit, calls = node.own._kept.commit, []
 
@@ -263,7 +260,7 @@ async def test_round_is_learned_again_when_it_could_not_be_written(tmp_path, mon
 
 async def test_agent_whose_state_is_damaged_says_so_and_can_be_forgotten(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
-        await _learned(node, ticks=1)
+        await learning_nodes.learned(node, ticks=1)
     kept = ledger.Ledger(tmp_path / "agents.sqlite", 4, 100, 50)
     data = kept.state("ada")
     kept.commit(kept.records()[0], data[:-100])
@@ -276,38 +273,54 @@ async def test_agent_whose_state_is_damaged_says_so_and_can_be_forgotten(tmp_pat
         assert await node.ask("ada")
 
 
-async def test_agent_rehearses_what_others_learning_took_from_it_and_rests_else(tmp_path):
-    settings = agents.AgentsSettings(rounds=3, rehearse_s=0.0)
-    other = ledger.Pair("How tall is it?", "Very tall.")
-    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        await _learned(node, "ada", ticks=3)
-        await node.ask("ada")
-        rounds = node.own.record("ada").rounds
-        node.line.submitted.clear()
-        await node.own.give_feedback("bob", "", [other])
-        await node.until(lambda: {one.agent for one in node.line.submitted} == {"ada", "bob"})
-        by_agent = {one.agent: one for one in node.line.submitted}
-        assert (by_agent["ada"].examples, by_agent["bob"].examples) == (0, 1)
-        await node.until(lambda: node.own.record("ada").rounds == rounds + 1)
-
-
-async def test_agent_rests_while_it_remembers_all(tmp_path, monkeypatch):
-    tried = []
-
-    def all_right(model, lessons, pad_id):
-        tried.extend(lessons)
-        return [True] * len(lessons)
-
-    monkeypatch.setattr(learning, "are_right", all_right)
-    settings = agents.AgentsSettings(rounds=2, rehearse_s=0.0)
-    async with learning_nodes.running(tmp_path, learning_settings=settings) as node:
-        await _learned(node, ticks=2)
+async def test_correction_drops_what_the_agent_said_before(tmp_path):
+    async with learning_nodes.running(tmp_path) as node:
+        node.line.has_room = False
+        await node.own.give_feedback("ada", "", [PAIR])
+        for query in (PAIR.question, "How high is it?"):
+            await node.ask("ada", query)
         held = await node.own.held("ada")
+        await node.until(lambda: len(held.layers.cache) == 2)
+        size = held.layers.cache.size_bytes
+        await node.own.give_feedback("ada", "", [feedback.Pair(f" {PAIR.question}\n", "Bob. ")])
+        (left,) = held.layers.cache.rehearsal(9, torch.Generator())
+        assert left.prompt.tolist() == tiny_model.tiny_base().prompt_ids("How high is it?")
+        assert held.layers.cache.size_bytes == left.size_bytes < size
+        assert await node.own.queued() == {"ada": 1}
+
+
+async def test_general_question_may_be_told_another_answer(tmp_path):
+    told = feedback.Pair(learning_nodes.HELD[0], "Ten.")
+    async with learning_nodes.running(tmp_path) as node:
+        rows, steps = [], learning.Round.steps
+
+        def recorded(own, lessons, rehearsed, seed, held):
+            rows.append((lessons, held))
+            return steps(own, lessons, rehearsed, seed, held)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(learning.Round, "steps", recorded)
+            await learning_nodes.learned(node, ticks=1, pair=told)
+    lessons, held = rows[0]
+    assert held and {one.prompt for one in lessons}.isdisjoint(one.prompt for one in held)
+
+
+async def test_who_was_told_nothing_answers_with_what_all_share(tmp_path):
+    async with learning_nodes.running(tmp_path) as node:
+        await node.own.prepare("ben")
+        assert node.own.compose("ben") is None
+        await learning_nodes.learned(node, ticks=1)
+        snapshot = node.line.shared.snapshot()
+        await node.own.prepare("ben")
+        memory = node.own.compose("ben")
+        assert (memory.name, memory.capture) == (f"shared@{snapshot.version}", None)
+        assert memory.stack.layers == snapshot.layers
+        assert await node.ask("ben")
+        await node.until_submitted(2)
         await node.line.tick(node.own)
-        version = node.own.snapshot_version
-        await node.until(lambda: held.looked_at_version == version)
-        assert (len(node.line.submitted), node.own.record("ada").rounds) == (2, 2)
-        assert tried
+        version = node.line.shared.snapshot().version
+        await node.until(lambda: node.own.compose("ben").name == f"shared@{version}")
+        assert [one.agent for one in node.own.records()] == ["ada"]
 
 
 async def test_bases_own_answers_are_asked_once_and_learned_with_the_feedback(tmp_path):
@@ -316,7 +329,7 @@ async def test_bases_own_answers_are_asked_once_and_learned_with_the_feedback(tm
     for _ in range(2):
         async with learning_nodes.running(tmp_path) as node:
             if not lessons:
-                await _learned(node, ticks=1)
+                await learning_nodes.learned(node, ticks=1)
             answers = json.loads(next(tmp_path.glob("held-*.json")).read_bytes())
             lessons.append(answers)
     assert lessons[0] == lessons[1]

@@ -30,7 +30,7 @@ async def _known(node, agent="ada"):
     await node.until_submitted(1)
     await node.line.tick(node.own)
     held = await node.own.held(agent)
-    return node.own._stack(agent, held)
+    return node.known.stack(agent, held, node.line.shared.snapshot())
 
 
 async def test_agents_memory_answers_when_a_question_names_it(tmp_path):
@@ -73,11 +73,18 @@ async def test_router_is_told_how_sure_the_model_is_when_memory_answers_alone(tm
     assert outcomes[0].signals.tokens >= found.generation.new_tokens > 0
 
 
-async def test_question_is_not_answered_when_its_agent_is_unknown(tmp_path):
+async def test_question_of_an_agent_that_was_told_nothing_is_answered_all_the_same(tmp_path):
     async with learning_nodes.running(tmp_path) as node:
-        with_agents = answering.Answering(node.engine, _no_route, agents=node.own)
-        with pytest.raises(errors.NotFoundError, match="GiveFeedback makes it known"):
-            await with_agents.answer(answering.Question(QUERY, "base", agent="ada"))
+        answers = answering.Answering(node.engine, _no_route, agents=node.own)
+        bare = await answers.answer(answering.Question(QUERY, "base"))
+        # Not even what all share has come.
+        found = await answers.answer(answering.Question(QUERY, "base", agent="ben"))
+        assert (found.memory, found.generation.answer) == ("", bare.generation.answer)
+        await _known(node)
+        found = await answers.answer(answering.Question(QUERY, "base", agent="ben"))
+        assert found.memory == f"shared@{node.line.shared.snapshot().version}"
+        with pytest.raises(errors.InvalidInputError, match="1 to 64 letters"):
+            await answers.answer(answering.Question(QUERY, "base", agent="a b"))
         without = answering.Answering(node.engine, _no_route)
         with pytest.raises(errors.NotFoundError, match=r"hierarchy\.enabled"):
             await without.answer(answering.Question(QUERY, "base", agent="ada"))
