@@ -88,7 +88,7 @@ def disk(
 async def test_upload_fails_typed_and_works_again_when_the_disk_was_full(disk: FullDisk) -> None:
     store, data = disk.store, card_bytes("late-upload", features=100_000)
     with disk.full():
-        with pytest.raises(errors.UnavailableError, match="disk is full"):
+        with pytest.raises(errors.OverloadedError, match="disk is full"):
             await asyncio.to_thread(store.put, data)
         assert store.staged() == []
         assert store.get(KEPT_DIGEST) == KEPT
