@@ -62,6 +62,6 @@ def ablations(path: pathlib.Path, found: Mapping[str, course.Course]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.02)
     axes.set_xlabel("share of right answers at the end")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower right", ncols=2, fontsize=8)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
