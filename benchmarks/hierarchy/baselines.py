@@ -35,13 +35,7 @@ class OneLoRA:
         self.recipe = dataclasses.replace(recipe, shared_share=0.0)
         self.rng = random.Random(plan.seed)
         self.moments: dict[int, learning.Moments] = {}
-        shapes = {
-            path: weights.Shape(module.in_features, module.out_features)
-            for path, module in (
-                (path, bench.base.model.get_submodule(path)) for path in bench.paths
-            )
-        }
-        fresh = layer.DynamicLoRALayer(_LEVEL, shapes, _SPECS[_LEVEL], seed=plan.seed)
+        fresh = layer.DynamicLoRALayer(_LEVEL, bench.shapes, _SPECS[_LEVEL], seed=plan.seed)
         self.now = stacks.Stack(0, {_LEVEL: fresh.weights})
 
     def tick(self, domain: world.Domain) -> None:

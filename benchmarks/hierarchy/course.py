@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import results
 from benchmarks.hierarchy import world
-from shared.hierarchy import learning, levels, stack
+from shared.hierarchy import learning, levels, stack, weights
 from shared.lora import manager as managers
 from shared.models import base as bases
 from shared.models import replay
@@ -125,6 +125,11 @@ class Bench:
         self.base = base
         self.manager = managers.LoRAManager(base.model, base.fingerprint)
         self.paths = self.manager.target_paths(levels.DEFAULT_KINDS)
+        self.shapes = {
+            path: weights.Shape(module.in_features, module.out_features)
+            for path in self.paths
+            for module in [base.model.get_submodule(path)]
+        }
         asked = replay.prepare(base, results.KEPT / "hierarchy")
         self.held = self._lessons(asked.trained)
         """Questions about anything else, which every method holds to the base's answers."""

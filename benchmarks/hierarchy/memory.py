@@ -1,4 +1,9 @@
-"""The hierarchy as it is in service, with all its agents in this process."""
+"""The hierarchy with all its agents in this process, without network or disk.
+
+Layers, ticks, aggregation, migration and rounds are those of the service. Two things are simpler
+than on a node: agents rehearse what their trajectory cache has of right answers, where a node has
+kept feedback; and a domain is met for a number of rounds, where a node learns until it is right.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,6 @@ from services.hierarchy import hierarchy, hierarchy_settings
 from shared.hierarchy import agent as agents
 from shared.hierarchy import circuits, learning, levels, trajectories, wire
 from shared.hierarchy import stack as stacks
-from shared.hierarchy import weights as low_rank
 
 _LOOKED_AT = 32
 """Remembered answers that an idle agent tries in a tick."""
@@ -59,15 +63,7 @@ class Memory:
         if self._variant.shared_share is not None:
             recipe = dataclasses.replace(recipe, shared_share=self._variant.shared_share)
         self._recipe = recipe
-        self.frame = wire.Frame(
-            {
-                path: low_rank.Shape(module.in_features, module.out_features)
-                for path, module in (
-                    (path, bench.base.model.get_submodule(path)) for path in bench.paths
-                )
-            },
-            self._variant.specs,
-        )
+        self.frame = wire.Frame(bench.shapes, self._variant.specs)
         self.hierarchy = hierarchy.LoRAHierarchy(
             self.frame, self._variant.hierarchy, seed=plan.seed
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -119,6 +119,7 @@ class Round:
         self._specs, self._recipe = specs, recipe
         device = next(model.parameters()).device
         self._before = layers
+        self._paths = list(next(iter(layers.layers.values())))
         self._now: dict[levels.Level, dict[str, weights.Factors]] = {
             level: {path: _trainable(found, device) for path, found in of_level.items()}
             for level, of_level in layers.layers.items()
@@ -162,7 +163,7 @@ class Round:
             (_endless(held, rng), self._recipe.held_rows if held else 0),
         ]
         recipe = self._recipe
-        with self._resident() as adapters:
+        with _resident(self._manager, self._paths) as adapters:
             for step in range(recipe.steps):
                 self._set_rates(1.0 - recipe.decline * step / recipe.steps)
                 rows = [next(source) for source, count in sources for _ in range(count)]
@@ -202,7 +203,7 @@ class Round:
             }
             for level, of_level in self._now.items()
         }
-        with self._resident() as adapters:
+        with _resident(self._manager, self._paths) as adapters:
             for lesson in lessons:
                 self._optimiser.zero_grad(set_to_none=True)
                 self._forward(adapters, [lesson], list(self._now)).backward()
@@ -254,16 +255,6 @@ class Round:
         for level, group in zip(self._now, self._optimiser.param_groups, strict=True):
             group["lr"] = self._rate(level) * share
 
-    @contextlib.contextmanager
-    def _resident(self) -> Iterator[dict[str, linear.Adapter]]:
-        paths = list(next(iter(self._now.values())))
-        # Their first weights are never used.
-        adapters = self._manager.add_trainable(_KEY, paths, 1, 1.0, torch.Generator())
-        try:
-            yield adapters
-        finally:
-            self._manager.remove_card(_KEY)
-
     def _parameters(self, of: Sequence[levels.Level]) -> Iterator[torch.Tensor]:
         for level in of:
             for factors in self._now[level].values():
@@ -280,14 +271,22 @@ class Round:
 def answering_with(manager: managers.LoRAManager, layers: stack.Stack) -> Iterator[None]:
     """While this is open the model answers with a stack; for the thread that may touch it."""
     composed = layers.composed()
-    # Their first weights are never used.
-    adapters = manager.add_trainable(_KEY, composed, 1, 1.0, torch.Generator())
-    try:
+    with _resident(manager, composed) as adapters:
         for path, adapter in adapters.items():
-            adapter.lora_a = composed[path].a.to(adapter.lora_a)
-            adapter.lora_b = composed[path].b.to(adapter.lora_b)
+            adapter.lora_a, adapter.lora_b = composed[path].a, composed[path].b
         manager.activate(_KEY)
         yield
+
+
+@contextlib.contextmanager
+def _resident(
+    manager: managers.LoRAManager, paths: Iterable[str]
+) -> Iterator[dict[str, linear.Adapter]]:
+    """Adapters in the model whose weights are whatever they are given; out of it at the end."""
+    # Their first weights are never used.
+    adapters = manager.add_trainable(_KEY, paths, 1, 1.0, torch.Generator())
+    try:
+        yield adapters
     finally:
         manager.remove_card(_KEY)
 
