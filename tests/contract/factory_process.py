@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 
 import grpc
 import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
 from tests import fake_services
-from tests.contract import addresses
+from tests.contract import addresses, serving
 
 T = TypeVar("T")
 
@@ -61,8 +60,7 @@ class FactoryProcess:
 
     async def start(self) -> None:
         self._process = await self._spawn()
-        health: Any = health_pb2_grpc.HealthStub(self.channel)
-        await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE_S)
+        await serving.until_served(self.channel, self._process, PATIENCE_S)
 
     async def kill(self) -> None:
         await self._end(signal.SIGKILL)

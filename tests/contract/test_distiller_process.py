@@ -13,12 +13,11 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shared import errors
 from shared.pb import distiller_pb2, distiller_pb2_grpc
 from shared.rpc import client
-from tests.contract import addresses, asked_teachers, teacher_server
+from tests.contract import addresses, asked_teachers, serving, teacher_server
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE_S = 120.0
@@ -56,8 +55,7 @@ async def _running(folder: pathlib.Path, address: str) -> AsyncIterator[Any]:
         address, options=(("grpc.max_reconnect_backoff_ms", 200), ("grpc.enable_retries", 0))
     )
     try:
-        health: Any = health_pb2_grpc.HealthStub(channel)
-        await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE_S)
+        await serving.until_served(channel, process, PATIENCE_S)
         yield distiller_pb2_grpc.DistillerStub(channel)
     finally:
         await channel.close(None)

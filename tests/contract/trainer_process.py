@@ -16,9 +16,8 @@ import sys
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.contract import addresses
+from tests.contract import addresses, serving
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE_S = 120
@@ -42,9 +41,7 @@ class TrainerProcess:
                 stderr=log,
             )
         async with grpc.aio.insecure_channel(self.address) as channel:
-            health: Any = health_pb2_grpc.HealthStub(channel)
-            request = health_pb2.HealthCheckRequest()
-            await health.Check(request, wait_for_ready=True, timeout=PATIENCE_S)
+            await serving.until_served(channel, self._process, PATIENCE_S)
 
     async def kill(self) -> None:
         process, self._process = self._process, None
