@@ -11,7 +11,7 @@ import pathlib
 
 import torch
 
-from services.gateway import questions
+from services.gateway.command_line import questions
 from shared import grading
 from shared.models import base as bases
 from shared.models import embedder as embedding

@@ -19,7 +19,9 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import results
-from services.gateway import cluster, exam, peers, questions
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
+from services.gateway.command_line import exam, questions
 from shared import settings as config
 from shared import terminal
 from shared.models.embedded.recipe import conversations
@@ -145,7 +147,7 @@ async def _examine(
         unrelated = _unrelated(name)
         hijacked = 0
         for question in unrelated:
-            hijacked += bool((await services.ask(question, no_learning=True)).card)
+            hijacked += bool((await services.inference.ask(question, no_learning=True)).card)
         delays = await _delays(services)
     terminal.NOTES.print(
         f"  trained {_right(outcome.asked):.0%}, unseen {_right(outcome.unseen):.0%} "
@@ -165,7 +167,7 @@ async def _delays(services: peers.Peers) -> tuple[tuple[float, float], ...]:
         seconds = {}
         for no_learning in (True, False) if number % 2 else (False, True):
             started = time.perf_counter()
-            await services.ask(text, no_learning=no_learning)
+            await services.inference.ask(text, no_learning=no_learning)
             seconds[no_learning] = time.perf_counter() - started
         found.append((seconds[True], seconds[False]))
     return tuple(found)

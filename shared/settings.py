@@ -18,6 +18,7 @@ import yaml
 from shared import (
     codebase_settings,
     errors,
+    gateway_settings,
     hierarchy_settings,
     inference_settings,
     learning_settings,
@@ -41,6 +42,7 @@ Codebase = codebase_settings.Codebase
 Discovery = network_settings.Discovery
 Evolution = teacher_settings.Evolution
 Federation = network_settings.Federation
+Gateway = gateway_settings.Gateway
 Hierarchy = hierarchy_settings.Hierarchy
 Inference = inference_settings.Inference
 Mirror = network_settings.Mirror
@@ -200,6 +202,7 @@ class Settings(pydantic_settings.BaseSettings):
     card_store: CardStore = CardStore()
     inference: Inference = Inference()
     hierarchy: Hierarchy = Hierarchy()
+    gateway: Gateway = Gateway()
     discovery: Discovery = Discovery()
     federation: Federation = Federation()
     security: Security = Security()
@@ -219,6 +222,7 @@ class Settings(pydantic_settings.BaseSettings):
             "inference.address": self.inference.address,
             "hierarchy.address": self.hierarchy.address,
             "hierarchy.flight_address": self.hierarchy.flight_address,
+            "gateway.address": self.gateway.address,
         }
         for key, address in listening.items():
             if not (protected or self.cluster.trusted_network or _is_loopback(address)):

@@ -121,6 +121,12 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         ]
         return factory_pb2.RunNightlyResponse(id=night.id, skills=skills)
 
+    async def GiveFeedback(
+        self, request: factory_pb2.GiveAnswerFeedbackRequest, context: Any
+    ) -> factory_pb2.GiveAnswerFeedbackResponse:
+        """Takes what a user says of an answer."""
+        raise errors.PreconditionError("feedback is not taken yet")
+
 
 def _status(number: Any) -> tasks.TaskStatus:
     try:

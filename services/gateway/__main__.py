@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from services.gateway import (
+from services.gateway.command_line import (
     asking,
     demo,
     explaining,

@@ -15,6 +15,7 @@ from services.inference import (
     subscriber,
 )
 from services.inference import engine as engines
+from shared import errors
 from shared.pb import inference_pb2, inference_pb2_grpc
 from shared.rpc import access
 from shared.security import callers
@@ -99,6 +100,18 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                 for swap in self._cards.swaps
             ],
         )
+
+    async def PinCard(
+        self, request: inference_pb2.PinCardRequest, context: Any
+    ) -> inference_pb2.PinCardResponse:
+        """Keeps a card in memory."""
+        raise errors.PreconditionError("this node does not pin cards yet")
+
+    async def UnpinCard(
+        self, request: inference_pb2.UnpinCardRequest, context: Any
+    ) -> inference_pb2.UnpinCardResponse:
+        """Lets a card leave memory."""
+        raise errors.PreconditionError("this node does not pin cards yet")
 
     def _question(self, request: inference_pb2.GenerateRequest, context: Any) -> answering.Question:
         caller = access.caller_of(self._admitted, context.invocation_metadata())

@@ -568,10 +568,13 @@ class ReportResidencyRequest(_message.Message):
     BASE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     DIGESTS_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     base_fingerprint: _builtins.str
     revision: _builtins.int
     """the last that the node has applied"""
+    address: _builtins.str
+    """host:port where it answers; empty: it does not say"""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """of the cards that requests may choose"""
@@ -583,10 +586,11 @@ class ReportResidencyRequest(_message.Message):
         base_fingerprint: _builtins.str = ...,
         revision: _builtins.int = ...,
         digests: _abc.Iterable[_builtins.str] | None = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fingerprint", b"base_fingerprint", "digests", b"digests", "node_id", b"node_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "base_fingerprint", b"base_fingerprint", "digests", b"digests", "node_id", b"node_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -636,10 +640,13 @@ class NodeResidency(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     DIGESTS_FIELD_NUMBER: _builtins.int
     REPORTED_AT_MS_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     base_fingerprint: _builtins.str
     revision: _builtins.int
     reported_at_ms: _builtins.int
+    address: _builtins.str
+    """host:port where it answers; empty: it does not say"""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -650,10 +657,11 @@ class NodeResidency(_message.Message):
         revision: _builtins.int = ...,
         digests: _abc.Iterable[_builtins.str] | None = ...,
         reported_at_ms: _builtins.int = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fingerprint", b"base_fingerprint", "digests", b"digests", "node_id", b"node_id", "reported_at_ms", b"reported_at_ms", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "base_fingerprint", b"base_fingerprint", "digests", b"digests", "node_id", b"node_id", "reported_at_ms", b"reported_at_ms", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,7 @@ class DistilRequest(_message.Message):
     TEACHER_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
     REPOSITORY_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """idempotency key"""
     topic: _builtins.str
@@ -58,6 +59,10 @@ class DistilRequest(_message.Message):
     def retry_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """tasks that this one tries again, the latest first: what"""
 
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Trigger]:
+        """or questions with the right answers, as people gave them"""
+
     def __init__(
         self,
         *,
@@ -70,10 +75,11 @@ class DistilRequest(_message.Message):
         teacher: _builtins.str = ...,
         retry_of: _abc.Iterable[_builtins.str] | None = ...,
         repository: _builtins.str = ...,
+        corrections: _abc.Iterable[_types_pb2.Trigger] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "of_task", b"of_task", "queries", b"queries", "repository", b"repository", "retry_of", b"retry_of", "task_id", b"task_id", "teacher", b"teacher", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "document", b"document", "of_task", b"of_task", "queries", b"queries", "repository", b"repository", "retry_of", b"retry_of", "task_id", b"task_id", "teacher", b"teacher", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,68 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class GiveAnswerFeedbackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    IS_RIGHT_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """the same again returns the first response"""
+    question: _builtins.str
+    answer: _builtins.str
+    """that was given; may be empty"""
+    card: _builtins.str
+    """name@digest that gave it; empty: the bare base model"""
+    is_right: _builtins.bool
+    correction: _builtins.str
+    """the right answer, of a wrong one; may be empty"""
+    def __init__(
+        self,
+        *,
+        idempotency_key: _builtins.str = ...,
+        question: _builtins.str = ...,
+        answer: _builtins.str = ...,
+        card: _builtins.str = ...,
+        is_right: _builtins.bool = ...,
+        correction: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "correction", b"correction", "idempotency_key", b"idempotency_key", "is_right", b"is_right", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GiveAnswerFeedbackRequest: _TypeAlias = GiveAnswerFeedbackRequest  # noqa: Y015
+
+@_typing.final
+class GiveAnswerFeedbackResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """that learns the correction; empty where nothing is learned"""
+    reason: _builtins.str
+    """why nothing is learned"""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GiveAnswerFeedbackResponse: _TypeAlias = GiveAnswerFeedbackResponse  # noqa: Y015
+
+@_typing.final
 class CognitiveDissonance(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,6 +92,7 @@ class CognitiveDissonance(_message.Message):
     SIGNALS_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """idempotency key: delivered twice, counted once"""
     query: _builtins.str
@@ -39,6 +102,8 @@ class CognitiveDissonance(_message.Message):
     domain: _builtins.str
     """of the nearest card, where one is near"""
     tenant: _builtins.str
+    traceparent: _builtins.str
+    """of the question's trace (W3C Trace Context); may be empty"""
     @_builtins.property
     def signals(self) -> _types_pb2.AnswerSignals:
         """unset where nobody told them"""
@@ -53,10 +118,11 @@ class CognitiveDissonance(_message.Message):
         signals: _types_pb2.AnswerSignals | None = ...,
         domain: _builtins.str = ...,
         tenant: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["signals", b"signals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "detected_at_ms", b"detected_at_ms", "domain", b"domain", "event_id", b"event_id", "query", b"query", "signals", b"signals", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "detected_at_ms", b"detected_at_ms", "domain", b"domain", "event_id", b"event_id", "query", b"query", "signals", b"signals", "tenant", b"tenant", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,11 @@ class FactoryStub:
                 request_serializer=shared_dot_pb_dot_factory__pb2.RunNightlyRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_factory__pb2.RunNightlyResponse.FromString,
                 _registered_method=True)
+        self.GiveFeedback = channel.unary_unary(
+                '/skillmesh.v1.Factory/GiveFeedback',
+                request_serializer=shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackResponse.FromString,
+                _registered_method=True)
 
 
 class FactoryServicer:
@@ -144,6 +149,13 @@ class FactoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GiveFeedback(self, request, context):
+        """What a user says of an answer. A correction starts a learning task that learns it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FactoryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -191,6 +203,11 @@ def add_FactoryServicer_to_server(servicer, server):
                     servicer.RunNightly,
                     request_deserializer=shared_dot_pb_dot_factory__pb2.RunNightlyRequest.FromString,
                     response_serializer=shared_dot_pb_dot_factory__pb2.RunNightlyResponse.SerializeToString,
+            ),
+            'GiveFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.GiveFeedback,
+                    request_deserializer=shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -436,6 +453,33 @@ class Factory:
             '/skillmesh.v1.Factory/RunNightly',
             shared_dot_pb_dot_factory__pb2.RunNightlyRequest.SerializeToString,
             shared_dot_pb_dot_factory__pb2.RunNightlyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GiveFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Factory/GiveFeedback',
+            shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackRequest.SerializeToString,
+            shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class FactoryStub:
     """A new task with the same questions as a FAILED or CANCELLED one."""
     RunNightly: _grpc.UnaryUnaryMultiCallable[_factory_pb2.RunNightlyRequest, _factory_pb2.RunNightlyResponse]
     """Gathers now what waits for the night, as its own batch."""
+    GiveFeedback: _grpc.UnaryUnaryMultiCallable[_factory_pb2.GiveAnswerFeedbackRequest, _factory_pb2.GiveAnswerFeedbackResponse]
+    """What a user says of an answer. A correction starts a learning task that learns it."""
 
 @_typing.type_check_only
 class FactoryAsyncStub(FactoryStub):
@@ -66,6 +68,8 @@ class FactoryAsyncStub(FactoryStub):
     """A new task with the same questions as a FAILED or CANCELLED one."""
     RunNightly: _aio.UnaryUnaryMultiCallable[_factory_pb2.RunNightlyRequest, _factory_pb2.RunNightlyResponse]  # type: ignore[assignment]
     """Gathers now what waits for the night, as its own batch."""
+    GiveFeedback: _aio.UnaryUnaryMultiCallable[_factory_pb2.GiveAnswerFeedbackRequest, _factory_pb2.GiveAnswerFeedbackResponse]  # type: ignore[assignment]
+    """What a user says of an answer. A correction starts a learning task that learns it."""
 
 class FactoryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -136,5 +140,13 @@ class FactoryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_factory_pb2.RunNightlyResponse, _abc.Awaitable[_factory_pb2.RunNightlyResponse]]:
         """Gathers now what waits for the night, as its own batch."""
+
+    @_abc_1.abstractmethod
+    def GiveFeedback(
+        self,
+        request: _factory_pb2.GiveAnswerFeedbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_factory_pb2.GiveAnswerFeedbackResponse, _abc.Awaitable[_factory_pb2.GiveAnswerFeedbackResponse]]:
+        """What a user says of an answer. A correction starts a learning task that learns it."""
 
 def add_FactoryServicer_to_server(servicer: FactoryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

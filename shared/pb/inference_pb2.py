@@ -24,33 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shared/pb/inference.proto\x12\x0cskillmesh.v1\"\xdb\x01\n\x0fGenerateRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\x05\x12\x13\n\x0bno_learning\x18\x04 \x01(\x08\x12\x13\n\x0btemperature\x18\x05 \x01(\x02\x12\r\n\x05top_p\x18\x06 \x01(\x02\x12\r\n\x05top_k\x18\x07 \x01(\x05\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x11\n\tmax_cards\x18\n \x01(\x05\x12\r\n\x05\x61gent\x18\x0b \x01(\tB\x07\n\x05_seed\"\xfd\x01\n\x10GenerateResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x12\n\ndissonance\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x12\n\nnew_tokens\x18\x07 \x01(\x05\x12\x17\n\x0frewritten_query\x18\x08 \x01(\t\x12\x15\n\rfinish_reason\x18\t \x01(\t\x12&\n\x05\x63\x61rds\x18\n \x03(\x0b\x32\x17.skillmesh.v1.CardShare\x12\x0e\n\x06memory\x18\x0b \x01(\t\")\n\tCardShare\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xc3\x01\n\x0f\x43ompleteRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06suffix\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x05 \x01(\x05\x12\x13\n\x0btemperature\x18\x06 \x01(\x02\x12\r\n\x05top_p\x18\x07 \x01(\x02\x12\r\n\x05top_k\x18\x08 \x01(\x05\x12\x11\n\x04seed\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\tB\x07\n\x05_seed\"p\n\x10\x43ompleteResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\x12\x12\n\nnew_tokens\x18\x04 \x01(\x05\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\"L\n\rCompleteChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1e.skillmesh.v1.CompleteResponse\"L\n\rGenerateChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1e.skillmesh.v1.GenerateResponse\"\x16\n\x14GetNodeStatusRequest\"\x89\x02\n\nNodeStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12\x10\n\x08resident\x18\x04 \x03(\t\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x17\n\x0fstore_connected\x18\x06 \x01(\x08\x12\'\n\x05swaps\x18\x07 \x03(\x0b\x32\x18.skillmesh.v1.SwapRecord\x12\x0e\n\x06served\x18\x08 \x03(\t\x12\x12\n\nheld_bytes\x18\t \x01(\x03\x12\x18\n\x10semantic_sampled\x18\n \x01(\x03\x12\x18\n\x10semantic_dropped\x18\x0b \x01(\x03\"L\n\nSwapRecord\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x01\x12\x0f\n\x07swap_ms\x18\x03 \x01(\x01\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\x32\x90\x03\n\tInference\x12I\n\x08Generate\x12\x1d.skillmesh.v1.GenerateRequest\x1a\x1e.skillmesh.v1.GenerateResponse\x12N\n\x0eGenerateStream\x12\x1d.skillmesh.v1.GenerateRequest\x1a\x1b.skillmesh.v1.GenerateChunk0\x01\x12I\n\x08\x43omplete\x12\x1d.skillmesh.v1.CompleteRequest\x1a\x1e.skillmesh.v1.CompleteResponse\x12N\n\x0e\x43ompleteStream\x12\x1d.skillmesh.v1.CompleteRequest\x1a\x1b.skillmesh.v1.CompleteChunk0\x01\x12M\n\rGetNodeStatus\x12\".skillmesh.v1.GetNodeStatusRequest\x1a\x18.skillmesh.v1.NodeStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shared/pb/inference.proto\x12\x0cskillmesh.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"d\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\x12%\n\x03top\x18\x04 \x03(\x0b\x32\x18.skillmesh.v1.TopLogprob\";\n\nTopLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x0c\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"\xc9\x02\n\x0fGenerateRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\x05\x12\x13\n\x0bno_learning\x18\x04 \x01(\x08\x12\x13\n\x0btemperature\x18\x05 \x01(\x02\x12\r\n\x05top_p\x18\x06 \x01(\x02\x12\r\n\x05top_k\x18\x07 \x01(\x05\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\x11\n\tmax_cards\x18\n \x01(\x05\x12\r\n\x05\x61gent\x18\x0b \x01(\t\x12+\n\x08messages\x18\x0c \x03(\x0b\x32\x19.skillmesh.v1.ChatMessage\x12\x19\n\x0ctop_logprobs\x18\r \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x0bjson_schema\x18\x0e \x01(\tB\x07\n\x05_seedB\x0f\n\r_top_logprobs\"\xab\x02\n\x10GenerateResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x12\n\ndissonance\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x12\n\nnew_tokens\x18\x07 \x01(\x05\x12\x17\n\x0frewritten_query\x18\x08 \x01(\t\x12\x15\n\rfinish_reason\x18\t \x01(\t\x12&\n\x05\x63\x61rds\x18\n \x03(\x0b\x32\x17.skillmesh.v1.CardShare\x12\x0e\n\x06memory\x18\x0b \x01(\t\x12,\n\x08logprobs\x18\x0c \x03(\x0b\x32\x1a.skillmesh.v1.TokenLogprob\")\n\tCardShare\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xef\x01\n\x0f\x43ompleteRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06suffix\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x05 \x01(\x05\x12\x13\n\x0btemperature\x18\x06 \x01(\x02\x12\r\n\x05top_p\x18\x07 \x01(\x02\x12\r\n\x05top_k\x18\x08 \x01(\x05\x12\x11\n\x04seed\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x19\n\x0ctop_logprobs\x18\x0b \x01(\x05H\x01\x88\x01\x01\x42\x07\n\x05_seedB\x0f\n\r_top_logprobs\"\x9e\x01\n\x10\x43ompleteResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\x12\x12\n\nnew_tokens\x18\x04 \x01(\x05\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\x12,\n\x08logprobs\x18\x06 \x03(\x0b\x32\x1a.skillmesh.v1.TokenLogprob\"z\n\rCompleteChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1e.skillmesh.v1.CompleteResponse\x12,\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1a.skillmesh.v1.TokenLogprob\"z\n\rGenerateChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1e.skillmesh.v1.GenerateResponse\x12,\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1a.skillmesh.v1.TokenLogprob\"\x16\n\x14GetNodeStatusRequest\"\x8d\x03\n\nNodeStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12\x10\n\x08resident\x18\x04 \x03(\t\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x17\n\x0fstore_connected\x18\x06 \x01(\x08\x12\'\n\x05swaps\x18\x07 \x03(\x0b\x32\x18.skillmesh.v1.SwapRecord\x12\x0e\n\x06served\x18\x08 \x03(\t\x12\x12\n\nheld_bytes\x18\t \x01(\x03\x12\x18\n\x10semantic_sampled\x18\n \x01(\x03\x12\x18\n\x10semantic_dropped\x18\x0b \x01(\x03\x12\x0f\n\x07running\x18\x0c \x01(\x05\x12\x0f\n\x07waiting\x18\r \x01(\x05\x12\x11\n\tmost_rows\x18\x0e \x01(\x05\x12\r\n\x05queue\x18\x0f \x01(\x05\x12\x0e\n\x06pinned\x18\x10 \x03(\t\x12\x16\n\x0emax_new_tokens\x18\x11 \x01(\x05\x12\x16\n\x0e\x63ontext_tokens\x18\x12 \x01(\x05\"\x1e\n\x0ePinCardRequest\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\"\x1f\n\x0fPinCardResponse\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\" \n\x10UnpinCardRequest\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\"!\n\x11UnpinCardResponse\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\"L\n\nSwapRecord\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x01\x12\x0f\n\x07swap_ms\x18\x03 \x01(\x01\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\x32\xa6\x04\n\tInference\x12I\n\x08Generate\x12\x1d.skillmesh.v1.GenerateRequest\x1a\x1e.skillmesh.v1.GenerateResponse\x12N\n\x0eGenerateStream\x12\x1d.skillmesh.v1.GenerateRequest\x1a\x1b.skillmesh.v1.GenerateChunk0\x01\x12I\n\x08\x43omplete\x12\x1d.skillmesh.v1.CompleteRequest\x1a\x1e.skillmesh.v1.CompleteResponse\x12N\n\x0e\x43ompleteStream\x12\x1d.skillmesh.v1.CompleteRequest\x1a\x1b.skillmesh.v1.CompleteChunk0\x01\x12M\n\rGetNodeStatus\x12\".skillmesh.v1.GetNodeStatusRequest\x1a\x18.skillmesh.v1.NodeStatus\x12\x46\n\x07PinCard\x12\x1c.skillmesh.v1.PinCardRequest\x1a\x1d.skillmesh.v1.PinCardResponse\x12L\n\tUnpinCard\x12\x1e.skillmesh.v1.UnpinCardRequest\x1a\x1f.skillmesh.v1.UnpinCardResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shared.pb.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GENERATEREQUEST']._serialized_start=44
-  _globals['_GENERATEREQUEST']._serialized_end=263
-  _globals['_GENERATERESPONSE']._serialized_start=266
-  _globals['_GENERATERESPONSE']._serialized_end=519
-  _globals['_CARDSHARE']._serialized_start=521
-  _globals['_CARDSHARE']._serialized_end=562
-  _globals['_COMPLETEREQUEST']._serialized_start=565
-  _globals['_COMPLETEREQUEST']._serialized_end=760
-  _globals['_COMPLETERESPONSE']._serialized_start=762
-  _globals['_COMPLETERESPONSE']._serialized_end=874
-  _globals['_COMPLETECHUNK']._serialized_start=876
-  _globals['_COMPLETECHUNK']._serialized_end=952
-  _globals['_GENERATECHUNK']._serialized_start=954
-  _globals['_GENERATECHUNK']._serialized_end=1030
-  _globals['_GETNODESTATUSREQUEST']._serialized_start=1032
-  _globals['_GETNODESTATUSREQUEST']._serialized_end=1054
-  _globals['_NODESTATUS']._serialized_start=1057
-  _globals['_NODESTATUS']._serialized_end=1322
-  _globals['_SWAPRECORD']._serialized_start=1324
-  _globals['_SWAPRECORD']._serialized_end=1400
-  _globals['_INFERENCE']._serialized_start=1403
-  _globals['_INFERENCE']._serialized_end=1803
+  _globals['_CHATMESSAGE']._serialized_start=43
+  _globals['_CHATMESSAGE']._serialized_end=87
+  _globals['_TOKENLOGPROB']._serialized_start=89
+  _globals['_TOKENLOGPROB']._serialized_end=189
+  _globals['_TOPLOGPROB']._serialized_start=191
+  _globals['_TOPLOGPROB']._serialized_end=250
+  _globals['_GENERATEREQUEST']._serialized_start=253
+  _globals['_GENERATEREQUEST']._serialized_end=582
+  _globals['_GENERATERESPONSE']._serialized_start=585
+  _globals['_GENERATERESPONSE']._serialized_end=884
+  _globals['_CARDSHARE']._serialized_start=886
+  _globals['_CARDSHARE']._serialized_end=927
+  _globals['_COMPLETEREQUEST']._serialized_start=930
+  _globals['_COMPLETEREQUEST']._serialized_end=1169
+  _globals['_COMPLETERESPONSE']._serialized_start=1172
+  _globals['_COMPLETERESPONSE']._serialized_end=1330
+  _globals['_COMPLETECHUNK']._serialized_start=1332
+  _globals['_COMPLETECHUNK']._serialized_end=1454
+  _globals['_GENERATECHUNK']._serialized_start=1456
+  _globals['_GENERATECHUNK']._serialized_end=1578
+  _globals['_GETNODESTATUSREQUEST']._serialized_start=1580
+  _globals['_GETNODESTATUSREQUEST']._serialized_end=1602
+  _globals['_NODESTATUS']._serialized_start=1605
+  _globals['_NODESTATUS']._serialized_end=2002
+  _globals['_PINCARDREQUEST']._serialized_start=2004
+  _globals['_PINCARDREQUEST']._serialized_end=2034
+  _globals['_PINCARDRESPONSE']._serialized_start=2036
+  _globals['_PINCARDRESPONSE']._serialized_end=2067
+  _globals['_UNPINCARDREQUEST']._serialized_start=2069
+  _globals['_UNPINCARDREQUEST']._serialized_end=2101
+  _globals['_UNPINCARDRESPONSE']._serialized_start=2103
+  _globals['_UNPINCARDRESPONSE']._serialized_end=2136
+  _globals['_SWAPRECORD']._serialized_start=2138
+  _globals['_SWAPRECORD']._serialized_end=2214
+  _globals['_INFERENCE']._serialized_start=2217
+  _globals['_INFERENCE']._serialized_end=2767
 # @@protoc_insertion_point(module_scope)

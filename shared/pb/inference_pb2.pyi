@@ -19,6 +19,92 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class ChatMessage(_message.Message):
+    """One turn of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """system, user or assistant"""
+    content: _builtins.str
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
+
+@_typing.final
+class TokenLogprob(_message.Message):
+    """A token of an answer and how likely the model held it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """its text; a character may spread over several tokens"""
+    bytes: _builtins.bytes
+    """its part of the answer in UTF-8"""
+    logprob: _builtins.float
+    """natural logarithm, of the model's own distribution"""
+    @_builtins.property
+    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopLogprob]:
+        """the likeliest in its place, likeliest first"""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        bytes: _builtins.bytes = ...,
+        logprob: _builtins.float = ...,
+        top: _abc.Iterable[Global___TopLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "logprob", b"logprob", "token", b"token", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
+
+@_typing.final
+class TopLogprob(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    bytes: _builtins.bytes
+    logprob: _builtins.float
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        bytes: _builtins.bytes = ...,
+        logprob: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "logprob", b"logprob", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopLogprob: _TypeAlias = TopLogprob  # noqa: Y015
+
+@_typing.final
 class GenerateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,6 +119,9 @@ class GenerateRequest(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     MAX_CARDS_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     model: _builtins.str
     """"auto" or empty: the router decides; "base"; a card reference;"""
@@ -54,9 +143,21 @@ class GenerateRequest(_message.Message):
     """that may answer together, 1 to 4; 0: as config.yaml says"""
     agent: _builtins.str
     """whose memory answers, with the card; empty: nobody's"""
+    top_logprobs: _builtins.int
+    """first, a user's last; that one is what is routed
+    tell each token's log-probability beside those of so many
+    """
+    json_schema: _builtins.str
+    """likeliest, 0 to 20; unset: none
+    the answer is JSON that fits this JSON schema; {} takes any
+    """
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the answer ends before the first of these"""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
+        """a conversation in place of query: any system messages"""
 
     def __init__(
         self,
@@ -72,14 +173,22 @@ class GenerateRequest(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         max_cards: _builtins.int = ...,
         agent: _builtins.str = ...,
+        messages: _abc.Iterable[Global___ChatMessage] | None = ...,
+        top_logprobs: _builtins.int | None = ...,
+        json_schema: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_top_logprobs", b"_top_logprobs", "seed", b"seed", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "agent", b"agent", "max_cards", b"max_cards", "max_new_tokens", b"max_new_tokens", "model", b"model", "no_learning", b"no_learning", "query", b"query", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_top_logprobs", b"_top_logprobs", "agent", b"agent", "json_schema", b"json_schema", "max_cards", b"max_cards", "max_new_tokens", b"max_new_tokens", "messages", b"messages", "model", b"model", "no_learning", b"no_learning", "query", b"query", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
+    _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
@@ -98,6 +207,7 @@ class GenerateResponse(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     CARDS_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     card: _builtins.str
     """name@digest that answered; empty: the bare base model"""
@@ -116,6 +226,10 @@ class GenerateResponse(_message.Message):
     def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardShare]:
         """all that answered, merged; heaviest first, the first is card"""
 
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """of all tokens, where they were asked for"""
+
     def __init__(
         self,
         *,
@@ -130,10 +244,11 @@ class GenerateResponse(_message.Message):
         finish_reason: _builtins.str = ...,
         cards: _abc.Iterable[Global___CardShare] | None = ...,
         memory: _builtins.str = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "cards", b"cards", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "finish_reason", b"finish_reason", "memory", b"memory", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "card", b"card", "cards", b"cards", "confidence", b"confidence", "dissonance", b"dissonance", "event_id", b"event_id", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "memory", b"memory", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "rewritten_query", b"rewritten_query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,6 +292,7 @@ class CompleteRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """what stands before the cursor; the end of it is read, as far"""
     suffix: _builtins.str
@@ -199,6 +315,8 @@ class CompleteRequest(_message.Message):
     top_p: _builtins.float
     top_k: _builtins.int
     seed: _builtins.int
+    top_logprobs: _builtins.int
+    """as in GenerateRequest"""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -214,14 +332,20 @@ class CompleteRequest(_message.Message):
         top_k: _builtins.int = ...,
         seed: _builtins.int | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
+        top_logprobs: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_top_logprobs", b"_top_logprobs", "seed", b"seed", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "max_new_tokens", b"max_new_tokens", "model", b"model", "path", b"path", "prefix", b"prefix", "seed", b"seed", "stop", b"stop", "suffix", b"suffix", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_top_logprobs", b"_top_logprobs", "max_new_tokens", b"max_new_tokens", "model", b"model", "path", b"path", "prefix", b"prefix", "seed", b"seed", "stop", b"stop", "suffix", b"suffix", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
+    _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
 
 Global___CompleteRequest: _TypeAlias = CompleteRequest  # noqa: Y015
 
@@ -234,6 +358,7 @@ class CompleteResponse(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     NEW_TOKENS_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     card: _builtins.str
     """name@digest that answered; empty: the bare base model"""
@@ -242,6 +367,10 @@ class CompleteResponse(_message.Message):
     new_tokens: _builtins.int
     finish_reason: _builtins.str
     """"stop", or "length" where more was to come"""
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """of all tokens, where they were asked for"""
+
     def __init__(
         self,
         *,
@@ -250,10 +379,11 @@ class CompleteResponse(_message.Message):
         prompt_tokens: _builtins.int = ...,
         new_tokens: _builtins.int = ...,
         finish_reason: _builtins.str = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "finish_reason", b"finish_reason", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "new_tokens", b"new_tokens", "prompt_tokens", b"prompt_tokens", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,21 +395,27 @@ class CompleteChunk(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """what came since the last chunk"""
     @_builtins.property
     def final(self) -> Global___CompleteResponse:
         """set in the last chunk alone"""
 
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """of the tokens since the last chunk"""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         final: Global___CompleteResponse | None = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["final", b"final"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "logprobs", b"logprobs", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,21 +427,27 @@ class GenerateChunk(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """what came since the last chunk"""
     @_builtins.property
     def final(self) -> Global___GenerateResponse:
         """set in the last chunk alone"""
 
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """of the tokens since the last chunk"""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         final: Global___GenerateResponse | None = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["final", b"final"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "logprobs", b"logprobs", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,6 +483,13 @@ class NodeStatus(_message.Message):
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     SEMANTIC_SAMPLED_FIELD_NUMBER: _builtins.int
     SEMANTIC_DROPPED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    MOST_ROWS_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     base_model: _builtins.str
     base_fingerprint: _builtins.str
@@ -353,6 +502,18 @@ class NodeStatus(_message.Message):
     """answers whose semantic entropy was found"""
     semantic_dropped: _builtins.int
     """and those where it was not: busy, too slow, or it failed"""
+    running: _builtins.int
+    """answers that are being generated"""
+    waiting: _builtins.int
+    """requests that wait for their turn or for their card"""
+    most_rows: _builtins.int
+    """answers that are generated together at most"""
+    queue: _builtins.int
+    """requests that may wait; more are refused"""
+    max_new_tokens: _builtins.int
+    """of an answer whose request does not say"""
+    context_tokens: _builtins.int
+    """prompt and answer together; 0: the model does not say"""
     @_builtins.property
     def resident(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """name@digest; in memory, used longest ago first"""
@@ -364,6 +525,10 @@ class NodeStatus(_message.Message):
     @_builtins.property
     def served(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """name@digest; requests may choose them, in memory or not"""
+
+    @_builtins.property
+    def pinned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """name@digest of resident cards that stay there"""
 
     def __init__(
         self,
@@ -379,14 +544,99 @@ class NodeStatus(_message.Message):
         held_bytes: _builtins.int = ...,
         semantic_sampled: _builtins.int = ...,
         semantic_dropped: _builtins.int = ...,
+        running: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        most_rows: _builtins.int = ...,
+        queue: _builtins.int = ...,
+        pinned: _abc.Iterable[_builtins.str] | None = ...,
+        max_new_tokens: _builtins.int = ...,
+        context_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "held_bytes", b"held_bytes", "node_id", b"node_id", "resident", b"resident", "revision", b"revision", "semantic_dropped", b"semantic_dropped", "semantic_sampled", b"semantic_sampled", "served", b"served", "store_connected", b"store_connected", "swaps", b"swaps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "context_tokens", b"context_tokens", "held_bytes", b"held_bytes", "max_new_tokens", b"max_new_tokens", "most_rows", b"most_rows", "node_id", b"node_id", "pinned", b"pinned", "queue", b"queue", "resident", b"resident", "revision", b"revision", "running", b"running", "semantic_dropped", b"semantic_dropped", "semantic_sampled", b"semantic_sampled", "served", b"served", "store_connected", b"store_connected", "swaps", b"swaps", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class PinCardRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    """as GenerateRequest.model names one"""
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinCardRequest: _TypeAlias = PinCardRequest  # noqa: Y015
+
+@_typing.final
+class PinCardResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    """name@digest"""
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinCardResponse: _TypeAlias = PinCardResponse  # noqa: Y015
+
+@_typing.final
+class UnpinCardRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinCardRequest: _TypeAlias = UnpinCardRequest  # noqa: Y015
+
+@_typing.final
+class UnpinCardResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinCardResponse: _TypeAlias = UnpinCardResponse  # noqa: Y015
 
 @_typing.final
 class SwapRecord(_message.Message):

@@ -59,6 +59,16 @@ class InferenceStub:
                 request_serializer=shared_dot_pb_dot_inference__pb2.GetNodeStatusRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_inference__pb2.NodeStatus.FromString,
                 _registered_method=True)
+        self.PinCard = channel.unary_unary(
+                '/skillmesh.v1.Inference/PinCard',
+                request_serializer=shared_dot_pb_dot_inference__pb2.PinCardRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_inference__pb2.PinCardResponse.FromString,
+                _registered_method=True)
+        self.UnpinCard = channel.unary_unary(
+                '/skillmesh.v1.Inference/UnpinCard',
+                request_serializer=shared_dot_pb_dot_inference__pb2.UnpinCardRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_inference__pb2.UnpinCardResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServicer:
@@ -95,6 +105,20 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PinCard(self, request, context):
+        """Brings a served card into memory and keeps it there, until it is let go.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinCard(self, request, context):
+        """Lets a card leave memory; at once where nobody uses it. It stays served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +146,16 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.GetNodeStatus,
                     request_deserializer=shared_dot_pb_dot_inference__pb2.GetNodeStatusRequest.FromString,
                     response_serializer=shared_dot_pb_dot_inference__pb2.NodeStatus.SerializeToString,
+            ),
+            'PinCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinCard,
+                    request_deserializer=shared_dot_pb_dot_inference__pb2.PinCardRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_inference__pb2.PinCardResponse.SerializeToString,
+            ),
+            'UnpinCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinCard,
+                    request_deserializer=shared_dot_pb_dot_inference__pb2.UnpinCardRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_inference__pb2.UnpinCardResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -259,6 +293,60 @@ class Inference:
             '/skillmesh.v1.Inference/GetNodeStatus',
             shared_dot_pb_dot_inference__pb2.GetNodeStatusRequest.SerializeToString,
             shared_dot_pb_dot_inference__pb2.NodeStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Inference/PinCard',
+            shared_dot_pb_dot_inference__pb2.PinCardRequest.SerializeToString,
+            shared_dot_pb_dot_inference__pb2.PinCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Inference/UnpinCard',
+            shared_dot_pb_dot_inference__pb2.UnpinCardRequest.SerializeToString,
+            shared_dot_pb_dot_inference__pb2.UnpinCardResponse.FromString,
             options,
             channel_credentials,
             insecure,

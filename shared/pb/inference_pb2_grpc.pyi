@@ -37,6 +37,10 @@ class InferenceStub:
     """Says what belongs at the cursor of a file: the card of its code base does, where one is served."""
     CompleteStream: _grpc.UnaryStreamMultiCallable[_inference_pb2.CompleteRequest, _inference_pb2.CompleteChunk]
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetNodeStatusRequest, _inference_pb2.NodeStatus]
+    PinCard: _grpc.UnaryUnaryMultiCallable[_inference_pb2.PinCardRequest, _inference_pb2.PinCardResponse]
+    """Brings a served card into memory and keeps it there, until it is let go."""
+    UnpinCard: _grpc.UnaryUnaryMultiCallable[_inference_pb2.UnpinCardRequest, _inference_pb2.UnpinCardResponse]
+    """Lets a card leave memory; at once where nobody uses it. It stays served."""
 
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
@@ -47,6 +51,10 @@ class InferenceAsyncStub(InferenceStub):
     """Says what belongs at the cursor of a file: the card of its code base does, where one is served."""
     CompleteStream: _aio.UnaryStreamMultiCallable[_inference_pb2.CompleteRequest, _inference_pb2.CompleteChunk]  # type: ignore[assignment]
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetNodeStatusRequest, _inference_pb2.NodeStatus]  # type: ignore[assignment]
+    PinCard: _aio.UnaryUnaryMultiCallable[_inference_pb2.PinCardRequest, _inference_pb2.PinCardResponse]  # type: ignore[assignment]
+    """Brings a served card into memory and keeps it there, until it is let go."""
+    UnpinCard: _aio.UnaryUnaryMultiCallable[_inference_pb2.UnpinCardRequest, _inference_pb2.UnpinCardResponse]  # type: ignore[assignment]
+    """Lets a card leave memory; at once where nobody uses it. It stays served."""
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +92,21 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.GetNodeStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.NodeStatus, _abc.Awaitable[_inference_pb2.NodeStatus]]: ...
+
+    @_abc_1.abstractmethod
+    def PinCard(
+        self,
+        request: _inference_pb2.PinCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.PinCardResponse, _abc.Awaitable[_inference_pb2.PinCardResponse]]:
+        """Brings a served card into memory and keeps it there, until it is let go."""
+
+    @_abc_1.abstractmethod
+    def UnpinCard(
+        self,
+        request: _inference_pb2.UnpinCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.UnpinCardResponse, _abc.Awaitable[_inference_pb2.UnpinCardResponse]]:
+        """Lets a card leave memory; at once where nobody uses it. It stays served."""
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -171,6 +171,7 @@ class TrainingTask(_message.Message):
     JOINED_INTO_FIELD_NUMBER: _builtins.int
     REPOSITORY_FIELD_NUMBER: _builtins.int
     COMMIT_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     trigger_query: _builtins.str
     domain: _builtins.str
@@ -200,6 +201,8 @@ class TrainingTask(_message.Message):
     """the code base to be learned"""
     commit_id: _builtins.str
     """that it was read at"""
+    traceparent: _builtins.str
+    """of the question that caused it (W3C Trace Context)"""
     @_builtins.property
     def other_queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """further questions about the same gap"""
@@ -233,10 +236,11 @@ class TrainingTask(_message.Message):
         joined_into: _builtins.str = ...,
         repository: _builtins.str = ...,
         commit_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "commit_id", b"commit_id", "created_at_ms", b"created_at_ms", "demand", b"demand", "detail", b"detail", "domain", b"domain", "error", b"error", "id", b"id", "joined_into", b"joined_into", "other_queries", b"other_queries", "priority", b"priority", "progress", b"progress", "repository", b"repository", "retry_of", b"retry_of", "spent", b"spent", "stage_times", b"stage_times", "status", b"status", "tenant", b"tenant", "trigger_query", b"trigger_query", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "commit_id", b"commit_id", "created_at_ms", b"created_at_ms", "demand", b"demand", "detail", b"detail", "domain", b"domain", "error", b"error", "id", b"id", "joined_into", b"joined_into", "other_queries", b"other_queries", "priority", b"priority", "progress", b"progress", "repository", b"repository", "retry_of", b"retry_of", "spent", b"spent", "stage_times", b"stage_times", "status", b"status", "tenant", b"tenant", "traceparent", b"traceparent", "trigger_query", b"trigger_query", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

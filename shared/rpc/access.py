@@ -6,7 +6,9 @@ that any tool can ask whether a service lives and what it offers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+import contextvars
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, cast
 
 import grpc
@@ -54,17 +56,40 @@ def short_name(method: str) -> str:
     return method.lstrip("/").rpartition(".")[2]
 
 
+_on_behalf: contextvars.ContextVar[str | None] = contextvars.ContextVar("on_behalf", default=None)
+"""The authorization header of whom the calls of this context are made for."""
+
+
+@contextlib.contextmanager
+def on_behalf_of(authorization: str) -> Iterator[None]:
+    """Makes the calls within with somebody else's token, so that only they decide what may be done.
+
+    Args:
+        authorization: their header of that name; empty where they have shown none, which is not
+            made up for by the token of this process.
+    """
+    reset = _on_behalf.set(authorization)
+    try:
+        yield
+    finally:
+        _on_behalf.reset(reset)
+
+
 def client_interceptors(token: str) -> list[grpc.aio.ClientInterceptor]:
-    """What shows a token in every call; nothing without one."""
-    return [_ShowUnary(token), _ShowStream(token)] if token else []
+    """What shows a token in every call, or that of whom a call is made for."""
+    return [_ShowUnary(token), _ShowStream(token)]
 
 
 class _Shows:
     def __init__(self, token: str) -> None:
-        self._header = (HEADER, callers.header(token))
+        self._own = callers.header(token) if token else ""
 
     def _with_token(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), self._header)
+        other = _on_behalf.get()
+        shown = self._own if other is None else other
+        if not shown:
+            return details
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), (HEADER, shown))
         replaced: grpc.aio.ClientCallDetails = cast(Any, details)._replace(metadata=metadata)
         return replaced
 

@@ -34,58 +34,71 @@ class Role(enum.Enum):
     """May do everything: promotes, deletes, revokes, teaches."""
     PEER = "peer"
     """Another card store: lists, watches, gets."""
+    USER = "user"
+    """Asks, by way of the gateway, and sees what is there."""
+    TEACHER = "teacher"
+    """A user who may say what is right: corrects answers, tells agents, has things learned.
+    Whoever may correct may also poison."""
 
 
-_ALL = frozenset(Role)
 _OURS = frozenset({Role.NODE, Role.TRAINER, Role.OPERATOR})
+_STORES = _OURS | {Role.PEER}
+_PEOPLE = _OURS | {Role.USER, Role.TEACHER}
+_ALL = frozenset(Role)
+_TEACHERS = frozenset({Role.OPERATOR, Role.TEACHER})
 _MAKERS = frozenset({Role.TRAINER, Role.OPERATOR})
 _OPERATORS = frozenset({Role.OPERATOR})
 _ALLOWED = {
     "CardStore/GetCard": _ALL,
     "CardStore/ListCards": _ALL,
-    "CardStore/Watch": _ALL,
-    "CardStore/BringCard": _ALL,
+    "CardStore/Watch": _STORES,
+    "CardStore/BringCard": _STORES,
     "CardStore/GetStoreStatus": _ALL,
-    "CardStore/ListAliasMoves": _OURS,
+    "CardStore/ListAliasMoves": _PEOPLE,
+    "CardStore/ListResidency": _PEOPLE,
     "CardStore/ReportResidency": _OURS,
     "CardStore/Commit": _MAKERS,
-    "Flight/DO_GET": _ALL,
-    "Flight/LIST_FLIGHTS": _ALL,
-    "Flight/GET_FLIGHT_INFO": _ALL,
+    "Flight/DO_GET": _STORES,
+    "Flight/LIST_FLIGHTS": _STORES,
+    "Flight/GET_FLIGHT_INFO": _STORES,
     "Flight/DO_PUT": _MAKERS,
     "Hierarchy/Join": _OURS,
     "Hierarchy/Watch": _OURS,
-    "Hierarchy/GetHealth": _OURS,
-    "Hierarchy/GetHierarchyStatus": _OURS,
+    "Hierarchy/GetHealth": _PEOPLE,
+    "Hierarchy/GetHierarchyStatus": _PEOPLE,
     "HierarchyFlight/DO_GET": _OURS,
     "HierarchyFlight/DO_PUT": _OURS,
-    "Router/Route": _OURS,
+    "Router/Route": _PEOPLE,
     "Router/ReportAnswer": _OURS,
-    "Router/Embed": _OURS,
+    "Router/Embed": _PEOPLE,
+    "Router/ExplainRoute": _PEOPLE,
     "Router/TryCard": _MAKERS,
-    "Router/GetRouterStatus": _OURS,
+    "Router/GetRouterStatus": _PEOPLE,
     "Factory/ReportDissonance": _OURS,
-    "Factory/FindTask": _OURS,
-    "Factory/GetTask": _OURS,
-    "Factory/ListTasks": _OURS,
-    "Factory/WatchTask": _OURS,
+    "Factory/FindTask": _PEOPLE,
+    "Factory/GetTask": _PEOPLE,
+    "Factory/ListTasks": _PEOPLE,
+    "Factory/WatchTask": _PEOPLE,
+    "Factory/Teach": _TEACHERS,
+    "Factory/GiveFeedback": _TEACHERS,
     "Distiller/Locate": _MAKERS,
     "Distiller/Distil": _MAKERS,
     "Distiller/CancelDistil": _MAKERS,
     "Distiller/ListRepositories": _MAKERS,
     "Distiller/GetSpending": _MAKERS,
-    "Distiller/GetDistillerStatus": _MAKERS,
+    "Distiller/GetDistillerStatus": _MAKERS | _PEOPLE,
+    "Distiller/AddDocument": _TEACHERS,
     "Trainer/Train": _MAKERS,
     "Trainer/Prove": _MAKERS,
     "Trainer/Recheck": _MAKERS,
-    "Inference/Generate": _OURS,
-    "Inference/GenerateStream": _OURS,
-    "Inference/Complete": _OURS,
-    "Inference/CompleteStream": _OURS,
-    "Inference/GetNodeStatus": _OURS,
-    "Agents/GiveFeedback": _OURS,
-    "Agents/GetAgent": _OURS,
-    "Agents/ListAgents": _OURS,
+    "Inference/Generate": _PEOPLE,
+    "Inference/GenerateStream": _PEOPLE,
+    "Inference/Complete": _PEOPLE,
+    "Inference/CompleteStream": _PEOPLE,
+    "Inference/GetNodeStatus": _PEOPLE,
+    "Agents/GiveFeedback": _OURS | _TEACHERS,
+    "Agents/GetAgent": _PEOPLE,
+    "Agents/ListAgents": _PEOPLE,
 }
 """Who may call what. What does not stand here, operators may: a new call is closed until somebody
 opens it."""

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from services.gateway import asking, domain, listing, operating, peers, teaching
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.command_line import asking, listing, operating, teaching
 from shared import errors, terminal
 from shared import settings as config
 from shared.pb import (
@@ -289,7 +291,7 @@ async def test_teachers_and_todays_costs_are_known_when_the_distiller_answers(
     services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with peers.connected(config.load()) as connected:
-        found = await connected.teachers()
+        found = await connected.distiller.teachers()
     assert found.chain == (domain.Teacher("a", "open", "no credit", 90.0),)
     operating.show_teachers(dataclasses.asdict(found))
     printed = capsys.readouterr().out

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.gateway import explaining
+from services.gateway.command_line import explaining
 from services.router import server
 from shared import discovery, terminal
 from shared.pb import router_pb2, router_pb2_grpc

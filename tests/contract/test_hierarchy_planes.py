@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 import pyarrow.flight
 import pytest
 
-from services.gateway import domain, peers
+from services.gateway import domain
+from services.gateway.calls import peers
 from shared import errors
 from shared.hierarchy import levels, messages, weights, wire
 from shared.pb import hierarchy_pb2, hierarchy_pb2_grpc
@@ -318,7 +319,7 @@ async def test_command_line_tells_how_the_hierarchy_is(
     await house.call("SetFrozen", hierarchy_pb2.SetFrozenRequest(level="swarm", frozen=True))
     chosen = hierarchies.settings(tmp_path, control=house.address)
     async with peers.connected(chosen) as services:
-        assert await services.hierarchy() == domain.Hierarchy(
+        assert await services.hierarchy.status() == domain.Hierarchy(
             version=1, tick=1, agents=1, waiting=1, verdict="warning", frozen=("swarm",)
         )
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from services.gateway import cluster, domain, peers
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
 from shared import errors
 from shared import settings as config
 from shared.flight import samples
@@ -203,7 +205,9 @@ def test_card_completes_code_and_answers_no_question(local: cluster.Cluster, tau
     async def fixed() -> domain.Answer:
         async with peers.connected(local.settings) as services:
             question = f"Fix this function.\n\n{PREFIX[-300:]}"
-            return await services.ask(question, no_learning=True, model="specialist_local")
+            return await services.inference.ask(
+                question, no_learning=True, model="specialist_local"
+            )
 
     assert asyncio.run(fixed()).card == card
 
@@ -220,7 +224,7 @@ def test_same_commit_is_not_learned_again_at_night_and_a_new_one_is(
 
     async def learned() -> domain.Task:
         async with peers.connected(local.settings) as services:
-            return await services.until_ended(skill["task_ids"][0])
+            return await services.factory.until_ended(skill["task_ids"][0])
 
     task = asyncio.run(learned())
     assert (task.status, task.error) == (domain.COMPLETED, "")

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.gateway import cluster, domain, peers
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
 from shared import errors, grading
 from shared import settings as config
 from shared.pb import cards_pb2, cards_pb2_grpc
@@ -260,15 +262,15 @@ async def check_learned_once(school: School, lesson: Lesson, service: str) -> No
             kill()
 
     async with peers.connected(local.settings) as services:
-        before = await services.ask(lesson.ask)
+        before = await services.inference.ask(lesson.ask)
         assert not grading.is_right(before.text, lesson.answer)
         assert before.event_id, before
-        task = await services.find_task(before.event_id, FIND_S)
+        task = await services.factory.find_task(before.event_id, FIND_S)
         assert task is not None
         if in_the_call:
             assert await asyncio.to_thread(teacher.until_asked, lesson.ask, FIND_S)
             kill()
-        ended = await services.until_ended(task.id, kill_at_stage)
+        ended = await services.factory.until_ended(task.id, kill_at_stage)
         assert killed, f"the task never showed stage {lesson.stage}"
         assert ended.status == domain.COMPLETED, ended
         await asyncio.to_thread(local.until_healthy)
@@ -276,7 +278,9 @@ async def check_learned_once(school: School, lesson: Lesson, service: str) -> No
 
         after = await client.retried(lambda: answered(services, lesson, ended.card), FIND_S)
         assert grading.is_right(after.text, lesson.answer), after
-        assert [one.id for one in await services.tasks() if lesson.ask in asked(one)] == [ended.id]
+        assert [one.id for one in await services.factory.tasks() if lesson.ask in asked(one)] == [
+            ended.id
+        ]
     # A teacher costs money: it is asked again only by a distiller that died before it had heard.
     assert teacher.calls[lesson.ask] == (2 if in_the_call and service == "distiller" else 1)
     name, _, digest = ended.card.partition("@")
@@ -285,7 +289,7 @@ async def check_learned_once(school: School, lesson: Lesson, service: str) -> No
 
 async def answered(services: peers.Peers, lesson: Lesson, card: str) -> domain.Answer:
     """The answer of the card; a node that has just come back may not have it yet."""
-    answer = await services.ask(lesson.ask, no_learning=True)
+    answer = await services.inference.ask(lesson.ask, no_learning=True)
     if answer.card != card:
         raise errors.UnavailableError(f"{card} does not answer yet: {answer}")
     return answer

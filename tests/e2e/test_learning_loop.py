@@ -17,7 +17,10 @@ from typing import Any
 
 import pytest
 
-from services.gateway import cluster, domain, peers, questions
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
+from services.gateway.command_line import questions
 from shared import grading
 from shared import settings as config
 from shared.security import certs
@@ -114,17 +117,17 @@ async def test_one_task_comes_of_it_when_a_question_is_asked_100_times_at_once(
     local: cluster.Cluster,
 ) -> None:
     async with peers.connected(local.settings) as services:
-        before = {task.id for task in await services.tasks()}
+        before = {task.id for task in await services.factory.tasks()}
         question = "What is the orbital period of the moon of Zarquon Beta?"
-        answers = await asyncio.gather(*[services.ask(question) for _ in range(100)])
+        answers = await asyncio.gather(*[services.inference.ask(question) for _ in range(100)])
         events = {answer.event_id for answer in answers}
         assert len(events) == 100 and "" not in events
-        found = await asyncio.gather(*[services.find_task(event, 30) for event in events])
+        found = await asyncio.gather(*[services.factory.find_task(event, 30) for event in events])
         ids = {task.id for task in found if task is not None}
         assert None not in found and len(ids) == 1
-        assert {task.id for task in await services.tasks()} - before == ids
+        assert {task.id for task in await services.factory.tasks()} - before == ids
         # The document says nothing about it: no card may come of it.
-        ended = await services.until_ended(ids.pop())
+        ended = await services.factory.until_ended(ids.pop())
         assert ended.status == domain.FAILED and ended.error and not ended.card
 
 

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from services.gateway import cluster
+from services.gateway.cluster import cluster
 from shared import errors
 from shared import settings as config
 

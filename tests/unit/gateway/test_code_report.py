@@ -7,7 +7,8 @@ import json
 
 import rich.console
 
-from services.gateway import code_report, domain
+from services.gateway import domain
+from services.gateway.command_line import code_report
 from shared import terminal
 from shared.cards import manifest as manifests
 from shared.flight import samples

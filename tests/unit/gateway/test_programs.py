@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from services.gateway import programs
+from services.gateway.cluster import programs
 from shared import errors
 from shared import settings as config
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from services.gateway import questions
+from services.gateway.command_line import questions
 from shared import grading, terminal
 
 GOOD = {"ask": "Who?", "unseen": "What person?", "answer": "Ann"}

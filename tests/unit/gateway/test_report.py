@@ -9,7 +9,8 @@ import pathlib
 import pytest
 import rich.console
 
-from services.gateway import demo, domain, exam, report
+from services.gateway import domain
+from services.gateway.command_line import demo, exam, report
 from shared import terminal
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.gateway import programs, supervision
+from services.gateway.cluster import programs, supervision
 from shared import errors
 
 SLEEPER = programs.Program("sleeper", "tests.unit.gateway.sleeper", "127.0.0.1:1", "none")

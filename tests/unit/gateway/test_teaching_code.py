@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from services.gateway import teaching_code
+from services.gateway.command_line import teaching_code
 from shared import repositories, terminal
 
 

@@ -6,7 +6,10 @@ import os
 import pathlib
 import uuid
 
-from services.gateway import asking, cluster, code_report, domain, following, peers
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
+from services.gateway.command_line import asking, code_report, following
 from shared import repositories, terminal
 from shared import settings as config
 from shared.flight import samples, store
@@ -37,13 +40,13 @@ async def teach(path: str, as_json: bool) -> None:
     async with peers.connected(settings) as services:
 
         async def open_task() -> domain.Task:
-            return await services.teach(key, repository=name)
+            return await services.factory.teach(key, repository=name)
 
         task: domain.Task = await peers.while_restarting(open_task, alive)
         task = (await following.until_learned(services, [task.id]))[0]
         asking.check(task)
-        code_base = await peers.while_restarting(lambda: services.code_base(task), alive)
-        manifest = await peers.while_restarting(lambda: services.manifest(task.card), alive)
+        code_base = await peers.while_restarting(lambda: services.distiller.code_base(task), alive)
+        manifest = await peers.while_restarting(lambda: services.store.manifest(task.card), alive)
     datasets = store.StoreConnection(
         settings, protection=protections.Protection.configured(settings)
     )

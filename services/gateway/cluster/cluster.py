@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping
 
 import pydantic
 
-from services.gateway import health, programs, supervision
+from services.gateway.cluster import health, programs, supervision
 from shared import errors
 from shared import settings as config
 from shared.security import protection as protections
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 """Where `services` and `shared` are imported from."""
 _START_LIMIT_S = 240.0
 _PAUSE_S = 0.2

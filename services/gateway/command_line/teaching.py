@@ -5,7 +5,10 @@ from __future__ import annotations
 import pathlib
 import uuid
 
-from services.gateway import asking, cluster, domain, following, peers
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
+from services.gateway.command_line import asking, following
 from shared import settings as config
 from shared import terminal
 from shared.rpc import client
@@ -40,9 +43,9 @@ async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
 
         async def open_task() -> domain.Task:
             if document.strip():
-                await services.add_document(path.name, text, pdf)
-                return await services.teach(key, document=path.name)
-            return await services.teach(key, topic=topic)
+                await services.distiller.add_document(path.name, text, pdf)
+                return await services.factory.teach(key, document=path.name)
+            return await services.factory.teach(key, topic=topic)
 
         task: domain.Task = await peers.while_restarting(open_task, alive)
         if wait:

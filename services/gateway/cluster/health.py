@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.gateway import programs as programs_module
+from services.gateway.cluster import programs as programs_module
 from shared.security import protection as protections
 
 _TIMEOUT_S = 1.0

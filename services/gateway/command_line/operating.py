@@ -9,7 +9,9 @@ from typing import Any
 
 import rich.table
 
-from services.gateway import cluster, following, peers, supervision
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster, supervision
+from services.gateway.command_line import following
 from shared import costs, errors, terminal
 from shared import settings as config
 
@@ -107,12 +109,12 @@ async def _contents(settings: config.Settings) -> dict[str, Any]:
     """What store, node, distiller and hierarchy say; nothing of one that does not answer."""
     async with peers.connected(settings) as services:
         asked: dict[str, Awaitable[Any]] = {
-            "store": services.store(),
-            "node": services.node(),
-            "teachers": services.teachers(),
+            "store": services.store.status(),
+            "node": services.inference.status(),
+            "teachers": services.distiller.teachers(),
         }
         if settings.hierarchy.enabled:
-            asked["hierarchy"] = services.hierarchy()
+            asked["hierarchy"] = services.hierarchy.status()
         answers = await asyncio.gather(*asked.values(), return_exceptions=True)
     told: dict[str, Any] = {}
     for name, answer in zip(asked, answers, strict=True):

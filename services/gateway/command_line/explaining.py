@@ -7,7 +7,8 @@ from typing import Any
 
 import rich.table
 
-from services.gateway import cluster, peers
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
 from shared import settings as config
 from shared import terminal
 
@@ -36,7 +37,7 @@ async def explain(question: str, top_k: int, threshold: float | None, as_json: b
     alive = cluster.Cluster(settings).supervisor.alive
     async with peers.connected(settings) as services:
         found = await peers.while_restarting(
-            lambda: services.explain(question, top_k, threshold), alive
+            lambda: services.router.explain(question, top_k, threshold), alive
         )
     if as_json:
         terminal.print_json(found)

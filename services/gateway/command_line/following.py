@@ -12,7 +12,8 @@ from types import TracebackType
 import rich.console
 import rich.progress
 
-from services.gateway import domain, peers
+from services.gateway import domain
+from services.gateway.calls import peers
 from shared import terminal
 
 _STAGES = ("PENDING", "DISTILLING", "TRAINING", "EVALUATING", "PUBLISHING", "COMPLETED")
@@ -78,7 +79,7 @@ async def until_learned(cluster: peers.Peers, task_ids: Sequence[str]) -> list[d
         def show(task: domain.Task) -> None:
             bars.show(f"task {task.id}", _share(task), task.status.lower(), task.detail)
 
-        ended = [cluster.until_ended(task_id, show) for task_id in task_ids]
+        ended = [cluster.factory.until_ended(task_id, show) for task_id in task_ids]
         return list(await asyncio.gather(*ended))
 
 

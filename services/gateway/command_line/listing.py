@@ -6,7 +6,8 @@ import uuid
 
 import rich.table
 
-from services.gateway import cluster, peers
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
 from shared import settings as config
 from shared import terminal
 
@@ -18,7 +19,7 @@ async def cards(as_json: bool) -> None:
     settings = config.load()
     async with peers.connected(settings) as services:
         found = await peers.while_restarting(
-            services.cards, cluster.Cluster(settings).supervisor.alive
+            services.store.cards, cluster.Cluster(settings).supervisor.alive
         )
     if as_json:
         terminal.print_json(found)
@@ -42,7 +43,7 @@ async def tasks(as_json: bool) -> None:
     settings = config.load()
     async with peers.connected(settings) as services:
         found = await peers.while_restarting(
-            services.tasks, cluster.Cluster(settings).supervisor.alive
+            services.factory.tasks, cluster.Cluster(settings).supervisor.alive
         )
     if as_json:
         terminal.print_json(found)
@@ -71,7 +72,7 @@ async def nightly(as_json: bool) -> None:
     key = uuid.uuid4().hex
     async with peers.connected(settings) as services:
         found = await peers.while_restarting(
-            lambda: services.run_nightly(key), cluster.Cluster(settings).supervisor.alive
+            lambda: services.factory.run_nightly(key), cluster.Cluster(settings).supervisor.alive
         )
     if as_json:
         terminal.print_json(found)

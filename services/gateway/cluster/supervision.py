@@ -23,7 +23,7 @@ from typing import Any
 
 from supervisor import xmlrpc as supervisor_xmlrpc
 
-from services.gateway import programs as programs_module
+from services.gateway.cluster import programs as programs_module
 from shared import errors
 
 _LONGEST_SOCKET_PATH_BYTES = 95

@@ -9,7 +9,9 @@ import uuid
 
 import rich.table
 
-from services.gateway import cluster, domain, peers
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
 from shared import settings as config
 from shared import terminal
 
@@ -46,7 +48,8 @@ async def tell(
     async with peers.connected(settings) as services:
         key = uuid.uuid4().hex
         queued = await peers.while_restarting(
-            lambda: services.tell(agent, pairs, key), cluster.Cluster(settings).supervisor.alive
+            lambda: services.agents.tell(agent, pairs, key),
+            cluster.Cluster(settings).supervisor.alive,
         )
         found = await _learned(services, agent) if wait else None
     if as_json:
@@ -70,7 +73,7 @@ async def agents(as_json: bool) -> None:
     settings = _settings()
     async with peers.connected(settings) as services:
         found = await peers.while_restarting(
-            services.agents, cluster.Cluster(settings).supervisor.alive
+            services.agents.all, cluster.Cluster(settings).supervisor.alive
         )
     if as_json:
         terminal.print_json(found)
@@ -100,7 +103,7 @@ async def _learned(services: peers.Peers, agent: str) -> domain.Agent:
     try:
         async with asyncio.timeout(_PATIENCE_S):
             while True:
-                found = await services.agent(agent)
+                found = await services.agents.one(agent)
                 if found.is_done:
                     return found
                 if found.refused:

@@ -11,7 +11,9 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-from services.gateway import domain, following, peers, questions
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.command_line import following, questions
 from shared import atomic, errors, grading
 from shared import settings as config
 from shared.cards import format as formats
@@ -101,7 +103,7 @@ async def hold(
     unrewritten = await _ask(services, "rewordings, the card alone", unseen, models=learners)
     answers = [fact.answer for fact in exam.facts]
     references = sorted({task.card for task in tasks if task.status == domain.COMPLETED})
-    node = await services.node()
+    node = await services.inference.status()
     return Outcome(
         document=exam.document.name,
         asked=_questions(asked, answers, asked_before, asked_after),
@@ -129,7 +131,7 @@ async def _ask(
 
         async def one(text: str, model: str) -> domain.Answer:
             nonlocal answered
-            answer = await services.ask(text, no_learning=not learning, model=model)
+            answer = await services.inference.ask(text, no_learning=not learning, model=model)
             answered += 1
             bars.show(what, answered / len(texts), "asking", f"{answered} of {len(texts)}")
             return answer
@@ -140,7 +142,7 @@ async def _ask(
 
 async def _task_ids(services: peers.Peers, answers: Sequence[domain.Answer]) -> list[str]:
     events = [answer.event_id for answer in answers if answer.event_id]
-    found = await asyncio.gather(*[services.find_task(event, _FIND_S) for event in events])
+    found = await asyncio.gather(*[services.factory.find_task(event, _FIND_S) for event in events])
     ids = list(dict.fromkeys(task.id for task in found if task is not None))
     if not ids:
         raise errors.PreconditionError(

@@ -11,13 +11,13 @@ import json
 import pathlib
 from typing import Any
 
-from services.gateway import teaching
+from services.gateway.command_line import teaching
 from shared import errors, terminal
 
 _HERE = pathlib.Path(__file__).parent
-_DOCUMENT = _HERE / "demo" / "quillhaven.md"
-_QUESTIONS = _HERE / "demo" / "quillhaven.json"
-_KNOWN = _HERE.parents[1] / "shared/models/embedded/recipe/known_facts.jsonl"
+_DOCUMENT = _HERE / "demo_material" / "quillhaven.md"
+_QUESTIONS = _HERE / "demo_material" / "quillhaven.json"
+_KNOWN = _HERE.parents[2] / "shared/models/embedded/recipe/known_facts.jsonl"
 _KNOWN_ASKED = 10
 _SUFFIXES = (".md", ".txt")
 

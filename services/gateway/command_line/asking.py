@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from services.gateway import cluster, domain, following, peers
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
+from services.gateway.command_line import following
 from shared import settings as config
 from shared import terminal
 
@@ -34,7 +37,7 @@ async def ask(question: str, wait: bool, as_json: bool, agent: str = "") -> None
     async with peers.connected(settings) as services:
 
         async def put() -> domain.Answer:
-            return await services.ask(question, agent=agent)
+            return await services.inference.ask(question, agent=agent)
 
         answer = await peers.while_restarting(put, alive)
         # Programs want the task, people first of all the answer.
@@ -53,7 +56,7 @@ async def ask(question: str, wait: bool, as_json: bool, agent: str = "") -> None
         task = (await following.until_learned(services, [task.id]))[0]
         if task.status == domain.COMPLETED:
             answer = await peers.while_restarting(
-                lambda: services.ask(question, agent=agent), alive
+                lambda: services.inference.ask(question, agent=agent), alive
             )
         _show(answer, task, as_json)
     check(task)
@@ -73,13 +76,13 @@ def check(task: domain.Task) -> None:
 async def _task(services: peers.Peers, answer: domain.Answer, find_s: float) -> domain.Task | None:
     if not answer.event_id:
         return None
-    return await services.find_task(answer.event_id, find_s)
+    return await services.factory.find_task(answer.event_id, find_s)
 
 
 async def _reason(services: peers.Peers, answer: domain.Answer) -> str:
     """Why nothing is learned from a question; empty where that is not known."""
     if answer.event_id:
-        return await services.reason_for_no_task(answer.event_id)
+        return await services.factory.reason_for_no_task(answer.event_id)
     return _SWITCHED_OFF if answer.dissonance else ""
 
 

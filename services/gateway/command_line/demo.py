@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 import time
 
-from services.gateway import cluster, domain, exam, following, peers, questions, report
+from services.gateway import domain
+from services.gateway.calls import peers
+from services.gateway.cluster import cluster
+from services.gateway.command_line import exam, following, questions, report
 from shared import settings as config
 from shared import terminal
 

@@ -11,7 +11,8 @@ from typing import Any
 import rich.console
 import rich.table
 
-from services.gateway import domain, exam
+from services.gateway import domain
+from services.gateway.command_line import exam
 from shared import terminal
 
 _STAGES = ("detect", "distil", "train", "prove", "publish", "confirm")

@@ -1,0 +1,33 @@
+"""Calls to the router, with deadlines; translates protobuf to `domain`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+from google.protobuf import json_format
+
+from shared.pb import router_pb2, router_pb2_grpc
+from shared.rpc import client
+
+
+class RouterCalls:
+    """The router."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Takes a connection to it."""
+        self._stub: Any = router_pb2_grpc.RouterStub(channel)
+
+    async def explain(self, query: str, top_k: int, threshold: float | None) -> dict[str, Any]:
+        """Why the router decides a question as it does: fields as in `protos/router.proto`.
+
+        Args:
+            query: the question.
+            top_k: cards to take apart.
+            threshold: 0 to 1; None for the router's own.
+        """
+        request = router_pb2.ExplainRouteRequest(query=query, top_k=top_k, threshold=threshold)
+        reply = await client.call(self._stub.ExplainRoute, request)
+        return json_format.MessageToDict(
+            reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
