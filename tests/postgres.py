@@ -25,8 +25,8 @@ def programs() -> pathlib.Path | None:
 
 
 @contextlib.contextmanager
-def running(folder_of_programs: pathlib.Path) -> Iterator[str]:
-    """A server on a socket of its own.
+def running(folder_of_programs: pathlib.Path, port: int = 0) -> Iterator[str]:
+    """A server on a socket of its own, or on a port of loopback.
 
     Yields:
         The SQLAlchemy URL of its database.
@@ -46,10 +46,14 @@ def running(folder_of_programs: pathlib.Path) -> Iterator[str]:
 
     try:
         call("initdb", "-U", _USER, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
-        options = f"-k {root} -c listen_addresses= -c fsync=off"
+        listening = f"-c listen_addresses=127.0.0.1 -p {port}" if port else "-c listen_addresses="
+        options = f"-k {root} {listening} -c fsync=off"
         call("pg_ctl", "-w", "-o", options, "-l", str(root / "log"), "start")
         try:
-            yield f"postgresql+psycopg://{_USER}@/postgres?host={root}"
+            if port:
+                yield f"postgresql+psycopg://{_USER}@127.0.0.1:{port}/postgres"
+            else:
+                yield f"postgresql+psycopg://{_USER}@/postgres?host={root}"
         finally:
             call("pg_ctl", "-m", "immediate", "stop")
     finally:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import TypeVar
 
+import sqlalchemy as sa
+
 from services.factory import budget, clusters, dissonance, ledger, nights, published, tasks
 from shared import errors
 
 T = TypeVar("T")
+_FOLLOWED_EVERY_S = 0.5
+"""How often a shared database is looked at for what other factories wrote."""
 
 
 def unix_ms() -> int:
@@ -38,6 +43,10 @@ class TaskBoard:
         self._order = asyncio.Lock()
         self._watchers: defaultdict[str, set[asyncio.Queue[tasks.TrainingTask]]] = defaultdict(set)
         self._awaited: defaultdict[str, set[asyncio.Future[str]]] = defaultdict(set)
+        self._told: dict[str, tasks.TrainingTask] = {}
+        """Of each watched task what its watchers heard last."""
+        self.is_shared = kept.database.may_be_shared
+        """Whether other factories may write to it, too."""
         self.ended = asyncio.Event()
         """Set whenever a task has ended; whoever waits for it clears it."""
 
@@ -53,9 +62,7 @@ class TaskBoard:
         async with self._order:
             task, created = await self._off_loop(lambda: self._ledger.record(event, fresh, alike))
             self._tell(task)
-            for future in self._awaited.pop(event.event_id, set()):
-                if not future.done():
-                    future.set_result(task.id)
+            self._arrived(event.event_id, task)
             return task, created
 
     async def dismiss(self, event: dissonance.CognitiveDissonance, reason: str) -> None:
@@ -63,9 +70,7 @@ class TaskBoard:
         async with self._order:
             now_ms = self.now_ms()
             await self._off_loop(lambda: self._ledger.dismiss(event, reason, now_ms))
-            for future in self._awaited.pop(event.event_id, set()):
-                if not future.done():
-                    future.set_exception(errors.PreconditionError(reason))
+            self._arrived(event.event_id, reason)
 
     async def admit(
         self,
@@ -185,6 +190,7 @@ class TaskBoard:
         async with self._order:
             task = await self.get(task_id)
             self._watchers[task_id].add(changes)
+            self._told[task_id] = task
         try:
             yield task
             while not task.status.final:
@@ -194,6 +200,7 @@ class TaskBoard:
             self._watchers[task_id].discard(changes)
             if not self._watchers[task_id]:
                 del self._watchers[task_id]
+                self._told.pop(task_id, None)
 
     async def of_event(self, event_id: str, wait_s: float) -> tasks.TrainingTask:
         """The task that an event led to.
@@ -227,6 +234,27 @@ class TaskBoard:
             if not waiting:
                 self._awaited.pop(event_id, None)
 
+    async def follow_for_ever(self, every_s: float = _FOLLOWED_EVERY_S) -> None:
+        """Tells watchers what other factories wrote."""
+        while True:
+            # While the database is away nothing is missed: it is told once it is back.
+            with contextlib.suppress(sa.exc.DBAPIError, errors.SkillmeshError):
+                await self.follow()
+            await asyncio.sleep(every_s)
+
+    async def follow(self) -> None:
+        """Tells what other factories wrote since it was last looked at."""
+        for task_id in list(self._watchers):
+            async with self._order:
+                task = await self.get(task_id)
+                if task != self._told.get(task_id):
+                    self._tell(task)
+        for event_id in list(self._awaited):
+            async with self._order:
+                outcome = await self.outcome(event_id)
+                if outcome is not None:
+                    self._arrived(event_id, outcome)
+
     async def outcome(self, event_id: str) -> tasks.TrainingTask | str | None:
         """The task that an event led to, or why to none; None where it is not known."""
         return await self._off_loop(lambda: self._ledger.of_event(event_id))
@@ -234,8 +262,21 @@ class TaskBoard:
     def _tell(self, task: tasks.TrainingTask) -> None:
         if task.status.final:
             self.ended.set()
-        for changes in self._watchers.get(task.id, ()):
-            changes.put_nowait(task)
+        watchers = self._watchers.get(task.id)
+        if watchers:
+            self._told[task.id] = task
+            for changes in watchers:
+                changes.put_nowait(task)
+
+    def _arrived(self, event_id: str, outcome: tasks.TrainingTask | str) -> None:
+        """Tells who waits for an event to which task it led, or why to none."""
+        for future in self._awaited.pop(event_id, set()):
+            if future.done():
+                continue
+            if isinstance(outcome, str):
+                future.set_exception(errors.PreconditionError(outcome))
+            else:
+                future.set_result(outcome.id)
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

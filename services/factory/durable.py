@@ -13,16 +13,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import dbos
 
-from services.factory import tasks
+from services.factory import presence, tasks
 
 WORKFLOW_VERSION = "3"
 """Only workflows of the same version are taken over after a restart."""
-_APPLICATION, _EXECUTOR, _QUEUE = "skillmesh-factory", "factory", "learning"
+_APPLICATION, _QUEUE = "skillmesh-factory", "learning"
 _POLL_S = 0.25
 _ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _RECOVERIES = 1000
@@ -32,13 +32,15 @@ _RECOVERIES = 1000
 class Runtime:
     """DBOS for one process; there can be one only."""
 
-    def __init__(self, database_url: str, concurrency: int) -> None:
+    def __init__(self, database_url: str, concurrency: int, name: str = presence.ALONE) -> None:
         """Prepares; nothing is opened yet.
 
         Args:
             database_url: SQLAlchemy URL of the database that holds queue and records.
-            concurrency: workflows at the same time.
+            concurrency: workflows at the same time, of all factories on the database.
+            name: of this factory: what it has begun is begun again at its next start.
         """
+        self._name = name
         self._url = database_url
         self._concurrency = concurrency
         self._launched = asyncio.Event()
@@ -61,7 +63,7 @@ class Runtime:
                 "name": _APPLICATION,
                 "system_database_url": self._url,
                 "application_version": WORKFLOW_VERSION,
-                "executor_id": _EXECUTOR,
+                "executor_id": self._name,
                 "serializer": dbos.DBOSPortableJSONSerializer(),
                 "log_level": "ERROR",
             }
@@ -86,15 +88,46 @@ class Runtime:
     async def stop(self) -> None:
         """Stops the workflows where they are, to be taken over at the next start."""
         self._stopping = True
-        running = list(self._running.values())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await self.let_go()
         # Off the loop, which DBOS's threads may be waiting for; on a thread that is not DBOS's.
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             await asyncio.get_running_loop().run_in_executor(
                 thread, lambda: dbos.DBOS.destroy(destroy_registry=True)
             )
+
+    async def let_go(self) -> None:
+        """Stops what runs here, where it is."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def owners(self) -> set[str]:
+        """The other factories that have begun what is under way."""
+        await self._launched.wait()
+        found = await dbos.DBOS.list_workflows_async(
+            status="PENDING", app_version=WORKFLOW_VERSION, load_input=False, load_output=False
+        )
+        return {one.executor_id for one in found if one.executor_id} - {self._name}
+
+    async def stop_cancelled(self) -> None:
+        """Stops what runs here and was cancelled at another factory."""
+        if self._running:
+            found = await dbos.DBOS.list_workflows_async(
+                workflow_ids=list(self._running),
+                status="CANCELLED",
+                load_input=False,
+                load_output=False,
+            )
+            for one in found:
+                if one.workflow_id in self._running:
+                    self._running[one.workflow_id].cancel()
+
+    async def take_over(self, names: Iterable[str]) -> None:
+        """Puts what some factories have begun back into the queue; each workflow once."""
+        await self._launched.wait()
+        # DBOS does this by itself only for those of the same name, or with its hosted conductor.
+        await asyncio.to_thread(dbos.DBOS._recover_pending_workflows, list(names))
 
     async def enqueue(self, task_id: str, priority: int, delay_s: float = 0.0) -> None:
         """Hands a task in; one that was handed in before is left as it is.

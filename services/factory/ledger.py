@@ -99,6 +99,8 @@ class Ledger:
             connection: sa.Connection,
         ) -> tuple[list[tasks.TrainingTask], list[tasks.TrainingTask]]:
             table = tables.training_tasks
+            # Two that count at once would both find room in the budget for the last task.
+            transactions.exclude_others(connection, "admit")
             asleep = _waiting(connection, nights.is_asleep(sleep), table.c.detail != sleep.reason)
             awake = _waiting(connection, sa.not_(nights.is_asleep(sleep)))
             reasons = decide(awake, _spending(connection, now_ms)) if awake else []

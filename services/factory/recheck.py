@@ -9,6 +9,7 @@ answers some of its questions, its deletion could not be taken back, and people 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -44,11 +45,19 @@ class Rechecker:
         self._board, self._others, self._settings = kept, others, settings
         self._patience_s = patience_s
 
-    async def run_for_ever(self, every_s: float = _EVERY_S) -> None:
-        """Looks now and then which cards are due."""
+    async def run_for_ever(
+        self, every_s: float = _EVERY_S, may: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Looks now and then which cards are due.
+
+        Args:
+            every_s: how often.
+            may: whether this factory does it; of several one is enough.
+        """
         while self._settings.every_hours:
             try:
-                await self.run_due()
+                if may():
+                    await self.run_due()
             except Exception:
                 # A database that is away for a moment must not end it.
                 _log.exception("cards not proved again")

@@ -10,11 +10,13 @@ from services.factory import (
     durable,
     ledger,
     nightly,
+    presence,
     queue,
     recheck,
     relearning,
     service,
     stages,
+    succession,
     workflow,
 )
 from shared import settings as config
@@ -32,7 +34,9 @@ async def serve(settings: config.Settings) -> None:
     kept = board.TaskBoard(ledger.Ledger(url))
     protection = protections.Protection.configured(settings)
     connections = clients.Connections(settings, protection)
-    runtime = durable.Runtime(url, settings.factory.concurrency)
+    here = presence.of(url)
+    runtime = durable.Runtime(url, settings.factory.concurrency, here.name)
+    others = succession.Succession(here, runtime)
     work = stages.Stages(
         kept,
         connections.partners,
@@ -64,14 +68,17 @@ async def serve(settings: config.Settings) -> None:
         # workflows that the first is running. Calls that need the queue wait for it.
         await server.start()
         try:
+            await others.begin()
             await runtime.start(distiller.learn)
+            await others.look()
             await factory.recover()
             watching = [
                 asyncio.create_task(watch)
                 for watch in (
                     factory.admit_for_ever(),
                     shift.run_for_ever(),
-                    checks.run_for_ever(),
+                    checks.run_for_ever(may=lambda: others.leads),
+                    *([kept.follow_for_ever(), others.run_for_ever()] if kept.is_shared else []),
                 )
             ]
             try:
@@ -83,6 +90,7 @@ async def serve(settings: config.Settings) -> None:
         finally:
             await server.stop()
             await runtime.stop()
+            await others.close()
     finally:
         await connections.close()
         await kept.close()

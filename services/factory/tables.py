@@ -115,7 +115,7 @@ def open_engine(url: str) -> sa.Engine:
         url: SQLAlchemy URL. A SQLite file is switched to write-ahead logging, which DBOS in the
             same file profits from too.
     """
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, pool_pre_ping=True)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -143,5 +143,8 @@ def _migrate(engine: sa.Engine) -> None:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(pathlib.Path(__file__).with_name("migrations")))
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            # Factories that start together would make the same tables.
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(20261129, 1)"))
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")

@@ -14,6 +14,8 @@ from shared import errors
 T = TypeVar("T")
 
 _ATTEMPTS = 3
+_DEADLOCK = "40P01"
+_EXCLUSIVE = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 20261129))")
 
 
 class Database:
@@ -26,6 +28,11 @@ class Database:
             url: SQLAlchemy URL.
         """
         self._engine = tables.open_engine(url)
+
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether factories on other machines may write to it, too."""
+        return self._engine.dialect.name != "sqlite"
 
     def close(self) -> None:
         """Closes the connections."""
@@ -42,6 +49,11 @@ class Database:
                 # one meets the primary key, and finds the task when it looks again.
                 if attempt == _ATTEMPTS - 1:
                     raise
+            except sa.exc.OperationalError as error:
+                # Two writers that wait for each other: one of them is asked to begin again.
+                is_deadlock = getattr(error.orig, "sqlstate", None) == _DEADLOCK
+                if not is_deadlock or attempt == _ATTEMPTS - 1:
+                    raise
         raise errors.InternalError("unreachable: the last attempt returns or raises")
 
     @contextlib.contextmanager
@@ -49,3 +61,14 @@ class Database:
         """A connection for reading."""
         with self._engine.connect().execution_options(reads_only=True) as connection:
             yield connection
+
+
+def exclude_others(connection: sa.Connection, what: str) -> None:
+    """Lets one factory after the other do something, until the end of the transaction.
+
+    Args:
+        connection: of the transaction. SQLite's have one writer at a time anyway.
+        what: is done.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_EXCLUSIVE, {"name": what})
