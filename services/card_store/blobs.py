@@ -119,6 +119,9 @@ class BlobStore:
             _sync_folder(self._blobs)
         return target
 
+    def secure(self, digest: str) -> None:
+        """Makes sure of a file that is on record now; here nobody else could have removed it."""
+
     def discard(self, digest: str) -> None:
         """Drops a staged file; committed ones stay."""
         with _disk_errors(f"discard {digest}"):

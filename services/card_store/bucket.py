@@ -2,7 +2,8 @@
 
 The local folder is a cache of bounded size: what is not in it comes from the bucket when it is
 asked for, checked against its digest. Objects never change; one of another size than its file,
-left by a broken upload, is written again.
+left by a broken upload, is written again. What was uploaded lies in the bucket as well, under
+`staging/`: replicas stand behind one name, and another one than took it may be told to commit it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.fs
@@ -22,6 +23,7 @@ from shared import errors
 from shared.cards import manifest as manifests
 
 _CHUNK_BYTES = 4 * 1024 * 1024
+_STAGING = "staging/"
 
 
 class Bucket:
@@ -38,20 +40,18 @@ class Bucket:
         try:
             self._files, self._root = pyarrow.fs.FileSystem.from_uri(url)
             if isinstance(self._files, pyarrow.fs.LocalFileSystem):
-                pathlib.Path(self._root).mkdir(parents=True, exist_ok=True)
+                pathlib.Path(self._root, _STAGING).mkdir(parents=True, exist_ok=True)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise errors.ConfigError(f"card_store.blobs_url {url!r}: {error}") from error
         self._url = url.partition("?")[0].rpartition("@")[2]
 
     def put(self, digest: str, path: pathlib.Path) -> None:
-        """Copies a file into the store, once.
+        """Copies a file into the store; one that is there is written again, which makes it young.
 
         Raises:
             errors.UnavailableError: the store can't be reached or refuses.
         """
         size_bytes = path.stat().st_size
-        if self.size_bytes(digest) == size_bytes:
-            return
         with (
             self._typed(f"write {digest}"),
             path.open("rb") as source,
@@ -80,10 +80,10 @@ class Bucket:
             found = self._files.get_file_info(self._at(digest))
         return int(found.size) if found.is_file else None
 
-    def files(self) -> Iterator[blobs.StoredFile]:
-        """Every file."""
+    def files(self, folder: str = "") -> Iterator[blobs.StoredFile]:
+        """Every file of a folder."""
         with self._typed("list its files"):
-            everything = pyarrow.fs.FileSelector(self._root, allow_not_found=True)
+            everything = pyarrow.fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
             for info in self._files.get_file_info(everything):
                 if info.is_file and manifests.is_digest(info.base_name):
                     modified_s = (info.mtime_ns or 0) / 1e9
@@ -122,6 +122,27 @@ class BucketBlobs(blobs.BlobStore):
         self._bucket, self._cache_bytes = bucket, cache_bytes
         self._fetching = threading.Lock()
 
+    def stage(self, digest: str, size_bytes: int, chunks: Iterable[bytes | memoryview]) -> None:
+        """Takes an upload, for all replicas; see `BlobStore.stage`.
+
+        Raises:
+            errors.SkillmeshError: as there, and UnavailableError where the bucket is away.
+        """
+        super().stage(digest, size_bytes, chunks)
+        path = super().find(digest)
+        if path is not None:
+            self._bucket.put(_STAGING + digest, path)
+
+    def find(self, digest: str) -> pathlib.Path | None:
+        """Where a file lies here, committed or staged by whichever replica."""
+        if (path := super().find(digest)) is None:
+            with self._fetching:
+                path = super().find(digest)
+                if path is None and self._bring(digest, _STAGING + digest):
+                    path = super().find(digest)
+        # A replica may have been killed between the bucket and the catalogue.
+        return path or self.committed(digest)
+
     def promote(self, digest: str) -> pathlib.Path:
         """Commits a staged file; see `BlobStore.promote`.
 
@@ -130,8 +151,29 @@ class BucketBlobs(blobs.BlobStore):
         """
         path = super().promote(digest)
         self._bucket.put(digest, path)
+        self._bucket.remove(_STAGING + digest)
         self._trim(keep=digest)
         return path
+
+    def secure(self, digest: str) -> None:
+        """Puts a file that is on record now into the bucket again where it has gone meanwhile."""
+        path = super().committed(digest)
+        if path is not None and self._bucket.size_bytes(digest) is None:
+            self._bucket.put(digest, path)
+
+    def discard(self, digest: str) -> None:
+        """Drops a staged file, here and in the bucket; committed ones stay."""
+        super().discard(digest)
+        self._bucket.remove(_STAGING + digest)
+
+    def clean(self, now_s: float) -> int:
+        """Removes what a crash left and what nobody committed for a day; see `BlobStore.clean`."""
+        removed = super().clean(now_s)
+        for file in list(self._bucket.files(_STAGING)):
+            if now_s - file.modified_s > blobs.STAGED_FOR_S:
+                self._bucket.remove(_STAGING + file.digest)
+                removed += 1
+        return removed
 
     def committed(self, digest: str) -> pathlib.Path | None:
         """Where a committed file lies, fetched from the bucket where need be.
@@ -163,13 +205,18 @@ class BucketBlobs(blobs.BlobStore):
         self._bucket.remove(digest)
 
     def _fetch(self, digest: str) -> pathlib.Path | None:
-        size_bytes = self._bucket.size_bytes(digest)
-        if size_bytes is None:
+        if not self._bring(digest, digest):
             return None
-        self.stage(digest, size_bytes, self._bucket.chunks(digest))
         path = super().promote(digest)
         self._trim(keep=digest)
         return path
+
+    def _bring(self, digest: str, key: str) -> bool:
+        """Stages an object here; whether the bucket has it."""
+        size_bytes = self._bucket.size_bytes(key)
+        if size_bytes is not None:
+            super().stage(digest, size_bytes, self._bucket.chunks(key))
+        return size_bytes is not None
 
     def _trim(self, keep: str) -> None:
         """Makes room in the cache; files that are open stay readable."""

@@ -92,7 +92,9 @@ class Commits:
             self._files.discard(digest)
             raise
         self._files.promote(digest)
-        return self._cards.add_card(record)
+        commit = self._cards.add_card(record)
+        self._files.secure(digest)
+        return commit
 
     def table(self, kind: str, digest: str, size_bytes: int) -> records.Commit:
         """Commits a dataset or a snapshot; see `store.CardStore.commit`."""
@@ -108,7 +110,9 @@ class Commits:
             _CHECKS[kind](source.read_buffer())
         size = path.stat().st_size
         self._files.promote(digest)
-        return self._cards.add_table(kind, digest, size, self._clock_ms())
+        commit = self._cards.add_table(kind, digest, size, self._clock_ms())
+        self._files.secure(digest)
+        return commit
 
     def mirrored(self, record: records.CardRecord, giver: str) -> records.Commit:
         """Takes over a peer's card; see `store.CardStore.add_mirrored`."""

@@ -159,10 +159,13 @@ class Maintenance:
         return [file for file in old if file.digest not in needed]
 
     def _remove(self, some: list[blobs.StoredFile]) -> None:
-        for file in some:
-            # Looked at again: it may have been committed since.
-            if not self._cards.holds(file.digest):
-                self._files.remove(file.digest)
+        # Of several stores none commits meanwhile; one that is about to finds its file gone, and
+        # puts it there again.
+        with self._cards.transaction():
+            for file in some:
+                # Looked at again: it may have been committed since.
+                if not self._cards.holds(file.digest):
+                    self._files.remove(file.digest)
 
     def _inspect(self, digest: str, size_bytes: int) -> tuple[str, int]:
         """What is wrong with a file, empty for nothing, and how many bytes were read."""

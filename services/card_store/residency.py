@@ -1,20 +1,35 @@
 """Which node holds which cards, as the nodes say it themselves.
 
 Kept in memory alone: a node reports again within seconds, and one that is silent is forgotten.
+Stores that share a database tell one another, once a second: a node reports to one of them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from services.card_store import records
 from shared import errors
 
 FORGOTTEN_AFTER_S = 30.0
+SHARED_EVERY_S = 1.0
 _MOST_NODES = 10_000
 _LONGEST_ID = 200
+
+
+class Book(Protocol):
+    """What the stores of one database write down for one another; both calls block."""
+
+    def write(self, reports: Sequence[records.NodeResidency]) -> None:
+        """Takes reports in place of those before."""
+
+    def read(self, forgotten_after_s: float) -> list[tuple[records.NodeResidency, float]]:
+        """Every node that is not silent, with how many seconds ago it reported."""
 
 
 class Residency:
@@ -28,6 +43,8 @@ class Residency:
         self._nodes: dict[str, records.NodeResidency] = {}
         self._heard_s: dict[str, float] = {}
         """When each node reported last: Unix time may be set back, and nobody would fall silent."""
+        self._untold: dict[str, records.NodeResidency] = {}
+        """Reports to this store that the others have not been told."""
 
     def report(self, node: records.NodeResidency) -> None:
         """Takes a node's report in place of the one before.
@@ -46,6 +63,32 @@ class Residency:
             raise errors.OverloadedError(f"{_MOST_NODES} nodes report already; no more are kept")
         self._nodes[node.node_id] = dataclasses.replace(node, reported_at_ms=self._clock_ms())
         self._heard_s[node.node_id] = self._monotonic_s()
+        self._untold[node.node_id] = self._nodes[node.node_id]
+
+    async def share(self, book: Book, every_s: float = SHARED_EVERY_S) -> None:
+        """Tells the other stores of a database, and hears from them, for ever."""
+        while True:
+            # While the database is away each store knows what it was told itself.
+            with contextlib.suppress(errors.UnavailableError):
+                await self.exchange(book)
+            await asyncio.sleep(every_s)
+
+    async def exchange(self, book: Book) -> None:
+        """Does so once.
+
+        Raises:
+            errors.UnavailableError: the database is away; what was not told is told next time.
+        """
+        told = dict(self._untold)
+        await asyncio.to_thread(book.write, list(told.values()))
+        for node_id, report in told.items():
+            if self._untold.get(node_id) is report:
+                del self._untold[node_id]
+        for node, age_s in await asyncio.to_thread(book.read, FORGOTTEN_AFTER_S):
+            heard_s = self._monotonic_s() - age_s
+            # A report that came here meanwhile is newer than what others know.
+            if heard_s > self._heard_s.get(node.node_id, -float("inf")):
+                self._nodes[node.node_id], self._heard_s[node.node_id] = node, heard_s
 
     def nodes(self) -> list[records.NodeResidency]:
         """All nodes that are not silent, by their ids."""

@@ -65,9 +65,8 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         stack.push_async_callback(asyncio.to_thread, card_store.close)
         store_id = await asyncio.to_thread(cards.store_id)
         followed = _peers(settings, store_id, card_store, files, cards, protection)
-        servicer = service.CardStoreService(
-            card_store, residency.Residency(_clock_ms), protection.admitted, followed
-        )
+        nodes = residency.Residency(_clock_ms)
+        servicer = service.CardStoreService(card_store, nodes, protection.admitted, followed)
 
         upkeep = maintenance.Maintenance(
             card_store, files, cards, settings.card_store, clock_ms=_clock_ms
@@ -97,6 +96,7 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         stack.callback(asyncio.create_task(upkeep.run()).cancel)
         if cards.may_be_shared:
             stack.callback(asyncio.create_task(feed.follow(cards.head)).cancel)
+            stack.callback(asyncio.create_task(nodes.share(cards.nodes)).cancel)
         await _announce(settings, store_id, server.port, stack)
         _log.info("control plane listens", port=server.port, store=store_id)
         yield server.port

@@ -29,7 +29,7 @@ class StoreClient:
     ) -> None:
         """Takes what finds the stores, the best one first, and what is shown to them."""
         self._find, self._protection = find, protection
-        self._address = ""
+        self._address, self._lost = "", ""
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._looking = asyncio.Lock()
 
@@ -111,7 +111,7 @@ class StoreClient:
             return await client.call(getattr(stub, method), request)
         except errors.UnavailableError:
             # The store may have come back elsewhere: look again before the next try.
-            self._address = ""
+            self._address, self._lost = "", self._address
             raise
 
     async def _channel(self) -> grpc.aio.Channel:
@@ -120,7 +120,10 @@ class StoreClient:
                 stores = await self._find()
                 if not stores:
                     raise errors.UnavailableError("no card store was found; is one running?")
-                self._address = stores[0].control
+                found = [store.control for store in stores]
+                # Of several the one behind the one that was lost.
+                at = found.index(self._lost) + 1 if self._lost in found else 0
+                self._address = found[at % len(found)]
             if self._address not in self._channels:
                 self._channels[self._address] = client.channel(
                     self._address, protection=self._protection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -60,19 +61,22 @@ class StoreConnection:
         return await self._with_client(lambda connection: connection.get(digest))
 
     async def _with_client(self, use: Callable[[flight_client.LoRAFlightClient], T]) -> T:
-        # The store is looked for in every attempt: one that comes back may be another one.
+        # The store is looked for in every attempt: one that comes back may be another one. Of
+        # several each is asked in turn.
+        turn = itertools.count()
+
         async def attempt() -> T:
-            address = await self._flight_address()
+            stores = await discovery.find_stores(self._settings)
+            address = await self._flight_address(stores[next(turn) % len(stores)].control)
             return await asyncio.to_thread(_used, address, use, self._protection)
 
         return await client.retried(attempt, self._retry_s)
 
-    async def _flight_address(self) -> str:
-        stores = await discovery.find_stores(self._settings)
-        async with client.channel(stores[0].control, protection=self._protection) as channel:
+    async def _flight_address(self, control: str) -> str:
+        async with client.channel(control, protection=self._protection) as channel:
             stub = cards_pb2_grpc.CardStoreStub(channel)
             status = await client.call(stub.GetStoreStatus, cards_pb2.GetStoreStatusRequest())
-        return str(status.flight_address)
+        return discovery.reachable(status.flight_address, control)
 
 
 def _used(

@@ -20,6 +20,7 @@ from services.card_store.catalogue import (
     copies,
     database,
     listing,
+    nodes,
     retirement,
     rows,
     schema,
@@ -50,6 +51,8 @@ class Catalogue:
         """What is known of the peers."""
         self.upkeep = upkeep.Upkeep(self._database)
         """What may go, and what must stay."""
+        self.nodes = nodes.Nodes(self._database)
+        """What nodes told the stores that share it."""
 
     def migrate(self) -> None:
         """Brings the tables up to date; only the control plane does this."""

@@ -122,6 +122,14 @@ COPIES = sa.Table(
     # Whether the card was taken from that peer.
     sa.Column("gave", sa.Boolean, nullable=False),
 )
+NODES = sa.Table(
+    # What nodes said last, of the stores that share this database.
+    "nodes",
+    METADATA,
+    sa.Column("node_id", sa.String(200), primary_key=True),
+    sa.Column("report", sa.Text, nullable=False),
+    sa.Column("reported_at_ms", sa.BigInteger, nullable=False),
+)
 WORDS = sa.table("card_words", sa.column("digest"), sa.column("words"))
 """SQLite's own index of words (FTS5); other databases search the cards' texts."""
 
@@ -178,6 +186,9 @@ def migrate(engine: sa.Engine) -> None:
     configuration.set_main_option("path_separator", "os")
     try:
         with writing(engine).begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # Stores that start together would make the same tables.
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(20261129, 2)"))
             configuration.attributes["connection"] = connection
             alembic.command.upgrade(configuration, "head")
     except (sa.exc.SQLAlchemyError, alembic.util.CommandError) as error:

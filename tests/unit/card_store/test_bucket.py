@@ -122,3 +122,45 @@ def test_url_is_refused_when_there_is_no_such_kind_of_store(tmp_path: pathlib.Pa
         (tmp_path / "file").write_text("in the way")
         with pytest.raises(errors.ConfigError, match="blobs_url"):
             bucket.Bucket(url)
+
+
+def test_replica_commits_an_upload_when_another_one_took_it(opened: Open) -> None:
+    one, two = opened("one"), opened("two")
+    data = b"b" * 800
+    digest = hashlib.sha256(data).hexdigest()
+    one.stage(digest, len(data), [data])
+    path = two.find(digest)
+    assert path is not None and path.read_bytes() == data
+    # Known by none of them as committed before it is.
+    assert list(one.files()) == list(two.files()) == []
+    two.promote(digest)
+    assert one.committed(digest) is not None
+    # Nothing is left of the upload, and a replica that was killed before it wrote the catalogue
+    # leaves a file that the next one finds.
+    assert opened("three").find(digest) is not None
+    assert list(bucket_of(one).files("staging/")) == []
+
+
+def test_upload_is_dropped_everywhere_when_nobody_committed_it_for_a_day(opened: Open) -> None:
+    one, two = opened("one"), opened("two")
+    data = b"c" * 800
+    digest = hashlib.sha256(data).hexdigest()
+    one.stage(digest, len(data), [data])
+    now_s = next(bucket_of(one).files("staging/")).modified_s
+    assert two.clean(now_s + 3600) == 0 and two.find(digest) is not None
+    two.discard(digest)
+    one.stage(digest, len(data), [data])
+    assert opened("three").clean(now_s + 25 * 3600) == 1
+    assert list(bucket_of(one).files("staging/")) == []
+
+
+def test_file_is_put_again_when_it_went_between_bucket_and_catalogue(opened: Open) -> None:
+    one = opened("one")
+    digest = commit(one, b"d" * 300)
+    bucket_of(one).remove(digest)
+    one.secure(digest)
+    assert b"".join(opened("two").chunks(digest)) == b"d" * 300
+
+
+def bucket_of(files: bucket.BucketBlobs) -> bucket.Bucket:
+    return files._bucket
