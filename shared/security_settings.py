@@ -18,6 +18,9 @@ class Tls(sections.Section):
     """Its private key."""
     authority: pathlib.Path | None = None
     """Of those who issue the certificates that are believed."""
+    server_name: str = ""
+    """The name that every service's certificate is for, whatever address it is reached at; empty:
+    the host of that address. `make certs` makes certificates for `skillmesh`, too."""
     client_certificates: bool = False
     """Servers take only clients that show a certificate of the authority (mTLS)."""
 

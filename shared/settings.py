@@ -63,6 +63,8 @@ class Cluster(sections.Section):
     task_days: Annotated[int, pydantic.Field(ge=0)] = 90
     """Distiller and trainer remove the files of a task that nobody has touched for so many days:
     drafts, answers, samples. 0: never."""
+    drain_s: Positive = 10.0
+    """At their end, store, router, nodes and hierarchy let calls under way finish for so long."""
     trusted_network: bool = False
     """Lets services listen beyond loopback without TLS and tokens: whoever reaches an address may
     use it."""

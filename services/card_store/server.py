@@ -85,7 +85,12 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
             )
             return maintenance_pb2.DESCRIPTOR.services_by_name["StoreMaintenance"].full_name
 
-        server = rpc_server.Server([add, add_upkeep], settings.card_store.address, protection)
+        server = rpc_server.Server(
+            [add, add_upkeep],
+            settings.card_store.address,
+            protection,
+            settings.cluster.drain_s,
+        )
         await server.start()
         stack.push_async_callback(server.stop)
         # Before the server stops, or it would wait for watchers that never leave.

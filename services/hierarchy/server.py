@@ -97,7 +97,9 @@ async def running(
         servicer = service.HierarchyService(
             coordinated, lambda: flight_address, protection.admitted
         )
-        server = rpc_server.Server([servicer.add_to], section.address, protection)
+        server = rpc_server.Server(
+            [servicer.add_to], section.address, protection, settings.cluster.drain_s
+        )
         await server.start()
         stack.push_async_callback(server.stop)
         metrics_port = 0

@@ -88,7 +88,9 @@ async def running(
             return agents_pb2.DESCRIPTOR.services_by_name["Agents"].full_name
 
         services = [add] if own is None else [add, add_agents]
-        server = rpc_server.Server(services, settings.inference.address, protection)
+        server = rpc_server.Server(
+            services, settings.inference.address, protection, settings.cluster.drain_s
+        )
         await server.start()
         stack.push_async_callback(server.stop)
         _log.info("inference node listens", port=server.port, base=model.id)

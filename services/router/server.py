@@ -93,7 +93,9 @@ async def running(
             router_pb2_grpc.add_RouterServicer_to_server(servicer, grpc_server)
             return router_pb2.DESCRIPTOR.services_by_name["Router"].full_name
 
-        server = rpc_server.Server([add], settings.router.address, protection)
+        server = rpc_server.Server(
+            [add], settings.router.address, protection, settings.cluster.drain_s
+        )
         await server.start()
         stack.push_async_callback(server.stop)
         # Only whoever holds the port may touch the spool: a second router started by mistake would

@@ -13,6 +13,7 @@ import base64
 import binascii
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterable
 from typing import Annotated, Any, Protocol, TypeVar
@@ -97,7 +98,10 @@ class Signer:
                 # The temporary file is made for its owner alone, and renamed as it is.
                 atomic.write(path, _private_pem(key))
                 path.chmod(_OWNER_ONLY)
-            if path.stat().st_mode & 0o077:
+            status = path.stat()
+            # A secret that is mounted belongs to somebody else, and is read by way of its group.
+            others = 0o077 if status.st_uid == os.geteuid() else 0o037
+            if status.st_mode & others:
                 raise errors.ConfigError(
                     f"security.signing_key: {path} is open to other users; run chmod 600 on it, "
                     "and revoke the key if somebody may have read it"

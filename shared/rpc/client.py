@@ -52,7 +52,11 @@ def channel(
         keepalive_ms: how often to ping a connection on which nothing is said.
         protection: the token to show, and whose certificates are believed.
     """
-    options = (*OPTIONS, ("grpc.keepalive_time_ms", keepalive_ms))
+    options = (
+        *OPTIONS,
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        *protection.channel_options(),
+    )
     interceptors = access.client_interceptors(protection.token)
     credentials = protection.channel_credentials()
     if credentials is None:

@@ -124,6 +124,7 @@ class Server:
         add_servicers: Iterable[Callable[[grpc.aio.Server], str]],
         address: str,
         protection: protections.Protection = protections.OPEN,
+        drain_s: float = _GRACE_S,
     ) -> None:
         """Prepares the server.
 
@@ -131,7 +132,9 @@ class Server:
             add_servicers: functions that register a servicer and return its full service name.
             address: `host:port`; port 0 takes a free one, see `port` after `start`.
             protection: its certificate, and who may call.
+            drain_s: how long calls under way may take when it stops.
         """
+        self._drain_s = drain_s
         self._server = grpc.aio.server(
             interceptors=[ErrorInterceptor(), access.AccessInterceptor(protection.admitted)],
             options=OPTIONS,
@@ -168,9 +171,9 @@ class Server:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
-        """Turns new calls away, lets running ones end for a few seconds, then stops."""
+        """Says that it does not serve, turns new calls away, lets running ones end, then stops."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(_GRACE_S)
+        await self._server.stop(self._drain_s)
 
 
 async def until_signal() -> None:

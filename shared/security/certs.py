@@ -30,6 +30,8 @@ from shared.security import callers
 VALID_DAYS = 365
 _FORCE_VARIABLE = "SKILLMESH_ARG_force"
 _NAMES_VARIABLE = "SKILLMESH_ARG_names"
+_COMMON_NAME = "skillmesh"
+"""For `security.tls.server_name`: of services whose addresses nobody knows beforehand."""
 _AUTHORITY_NAME = "skillmesh development authority"
 
 
@@ -62,7 +64,7 @@ def make(
     key = ec.generate_private_key(ec.SECP256R1())
     authority = _certificate(_AUTHORITY_NAME, authority_key.public_key(), begin)
     authority = authority.add_extension(x509.BasicConstraints(True, 0), critical=True)
-    service = _certificate("skillmesh", key.public_key(), begin)
+    service = _certificate(_COMMON_NAME, key.public_key(), begin)
     alternatives = x509.SubjectAlternativeName(_alternatives(names))
     service = service.add_extension(alternatives, critical=False)
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,8 @@ def _name(name: str) -> x509.Name:
 
 def _alternatives(names: Sequence[str]) -> list[x509.GeneralName]:
     found: list[x509.GeneralName] = []
-    for name in dict.fromkeys(["localhost", "127.0.0.1", socket.gethostname(), *names]):
+    own = ["localhost", "127.0.0.1", _COMMON_NAME, socket.gethostname()]
+    for name in dict.fromkeys([*own, *names]):
         try:
             found.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
@@ -119,10 +122,14 @@ def _write_key(path: pathlib.Path, key: ec.EllipticCurvePrivateKey) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+    _write_secret(path, pem)
+
+
+def _write_secret(path: pathlib.Path, content: bytes) -> None:
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
+        file.write(content)
     part.replace(path)
 
 
@@ -130,10 +137,17 @@ def main() -> None:
     """Makes them in the state folder of config.yaml and says how they are used."""
     parser = argparse.ArgumentParser(prog="make certs")
     parser.add_argument("names", nargs="*", help="further host names and addresses")
-    names = [*parser.parse_args().names, *os.environ.get(_NAMES_VARIABLE, "").split()]
+    parser.add_argument(
+        "--token-files", action="store_true", help="also write each token to ROLE.token, for secrets"
+    )
+    arguments = parser.parse_args()
+    names = [*arguments.names, *os.environ.get(_NAMES_VARIABLE, "").split()]
     folder = config.load().state_path("certs").absolute()
     try:
         tokens = make(folder, names, force=bool(os.environ.get(_FORCE_VARIABLE)))
+        if arguments.token_files:
+            for role, token in tokens.items():
+                _write_secret(folder / f"{role}.token", token.encode())
     except (errors.SkillmeshError, OSError) as error:
         sys.exit(f"certs: {error}")
     print(f"made in {folder}; in config.yaml:\n\nsecurity:\n  tls:")

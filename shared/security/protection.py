@@ -39,6 +39,8 @@ class Protection:
     key: bytes = dataclasses.field(default=b"", repr=False)
     authority: bytes = b""
     """PEM of those whose certificates are believed; empty: those of the system."""
+    server_name: str = ""
+    """Asked for in the certificates of servers, instead of the host of their address."""
     client_certificates: bool = False
     """Whether its servers take only clients with a certificate of the authority."""
     token: str = dataclasses.field(default="", repr=False)
@@ -60,6 +62,7 @@ class Protection:
             certificate=_read(security.tls.certificate, "tls.certificate"),
             key=_read_secret(security.tls.key, "tls.key"),
             authority=_read(security.tls.authority, "tls.authority"),
+            server_name=security.tls.server_name,
             client_certificates=security.tls.client_certificates,
             token=environment.get(TOKEN_VARIABLE, "").strip()
             or _read_secret(security.token_file, "token_file").decode(errors="replace").strip(),
@@ -86,6 +89,12 @@ class Protection:
             self.authority or None, self.key or None, self.certificate or None
         )
 
+    def channel_options(self) -> tuple[tuple[str, str], ...]:
+        """Options of gRPC channels."""
+        if not (self.server_name and self.encrypts_calls):
+            return ()
+        return (("grpc.ssl_target_name_override", self.server_name),)
+
     def server_credentials(self) -> grpc.ServerCredentials | None:
         """For gRPC servers; None where they do not encrypt."""
         if not self.encrypts_serving:
@@ -104,6 +113,7 @@ class Protection:
             "tls_root_certs": self.authority or None,
             "cert_chain": self.certificate or None,
             "private_key": self.key or None,
+            "override_hostname": self.server_name or None,
         }
         return {name: value for name, value in options.items() if value is not None}
 

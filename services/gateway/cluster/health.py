@@ -48,4 +48,4 @@ def _channel(address: str, protection: protections.Protection) -> grpc.Channel:
     credentials = protection.channel_credentials()
     if credentials is None:
         return grpc.insecure_channel(address)
-    return grpc.secure_channel(address, credentials)
+    return grpc.secure_channel(address, credentials, protection.channel_options())
