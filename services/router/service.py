@@ -25,6 +25,7 @@ from shared import errors
 from shared.cards import manifest as manifests
 from shared.pb import factory_pb2, router_pb2, router_pb2_grpc
 from shared.rpc import signal_messages
+from shared.telemetry import tracing
 
 MOST_TEXTS = 2_000
 """Texts of one Embed call: 3 MB of vectors, below gRPC's usual limit of 4 MiB."""
@@ -64,7 +65,8 @@ class RouterService(router_pb2_grpc.RouterServicer):
         event = None
         if not request.no_learning:
             domain = self._domain(decision)
-            event = self._detector.detect(decision, domain, request.tenant)
+            traceparent = tracing.traceparent()
+            event = self._detector.detect(decision, domain, request.tenant, traceparent)
         if event is not None:
             context.add_done_callback(_emit_later(self._bus, event, request.reports_answer))
         return router_pb2.RouteResponse(
@@ -179,6 +181,7 @@ def dissonance_message(event: spool.Dissonance) -> factory_pb2.CognitiveDissonan
         domain=event.domain,
         tenant=event.tenant,
         signals=signal_messages.message(event.signals),
+        traceparent=event.traceparent,
     )
 
 
