@@ -46,6 +46,7 @@ Federation = network_settings.Federation
 Gateway = gateway_settings.Gateway
 Hierarchy = hierarchy_settings.Hierarchy
 Inference = inference_settings.Inference
+Metrics = telemetry_settings.Metrics
 Mirror = network_settings.Mirror
 Recipe = training_settings.Recipe
 Security = security_settings.Security

@@ -47,8 +47,10 @@ class RouterService(router_pb2_grpc.RouterServicer):
         detector: dissonance.Detector,
         bus: dissonance.EventBus,
         cards: subscriber.CardSubscriber,
+        observe: Callable[[decisions.Decision], None] = lambda _: None,
     ) -> None:
-        """Takes the parts that do the work."""
+        """Takes the parts that do the work, and who is told of every decision for a question."""
+        self._observe = observe
         self._router = router
         self._embedder = embedder
         self._embedder_id = embedder_id
@@ -62,6 +64,7 @@ class RouterService(router_pb2_grpc.RouterServicer):
         """Ranks the cards; the event leaves when the answer has left."""
         threshold = request.threshold if request.HasField("threshold") else None
         decision = await self._router.select(request.query, request.top_k or 1, threshold)
+        self._observe(decision)
         event = None
         if not request.no_learning:
             domain = self._domain(decision)
