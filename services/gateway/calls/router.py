@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
 from google.protobuf import json_format
 
 from shared.pb import router_pb2, router_pb2_grpc
-from shared.rpc import client
+from shared.rpc import client, embedding
+
+_EMBED_DEADLINE_S = 60.0
 
 
 class RouterCalls:
@@ -31,3 +34,7 @@ class RouterCalls:
         return json_format.MessageToDict(
             reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
+
+    async def embed(self, texts: Sequence[str]) -> embedding.Vectors:
+        """Unit vectors, shape (texts, dimension), float32; of at most 2,000 texts."""
+        return await embedding.embed(self._stub, texts, _EMBED_DEADLINE_S)
