@@ -3,19 +3,17 @@
 Knows nothing about protobuf; see `services.gateway.calls`.
 """
 
-from services.gateway.domain.answers import Answer
+from services.gateway.domain.answers import Answer, Whole
 from services.gateway.domain.cards import Card, Store
 from services.gateway.domain.memory import Agent, Hierarchy
-from services.gateway.domain.nodes import Node, Swap
+from services.gateway.domain.nodes import Node, NodeState, Status, Swap
 from services.gateway.domain.requests import (
     Asked,
     Continuation,
     Conversation,
-    Likely,
     Message,
     Piece,
     Sampling,
-    TokenLogprob,
 )
 from services.gateway.domain.tasks import (
     CANCELLED,
@@ -29,6 +27,7 @@ from services.gateway.domain.tasks import (
     Teacher,
     Teachers,
 )
+from services.gateway.domain.tokens import Likely, TokenLogprob
 
 __all__ = [
     "CANCELLED",
@@ -47,13 +46,16 @@ __all__ = [
     "Message",
     "NightlySkill",
     "Node",
+    "NodeState",
     "Piece",
     "Sampling",
     "StageTime",
+    "Status",
     "Store",
     "Swap",
     "Task",
     "Teacher",
     "Teachers",
     "TokenLogprob",
+    "Whole",
 ]
