@@ -4,7 +4,7 @@ Knows nothing about protobuf; see `services.gateway.calls`.
 """
 
 from services.gateway.domain.answers import Answer
-from services.gateway.domain.cards import Card, Store
+from services.gateway.domain.cards import Card, CardRecord, Move, Residency, Store
 from services.gateway.domain.memory import Agent, Hierarchy
 from services.gateway.domain.nodes import Node, Swap
 from services.gateway.domain.requests import (
@@ -39,15 +39,18 @@ __all__ = [
     "Answer",
     "Asked",
     "Card",
+    "CardRecord",
     "CodeBase",
     "Continuation",
     "Conversation",
     "Hierarchy",
     "Likely",
     "Message",
+    "Move",
     "NightlySkill",
     "Node",
     "Piece",
+    "Residency",
     "Sampling",
     "StageTime",
     "Store",
