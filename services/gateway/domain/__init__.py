@@ -4,7 +4,7 @@ Knows nothing about protobuf; see `services.gateway.calls`.
 """
 
 from services.gateway.domain.answers import Answer, Whole
-from services.gateway.domain.cards import Card, Store
+from services.gateway.domain.cards import Card, CardRecord, Move, Residency, Store
 from services.gateway.domain.memory import Agent, Hierarchy
 from services.gateway.domain.nodes import Node, NodeState, Status, Swap
 from services.gateway.domain.requests import (
@@ -38,16 +38,19 @@ __all__ = [
     "Answer",
     "Asked",
     "Card",
+    "CardRecord",
     "CodeBase",
     "Continuation",
     "Conversation",
     "Hierarchy",
     "Likely",
     "Message",
+    "Move",
     "NightlySkill",
     "Node",
     "NodeState",
     "Piece",
+    "Residency",
     "Sampling",
     "StageTime",
     "Status",
