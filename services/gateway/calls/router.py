@@ -19,7 +19,12 @@ class RouterCalls:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Takes a connection to it."""
+        self._channel = channel
         self._stub: Any = router_pb2_grpc.RouterStub(channel)
+
+    async def is_serving(self, deadline_s: float) -> bool:
+        """Whether it says in time that it serves."""
+        return await client.is_serving(self._channel, deadline_s)
 
     async def explain(self, query: str, top_k: int, threshold: float | None) -> dict[str, Any]:
         """Why the router decides a question as it does: fields as in `protos/router.proto`.

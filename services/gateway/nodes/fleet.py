@@ -178,9 +178,7 @@ class Fleet:
         found = await self._finding.addresses(self._is_away)
         for address in found:
             if address not in self._members:
-                member = members.Member(
-                    self._connect(address), self._settings.breaker, self._clock
-                )
+                member = members.Member(self._connect(address), self._settings.breaker, self._clock)
                 self._members[address] = member
                 if self._is_running:
                     self._tasks[address] = asyncio.create_task(self._keep_looking(member))

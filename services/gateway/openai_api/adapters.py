@@ -35,9 +35,9 @@ def router(fleet: asking.Fleet, known: models.Models) -> fastapi.APIRouter:
         asker.caller.check_may(_UNPIN)
         card = await _card(known, asker, body.lora_name)
         with asker.on_their_behalf():
-            await fleet.unpin(card)
+            nodes = await fleet.unpin(card)
         told = {"status": "unloaded", "lora_name": body.lora_name, "card": card}
-        return responses.JSONResponse(told)
+        return responses.JSONResponse(told | {"nodes": list(nodes)})
 
     return api
 

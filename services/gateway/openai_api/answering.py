@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import fastapi
@@ -67,7 +67,7 @@ class Answering:
 
 
 async def _chunks(
-    form: forms.Form, first: asking.Part, others: AsyncIterator[asking.Part]
+    form: forms.Form, first: asking.Part, others: AsyncGenerator[asking.Part, None]
 ) -> AsyncGenerator[dict[str, Any], None]:
     for chunk in form.chunks(first):
         yield chunk

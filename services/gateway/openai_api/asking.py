@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
 from services.gateway import domain
@@ -39,8 +39,8 @@ class Fleet(models.Fleet, Protocol):
         """Keeps a card in memory on all nodes; their addresses."""
         ...
 
-    async def unpin(self, card: str) -> tuple[str, ...] | None:
-        """Lets it go."""
+    async def unpin(self, card: str) -> tuple[str, ...]:
+        """Lets it go; the addresses of those that serve it."""
         ...
 
 
@@ -137,7 +137,7 @@ class Asking:
 
     async def parts(
         self, asker: keys.Asker, admission: limits.Admission, asked: domain.Asked
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """An answer piece by piece; to be closed by whoever leaves it.
 
         Raises:
@@ -147,7 +147,7 @@ class Asking:
         stream = self._fleet.stream(asked, self._deadline_s)
         try:
             async with contextlib.aclosing(stream):
-                while answer is None:
+                while True:
                     # Around each step: a generator shares the context of whoever asks it for more.
                     with asker.on_their_behalf():
                         piece = await anext(stream, None)
@@ -155,8 +155,9 @@ class Asking:
                         raise errors.UnavailableError("the answer ended before its end; ask again")
                     pieces += 1
                     answer = piece.final
-                    if answer is None:
-                        yield Part(piece.text, piece.logprobs)
+                    if answer is not None:
+                        break
+                    yield Part(piece.text, piece.logprobs)
         finally:
             if answer is not None:
                 admission.used(answer.prompt_tokens + answer.new_tokens)

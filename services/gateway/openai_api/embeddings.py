@@ -78,7 +78,7 @@ def _count(texts: list[str]) -> tuple[int, str]:
 
 @functools.cache
 def _tokenizer() -> Any:
-    """The embedder's own; None where its package is not installed, as in an image of the gateway."""
+    """The embedder's own; None where its package is not installed."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -23,13 +23,19 @@ def first_fault(faults: Sequence[Mapping[str, Any]], body: object) -> tuple[str,
     kind, place = str(fault["type"]), tuple(fault["loc"])
     if kind == "json_invalid" or place in ((), ("body",)):
         if kind == "missing" or body is None:
-            return "", "you must send a JSON object as the body (content-type: application/json)", (
-                "invalid_json"
+            return (
+                "",
+                "you must send a JSON object as the body (content-type: application/json)",
+                ("invalid_json"),
             )
-        return "", (
-            "We could not parse the JSON body of your request: expected one JSON object, with "
-            "content-type: application/json"
-        ), "invalid_json"
+        return (
+            "",
+            (
+                "We could not parse the JSON body of your request: expected one JSON object, with "
+                "content-type: application/json"
+            ),
+            "invalid_json",
+        )
     param = _path(place[1:] if place[0] == "body" else place, body)
     if kind == "extra_forbidden":
         return param, f"Unrecognized request argument supplied: {param}", "unknown_parameter"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from typing import Annotated
+from collections.abc import MutableMapping
+from typing import Annotated, Any
 
 import fastapi
 
@@ -57,11 +58,9 @@ def identify(admitted: callers.Callers, authorization: str) -> Asker:
     return Asker(caller, shown, key)
 
 
-def keep(scope: dict[str, object], asker: Asker) -> None:
+def keep(scope: MutableMapping[str, Any], asker: Asker) -> None:
     """Notes in a request's scope who sent it."""
-    state = scope.setdefault("state", {})
-    assert isinstance(state, dict)
-    state[_STATE] = asker
+    scope.setdefault("state", {})[_STATE] = asker
 
 
 async def asker_of(request: fastapi.Request) -> Asker:

@@ -59,7 +59,7 @@ class _Key:
 
     def headers(self) -> dict[str, str]:
         """As OpenAI names them; of what is limited alone."""
-        told = {}
+        told: dict[str, str] = {}
         for name, bucket in (("requests", self.requests), ("tokens", self.tokens)):
             if bucket.per_minute:
                 told |= {

@@ -14,7 +14,9 @@ _LEAST = -9999.0
 def of_chat(tokens: Sequence[domain.TokenLogprob]) -> dict[str, Any]:
     """The field `logprobs` of a chat's choice."""
     return {
-        "content": [{**_one(one), "top_logprobs": [_one(top) for top in one.top]} for one in tokens],
+        "content": [
+            {**_one(one), "top_logprobs": [_one(top) for top in one.top]} for one in tokens
+        ],
         "refusal": None,
     }
 

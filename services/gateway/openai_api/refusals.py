@@ -1,4 +1,4 @@
-"""Errors in the shape of OpenAI's protocol: one table from `shared.errors` to status, type and code.
+"""Errors in the shape of OpenAI's protocol: one table from `shared.errors` to status and code.
 
 The `openai` package retries 408, 409, 429 and 5xx by itself, and reads `retry-after-ms` and
 `retry-after` for the pause: what no retry mends must not have such a status.
@@ -103,14 +103,13 @@ _OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
 def of(error: Exception) -> Refusal:
-    """What a caller is told of an error; nothing of the inside of one that is no fault of theirs."""
-    for cls, status, kind, code in _TABLE:
-        if isinstance(error, cls):
-            break
-    else:
+    """What a caller is told of an error; nothing of the inside where it is no fault of theirs."""
+    row = next((row for row in _TABLE if isinstance(error, row[0])), None)
+    if row is None or not isinstance(error, errors.SkillmeshError):
         _log.error("request failed", exc_info=error)
         message = "The server had an error while it worked on your request; its log tells more"
         return Refusal(500, _SERVER, "internal_error", message)
+    _, status, kind, code = row
     message, param, headers = str(error), None, dict[str, str]()
     if isinstance(error, ParameterError):
         param, code = error.param, error.code
@@ -139,7 +138,9 @@ def add_to(app: fastapi.FastAPI) -> None:
 
     async def invalid(request: fastapi.Request, error: Exception) -> responses.Response:
         assert isinstance(error, exceptions.RequestValidationError)
-        return of(ParameterError(*invalid_bodies.first_fault(error.errors(), error.body))).response()
+        return of(
+            ParameterError(*invalid_bodies.first_fault(error.errors(), error.body))
+        ).response()
 
     async def http(request: fastapi.Request, error: Exception) -> responses.Response:
         assert isinstance(error, starlette_exceptions.HTTPException)

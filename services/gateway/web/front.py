@@ -1,4 +1,4 @@
-"""What every request of the API passes before its endpoint: id, key, size, whether its client is there.
+"""What every request of the API passes before its endpoint: id, key, size, a client that stays.
 
 Plain ASGI, so that nothing between an endpoint and the socket buffers. The body is read as a whole,
 up to a limit, before anything looks at it; from then on the client can only go away, and when it
