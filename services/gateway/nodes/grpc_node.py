@@ -15,9 +15,7 @@ from shared.security import protection as protections
 class GrpcNode:
     """A `backend.Backend` on a connection of its own."""
 
-    def __init__(
-        self, address: str, protection: protections.Protection = protections.OPEN
-    ) -> None:
+    def __init__(self, address: str, protection: protections.Protection = protections.OPEN) -> None:
         """Takes `host:port`; connects on first use."""
         self.address = address
         self._channel = client.channel(address, protection=protection)
