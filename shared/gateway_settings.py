@@ -12,7 +12,7 @@ from shared import sections
 NodeAddress = Annotated[
     str, pydantic.Field(pattern=r"^([^:/\s]+:\d{1,5}|https?://[^/\s]+(/[^\s?#]*)?/v1/?)$")
 ]
-"""`host:port` of an inference node, or `http(s)://…/v1` of a server that speaks OpenAI's protocol."""
+"""`host:port` of an inference node, or `http(s)://…/v1` of a server that speaks OpenAI's."""
 
 
 class Limits(sections.Section):

@@ -8,6 +8,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf import json_format
 
+from services.gateway import domain
 from shared.pb import router_pb2, router_pb2_grpc
 from shared.rpc import client, embedding
 
@@ -43,3 +44,27 @@ class RouterCalls:
     async def embed(self, texts: Sequence[str]) -> embedding.Vectors:
         """Unit vectors, shape (texts, dimension), float32; of at most 2,000 texts."""
         return await embedding.embed(self._stub, texts, _EMBED_DEADLINE_S)
+
+    async def route(
+        self, query: str, no_learning: bool, tenant: str, deadline_s: float
+    ) -> domain.Route:
+        """The card that fits; where none does, a learning task may begin.
+
+        Args:
+            query: the question.
+            no_learning: no event leaves for it.
+            tenant: whose question it is; empty where that is not one tenant's.
+            deadline_s: for the answer.
+        """
+        request = router_pb2.RouteRequest(query=query, no_learning=no_learning, tenant=tenant)
+        reply = await client.call(self._stub.Route, request, deadline_s)
+        best = next(iter(reply.candidates), router_pb2.RouteCandidate())
+        fits = not reply.dissonance
+        return domain.Route(
+            card=best.card if fits else "",
+            reading=best.reading or best.nearest_example if fits else "",
+            similarity=best.similarity,
+            confidence=reply.confidence,
+            dissonance=reply.dissonance,
+            event_id=reply.event_id,
+        )

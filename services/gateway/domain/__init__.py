@@ -15,6 +15,7 @@ from services.gateway.domain.requests import (
     Piece,
     Sampling,
 )
+from services.gateway.domain.routes import Route
 from services.gateway.domain.tasks import (
     CANCELLED,
     COMPLETED,
@@ -53,6 +54,7 @@ __all__ = [
     "NodeState",
     "Piece",
     "Residency",
+    "Route",
     "Sampling",
     "StageTime",
     "Status",

@@ -1,10 +1,10 @@
 """Which node a request goes to: by where the card is, then by load.
 
-Of those that are equally near two are drawn, and the less busy one is taken (Mitzenmacher, The Power
-of Two Choices in Randomized Load Balancing, 2001; Envoy's and gRPC's `least_request` do so by
-default). Always to take the least busy of all would be better with fresh figures alone: until the
-next look, every gateway would send everything to the same node (Mitzenmacher, How Useful Is Old
-Information?, 2000).
+Of those that are equally near two are drawn, and the less busy one is taken (Mitzenmacher, The
+Power of Two Choices in Randomized Load Balancing, 2001; the default of Envoy's `least_request`).
+Always to take the least busy of all would be better with fresh figures alone: until the next look
+every gateway would send everything to the same node (Mitzenmacher, How Useful Is Old Information?,
+2000).
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for member in self._members.values():
-            await member.backend.close()
+            await member.close()
         self._members.clear()
 
     async def stream(
@@ -156,7 +156,7 @@ class Fleet:
         """
         return await self._everywhere(lambda backend: backend.unpin(card))
 
-    def members(self) -> tuple[members.Member, ...]:
+    def known(self) -> tuple[members.Member, ...]:
         """All nodes, each once: one process may be known by two addresses."""
         seen: set[str] = set()
         found = []
@@ -211,7 +211,7 @@ class Fleet:
     async def _everywhere(
         self, change: Callable[[backends.Backend], Awaitable[str]]
     ) -> tuple[str, ...]:
-        asked = [one for one in self.members() if one.is_reached]
+        asked = [one for one in self.known() if one.is_reached]
         if not asked:
             raise errors.UnavailableError("no inference node is reached; ask again")
         outcomes = await asyncio.gather(
@@ -253,7 +253,7 @@ async def _leave(member: members.Member) -> None:
     try:
         await member.idle.wait()
     finally:
-        await member.backend.close()
+        await member.close()
 
 
 @contextlib.asynccontextmanager

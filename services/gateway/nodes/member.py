@@ -159,6 +159,13 @@ class Member:
         """A first piece came: nobody waits for the last to find out that it is back."""
         self.breaker.succeeded()
 
+    async def close(self) -> None:
+        """Ends a look under way and closes the connections."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self.backend.close()
+
     def state(self) -> domain.NodeState:
         """All of it, for people and metrics."""
         circuit = self.breaker.circuit()

@@ -22,7 +22,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 class Fleet(Protocol):
     """What a request needs of the fleet."""
 
-    def members(self) -> Sequence[members.Member]:
+    def known(self) -> Sequence[members.Member]:
         """All nodes."""
         ...
 
@@ -121,7 +121,7 @@ class Tries:
         member.retries += 1
 
     def _pick(self) -> members.Member | None:
-        ranks = choice.fitting(self._fleet.members(), self._asked, self._home)
+        ranks = choice.fitting(self._fleet.known(), self._asked, self._home)
         return choice.pick(ranks, self._tried, self._chance)
 
     async def _again(self, error: errors.SkillmeshError) -> None:
@@ -145,7 +145,7 @@ class Tries:
         return missing if missing.retryable else error
 
     def _missing(self) -> errors.SkillmeshError:
-        card, fleet = self._asked.model, self._fleet.members()
+        card, fleet = self._asked.model, self._fleet.known()
         if not any(member.is_reached for member in fleet):
             reasons = "; ".join(f"{one.address}: {one.away or 'not asked yet'}" for one in fleet)
             return errors.UnavailableError(f"no inference node is reached ({reasons}); ask again")
