@@ -15,6 +15,7 @@ from services.card_store import (
     blobs,
     maintenance,
     maintenance_service,
+    metrics,
     mirror,
     peers,
     processes,
@@ -31,6 +32,7 @@ from shared.cards import signature
 from shared.pb import cards_pb2, cards_pb2_grpc, maintenance_pb2, maintenance_pb2_grpc
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
+from shared.telemetry import metrics as shared_metrics
 
 _log = structlog.get_logger(__name__)
 _API_VERSION = "v1"
@@ -102,6 +104,9 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         if cards.may_be_shared:
             stack.callback(asyncio.create_task(feed.follow(cards.head)).cancel)
             stack.callback(asyncio.create_task(nodes.share(cards.nodes)).cancel)
+        figures = metrics.followers(feed, nodes, cards.head, followed)
+        own = (server.calls, metrics.totals(cards), figures)
+        stack.enter_context(shared_metrics.serving(settings, "card_store", *own))
         await _announce(settings, store_id, server.port, stack)
         _log.info("control plane listens", port=server.port, store=store_id)
         yield server.port

@@ -9,6 +9,7 @@ from services.factory import (
     clients,
     durable,
     ledger,
+    metrics,
     nightly,
     presence,
     queue,
@@ -22,6 +23,7 @@ from services.factory import (
 from shared import settings as config
 from shared.rpc import server as rpc
 from shared.security import protection as protections
+from shared.telemetry import metrics as shared_metrics
 
 
 async def serve(settings: config.Settings) -> None:
@@ -31,7 +33,8 @@ async def serve(settings: config.Settings) -> None:
         errors.ConfigError: the port is taken.
     """
     url = database_url(settings)
-    kept = board.TaskBoard(ledger.Ledger(url))
+    book, learning = ledger.Ledger(url), metrics.Learning()
+    kept = board.TaskBoard(book)
     protection = protections.Protection.configured(settings)
     connections = clients.Connections(settings, protection)
     here = presence.of(url)
@@ -43,7 +46,7 @@ async def serve(settings: config.Settings) -> None:
         settings.factory.step_timeout_s,
         gather_s=settings.factory.gather_s,
     )
-    distiller = workflow.SkillDistiller(work, runtime.step)
+    distiller = workflow.SkillDistiller(work, runtime.step, learning)
     factory = queue.SkillFactory(
         kept,
         runtime,
@@ -63,6 +66,7 @@ async def serve(settings: config.Settings) -> None:
     checks = recheck.Rechecker(kept, connections.partners, settings.factory.recheck)
     servicer = service.FactoryService(factory, shift, protection.admitted)
     server = rpc.Server([servicer.add_to], settings.factory.address, protection)
+    figures = (server.calls, learning, metrics.reader(book))
     try:
         # The port first: it tells a second factory that there is one, before it takes over the
         # workflows that the first is running. Calls that need the queue wait for it.
@@ -82,7 +86,8 @@ async def serve(settings: config.Settings) -> None:
                 )
             ]
             try:
-                await rpc.until_signal()
+                with shared_metrics.serving(settings, "factory", *figures):
+                    await rpc.until_signal()
             finally:
                 for task in watching:
                     task.cancel()

@@ -88,6 +88,8 @@ class TrainingTask:
     """The address of the trainer that works on it; empty for none."""
     spent: costs.Spent = costs.NOTHING
     """What its teachers cost."""
+    traceparent: str = ""
+    """Of the trace of what asked for it first; empty where it has none."""
 
     def __post_init__(self) -> None:
         """Refuses a task that could never be worked on."""

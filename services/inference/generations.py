@@ -150,6 +150,11 @@ class Generations:
         return bool(self._running or self._joining)
 
     @property
+    def rows(self) -> int:
+        """Answers of which a token is made at each step."""
+        return len(self._running)
+
+    @property
     def has_room(self) -> bool:
         """Whether another answer may join."""
         rows = len(self._running) + len(self._joining)

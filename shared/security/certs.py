@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make certs")
     parser.add_argument("names", nargs="*", help="further host names and addresses")
     parser.add_argument(
-        "--token-files", action="store_true", help="also write each token to ROLE.token, for secrets"
+        "--token-files", action="store_true", help="also write each token to ROLE.token"
     )
     arguments = parser.parse_args()
     names = [*arguments.names, *os.environ.get(_NAMES_VARIABLE, "").split()]

@@ -54,9 +54,7 @@ class Nodes:
         query = sa.select(_NODES.c.report, (_NOW_MS - _NODES.c.reported_at_ms).label("age_ms"))
         with self._database.read() as connection:
             connection.execute(_NODES.delete().where(_NODES.c.reported_at_ms < since_ms))
-            return [
-                (_report(row.report), row.age_ms / 1000) for row in connection.execute(query)
-            ]
+            return [(_report(row.report), row.age_ms / 1000) for row in connection.execute(query)]
 
 
 def _report(text: str) -> records.NodeResidency:

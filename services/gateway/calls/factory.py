@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,36 @@ class FactoryCalls:
         )
         return task_of(await client.call(self._stub.Teach, request))
 
+    async def give_feedback(
+        self,
+        idempotency_key: str,
+        question: str,
+        is_right: bool,
+        answer: str = "",
+        card: str = "",
+        correction: str = "",
+    ) -> domain.Given:
+        """Tells what somebody says of an answer; a correction is learned.
+
+        Args:
+            idempotency_key: the same again is taken once.
+            question: that was answered.
+            is_right: whether the answer was.
+            answer: that was given; may be empty.
+            card: `name@digest` that gave it; empty for the bare base model.
+            correction: the right answer, of a wrong one; may be empty.
+        """
+        request = factory_pb2.GiveAnswerFeedbackRequest(
+            idempotency_key=idempotency_key,
+            question=question,
+            answer=answer,
+            card=card,
+            is_right=is_right,
+            correction=correction,
+        )
+        reply = await client.call(self._stub.GiveFeedback, request)
+        return domain.Given(reply.task_id, reply.reason)
+
     async def run_nightly(self, idempotency_key: str) -> list[domain.NightlySkill]:
         """Gathers now what waits for the night; the skills in the order they are learned."""
         request = factory_pb2.RunNightlyRequest(idempotency_key=idempotency_key)
@@ -90,6 +121,40 @@ class FactoryCalls:
             domain.NightlySkill(tuple(one.task_ids), one.domain, one.teacher, one.base)
             for one in reply.skills
         ]
+
+    async def task(self, task_id: str) -> domain.Task:
+        """One task.
+
+        Raises:
+            errors.NotFoundError: there is none with that id.
+        """
+        return task_of(
+            await client.call(self._stub.GetTask, factory_pb2.GetTaskRequest(id=task_id))
+        )
+
+    async def cancel(self, task_id: str) -> domain.Task:
+        """Ends a task before its time.
+
+        Raises:
+            errors.PreconditionError: it has ended already.
+        """
+        request = factory_pb2.CancelTaskRequest(id=task_id)
+        return task_of(await client.call(self._stub.CancelTask, request))
+
+    async def retry(self, task_id: str, idempotency_key: str = "") -> domain.Task:
+        """Opens a task with the questions of one that failed or was cancelled.
+
+        Args:
+            task_id: of that one.
+            idempotency_key: makes a repeated call one retry.
+
+        Raises:
+            errors.PreconditionError: it has not failed.
+        """
+        request = factory_pb2.RetryTaskRequest(
+            id=task_id, idempotency_key=idempotency_key or uuid.uuid4().hex
+        )
+        return task_of(await client.call(self._stub.RetryTask, request))
 
     async def tasks(self) -> list[domain.Task]:
         """All tasks, the newest first."""

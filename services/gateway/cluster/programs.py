@@ -10,6 +10,7 @@ import dataclasses
 import random
 import socket
 from collections.abc import Sequence
+from typing import Literal
 
 from shared import errors
 from shared import settings as config
@@ -18,6 +19,8 @@ from shared import settings as config
 # takes a port between our look at it and the service's bind.
 _FREE_PORTS = range(20000, 32000)
 _HOST = "127.0.0.1"
+_CLOSING_S, _LONGEST_STOP_S = 5.0, 50.0
+"""What a drained gateway needs to close; what `make down` waits for at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +34,10 @@ class Program:
     """`host:port`."""
     key: str
     """The key of config.yaml that holds the address."""
-    speaks_health: bool = True
-    """Whether it answers gRPC health checks; Arrow Flight knows none."""
+    speaks: Literal["grpc", "flight", "http"] = "grpc"
+    """How it is asked whether it serves: Arrow Flight knows no health checks."""
+    stop_s: float = 15.0
+    """So long it may take to end."""
     more: tuple[tuple[str, str], ...] = ()
     """Key and address of whatever else it listens on."""
 
@@ -44,6 +49,18 @@ class Program:
 
 def of(settings: config.Settings) -> tuple[Program, ...]:
     """All programs of one cluster, in the order in which they start."""
+    return tuple(_with_metrics(one, settings.telemetry.metrics) for one in _services(settings))
+
+
+def _with_metrics(program: Program, metrics: config.Metrics) -> Program:
+    address = metrics.addresses().get(program.name)
+    if address is None or not metrics.enabled:
+        return program
+    key = f"telemetry.metrics.{program.name}"
+    return dataclasses.replace(program, more=(*program.more, (key, address)))
+
+
+def _services(settings: config.Settings) -> tuple[Program, ...]:
     store = settings.card_store
     return (
         Program("card_store", "services.card_store", store.address, "card_store.address"),
@@ -52,30 +69,43 @@ def of(settings: config.Settings) -> tuple[Program, ...]:
             "services.card_store.data_plane",
             store.flight_address,
             "card_store.flight_address",
-            speaks_health=False,
+            speaks="flight",
         ),
         Program("router", "services.router", settings.router.address, "router.address"),
         Program("distiller", "services.distiller", settings.distiller.address, "distiller.address"),
         Program("trainer", "services.trainer", settings.trainer.address, "trainer.address"),
         Program("inference", "services.inference", settings.inference.address, "inference.address"),
         Program("factory", "services.factory", settings.factory.address, "factory.address"),
+        *_gateway(settings.gateway),
         *_hierarchy(settings.hierarchy),
+    )
+
+
+def _gateway(gateway: config.Gateway) -> tuple[Program, ...]:
+    if not gateway.enabled:
+        return ()
+    return (
+        Program(
+            "gateway",
+            "services.gateway.web",
+            gateway.address,
+            "gateway.address",
+            speaks="http",
+            stop_s=min(gateway.drain_s + _CLOSING_S, _LONGEST_STOP_S),
+        ),
     )
 
 
 def _hierarchy(hierarchy: config.Hierarchy) -> tuple[Program, ...]:
     if not hierarchy.enabled:
         return ()
-    more = [("hierarchy.flight_address", hierarchy.flight_address)]
-    if hierarchy.metrics_address:
-        more.append(("hierarchy.metrics_address", hierarchy.metrics_address))
     return (
         Program(
             "hierarchy",
             "services.hierarchy",
             hierarchy.address,
             "hierarchy.address",
-            more=tuple(more),
+            more=(("hierarchy.flight_address", hierarchy.flight_address),),
         ),
     )
 
@@ -110,22 +140,26 @@ def check_ports(programs: Sequence[Program]) -> None:
 
 def on_free_ports(settings: config.Settings) -> config.Settings:
     """The same settings with a free port of this machine for every service."""
-    services = ("router", "factory", "distiller", "trainer", "inference", "card_store", "hierarchy")
-    others = (
-        ("card_store", "flight_address"),
-        ("hierarchy", "flight_address"),
-        ("hierarchy", "metrics_address"),
+    services = (
+        *("router", "factory", "distiller", "trainer", "inference", "card_store", "hierarchy"),
+        "gateway",
     )
-    free = iter(_free_ports(len(services) + len(others)))
+    others = (("card_store", "flight_address"), ("hierarchy", "flight_address"))
+    metrics = settings.telemetry.metrics
+    free = iter(_free_ports(len(services) + len(others) + len(metrics.addresses())))
     changed: dict[str, dict[str, str]] = {}
     for name, field in (*((name, "address") for name in services), *others):
-        if getattr(getattr(settings, name), field):  # Else it is switched off.
-            changed.setdefault(name, {})[field] = f"{_HOST}:{next(free)}"
+        changed.setdefault(name, {})[field] = f"{_HOST}:{next(free)}"
+    metrics = metrics.model_copy(
+        update={name: f"{_HOST}:{next(free)}" for name in metrics.addresses()}
+    )
+    telemetry = settings.telemetry.model_copy(update={"metrics": metrics})
     return settings.model_copy(
         update={
             name: getattr(settings, name).model_copy(update=addresses)
             for name, addresses in changed.items()
         }
+        | {"telemetry": telemetry}
     )
 
 

@@ -3,32 +3,33 @@
 Knows nothing about protobuf; see `services.gateway.calls`.
 """
 
-from services.gateway.domain.answers import Answer
-from services.gateway.domain.cards import Card, Store
+from services.gateway.domain.answers import Answer, Whole
+from services.gateway.domain.cards import Card, CardRecord, Move, Residency, Store
 from services.gateway.domain.memory import Agent, Hierarchy
-from services.gateway.domain.nodes import Node, Swap
+from services.gateway.domain.nodes import Node, NodeState, Status, Swap
 from services.gateway.domain.requests import (
     Asked,
     Continuation,
     Conversation,
-    Likely,
     Message,
     Piece,
     Sampling,
-    TokenLogprob,
 )
+from services.gateway.domain.routes import Route
 from services.gateway.domain.tasks import (
     CANCELLED,
     COMPLETED,
     ENDED,
     FAILED,
     CodeBase,
+    Given,
     NightlySkill,
     StageTime,
     Task,
     Teacher,
     Teachers,
 )
+from services.gateway.domain.tokens import Likely, TokenLogprob
 
 __all__ = [
     "CANCELLED",
@@ -39,21 +40,29 @@ __all__ = [
     "Answer",
     "Asked",
     "Card",
+    "CardRecord",
     "CodeBase",
     "Continuation",
     "Conversation",
+    "Given",
     "Hierarchy",
     "Likely",
     "Message",
+    "Move",
     "NightlySkill",
     "Node",
+    "NodeState",
     "Piece",
+    "Residency",
+    "Route",
     "Sampling",
     "StageTime",
+    "Status",
     "Store",
     "Swap",
     "Task",
     "Teacher",
     "Teachers",
     "TokenLogprob",
+    "Whole",
 ]
