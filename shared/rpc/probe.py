@@ -56,7 +56,7 @@ def probe(settings: config.Settings, key: str, path: str, timeout_s: float) -> s
         except grpc.FutureTimeoutError:
             return f"{target} did not answer within {timeout_s:g} s"
         except grpc.RpcError as error:
-            return f"{target}: {error.code().name}"  # type: ignore[attr-defined]
+            return f"{target}: {error.code().name}"
     if reply.status == health_pb2.HealthCheckResponse.SERVING:
         return ""
     return f"{target} says {health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)}"
