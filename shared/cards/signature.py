@@ -127,16 +127,22 @@ class Signer:
         }
         return json.dumps(envelope)
 
+    def public_pem(self) -> bytes:
+        """The file of the public half."""
+        return keyrings.public_pem(self._key.public_key())
+
     def publish(self, folder: pathlib.Path) -> pathlib.Path:
-        """Puts the public half into a keyring's folder, unless it is there.
+        """Puts the public half into a keyring's folder, unless it is there under any name.
 
         Raises:
             errors.ConfigError: the folder can't be written.
         """
         path = folder / f"{self.key_id}.pem"
+        if keyrings.Keyring(folder).find(self.key_id) is not None:
+            return path
         try:
             if not path.exists():
-                atomic.write(path, keyrings.public_pem(self._key.public_key()))
+                atomic.write(path, self.public_pem())
                 path.chmod(0o644)
         except OSError as error:
             raise errors.ConfigError(

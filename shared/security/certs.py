@@ -25,6 +25,7 @@ from cryptography.x509 import oid
 
 from shared import atomic, errors
 from shared import settings as config
+from shared.cards import signature
 from shared.security import callers
 
 VALID_DAYS = 365
@@ -140,6 +141,9 @@ def main() -> None:
     parser.add_argument(
         "--token-files", action="store_true", help="also write each token to ROLE.token"
     )
+    parser.add_argument(
+        "--signing-key", action="store_true", help="also make the trainer's key, signing.key"
+    )
     arguments = parser.parse_args()
     names = [*arguments.names, *os.environ.get(_NAMES_VARIABLE, "").split()]
     folder = config.load().state_path("certs").absolute()
@@ -148,6 +152,10 @@ def main() -> None:
         if arguments.token_files:
             for role, token in tokens.items():
                 _write_secret(folder / f"{role}.token", token.encode())
+        if arguments.signing_key:
+            # For trainers that can't keep what they make at their first start.
+            signer = signature.Signer.load_or_make(folder / "signing.key")
+            atomic.write(folder / "signing.pem", signer.public_pem())
     except (errors.SkillmeshError, OSError) as error:
         sys.exit(f"certs: {error}")
     print(f"made in {folder}; in config.yaml:\n\nsecurity:\n  tls:")

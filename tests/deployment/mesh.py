@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from tests.contract import addresses
 from tests.deployment import balancer, compose, dockerfile
 
-_PATIENCE_S = 150.0
+_PATIENCE_S = 900.0
 _ADDRESS = re.compile(r"\b([a-z][a-z0-9-]*|0\.0\.0\.0):(\d{4})\b")
 _STATE = "/var/lib/skillmesh"
 _SECRETS = "/run/secrets"
@@ -33,13 +33,17 @@ class Replica:
     container: compose.Container
     environment: dict[str, str]
     folder: pathlib.Path
-    ports: tuple[int, ...]
-    """On which it listens."""
     process: asyncio.subprocess.Process | None = None
 
     @property
     def log(self) -> pathlib.Path:
         return self.folder / "log"
+
+    @property
+    def address(self) -> str:
+        """What its health check asks."""
+        key = self.container.health[3]
+        return self.environment["SKILLMESH__" + key.replace(".", "__").upper()]
 
     async def start(self) -> None:
         with self.log.open("ab") as log:
@@ -73,14 +77,13 @@ class Replica:
         return "" if check.returncode == 0 else told.decode() or "no reason"
 
     async def until_healthy(self) -> None:
-        """Until its health check is content, which is not asked before it listens: it costs more."""
+        """Until its health check is content; not asked before it listens, since it costs more."""
         deadline = time.monotonic() + _PATIENCE_S
-        for port in self.ports:
-            while not await _listens(port):
-                assert self.process is not None, self.container.name
-                assert self.process.returncode is None, self._end_of_log()
-                assert time.monotonic() < deadline, f"port {port}\n{self._end_of_log()}"
-                await asyncio.sleep(0.2)
+        while not await _listens(self.address):
+            assert self.process is not None, self.container.name
+            assert self.process.returncode is None, self._end_of_log()
+            assert time.monotonic() < deadline, self._end_of_log()
+            await asyncio.sleep(0.2)
         while told := await self.unhealthy():
             assert self.process is not None and self.process.returncode is None, self._end_of_log()
             assert time.monotonic() < deadline, f"{told}\n{self._end_of_log()}"
@@ -154,16 +157,7 @@ async def running(
                 path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.defpath])
                 environment |= {"PATH": path, "PYTHONPATH": str(dockerfile.ROOT)}
                 mesh.replicas[name].append(
-                    Replica(
-                        container,
-                        environment | dict(more or {}),
-                        place,
-                        tuple(
-                            int(address.rpartition(":")[2])
-                            for (whose, number, _), address in own.items()
-                            if (whose, number) == (name, at)
-                        ),
-                    )
+                    Replica(container, environment | dict(more or {}), place)
                 )
         try:
             await asyncio.gather(*(one.start() for one in mesh.all()))
@@ -173,9 +167,10 @@ async def running(
             await asyncio.gather(*(one.end() for one in mesh.all() if one.process is not None))
 
 
-async def _listens(port: int) -> bool:
+async def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(host, int(port))
     except OSError:
         return False
     writer.close()
