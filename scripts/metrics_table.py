@@ -59,9 +59,7 @@ def written_anew(text: str) -> str:
 
 def exposed() -> set[str]:
     """Every name that a query may have."""
-    own = {
-        name for families in BY_PROCESS.values() for one in families for name in one.exposed
-    }
+    own = {name for families in BY_PROCESS.values() for one in families for name in one.exposed}
     return own | set(metrics.PROCESS)
 
 
