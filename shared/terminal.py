@@ -21,7 +21,12 @@ import rich.markup
 
 from shared import errors
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 130
+EXIT_CODES = (
+    "Exit codes: 0 it worked; 1 it failed, the message says why; 2 wrong usage; 3 a service can't "
+    "be reached or is busy, so that the same may work later; 130 interrupted."
+)
+"""For the help of command lines."""
 
 RESULT = rich.console.Console(highlight=False)
 """Standard output."""
@@ -74,7 +79,7 @@ def exit_codes() -> Iterator[None]:
     except UsageError as error:
         _say(error, WRONG_USAGE)
     except errors.SkillmeshError as error:
-        _say(error, FAILED)
+        _say(error, UNAVAILABLE if error.retryable else FAILED)
     except KeyboardInterrupt:
         _say("interrupted", INTERRUPTED)
     finally:

@@ -8,19 +8,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import pathlib
 from typing import Any
 
 import torch
 import transformers
 
 from shared import errors
-from shared.models import quantization
+from shared.models import files, quantization
 
 EMBEDDED = "embedded"
 DEFAULT_REVISION = "main"
 """Of a Hugging Face model, where nobody names one."""
-EMBEDDED_FOLDER = pathlib.Path(__file__).parent / "embedded" / "checkpoint"
+EMBEDDED_FOLDER = files.EMBEDDED_FOLDER
 _SAMPLES_A_TENSOR = 64
 
 

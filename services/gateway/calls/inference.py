@@ -46,10 +46,10 @@ class InferenceCalls:
             memory=reply.memory,
         )
 
-    async def status(self) -> domain.Node:
+    async def status(self, deadline_s: float = client.DEFAULT_DEADLINE_S) -> domain.Node:
         """The inference node."""
         request = inference_pb2.GetNodeStatusRequest()
-        reply = await client.call(self._stub.GetNodeStatus, request)
+        reply = await client.call(self._stub.GetNodeStatus, request, deadline_s)
         return domain.Node(
             base_model=reply.base_model,
             served=tuple(reply.served),
@@ -60,4 +60,12 @@ class InferenceCalls:
                 domain.Swap(card=swap.card, fetch_ms=swap.fetch_ms, swap_ms=swap.swap_ms)
                 for swap in reply.swaps
             ),
+            node_id=reply.node_id,
+            base_fingerprint=reply.base_fingerprint,
+            pinned=tuple(reply.pinned),
+            held_bytes=reply.held_bytes,
+            running=reply.running,
+            most_rows=reply.most_rows,
+            waiting=reply.waiting,
+            queue=reply.queue,
         )

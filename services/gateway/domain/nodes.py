@@ -26,3 +26,17 @@ class Node:
     revision: int
     store_connected: bool
     swaps: tuple[Swap, ...]
+    node_id: str = ""
+    base_fingerprint: str = ""
+    pinned: tuple[str, ...] = ()
+    """Those that stay in memory."""
+    held_bytes: int = 0
+    """Memory of the resident cards."""
+    running: int = 0
+    """Answers that are being generated,"""
+    most_rows: int = 0
+    """and how many can be at once."""
+    waiting: int = 0
+    """Requests that wait for their turn,"""
+    queue: int = 0
+    """and how many may."""
