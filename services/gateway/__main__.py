@@ -22,7 +22,7 @@ from shared import settings as config
 from shared import terminal
 
 NAME = "skillmesh"
-app = options.group("Ask, teach and run a local skillmesh cluster.", is_root=True)
+app = options.group(is_root=True)
 
 
 def _version(is_wanted: bool) -> None:

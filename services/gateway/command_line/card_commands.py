@@ -11,7 +11,7 @@ from services.gateway.command_line import card_page, exchange, listing, options,
 from shared import terminal
 
 _LATEST = "latest"
-cards = options.group("List the skill cards, or show one.")
+cards = options.group()
 
 
 def register(app: typer.Typer) -> None:

@@ -140,7 +140,7 @@ def run_demo(
 ) -> None:
     """Fail on hard questions, learn them, answer them right, in a cluster of its own.
 
-    JSON: an object with document, seed, facts, known, tasks, times_s, cards.
+    JSON: an object with document, seed, facts, known, tasks, times_s, cards, summary.
     """
 
     async def show() -> None:

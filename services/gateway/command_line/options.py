@@ -34,11 +34,10 @@ def argument(make: str, help: str) -> Any:
     return typer.Argument(help=help, **_from_make(make))
 
 
-def group(help: str, is_root: bool = False) -> typer.Typer:
-    """A command that has commands of its own.
+def group(is_root: bool = False) -> typer.Typer:
+    """A command that has commands of its own; its callback tells what for.
 
     Args:
-        help: a sentence.
         is_root: it is the command line itself, which also installs the completion of shells.
     """
     return typer.Typer(
@@ -46,7 +45,6 @@ def group(help: str, is_root: bool = False) -> typer.Typer:
         no_args_is_help=is_root,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        help=help,
         epilog=terminal.EXIT_CODES,
     )
 

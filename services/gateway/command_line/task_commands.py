@@ -9,7 +9,7 @@ import typer
 from services.gateway.command_line import listing, options, task_page
 from shared import terminal
 
-tasks = options.group("List the learning tasks, or show, cancel or retry one.")
+tasks = options.group()
 
 
 @tasks.callback(invoke_without_command=True)

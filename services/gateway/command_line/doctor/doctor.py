@@ -88,6 +88,13 @@ def _configuration() -> findings.Finding:
 
 
 def _show(found: list[findings.Finding]) -> None:
+    if not terminal.RESULT.is_terminal:
+        for finding in found:
+            line = f"{finding.level} {finding.about}: {finding.text}"
+            line += f" → {finding.remedy}" if finding.remedy else ""
+            # Whatever a message holds, a finding is one line for those that read lines.
+            terminal.RESULT.print(" ".join(line.split()), markup=False, soft_wrap=True)
+        return
     table = rich.table.Table.grid(padding=(0, 2))
     for finding in found:
         text = terminal.escape(finding.text)
