@@ -32,8 +32,16 @@ def ports(settings: config.Settings) -> Iterator[findings.Finding]:
     own = _own_pids(settings)
     held = 0
     chosen = programs.of(settings)
+    keys: dict[str, str] = {}
     for program in chosen:
         for key, address in program.listening:
+            if (other := keys.setdefault(address, key)) != key:
+                yield findings.error(
+                    "ports",
+                    f"{other} and {key} are both {address}",
+                    "give each service a port of its own in config.yaml",
+                )
+                continue
             port = int(address.rpartition(":")[2])
             holder = listeners.holder(port)
             if holder is None:
