@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer.main
+import typer.testing
 
 from services.gateway import __main__ as command_line
 from services.gateway.command_line import completing
@@ -245,6 +246,29 @@ def test_names_are_completed_from_the_running_cluster(commands: Commands) -> Non
     assert completing.cards("ann@") == ["ann@latest", f"ann@{'a' * 64}"]
     assert completing.cards("[x") == []
     assert completing.tasks("t") == ["t1", "t2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("skillmesh cards show an", ["ann", "annette"]),
+        ("skillmesh tasks retry t", ["t1", "t2"]),
+        ("skillmesh prom", ["promote"]),
+        ("skillmesh export ann x --a", ["--as"]),
+    ],
+)
+def test_shell_is_offered_names_and_commands(
+    commands: Commands, line: str, offered: list[str]
+) -> None:
+    environment = {
+        "_SKILLMESH_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    result = typer.testing.CliRunner().invoke(
+        command_line.app, [], prog_name=command_line.NAME, env=environment
+    )
+    assert result.stdout.split() == offered, result.output
 
 
 def test_completion_offers_nothing_and_hurries_when_nobody_answers(

@@ -73,7 +73,9 @@ def examined(limit_s: float = _LIMIT_S) -> list[findings.Finding]:
         "nodes": partial(running.nodes, settings),
         "store": partial(running.store, settings),
     }
-    return [_configuration(), *findings.gathered(checks, limit_s)]
+    found = {finding.text: finding for finding in reversed(findings.gathered(checks, limit_s))}
+    # One cause that several checks met, such as a certificate that can't be read, is told once.
+    return [_configuration(), *reversed(found.values())]
 
 
 def _configuration() -> findings.Finding:
