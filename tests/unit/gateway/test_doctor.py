@@ -95,6 +95,15 @@ def test_configuration_that_is_wrong_is_named(
     assert "ok python" in printed
 
 
+def test_cause_that_several_checks_meet_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    commands = Commands(monkeypatch, tmp_path / "state")
+    commands.set("SECURITY__TLS__AUTHORITY", str(tmp_path / "missing.pem"))
+    told = [one for one in doctor.examined() if "missing.pem" in one.text]
+    assert [(one.about, one.level) for one in told] == [("TLS", "error")]
+
+
 def test_port_that_somebody_else_holds_is_named_with_its_holder(settings: config.Settings) -> None:
     assert levels(machine.ports(settings)) == ["ok"]
     host, _, port = settings.router.address.rpartition(":")

@@ -73,9 +73,11 @@ def examined(limit_s: float = _LIMIT_S) -> list[findings.Finding]:
         "nodes": partial(running.nodes, settings),
         "store": partial(running.store, settings),
     }
-    found = {finding.text: finding for finding in reversed(findings.gathered(checks, limit_s))}
-    # One cause that several checks met, such as a certificate that can't be read, is told once.
-    return [_configuration(), *reversed(found.values())]
+    found: dict[str, findings.Finding] = {}
+    for finding in [_configuration(), *findings.gathered(checks, limit_s)]:
+        # A cause that several checks meet, such as a certificate that can't be read, is told once.
+        found.setdefault(finding.text, finding)
+    return list(found.values())
 
 
 def _configuration() -> findings.Finding:
