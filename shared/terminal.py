@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import signal
 import sys
 import types
@@ -28,9 +29,28 @@ EXIT_CODES = (
 )
 """For the help of command lines."""
 
-RESULT = rich.console.Console(highlight=False)
+_PIPE_COLUMNS = 200
+
+
+class _Console(rich.console.Console):
+    """A console that cuts ids and names off for a screen alone, never for a pipe."""
+
+    @property
+    def size(self) -> rich.console.ConsoleDimensions:
+        """Columns and lines of the screen; in a pipe enough, unless COLUMNS says otherwise."""
+        found = super().size
+        if self.is_terminal or "COLUMNS" in os.environ:
+            return found
+        return rich.console.ConsoleDimensions(max(found.width, _PIPE_COLUMNS), found.height)
+
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self._width, self._height = size
+
+
+RESULT: rich.console.Console = _Console(highlight=False)
 """Standard output."""
-NOTES = rich.console.Console(stderr=True, highlight=False)
+NOTES: rich.console.Console = _Console(stderr=True, highlight=False)
 """Standard error: progress and errors, so that stdout holds the result alone."""
 
 
