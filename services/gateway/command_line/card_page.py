@@ -65,7 +65,10 @@ async def _whole(services: peers.Peers, name: str, beginning: str) -> str:
     """The one digest that begins so; empty where there is none."""
     if len(beginning) < _SHORTEST_DIGEST or set(beginning) - set("0123456789abcdef"):
         return ""
-    cards = await services.store.versions(name)
+    if name:
+        cards = await services.store.versions(name)
+    else:
+        cards = [card for card, _ in await services.store.signatures()]
     digests = [card.digest for card in cards if card.digest.startswith(beginning)]
     if len(digests) > 1:
         raise terminal.UsageError(f"{len(digests)} digests begin with {beginning}; give more of it")
