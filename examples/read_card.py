@@ -42,4 +42,6 @@ if __name__ == "__main__":
     print(f"{manifest['name']} {manifest['version']}, sha256 {digest}")
     print(f"for {manifest['base_model']['id']} ({manifest['base_model']['fingerprint'][:12]})")
     for module, change in changes.items():
-        print(f"  {module}: {change.shape[0]} x {change.shape[1]}, norm {np.linalg.norm(change):.3f}")
+        print(
+            f"  {module}: {change.shape[0]} x {change.shape[1]}, norm {np.linalg.norm(change):.3f}"
+        )

@@ -14,7 +14,6 @@ import typing
 from collections.abc import Iterator, Mapping
 
 import pydantic
-import pydantic_core
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/reference/configuration.md"
@@ -61,7 +60,8 @@ def _rows(section: type[pydantic.BaseModel], values: object, before: str) -> Ite
             for bound, sign in _BOUNDS.items()
             if getattr(one, bound, None) is not None
         )
-        yield f"| `{key}` | {_type(inner)}{bounds} | {_value(default)} | {meaning} |"
+        value = "must be given" if field.is_required() else _value(default)
+        yield f"| `{key}` | {_type(inner)}{bounds} | {value} | {meaning} |"
         for entry in _sections_in(inner):
             yield from _rows(entry, None, f"{key}.NAME." if _is_mapping(inner) else f"{key}[].")
 
@@ -89,8 +89,6 @@ def _type(annotation: object) -> str:
 
 
 def _value(default: object) -> str:
-    if default is pydantic_core.PydanticUndefined:
-        return "must be given"
     if default in (None, "", (), {}):
         return "none" if default is None else "empty"
     if isinstance(default, bool):
