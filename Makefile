@@ -15,7 +15,7 @@ unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
 .PHONY: help setup certs demo test test-faults up down status doctor nodes logs ask explain teach teach-repo tell \
-	agents cards tasks nightly base-model protos check bench
+	agents cards tasks nightly base-model protos check bench docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,3 +94,7 @@ check: $(READY) ## style, types, imports, generated code
 
 bench: $(READY) ## measure: area=loop
 	@$(PYTHON) -m benchmarks
+
+docs: $(READY) ## the documentation as pages, in .site
+	@$(PYTHON) scripts/configuration_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
