@@ -115,7 +115,11 @@ async def test_answer_says_length_when_its_tokens_end_before_its_json(base):
 
 async def test_free_forms_are_kept_to_when_schemas_say_little(base):
     async with running(base, max_new_tokens=150) as engine:
-        for schema, kind in ((True, None), ({}, None), ({"type": "object", "maxProperties": 1}, dict)):
+        for schema, kind in (
+            (True, None),
+            ({}, None),
+            ({"type": "object", "maxProperties": 1}, dict),
+        ):
             found = [
                 await engine.generate(
                     QUERY,

@@ -120,7 +120,9 @@ async def test_rows_that_do_not_ask_are_not_scored_when_others_do(base, monkeypa
     rows = []
     add = likelihoods.add
     monkeypatch.setattr(
-        likelihoods, "add", lambda found, logits, ids: rows.append(len(ids)) or add(found, logits, ids)
+        likelihoods,
+        "add",
+        lambda found, logits, ids: rows.append(len(ids)) or add(found, logits, ids),
     )
     async with running(base) as engine:
         await engine.generate(QUERY)

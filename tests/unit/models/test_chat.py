@@ -62,9 +62,10 @@ def test_embedded_base_reads_system_messages_in_front_of_the_first_question(
     told = "s:Be short.", "s:Be kind.", "u:Hi", "a:Hello.", "u:Who?"
     expected = "u:Be short.\n\nBe kind.\n\nHi", "a:Hello.", "u:Who?"
     assert embedded.chat_ids(turns(*told)) == embedded.chat_ids(turns(*expected))
-    assert embedded.chat_ids(turns(*told)).count(
-        embedded.tokenizer.convert_tokens_to_ids("<|user|>")
-    ) == 2
+    assert (
+        embedded.chat_ids(turns(*told)).count(embedded.tokenizer.convert_tokens_to_ids("<|user|>"))
+        == 2
+    )
 
 
 def test_system_messages_have_a_turn_of_their_own_where_the_template_has_one() -> None:
