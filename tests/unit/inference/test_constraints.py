@@ -103,6 +103,9 @@ async def test_logprobs_are_of_the_model_itself_when_a_schema_leaves_one_token(b
     quote = base.tokenizer.convert_tokens_to_ids('"')
     assert found.logprobs[0].logprob == pytest.approx(float(first.log_softmax(-1)[quote]), abs=1e-4)
     assert found.logprobs[0].top[0].logprob > found.logprobs[0].logprob
+    # Nothing is learned from a model's surprise at a form that it was made to keep to.
+    assert (found.certainty.mean_logprob, found.certainty.mean_entropy) == (0.0, 0.0)
+    assert found.certainty.tokens == found.new_tokens
 
 
 async def test_answer_says_length_when_its_tokens_end_before_its_json(base):
