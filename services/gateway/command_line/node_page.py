@@ -83,13 +83,13 @@ def _merged(
     by_address = {one.address: one for one in by_id.values() if one.address}
     found = []
     for address, node in answers.items():
-        known = by_id.get(node.node_id) if node else by_address.get(address)
+        known = by_id.get(node.id) if node else by_address.get(address)
         if known is not None:
             by_id.pop(known.node_id, None)
         revision = node.revision if node else known.revision if known else None
         found.append(
             NodeReport(
-                node_id=node.node_id if node else known.node_id if known else "",
+                node_id=node.id if node else known.node_id if known else "",
                 address=address,
                 answers=node is not None,
                 behind=_behind(head, revision),
