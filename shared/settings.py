@@ -53,6 +53,7 @@ Security = security_settings.Security
 Teacher = teacher_settings.Teacher
 Telemetry = telemetry_settings.Telemetry
 Tls = security_settings.Tls
+Traces = telemetry_settings.Traces
 Trainer = training_settings.Trainer
 
 

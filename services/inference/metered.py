@@ -48,11 +48,6 @@ class MeteredEngine(engine.ArrowEngine):
         super().__init__(base, settings)
         self._observe, self._clock = observe, clock
 
-    @property
-    def rows(self) -> int:
-        """Answers that are generated together right now; read by other threads, too."""
-        return self._generations.rows
-
     async def stream(self, *args: Any, **named: Any) -> AsyncGenerator[generations.Piece, None]:
         """As `ArrowEngine.stream`."""
         began, first = self._clock(), 0.0

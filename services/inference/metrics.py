@@ -107,7 +107,7 @@ def reader(
 
     return metrics.LoopReader(
         {
-            ROWS: lambda: engine.rows,
+            ROWS: lambda: engine.load.running,
             MOST_ROWS: lambda: settings.batch_rows,
             WAITING: lambda: engine.waiting,
             MOST_WAITING: lambda: settings.queue,

@@ -53,6 +53,8 @@ class Replica:
                 env=self.environment,
                 stdout=log,
                 stderr=log,
+                # As containers are: none is scheduled, or sent signals, as a part of another.
+                start_new_session=True,
             )
 
     async def kill(self) -> None:
