@@ -6,6 +6,7 @@ import asyncio
 import os
 import pathlib
 import re
+import signal
 import sys
 import tomllib
 from typing import Any
@@ -95,4 +96,5 @@ async def test_process_starts_when_it_has_the_packages_of_its_image_alone(
         if process.returncode is None:
             process.terminate()
         told = (await reading)[1].decode()
-    assert process.returncode == 0, told
+    # One that is still starting dies of the signal.
+    assert process.returncode in (0, -signal.SIGTERM) and "Traceback" not in told, told

@@ -16,16 +16,15 @@ from tests.deployment.kubernetes import of_kind, pod
 OURS = "skillmesh/"
 
 
-@pytest.fixture(params=kubernetes.OVERLAYS)
+@pytest.fixture(scope="module", params=kubernetes.OVERLAYS)
 def overlay(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def found(
-    overlay: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> list[kubernetes.Document]:
-    return kubernetes.rendered(tmp_path, overlay, monkeypatch)
+@pytest.fixture(scope="module")
+def found(overlay: str, tmp_path_factory: pytest.TempPathFactory) -> list[kubernetes.Document]:
+    with pytest.MonkeyPatch.context() as patch:
+        return kubernetes.rendered(tmp_path_factory.mktemp("made"), overlay, patch)
 
 
 @pytest.mark.parametrize("path", kubernetes.files(), ids=lambda path: path.name)
@@ -183,7 +182,7 @@ def _secret(name: str, secrets: dict[str, dict[str, str]]) -> set[str]:
     return set(found)
 
 
-@pytest.mark.parametrize("overlay", ["overlays/postgres-s3"])
+@pytest.mark.parametrize("overlay", ["overlays/postgres-s3"], indirect=True)
 def test_replicas_are_two_when_they_share_database_and_bucket(
     found: list[kubernetes.Document],
 ) -> None:
