@@ -58,7 +58,7 @@ class Rechecker:
         """Proves every card that is due; those that were rolled back, as `name@digest`."""
         since_ms = self._board.now_ms() - round(self._settings.every_hours * _HOUR_MS)
         gone = []
-        for card in await self._board.cards_unchecked_since(since_ms):
+        for card in await self._board.cards_unchecked_since(since_ms, self._settings.wrongs):
             try:
                 if await self._check(card):
                     gone.append(card.card)

@@ -8,6 +8,7 @@ from services.factory import (
     board,
     clients,
     durable,
+    feedback_desk,
     ledger,
     nightly,
     queue,
@@ -57,7 +58,13 @@ async def serve(settings: config.Settings) -> None:
         relearning.Relearning(kept, connections.partners.distiller).run,
     )
     checks = recheck.Rechecker(kept, connections.partners, settings.factory.recheck)
-    servicer = service.FactoryService(factory, shift, protection.admitted)
+    desk = feedback_desk.FeedbackDesk(
+        kept,
+        factory,
+        connections.partners.store,
+        settings.factory.budget.tenant_feedback_per_hour,
+    )
+    servicer = service.FactoryService(factory, shift, desk, protection.admitted)
     server = rpc.Server([servicer.add_to], settings.factory.address, protection)
     try:
         # The port first: it tells a second factory that there is one, before it takes over the

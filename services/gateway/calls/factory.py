@@ -12,6 +12,8 @@ from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
 from shared.rpc import client, cost_messages
 
+_FEEDBACK_DEADLINE_S = 60.0
+"""The distiller may be asked what a question is about."""
 _NIGHTLY_DEADLINE_S = 60.0
 _WATCH_DEADLINE_S = 3600.0
 _LISTED_TASKS = 1000
@@ -81,6 +83,46 @@ class FactoryCalls:
             repository=repository,
         )
         return task_of(await client.call(self._stub.Teach, request))
+
+    async def feedback(
+        self,
+        idempotency_key: str,
+        question: str,
+        answer: str = "",
+        card: str = "",
+        is_right: bool = False,
+        correction: str = "",
+    ) -> domain.FeedbackTaken:
+        """Says what a user thinks of an answer.
+
+        Args:
+            idempotency_key: the same again returns the first outcome.
+            question: that was asked.
+            answer: that was given; empty where nobody kept it.
+            card: that gave it, `name@digest`; empty: the bare base model.
+            is_right: whether the answer is.
+            correction: the right answer, of a wrong one; empty where the user does not know it.
+        """
+        request = factory_pb2.GiveAnswerFeedbackRequest(
+            idempotency_key=idempotency_key,
+            question=question,
+            answer=answer,
+            card=card,
+            is_right=is_right,
+            correction=correction,
+        )
+        reply = await client.call(self._stub.GiveFeedback, request, _FEEDBACK_DEADLINE_S)
+        return domain.FeedbackTaken(reply.task_id, reply.reason)
+
+    async def card_feedback(self, card: str) -> domain.CardFeedback:
+        """How often users called answers right and wrong.
+
+        Args:
+            card: `name@digest`; a name for all its versions; empty for the bare base model.
+        """
+        request = factory_pb2.GetCardFeedbackRequest(card=card)
+        reply = await client.call(self._stub.GetCardFeedback, request)
+        return domain.CardFeedback(reply.card, reply.right, reply.wrong)
 
     async def run_nightly(self, idempotency_key: str) -> list[domain.NightlySkill]:
         """Gathers now what waits for the night; the skills in the order they are learned."""

@@ -85,6 +85,25 @@ class CodeBase:
 
 
 @dataclasses.dataclass(frozen=True)
+class FeedbackTaken:
+    """What comes of what a user said of an answer."""
+
+    task_id: str
+    """That learns from it; empty where nothing is learned."""
+    reason: str
+    """Why nothing is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CardFeedback:
+    """How often users called answers of a card right and wrong."""
+
+    card: str
+    right: int
+    wrong: int
+
+
+@dataclasses.dataclass(frozen=True)
 class NightlySkill:
     """Tasks of a nightly batch that are learned as one."""
 
