@@ -151,6 +151,7 @@ def test_tasks_and_events_are_there_when_the_ledger_is_of_an_older_version(
     migrate(url, "0001")
     migrated = ledger.Ledger(url)
     task = migrated.get("t1")
+    assert task.corrections == ()
     assert (task.tenant, task.demand, task.admitted_at_ms) == ("", 1, task.created_at_ms)
     found = migrated.of_event("e1")
     assert isinstance(found, tasks.TrainingTask) and found.id == "t1"
