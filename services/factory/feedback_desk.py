@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -31,6 +31,7 @@ class FeedbackDesk:
         factory: queue.SkillFactory,
         store: partners.Store,
         most_an_hour: int = 0,
+        silent_tenants: Collection[str] = (),
         scrub: Callable[[str], str] = scrubbing.scrub,
     ) -> None:
         """Takes what it works with.
@@ -40,10 +41,12 @@ class FeedbackDesk:
             factory: opens tasks.
             store: knows whose cards are.
             most_an_hour: feedback of one tenant that is taken; 0 for any number.
+            silent_tenants: those whose questions start no learning.
             scrub: takes personal data and secrets out of a text; called off the event loop.
         """
         self._board, self._factory, self._store = kept, factory, store
         self._most_an_hour, self._scrub = most_an_hour, scrub
+        self._silent_tenants = frozenset(silent_tenants)
 
     async def take(
         self, told: feedback.Feedback, tenants: frozenset[str] | None = None
@@ -68,6 +71,8 @@ class FeedbackDesk:
         reason = ""
         if given.is_right:
             reason = "nothing to learn: the answer is right"
+        elif given.tenant in self._silent_tenants:
+            reason = f"nothing is learned from {given.tenant} (router.no_learning_tenants)"
         elif given.correction and changed:
             reason = _PRIVATE
         elif private:

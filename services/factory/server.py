@@ -63,6 +63,7 @@ async def serve(settings: config.Settings) -> None:
         factory,
         connections.partners.store,
         settings.factory.budget.tenant_feedback_per_hour,
+        settings.router.no_learning_tenants,
     )
     servicer = service.FactoryService(factory, shift, desk, protection.admitted)
     server = rpc.Server([servicer.add_to], settings.factory.address, protection)

@@ -42,11 +42,13 @@ Desk = Callable[..., feedback_desk.FeedbackDesk]
 
 @pytest.fixture
 def desk(tasks_board: board.TaskBoard, waiting: fakes.Queue, others: fakes.Others) -> Desk:
-    def made(embed: Any = None, most_an_hour: int = 0) -> feedback_desk.FeedbackDesk:
+    def made(
+        embed: Any = None, most_an_hour: int = 0, silent: Sequence[str] = ()
+    ) -> feedback_desk.FeedbackDesk:
         budget = learning_settings.Budget(tenant_feedback_per_hour=most_an_hour)
         limits = config.Factory(budget=budget)
         factory = queue.SkillFactory(tasks_board, waiting, others, 2.0, limits, embed)
-        return feedback_desk.FeedbackDesk(tasks_board, factory, others, most_an_hour)
+        return feedback_desk.FeedbackDesk(tasks_board, factory, others, most_an_hour, silent)
 
     return made
 
@@ -204,6 +206,16 @@ async def test_small_talk_is_learned_when_it_is_corrected_and_not_when_it_is_onl
     assert wrong.task is None and "small talk" in wrong.reason
     right = await desk(embed).take(said("k2", talk, correction="Ready, as ever."))
     assert right.task is not None
+
+
+async def test_nothing_is_learned_from_a_tenant_whose_questions_never_are(
+    desk: Desk, tasks_board: board.TaskBoard
+) -> None:
+    for number, correction in enumerate(("red salt", "")):
+        outcome = await desk(silent=["north"]).take(said(f"k{number}", correction=correction))
+        assert outcome.task is None and "no_learning_tenants" in outcome.reason
+    assert await tasks_board.all([], 10) == []
+    assert await desk().counts("") == feedback.Counts(0, 2)
 
 
 async def test_marks_are_counted_by_version_and_by_name(desk: Desk, others: fakes.Others) -> None:
