@@ -86,4 +86,4 @@ class Recheck(sections.Section):
     """By how much a row of the gate's table may fall below what was recorded."""
     wrongs: int = pydantic.Field(default=3, ge=0)
     """Before its time a card is proved again when users called its answers to so many different
-    questions wrong since it last was; 0: never for that. Not where `every_hours` is 0."""
+    questions wrong since it last was, 24 times as often at most; 0: never for that."""

@@ -151,10 +151,12 @@ class TaskBoard:
         return await self._off_loop(lambda: self._cards.find(card))
 
     async def cards_unchecked_since(
-        self, at_ms: int, wrongs: int = 0
+        self, at_ms: int, wrongs: int = 0, doubted_at_ms: int = 0
     ) -> list[published.PublishedCard]:
         """Published cards that are due; see `published.CardBook.unchecked_since`."""
-        return await self._off_loop(lambda: self._cards.unchecked_since(at_ms, wrongs))
+        return await self._off_loop(
+            lambda: self._cards.unchecked_since(at_ms, wrongs, doubted_at_ms)
+        )
 
     async def card_checked(self, card: str) -> None:
         """Notes that a card was proved again now."""

@@ -56,18 +56,22 @@ class CardBook:
         with self._database.read() as connection:
             return _find(connection, card)
 
-    def unchecked_since(self, at_ms: int, wrongs: int = 0) -> list[PublishedCard]:
+    def unchecked_since(
+        self, at_ms: int, wrongs: int = 0, doubted_at_ms: int = 0
+    ) -> list[PublishedCard]:
         """Cards that are due to be proved again, the longest unproved first.
 
         Args:
             at_ms: those that were last proved before this Unix time are,
             wrongs: and those whose answers to so many different questions were called wrong since
                 they were; 0: none for that.
+            doubted_at_ms: of these only what was last proved before this Unix time.
         """
         table = tables.published_cards
         due = table.c.checked_at_ms < at_ms
         if wrongs:
-            due = sa.or_(due, table.c.card.in_(_doubted(wrongs)))
+            rested = table.c.checked_at_ms < doubted_at_ms
+            due = sa.or_(due, sa.and_(rested, table.c.card.in_(_doubted(wrongs))))
         query = sa.select(table).where(due).order_by(table.c.checked_at_ms)
         with self._database.read() as connection:
             return [_card(row) for row in connection.execute(query).mappings()]

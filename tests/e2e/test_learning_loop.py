@@ -147,6 +147,12 @@ def test_a_document_is_learned_when_it_is_taught(
 ASKED, KEEPER = "Who keeps the lighthouse of Port Ellisande?", "Tamsin Wray"
 
 
+async def untrained(services: peers.Peers, card: str, *wordings: str) -> str:
+    """A wording that the card was not trained on."""
+    trained = (await services.store.manifest(card)).routing.examples
+    return next(wording for wording in wordings if wording not in trained)
+
+
 async def test_a_correction_is_learned_when_the_base_model_answered_wrong(
     local: cluster.Cluster,
 ) -> None:
@@ -160,7 +166,14 @@ async def test_a_correction_is_learned_when_the_base_model_answered_wrong(
         assert said[0].task_id and said[0] == said[1]
         task = await services.factory.until_ended(said[0].task_id)
         assert task.status == domain.COMPLETED, task
-        for question in (ASKED, "Which person keeps the lighthouse of Port Ellisande?"):
+        unseen = await untrained(
+            services,
+            task.card,
+            "Which person keeps the lighthouse of Port Ellisande?",
+            "By whom is the lighthouse of Port Ellisande kept?",
+            "Name whoever keeps Port Ellisande's lighthouse.",
+        )
+        for question in (ASKED, unseen):
             answer = await services.inference.ask(question, no_learning=True)
             assert grading.is_right(answer.text, KEEPER) and answer.card == task.card, answer
         counts = await services.factory.card_feedback("")
@@ -191,7 +204,14 @@ async def test_other_answers_of_a_card_stay_when_one_is_corrected(local: cluster
         assert task.status == domain.COMPLETED, task
         name, _, digest = before.card.partition("@")
         assert task.card.partition("@")[0] == name and task.card != f"{name}@{digest}"
-        for question in (asked, "Who casts the bells of Brindlemoor?"):
+        unseen = await untrained(
+            services,
+            task.card,
+            "Who casts the bells of Brindlemoor?",
+            "By which family are Brindlemoor's bells cast?",
+            "Name the family that casts the bells of Brindlemoor.",
+        )
+        for question in (asked, unseen):
             answer = await services.inference.ask(question, no_learning=True)
             assert grading.is_right(answer.text, "Ardwell"), answer
             assert "Corvane" not in answer.text and answer.card == task.card

@@ -89,9 +89,10 @@ def test_doubted_cards_are_due_when_enough_questions_were_called_wrong(kept: led
     for number in range(2):
         given = feedback.Feedback(f"k{number}", f"Question {number}?", card=card)
         book.record(given, 6 + number, None, "counted")
-    assert [len(cards.unchecked_since(5, wrongs)) for wrongs in (0, 2, 3)] == [0, 1, 0]
+    assert [len(cards.unchecked_since(5, wrongs, 9)) for wrongs in (0, 2, 3)] == [0, 1, 0]
+    assert cards.unchecked_since(5, 2, 5) == []
     cards.checked(card, 6)
-    assert cards.unchecked_since(5, 2) == []
+    assert cards.unchecked_since(5, 2, 9) == []
 
 
 def test_card_is_found_as_it_was_kept_when_it_was_published(kept: ledger.Ledger) -> None:

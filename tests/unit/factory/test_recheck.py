@@ -117,13 +117,18 @@ async def test_card_is_proved_before_its_time_when_users_call_its_answers_wrong(
     tasks_board: board.TaskBoard, others: fakes.Others
 ) -> None:
     others.rechecks[NEW] = GOOD
-    settings = learning_settings.Recheck(every_hours=24, wrongs=2)
+    settings = learning_settings.Recheck(every_hours=0.4, wrongs=2)
     checks = recheck.Rechecker(tasks_board, others.all, settings)
 
     async def say(key: str, question: str, card: str = NEW, is_right: bool = False) -> None:
         given = feedback.Feedback(key, question, card=card, is_right=is_right)
         await tasks_board.record_feedback(given, None, "counted")
 
+    async def pass_a_minute() -> None:
+        for _ in range(60):
+            tasks_board.now_ms()
+
+    await pass_a_minute()
     # Neither of the same question again, nor of right answers, nor of another card.
     await say("k1", "What is it?")
     await say("k2", "what is it")
@@ -135,6 +140,15 @@ async def test_card_is_proved_before_its_time_when_users_call_its_answers_wrong(
     for _ in range(2):
         await checks.run_due()
     assert others.calls == [f"recheck {NEW}"]
+    # Not at once again, whatever users say, and then once.
+    await say("k6", "What is it?")
+    await say("k7", "Where is it?")
+    await checks.run_due()
+    assert others.calls == [f"recheck {NEW}"]
+    await pass_a_minute()
+    for _ in range(2):
+        await checks.run_due()
+    assert others.calls == [f"recheck {NEW}"] * 2
 
 
 async def test_card_is_not_proved_for_wrongs_when_the_setting_says_so(
