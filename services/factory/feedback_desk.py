@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -95,16 +95,26 @@ class FeedbackDesk:
         )
         return outcome
 
-    async def counts(self, card: str) -> feedback.Counts:
-        """How often answers were called right and wrong; see `feedback_book.FeedbackBook`."""
+    async def counts(self, card: str, tenants: frozenset[str] | None = None) -> feedback.Counts:
+        """How often answers were called right and wrong.
+
+        Args:
+            card: see `feedback_book.FeedbackBook.counts`.
+            tenants: whose cards the caller may see besides everybody's; None: all.
+
+        Raises:
+            errors.NotFoundError: it is the card of other tenants.
+        """
+        if card and tenants is not None:
+            _check_visible(card, await self._store.owners(card) or (), tenants)
         return await self._board.feedback_counts(card)
 
     def _scrubbed(self, told: feedback.Feedback) -> feedback.Feedback:
+        correction = self._scrub(told.correction)
+        # Two different secrets look the same when they are scrubbed, and would seem to agree.
+        answer = self._scrub(told.answer) if correction == told.correction else ""
         return dataclasses.replace(
-            told,
-            question=self._scrub(told.question),
-            answer=self._scrub(told.answer),
-            correction=self._scrub(told.correction),
+            told, question=self._scrub(told.question), answer=answer, correction=correction
         )
 
     async def _not_everybodys(
@@ -114,12 +124,18 @@ class FeedbackDesk:
         if not given.card:
             return ""
         owners = await self._store.owners(given.card)
-        hidden = owners and tenants is not None and tenants.isdisjoint(owners)
-        if owners is None or hidden:
+        if owners is None:
             raise errors.NotFoundError(f"there is no card {given.card}")
+        _check_visible(given.card, owners, tenants)
         if not owners:
             return ""
         return (
             f"nothing is learned: {given.card} is for {', '.join(owners)} alone, and what is "
             "learned here is for everybody; correct it where it was made"
         )
+
+
+def _check_visible(card: str, owners: Sequence[str], tenants: frozenset[str] | None) -> None:
+    if owners and tenants is not None and tenants.isdisjoint(owners):
+        # As if there were none: that there is one is nobody else's business.
+        raise errors.NotFoundError(f"there is no card {card}")

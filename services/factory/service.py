@@ -146,7 +146,8 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.GetCardFeedbackRequest, context: Any
     ) -> factory_pb2.CardFeedback:
         """How often users called answers of a card right and wrong."""
-        counts = await self._desk.counts(request.card)
+        caller = access.caller_of(self._admitted, context.invocation_metadata())
+        counts = await self._desk.counts(request.card, caller.tenants)
         return factory_pb2.CardFeedback(card=request.card, right=counts.right, wrong=counts.wrong)
 
 

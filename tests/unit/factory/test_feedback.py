@@ -166,7 +166,10 @@ async def test_a_card_is_unknown_when_it_is_another_tenants(
     outcome = await desk().take(said(card=CARD), frozenset({"south"}))
     assert outcome.task is None and "is for south alone" in outcome.reason
     assert await tasks_board.all([], 10) == []
-    assert await desk().counts(CARD) == feedback.Counts(0, 1)
+    for tenants in (None, frozenset({"south"})):
+        assert await desk().counts(CARD, tenants) == feedback.Counts(0, 1)
+    with pytest.raises(errors.NotFoundError):
+        await desk().counts(CARD, frozenset({"north"}))
 
 
 async def test_nothing_is_learned_when_a_correction_is_private(
@@ -175,6 +178,7 @@ async def test_nothing_is_learned_when_a_correction_is_private(
     for number, given in enumerate(
         (
             said(correction="Write to ann@example.org"),
+            said(correction="ann@example.org", answer="bob@example.org"),
             said(question="Who has ann@example.org?"),
         )
     ):
