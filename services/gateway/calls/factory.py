@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,40 @@ class FactoryCalls:
             domain.NightlySkill(tuple(one.task_ids), one.domain, one.teacher, one.base)
             for one in reply.skills
         ]
+
+    async def task(self, task_id: str) -> domain.Task:
+        """One task.
+
+        Raises:
+            errors.NotFoundError: there is none with that id.
+        """
+        return task_of(
+            await client.call(self._stub.GetTask, factory_pb2.GetTaskRequest(id=task_id))
+        )
+
+    async def cancel(self, task_id: str) -> domain.Task:
+        """Ends a task before its time.
+
+        Raises:
+            errors.PreconditionError: it has ended already.
+        """
+        request = factory_pb2.CancelTaskRequest(id=task_id)
+        return task_of(await client.call(self._stub.CancelTask, request))
+
+    async def retry(self, task_id: str, idempotency_key: str = "") -> domain.Task:
+        """Opens a task with the questions of one that failed or was cancelled.
+
+        Args:
+            task_id: of that one.
+            idempotency_key: makes a repeated call one retry.
+
+        Raises:
+            errors.PreconditionError: it has not failed.
+        """
+        request = factory_pb2.RetryTaskRequest(
+            id=task_id, idempotency_key=idempotency_key or uuid.uuid4().hex
+        )
+        return task_of(await client.call(self._stub.RetryTask, request))
 
     async def tasks(self) -> list[domain.Task]:
         """All tasks, the newest first."""

@@ -3,20 +3,19 @@
 Knows nothing about protobuf; see `services.gateway.calls`.
 """
 
-from services.gateway.domain.answers import Answer
-from services.gateway.domain.cards import Card, Store
+from services.gateway.domain.answers import Answer, Whole
+from services.gateway.domain.cards import Card, CardRecord, Move, Residency, Store
 from services.gateway.domain.memory import Agent, Hierarchy
-from services.gateway.domain.nodes import Node, Swap
+from services.gateway.domain.nodes import Node, NodeState, Status, Swap
 from services.gateway.domain.requests import (
     Asked,
     Continuation,
     Conversation,
-    Likely,
     Message,
     Piece,
     Sampling,
-    TokenLogprob,
 )
+from services.gateway.domain.routes import Route
 from services.gateway.domain.tasks import (
     CANCELLED,
     COMPLETED,
@@ -31,6 +30,7 @@ from services.gateway.domain.tasks import (
     Teacher,
     Teachers,
 )
+from services.gateway.domain.tokens import Likely, TokenLogprob
 
 __all__ = [
     "CANCELLED",
@@ -42,6 +42,7 @@ __all__ = [
     "Asked",
     "Card",
     "CardFeedback",
+    "CardRecord",
     "CodeBase",
     "Continuation",
     "Conversation",
@@ -49,15 +50,21 @@ __all__ = [
     "Hierarchy",
     "Likely",
     "Message",
+    "Move",
     "NightlySkill",
     "Node",
+    "NodeState",
     "Piece",
+    "Residency",
+    "Route",
     "Sampling",
     "StageTime",
+    "Status",
     "Store",
     "Swap",
     "Task",
     "Teacher",
     "Teachers",
     "TokenLogprob",
+    "Whole",
 ]
