@@ -9,6 +9,12 @@ import pydantic
 from shared import sections
 
 
+NodeAddress = Annotated[
+    str, pydantic.Field(pattern=r"^([^:/\s]+:\d{1,5}|https?://[^/\s]+(/[^\s?#]*)?/v1/?)$")
+]
+"""`host:port` of an inference node, or `http(s)://…/v1` of a server that speaks OpenAI's."""
+
+
 class Limits(sections.Section):
     """What one key may ask of the gateway; without keys, everybody together."""
 
@@ -40,8 +46,10 @@ class Gateway(sections.Section):
     """Whether it runs in a local cluster."""
     address: sections.Address = "127.0.0.1:7400"
     """Where it listens, over HTTP."""
-    nodes: tuple[sections.Address, ...] = ()
-    """Inference nodes, besides those that the card store knows of; none: `inference.address`."""
+    nodes: tuple[NodeAddress, ...] = ()
+    """Inference nodes as `host:port`, besides those that the card store knows of; none:
+    `inference.address`. `http://host:port/v1` is a server that speaks OpenAI's protocol, such as
+    vLLM with the plugin of this project; VLLM_API_KEY of the environment is its key."""
     nodes_every_s: sections.Positive = 1.0
     """So often nodes are asked how they are."""
     deadline_s: sections.Positive = 300.0

@@ -75,6 +75,11 @@ def on_behalf_of(authorization: str) -> Iterator[None]:
         _on_behalf.reset(reset)
 
 
+def on_whose_behalf() -> str | None:
+    """The authorization header of whom calls are made for here; None: of this process itself."""
+    return _on_behalf.get()
+
+
 def client_interceptors(token: str) -> list[grpc.aio.ClientInterceptor]:
     """What shows a token in every call, or that of whom a call is made for."""
     return [_ShowUnary(token), _ShowStream(token)]

@@ -83,6 +83,36 @@ class FactoryCalls:
         )
         return task_of(await client.call(self._stub.Teach, request))
 
+    async def give_feedback(
+        self,
+        idempotency_key: str,
+        question: str,
+        is_right: bool,
+        answer: str = "",
+        card: str = "",
+        correction: str = "",
+    ) -> domain.Given:
+        """Tells what somebody says of an answer; a correction is learned.
+
+        Args:
+            idempotency_key: the same again is taken once.
+            question: that was answered.
+            is_right: whether the answer was.
+            answer: that was given; may be empty.
+            card: `name@digest` that gave it; empty for the bare base model.
+            correction: the right answer, of a wrong one; may be empty.
+        """
+        request = factory_pb2.GiveAnswerFeedbackRequest(
+            idempotency_key=idempotency_key,
+            question=question,
+            answer=answer,
+            card=card,
+            is_right=is_right,
+            correction=correction,
+        )
+        reply = await client.call(self._stub.GiveFeedback, request)
+        return domain.Given(reply.task_id, reply.reason)
+
     async def run_nightly(self, idempotency_key: str) -> list[domain.NightlySkill]:
         """Gathers now what waits for the night; the skills in the order they are learned."""
         request = factory_pb2.RunNightlyRequest(idempotency_key=idempotency_key)

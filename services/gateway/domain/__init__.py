@@ -3,7 +3,7 @@
 Knows nothing about protobuf; see `services.gateway.calls`.
 """
 
-from services.gateway.domain.answers import Answer
+from services.gateway.domain.answers import Answer, Whole
 from services.gateway.domain.cards import Card, CardRecord, Move, Residency, Store
 from services.gateway.domain.layers import (
     Action,
@@ -14,30 +14,30 @@ from services.gateway.domain.layers import (
     SharedLayers,
 )
 from services.gateway.domain.memory import Agent, Hierarchy
-from services.gateway.domain.nodes import Node, Swap
+from services.gateway.domain.nodes import Node, NodeState, Status, Swap
 from services.gateway.domain.requests import (
     Asked,
     Continuation,
     Conversation,
-    Likely,
     Message,
     Piece,
     Sampling,
-    TokenLogprob,
 )
-from services.gateway.domain.routing import Bin, Router
+from services.gateway.domain.routes import Bin, Route, Router
 from services.gateway.domain.tasks import (
     CANCELLED,
     COMPLETED,
     ENDED,
     FAILED,
     CodeBase,
+    Given,
     NightlySkill,
     StageTime,
     Task,
     Teacher,
     Teachers,
 )
+from services.gateway.domain.tokens import Likely, TokenLogprob
 
 __all__ = [
     "CANCELLED",
@@ -55,6 +55,7 @@ __all__ = [
     "CodeBase",
     "Continuation",
     "Conversation",
+    "Given",
     "Hierarchy",
     "Layer",
     "Likely",
@@ -64,16 +65,20 @@ __all__ = [
     "Move",
     "NightlySkill",
     "Node",
+    "NodeState",
     "Piece",
     "Residency",
+    "Route",
     "Router",
     "Sampling",
     "SharedLayers",
     "StageTime",
+    "Status",
     "Store",
     "Swap",
     "Task",
     "Teacher",
     "Teachers",
     "TokenLogprob",
+    "Whole",
 ]

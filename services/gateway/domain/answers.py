@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from services.gateway.domain import tokens
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -28,3 +30,12 @@ class Answer:
     """`stop`, or `length` where more was to come."""
     node: str = ""
     """Address of the node that answered."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """An answer that came in one piece."""
+
+    answer: Answer
+    logprobs: tuple[tokens.TokenLogprob, ...] = ()
+    """Of all tokens, where they were asked for."""

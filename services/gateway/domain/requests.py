@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from services.gateway.domain import answers
+from services.gateway.domain import answers, tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,27 +69,9 @@ Asked = Conversation | Continuation
 
 
 @dataclasses.dataclass(frozen=True)
-class Likely:
-    """A token and how likely it was."""
-
-    token: str
-    utf8: bytes
-    """A character may spread over several tokens."""
-    logprob: float
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenLogprob(Likely):
-    """A token of an answer."""
-
-    top: tuple[Likely, ...] = ()
-    """The likeliest in its place, likeliest first."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Piece:
     """A part of an answer; the last one has the whole beside it."""
 
     text: str
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[tokens.TokenLogprob, ...] = ()
     final: answers.Answer | None = None

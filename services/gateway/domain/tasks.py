@@ -54,6 +54,16 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
+class Given:
+    """What became of feedback."""
+
+    task_id: str
+    """That learns the correction; empty where nothing is learned."""
+    reason: str
+    """Why nothing is."""
+
+
+@dataclasses.dataclass(frozen=True)
 class CodeBase:
     """What samples were made from."""
 
