@@ -65,6 +65,7 @@ def _gate(rows: Sequence[manifests.GateRow]) -> None:
             parts.Column("Verdict", "number"),
         ),
         row,
+        compact=True,
     )
     table.show({f"{place}": one for place, one in enumerate(rows)})
 

@@ -84,7 +84,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
     def show(now: _Told) -> None:
         told[:] = [now]
         cards.show(f"{now.store.cards:,}", "of all names and versions")
-        size.show(wording.size(now.store.size_bytes))
+        size.show(wording.size(now.store.size_bytes), "all files of the store")
         revision.show(f"{now.store.revision:,}", "of the store's log")
         show_rows()
 

@@ -21,26 +21,6 @@ _STATES = {
 """Of a node: the word, its colour, what it means."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Node:
-    """What is shown of a node."""
-
-    address: str
-    id: str
-    status: str
-    base_model: str
-    served: tuple[str, ...]
-    resident: tuple[str, ...]
-    pinned: tuple[str, ...]
-    running: int
-    waiting: int
-    most_rows: int
-    queue: int
-    revision: int
-    store_connected: bool
-    swaps: tuple[domain.Swap, ...]
-
-
 def build(desk: desks.Desk, path: dict[str, str]) -> None:
     """Builds the page."""
     frame.head("Nodes", "Where questions are answered, with which cards, and how busy that is.")
@@ -49,16 +29,16 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
         nodes, running = parts.Figure("Nodes"), parts.Figure("Answers under way")
         waiting, swap = parts.Figure("Waiting"), parts.Figure("Median swap")
     holder = parts.block("div", "stack wide")
-    keyed = parts.Keyed[_Node](holder, "div", _panel)
+    keyed = parts.Keyed[domain.NodeState](holder, "div", _panel)
     nothing = parts.block("div")
 
-    async def fetch() -> tuple[_Node, ...]:
-        names = [field.name for field in dataclasses.fields(_Node)]
+    async def fetch() -> tuple[domain.NodeState, ...]:
+        # How many it answered so far is shown nowhere, and would build all anew every second.
         return tuple(
-            _Node(**{name: getattr(one, name) for name in names}) for one in desk.nodes.nodes()
+            dataclasses.replace(one, requests=(), in_flight=0) for one in desk.nodes.nodes()
         )
 
-    def show(told: tuple[_Node, ...]) -> None:
+    def show(told: tuple[domain.NodeState, ...]) -> None:
         ready = sum(one.status == "ready" for one in told)
         tone = "good" if told and ready == len(told) else "bad"
         nodes.show(f"{len(told)}", f"{ready} ready", tone)
@@ -81,7 +61,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
     live.follow(desk, _EVERY_S, "gateway", fetch, show, notice)
 
 
-def _panel(node: _Node) -> None:
+def _panel(node: domain.NodeState) -> None:
     words, tone, about = _STATES.get(node.status, (node.status, "plain", ""))
     with parts.section(node.address):
         with parts.block("div", "row"):
@@ -90,6 +70,8 @@ def _panel(node: _Node) -> None:
                 parts.chip("without the card store", "warn")
             if about:
                 parts.Text("span", about, "muted")
+        if node.reason:
+            parts.Text("p", node.reason, "muted")
         with parts.block("div", "pair"):
             for name, value, most in (
                 ("Answers under way", node.running, node.most_rows),
@@ -112,7 +94,7 @@ def _panel(node: _Node) -> None:
             _swaps(node)
 
 
-def _cards(node: _Node) -> None:
+def _cards(node: domain.NodeState) -> None:
     with parts.block("div", "stack"):
         parts.Text("h3", "Cards in memory")
         if not node.resident:
@@ -130,7 +112,7 @@ def _cards(node: _Node) -> None:
                 parts.Text("li", f"and {len(node.resident) - _CARDS_SHOWN:,} more", "muted")
 
 
-def _swaps(node: _Node) -> None:
+def _swaps(node: domain.NodeState) -> None:
     with parts.block("div", "stack"):
         parts.Text("h3", "Cards taken in")
         if not node.swaps:
@@ -150,6 +132,7 @@ def _swaps(node: _Node) -> None:
                 parts.Column("Ready in", "number"),
             ),
             row,
+            compact=True,
         )
         latest = list(reversed(node.swaps))[:_SWAPS_SHOWN]
         table.show({str(place): one for place, one in enumerate(latest)})

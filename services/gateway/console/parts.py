@@ -181,12 +181,24 @@ class Table(Generic[Value]):
     """A table whose rows follow values; on narrow screens each row becomes a block."""
 
     def __init__(
-        self, caption: str, columns: Sequence[Column], build: Callable[[Value], None]
+        self,
+        caption: str,
+        columns: Sequence[Column],
+        build: Callable[[Value], None],
+        compact: bool = False,
     ) -> None:
-        """Takes what it is about, its columns, and what fills a row by way of `cell`."""
+        """Makes it, without rows.
+
+        Args:
+            caption: what it is about, for those who do not see where it stands.
+            columns: their names.
+            build: fills a row by way of `cell`.
+            compact: small enough to stay a table on any screen.
+        """
+        kind = "compact" if compact else "wide"
         self._columns = columns
         self._build = build
-        with block("div", "table-holder"), block("table", "table", role="table"):
+        with block("div", "table-holder"), block("table", f"table {kind}", role="table"):
             Text("caption", caption, "hidden")
             with block("thead", role="rowgroup"), block("tr", role="row"):
                 for column in columns:

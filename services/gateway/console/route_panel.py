@@ -81,7 +81,7 @@ def _features(card: dict[str, Any]) -> None:
         table.cell(f"{typical:.3f}")
         table.cell(f"{odds:+.2f}")
 
-    table = parts.Table[tuple[str, float, float, float]](about, columns, row)
+    table = parts.Table[tuple[str, float, float, float]](about, columns, row, compact=True)
     table.show(
         {
             one["feature"]: (one["feature"], one["value"], one["typical"], one["log_odds"])

@@ -114,6 +114,7 @@ def _bins() -> parts.Table[domain.Bin]:
             parts.Column("Weight", "number"),
         ),
         row,
+        compact=True,
     )
     return table
 

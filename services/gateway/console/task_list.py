@@ -79,8 +79,8 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
         by = {name: sum(map(keep, now.tasks)) for name, keep in _FILTERS.items()}
         waiting = sum(task.status == "PENDING" for task in now.tasks)
         moving.show(str(by["Moving"]), f"{waiting} of them in the queue")
-        learned.show(str(by["Learned"]), "a card each, or none of its own")
-        failed.show(str(by["Failed"]), "or cancelled", "bad" if by["Failed"] else "")
+        learned.show(str(by["Learned"]), "and answered since")
+        failed.show(str(by["Failed"]), "or cancelled")
         if now.teachers is not None:
             _show_spent(spent, now.teachers)
         show_rows()
@@ -105,7 +105,9 @@ def _show_spent(figure: parts.Figure, teachers: domain.Teachers) -> None:
     if away:
         figure.show(f"${today.dollars:.2f}", f"not asked just now: {', '.join(away)}", "warn")
     else:
-        figure.show(f"${today.dollars:.2f}", str(today) or "nothing was asked")
+        calls, tokens = wording.counted(today.calls, "call"), today.tokens_in + today.tokens_out
+        told = f"{calls}, {tokens:,} tokens" if today.calls else "nothing was asked"
+        figure.show(f"${today.dollars:.2f}", told)
 
 
 def _table(desk: desks.Desk, notice: live.Notice) -> parts.Table[domain.Task]:

@@ -22,7 +22,7 @@ class Tracker:
     def __init__(self) -> None:
         """Shows nothing yet."""
         with parts.block("div", "stack"):
-            with parts.block("div", "row between"):
+            with parts.block("div", "row between tight"):
                 self._detail = parts.Text("p", "", "muted")
                 self._status = parts.chip("", "plain")
             self._steps = parts.block("ol", "steps", aria_label="Stages of the learning task")
@@ -44,9 +44,12 @@ class Tracker:
             {name: (name, *self._state(place, task)) for place, name in enumerate(_STAGES)}
         )
         self._said.text = f"Learning task: {wording.status(task.status)}"
-        if task.ended and self._ended_as != task.status:
-            self._ended_as = task.status
+        if task.ended:
             self._detail.text = ""
+        ended_as = f"{task.status} {task.card} {task.error}"
+        if task.ended and self._ended_as != ended_as:
+            self._ended_as = ended_as
+            self._end.clear()
             with self._end:
                 _how_it_ended(task)
 

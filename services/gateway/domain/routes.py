@@ -1,4 +1,4 @@
-"""What the router says of a question."""
+"""What the router says of itself and of a question."""
 
 from __future__ import annotations
 
