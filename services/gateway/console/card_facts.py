@@ -107,18 +107,16 @@ class ResidencyTable:
 
     def __init__(self) -> None:
         """Shows nothing yet."""
-        self._holder = parts.block("div")
-        with self._holder:
-            self._table = parts.Table[_Held](
-                "Nodes and what they hold of this card",
-                (
-                    parts.Column("Node"),
-                    parts.Column("Serves"),
-                    parts.Column("In memory"),
-                    parts.Column("Revision", "number"),
-                ),
-                self._row,
-            )
+        self._table = parts.Table[_Held](
+            "Nodes and what they hold of this card",
+            (
+                parts.Column("Node"),
+                parts.Column("Serves"),
+                parts.Column("In memory"),
+                parts.Column("Revision", "number"),
+            ),
+            self._row,
+        )
 
     def show(
         self,
@@ -146,7 +144,6 @@ class ResidencyTable:
                 node.revision,
             )
         self._table.show(rows)
-        self._holder.set_visibility(bool(rows))
         return len(rows)
 
     def _row(self, one: _Held) -> None:

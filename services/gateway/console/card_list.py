@@ -42,9 +42,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
             placeholder="Find by name or subject",
             aria_label="Find cards by name or subject",
         )
-        holder = parts.block("div")
-        with holder:
-            table = _table()
+        table = _table()
         nothing = parts.block("div")
     told: list[_Told] = []
     words = [""]
@@ -59,7 +57,6 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
             for one in found[:_MOST_SHOWN]
         }
         table.show(rows)
-        holder.set_visibility(bool(rows))
         search.set_visibility(bool(now.cards))
         nothing.clear()
         with nothing:

@@ -144,7 +144,7 @@ class _Card:
 
         def row(one: _Version) -> None:
             card = one.card
-            with table.cell(classes="lead"):
+            with table.cell(classes="lead"), parts.block("span", "row"):
                 chosen = {"aria_current": "true"} if one.selected else {}
                 parts.button(
                     card.version,

@@ -39,9 +39,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
 
     def show(told: domain.SharedLayers) -> None:
         bad = [one for one in told.measures if one.verdict != "healthy"]
-        about = (
-            "all measures are well" if not bad else f"{len(bad)} of {len(told.measures)} are not"
-        )
+        about = f"{len(bad)} of {len(told.measures)} measures off" if bad else "all is well"
         health.show(told.verdict.capitalize() or "–", about, _TONES.get(told.verdict, ""))
         version.show(f"{told.version:,}", f"after {wording.counted(told.tick, 'tick')}")
         agents.show(f"{len(told.members):,}", "take part")

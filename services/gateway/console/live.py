@@ -39,9 +39,9 @@ class Notice:
             if advice:
                 parts.Text("span", advice)
 
-    def trouble(self, error: errors.SkillmeshError, service: str) -> None:
-        """Says what is wrong and what to do."""
-        self.say(*wording.trouble(error, service))
+    def trouble(self, error: errors.SkillmeshError, service: str, again: bool = False) -> None:
+        """Says what is wrong and what to do; `again` where the page tries it again by itself."""
+        self.say(*wording.trouble(error, service, again))
 
     def clear(self) -> None:
         """Nothing is wrong any more."""
@@ -75,7 +75,7 @@ def follow(
             with desk.session.acting():
                 told = await fetch()
         except errors.SkillmeshError as error:
-            notice.trouble(error, service)
+            notice.trouble(error, service, again=True)
             return
         notice.clear()
         if before != [told]:

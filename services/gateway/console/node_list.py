@@ -100,12 +100,12 @@ def _cards(node: domain.NodeState) -> None:
         if not node.resident:
             parts.Text("p", "None: cards come into memory when they are asked.", "muted")
             return
-        with parts.block("ul", "row"):
+        with parts.block("ul", "lines"):
             # Used last comes last.
             for one in reversed(node.resident[-_CARDS_SHOWN:]):
-                with parts.block("li"):
-                    name = wording.card_name(one)
-                    parts.link(name, f"{frame.PREFIX}/cards/{name}")
+                with parts.block("li", "row"):
+                    to = f"{frame.PREFIX}/cards/{wording.card_name(one)}"
+                    parts.link(wording.card(one), to)
                     if one in node.pinned:
                         parts.chip("pinned", "accent")
             if len(node.resident) > _CARDS_SHOWN:

@@ -198,7 +198,9 @@ class Table(Generic[Value]):
         kind = "compact" if compact else "wide"
         self._columns = columns
         self._build = build
-        with block("div", "table-holder"), block("table", f"table {kind}", role="table"):
+        self._whole = block("div", "table-holder")
+        self._whole.set_visibility(False)
+        with self._whole, block("table", f"table {kind}", role="table"):
             Text("caption", caption, "hidden")
             with block("thead", role="rowgroup"), block("tr", role="row"):
                 for column in columns:
@@ -208,7 +210,8 @@ class Table(Generic[Value]):
         self._place = 0
 
     def show(self, values: Mapping[str, Value]) -> None:
-        """Shows these rows, in their order."""
+        """Shows these rows, in their order; nothing at all where there are none."""
+        self._whole.set_visibility(bool(values))
         self._rows.show(values)
 
     def cell(self, words: str | None = None, classes: str = "") -> ui.element:

@@ -33,7 +33,8 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
     with parts.section(
         "Can its probabilities be believed?",
         "Asked in turn without each part of what it knows. A dot on the diagonal: what it called "
-        "70 % likely came true in 70 % of cases. Larger dots weigh more.",
+        "70\N{NO-BREAK SPACE}% likely came true in 70\N{NO-BREAK SPACE}% of cases. Larger dots weigh "
+        "more.",
     ):
         diagram = parts.block("div")
     _try_it(desk)
@@ -80,7 +81,7 @@ def _show_error(figure: parts.Figure, router: domain.Router) -> None:
         figure.show("–", "measured once there are cards")
         return
     tone = "good" if found <= _GOOD else "warn" if found <= _FAIR else "bad"
-    verdict = {"good": "may be believed", "warn": "nearly right", "bad": "far off"}[tone]
+    verdict = {"good": "good", "warn": "fair", "bad": "far off"}[tone]
     figure.show(f"{found:.3f}", f"{verdict}, {router.calibration_rows:,} questions", tone)
 
 

@@ -39,9 +39,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
             buttons = {
                 name: parts.button(name, lambda name=name: choose(name)) for name in _FILTERS
             }
-        holder = parts.block("div")
-        with holder:
-            table = _table(desk, notice)
+        table = _table(desk, notice)
         nothing = parts.block("div")
     told: list[_Told] = []
     chosen = ["All"]
@@ -58,7 +56,6 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
         all_tasks = told[-1].tasks
         found = [task for task in all_tasks if _FILTERS[chosen[0]](task)]
         table.show({task.id: task for task in found[:_MOST_SHOWN]})
-        holder.set_visibility(bool(found))
         nothing.clear()
         with nothing:
             if not all_tasks:

@@ -80,11 +80,13 @@ class _TaskPage:
                     ("Subject", task.domain),
                     ("Priority", f"{task.priority} of 5"),
                     ("Teachers", str(task.spent)),
-                    ("Card", wording.card(task.card)),
                     ("Code base", task.repository),
                     ("Commit", task.commit_id[:12]),
                 ]
             )
+            if task.card:
+                to = f"{frame.PREFIX}/cards/{wording.card_name(task.card)}"
+                parts.link(f"Card {wording.card(task.card)}", to)
             for words, other in (
                 ("The task that it tries again", task.retry_of),
                 ("The task that learns its questions", task.joined_into),

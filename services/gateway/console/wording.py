@@ -91,15 +91,16 @@ def counted(number: int, one: str, more: str = "") -> str:
 
 def share(value: float) -> str:
     """`94 %`."""
-    return f"{value:.0%}".replace("%", " %")
+    return f"{value:.0%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
-def trouble(error: errors.SkillmeshError, service: str) -> tuple[str, str]:
+def trouble(error: errors.SkillmeshError, service: str, again: bool) -> tuple[str, str]:
     """What is wrong, and what to do.
 
     Args:
         error: as a call raised it.
         service: who was called, such as `factory`.
+        again: whether the page tries it again by itself.
     """
     if isinstance(error, errors.UnauthenticatedError):
         return "You are not signed in any more.", "Sign in again with your token."
@@ -110,8 +111,8 @@ def trouble(error: errors.SkillmeshError, service: str) -> tuple[str, str]:
     if isinstance(error, errors.DeadlineError):
         return f"The {service} took too long to answer.", "Try again in a moment."
     if isinstance(error, errors.UnavailableError):
-        advice = "This page goes on by itself once it is back; `make status` tells more."
-        return f"The {service} does not answer.", advice
+        go_on = "This page goes on once it is back" if again else "Try again in a moment"
+        return f"The {service} does not answer.", f"{go_on}; make status tells more."
     if isinstance(error, errors.InternalError):
         return f"The {service} failed.", f"Its log tells more: make logs service={service}"
     return f"The {service} says no.", str(error)
