@@ -33,8 +33,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
     with parts.section(
         "Can its probabilities be believed?",
         "Asked in turn without each part of what it knows. A dot on the diagonal: what it called "
-        "70\N{NO-BREAK SPACE}% likely came true in 70\N{NO-BREAK SPACE}% of cases. Larger dots weigh "
-        "more.",
+        "likely in seven of ten cases came true in seven of ten. Larger dots weigh more.",
     ):
         diagram = parts.block("div")
     _try_it(desk)
