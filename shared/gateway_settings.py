@@ -8,7 +8,6 @@ import pydantic
 
 from shared import sections
 
-
 NodeAddress = Annotated[
     str, pydantic.Field(pattern=r"^([^:/\s]+:\d{1,5}|https?://[^/\s]+(/[^\s?#]*)?/v1/?)$")
 ]

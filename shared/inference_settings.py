@@ -23,6 +23,9 @@ class Inference(sections.Section):
 
     address: sections.Address = "127.0.0.1:7407"
     """Where it listens."""
+    advertise: Annotated[str, pydantic.Field(pattern=r"^([^:\s]+:\d{1,5})?$")] = ""
+    """`host:port` at which others reach it, as the card store tells it. Empty: where it listens;
+    where that is everywhere, at this machine's first address that is not its own alone."""
     threads: sections.Count = 1
     """Threads of one generation."""
     max_new_tokens: sections.Count = 192

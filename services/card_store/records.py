@@ -174,6 +174,8 @@ class NodeResidency:
     """Of the cards that requests may choose there."""
     reported_at_ms: int
     """Unix time."""
+    address: str = ""
+    """`host:port` where it answers; empty where it does not say."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from shared import errors
 
 FORGOTTEN_AFTER_S = 30.0
 _MOST_NODES = 10_000
-_LONGEST_ID = 200
+_LONGEST_ID, _LONGEST_ADDRESS = 200, 300
 
 
 class Residency:
@@ -36,11 +36,17 @@ class Residency:
             node: its time of report is set here.
 
         Raises:
-            errors.InvalidInputError: the node has no id, or too long a one.
+            errors.InvalidInputError: the node has no id, or too long a one; its address is no
+                `host:port`.
             errors.OverloadedError: there are too many nodes already.
         """
         if not 0 < len(node.node_id) <= _LONGEST_ID:
             raise errors.InvalidInputError(f"node_id must have 1 to {_LONGEST_ID} characters")
+        if node.address and not _is_address(node.address):
+            raise errors.InvalidInputError(
+                f"address of node {node.node_id} must be host:port, of at most "
+                f"{_LONGEST_ADDRESS} characters"
+            )
         self._forget_silent()
         if node.node_id not in self._nodes and len(self._nodes) >= _MOST_NODES:
             raise errors.OverloadedError(f"{_MOST_NODES} nodes report already; no more are kept")
@@ -56,3 +62,9 @@ class Residency:
         since_s = self._monotonic_s() - FORGOTTEN_AFTER_S
         for node_id in [n for n, heard_s in self._heard_s.items() if heard_s < since_s]:
             del self._nodes[node_id], self._heard_s[node_id]
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    digits = port.isascii() and port.isdigit() and len(port) <= 5
+    return bool(host) and digits and len(text) <= _LONGEST_ADDRESS and text.isprintable()

@@ -163,6 +163,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
                 revision=request.revision,
                 digests=tuple(request.digests),
                 reported_at_ms=0,
+                address=request.address,
             )
         )
         return cards_pb2.ReportResidencyResponse()
@@ -180,6 +181,7 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
                     revision=node.revision,
                     digests=node.digests,
                     reported_at_ms=node.reported_at_ms,
+                    address=node.address,
                 )
                 for node in nodes
             ]

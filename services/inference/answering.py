@@ -14,14 +14,17 @@ from typing import Protocol
 
 import structlog
 
-from services.inference import choosing, deadlines, generations, memories, mixing
+from services.inference import choosing, deadlines, generations, likelihoods, memories, mixing
 from services.inference import sampling as samplings
 from shared import answer_signals, errors, grading, rewriting
 from shared import inference_settings as config
 from shared.cards import manifest as manifests
+from shared.models import chat
 
 AUTO, BASE = "auto", "base"
 LONGEST_QUERY_CHARACTERS = 8_000
+LONGEST_CONVERSATION_CHARACTERS = 200_000
+"""Of all messages; the last one is a query."""
 ROUTE_DEADLINE_S = 2.0
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +33,7 @@ _log = structlog.get_logger(__name__)
 class Question:
     """What a user asks of this node."""
 
-    query: str
+    query: str = ""
     model: str = ""
     """`auto` or empty: the router decides; `base`; `name` or `name@digest` of a card;
     `specialist_local`: the newest card of a code base, or the bare base where there is none."""
@@ -47,6 +50,24 @@ class Question:
     """That answer together, where several fit; 0 for the default of config.yaml."""
     agent: str = ""
     """Whose memory answers, with the cards; empty: nobody's."""
+    messages: tuple[chat.Message, ...] = ()
+    """A conversation in place of the query: any system messages first, a user's last."""
+
+    @property
+    def routed(self) -> str:
+        """What the router is asked: the query, or the user's last message."""
+        return self.messages[-1].content if self.messages else self.query
+
+    def read_as(self, rewritten: str = "") -> generations.Asked:
+        """What the model is asked.
+
+        Args:
+            rewritten: what it reads in place of what was routed; empty: that.
+        """
+        if not self.messages:
+            return rewritten or self.query
+        last = chat.Message(chat.USER, rewritten or self.routed)
+        return generations.Conversation((*self.messages[:-1], last))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +114,8 @@ class AnswerPiece:
 
     text: str
     final: Answer | None = None
+    logprobs: tuple[likelihoods.TokenLogprob, ...] = ()
+    """Of the tokens that are complete with it, where they were asked for."""
 
 
 class Engine(generations.Streams, choosing.Engine, Protocol):
@@ -108,7 +131,8 @@ class Outcome:
     """How the bare base model answered a question that an event waits for."""
 
     event_id: str
-    query: str
+    query: generations.Asked
+    """What the model was asked, as it was put."""
     signals: answer_signals.AnswerSignals | None
     """None where there is no answer."""
     answer_s: float
@@ -167,7 +191,8 @@ class Answering:
         """Answers piece by piece.
 
         Raises:
-            errors.InvalidInputError: the query is empty or too long, or the model's name malformed.
+            errors.InvalidInputError: the query is empty or too long, the messages are out of
+                order, or the model's name malformed.
             errors.NotFoundError: the card or the agent that the question names is not here.
             errors.SkillmeshError: see `ArrowEngine.stream`.
         """
@@ -187,7 +212,7 @@ class Answering:
                 # What one card was trained on is only a part of what several are asked.
                 if len(shares) == 1:
                     rewritten = rewriting.rewritten(
-                        question.query, best.reading, best.similarity, self._rewriting
+                        question.routed, best.reading, best.similarity, self._rewriting
                     )
         elif question.model == manifests.SPECIALIST_LOCAL:
             card = await self._choosing.specialist("", deadline.left_s)
@@ -198,7 +223,7 @@ class Answering:
         # Nothing is awaited between the choice of a card and the engine's check that it is there.
         memory = self._agents.compose(question.agent, shares) if question.agent else None
         pieces = self._engine.stream(
-            rewritten or question.query,
+            question.read_as(rewritten),
             card if memory is None else memory.key,
             question.max_new_tokens,
             deadline.left_s,
@@ -216,19 +241,19 @@ class Answering:
                         signals = _signals(piece.final)
                         if memory is not None:
                             self._agents.remember(question.agent, memory)
-                    yield AnswerPiece(piece.text, final)
+                    yield AnswerPiece(piece.text, final, piece.logprobs)
         finally:
             # After the last piece, and where none comes: the event waits in either case.
             if routing.event_id:
                 answer_s = loop.time() - came
-                self._report(Outcome(routing.event_id, question.query, signals, answer_s))
+                self._report(Outcome(routing.event_id, question.read_as(), signals, answer_s))
 
     async def _ask_router(self, question: Question, deadline: deadlines.Deadline) -> Routing:
         left_s = deadline.left_s
         deadline_s = ROUTE_DEADLINE_S if left_s is None else min(ROUTE_DEADLINE_S, left_s)
         try:
             return await self._route(
-                question.query, question.no_learning, deadline_s, question.tenant
+                question.routed, question.no_learning, deadline_s, question.tenant
             )
         except errors.SkillmeshError as error:
             _log.warning("router not reached; the bare base answers", reason=str(error))
@@ -285,15 +310,28 @@ def _signals(found: generations.Generation) -> answer_signals.AnswerSignals | No
 
 
 def _check(question: Question) -> None:
-    query, most = question.query, config.MOST_CARDS
+    most = config.MOST_CARDS
     if not 0 <= question.max_cards <= most:
         raise errors.InvalidInputError(
             f"max_cards is {question.max_cards}; give 1 to {most}, or 0 for the default"
         )
+    name = "query"
+    if question.messages:
+        if question.query:
+            raise errors.InvalidInputError("query and messages are both given; send one of them")
+        chat.check(question.messages)
+        name = f"messages[{len(question.messages) - 1}].content"
+        whole = sum(len(one.content) for one in question.messages)
+        if whole > LONGEST_CONVERSATION_CHARACTERS:
+            raise errors.InvalidInputError(
+                f"messages have {whole:,} characters together, at most "
+                f"{LONGEST_CONVERSATION_CHARACTERS:,} are read; leave out the oldest"
+            )
+    query = question.routed
     if not query.strip():
-        raise errors.InvalidInputError("query is empty; ask something")
+        raise errors.InvalidInputError(f"{name} is empty; ask something")
     if len(query) > LONGEST_QUERY_CHARACTERS:
         raise errors.InvalidInputError(
-            f"query has {len(query):,} characters, at most {LONGEST_QUERY_CHARACTERS:,} are "
+            f"{name} has {len(query):,} characters, at most {LONGEST_QUERY_CHARACTERS:,} are "
             "answered; shorten it"
         )

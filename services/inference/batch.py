@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import cache_utils
 
-from services.inference import captures, certainties, sampling
+from services.inference import captures, certainties, constraints, likelihoods, sampling
 from shared.lora import manager as managers
 
 
@@ -37,11 +37,19 @@ class Row:
     """Adds up how sure the model is of its tokens; None where nobody asks."""
     capture: captures.Capture | None = None
     """Keeps what is to be remembered of the answer; None where nothing is."""
+    scores: likelihoods.Scores | None = None
+    """Takes how likely the latest token was; None where nobody asks."""
+    constraint: constraints.Constraint | None = None
+    """Says which tokens may come next; None where all may."""
 
     def choose(self, logits_V: torch.Tensor, likeliest: int, highest: float) -> None:
         """Takes the next token; what goes wrong concerns this row alone."""
         try:
-            self.token = self.sampler.choose(logits_V, likeliest, highest)
+            if self.constraint is None:
+                self.token = self.sampler.choose(logits_V, likeliest, highest)
+            else:
+                self.token = self.sampler.choose(*self.constraint.allowed(logits_V))
+                self.constraint.take(self.token)
             if self.capture is not None:
                 self.capture.add(self.token, logits_V)
         except Exception as error:
@@ -175,6 +183,10 @@ def _choose(rows: Sequence[Row], logits_B_V: torch.Tensor) -> None:
             logits_B_V if len(asked) == len(rows) else logits_B_V[asked],
             [rows[at].token for at in asked],
         )
+    told = [at for at, row in enumerate(rows) if row.scores is not None and row.error is None]
+    if told:
+        scores = [rows[at].scores for at in told]
+        likelihoods.add(scores, logits_B_V[told], [rows[at].token for at in told])
 
 
 def _places(lengths: Sequence[int], longest: int, new: int = 0) -> dict[str, torch.Tensor]:

@@ -6,8 +6,10 @@ Knows nothing about the model. Its calls block: use a thread.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
+from collections.abc import Callable
 
 import structlog
 
@@ -21,6 +23,13 @@ from shared.security import protection as protections
 MOST_BYTES = 8 * 1024**3
 """Bytes of cards that a node keeps on disk where it is not told otherwise."""
 _log = structlog.get_logger(__name__)
+
+
+def source(path: pathlib.Path, key: str) -> Callable[[], cards.LoRACard]:
+    """Gets a card from a file, which must have the digest that its key names, if it names one."""
+    digest = key.partition("@")[2]
+    expected = digest if manifests.is_digest(digest) else None
+    return functools.partial(formats.LoRAFormat.load, path, expected)
 
 
 class CardFiles:

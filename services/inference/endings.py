@@ -8,25 +8,29 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from services.inference import generations
-
 
 @contextlib.contextmanager
-def ended_if_failed(request: generations.Request) -> Iterator[None]:
-    """Ends a request that fails before its turn."""
+def ended_if_failed(ended: concurrent.futures.Future[Any]) -> Iterator[None]:
+    """Ends a request that fails before its turn.
+
+    Args:
+        ended: of the request; its result is None then.
+    """
     try:
         yield
     except BaseException:
-        request.ended.set_result(None)
+        ended.set_result(None)
         raise
 
 
-def ended_unheard(request: generations.Request, job: concurrent.futures.Future[None]) -> None:
+def ended_unheard(
+    ended: concurrent.futures.Future[Any], job: concurrent.futures.Future[None]
+) -> None:
     """Ends a request whose turn never came: cancelled, or refused by a node that stops."""
     if job.cancelled():
-        request.ended.set_result(None)
+        ended.set_result(None)
     elif (error := job.exception()) is not None:
-        request.ended.set_exception(error)
+        ended.set_exception(error)
 
 
 def soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:

@@ -22,16 +22,20 @@ import torch
 from services.inference import attachment as attachments
 from services.inference import (
     captures,
+    card_files,
+    constraints,
     deadlines,
     encoding,
     endings,
     evolution,
     federation,
     generations,
+    load,
     memories,
     mixing,
     residency,
     stepping,
+    traffic,
 )
 from services.inference import model_slots as slots
 from services.inference import sampling as samplings
@@ -39,8 +43,6 @@ from services.inference import worker as workers
 from shared import errors
 from shared import settings as config
 from shared.cards import card as cards
-from shared.cards import format as formats
-from shared.cards import manifest as manifests
 from shared.lora import manager as managers
 from shared.models import base as bases
 from shared.rpc import watch
@@ -70,10 +72,8 @@ class ArrowEngine:
         self._stepper = stepping.Stepper(base.model, self._manager, self._worker, self._generations)
         memory = slots.ModelSlots(self._manager, self._worker)
         self._cards = residency.Residency(memory, int(settings.card_memory_mib * _MIB))
-        self._waiting_for_cards = 0
-        """Requests whose card is on its way into memory."""
-        self._leaving: set[asyncio.Task[None]] = set()
-        """What takes cards out."""
+        self._traffic = traffic.Traffic(self._cards, settings.queue)
+        self._schemas = constraints.Schemas(base)
         self._attachment = attachments.Attachment(self)
 
     def start(self) -> None:
@@ -84,10 +84,7 @@ class ArrowEngine:
         """Refuses what waits and ends the thread once the running requests have ended."""
         await self._attachment.close()
         await self._worker.stop()
-        await self._cards.close()
-        for removal in self._leaving:
-            removal.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._traffic.close()
 
     @property
     def base_id(self) -> str:
@@ -102,7 +99,19 @@ class ArrowEngine:
     @property
     def waiting(self) -> int:
         """Requests that wait for their turn or for their card."""
-        return self._worker.waiting + self._waiting_for_cards
+        return self._worker.waiting + self._traffic.waiting
+
+    @property
+    def load(self) -> load.Load:
+        """How busy it is now."""
+        return load.Load(
+            running=self._generations.under_way,
+            waiting=self.waiting,
+            most_rows=self._settings.batch_rows,
+            queue=self._settings.queue,
+            max_new_tokens=self._settings.max_new_tokens,
+            context_tokens=self._generations.context_tokens,
+        )
 
     @property
     def has_room(self) -> bool:
@@ -116,6 +125,10 @@ class ArrowEngine:
     def resident(self) -> list[str]:
         """Keys of the cards that are in memory, used longest ago first."""
         return self._cards.resident()
+
+    def pinned(self) -> list[str]:
+        """Those of them that stay there."""
+        return self._cards.pinned()
 
     @property
     def held_bytes(self) -> int:
@@ -150,21 +163,22 @@ class ArrowEngine:
         """Answers one question piece by piece; closing it stops the model at its next token.
 
         Args:
-            query: what the user asks, or the place in a text at which to go on; of the text around
-                it as much is read as the context has room for.
+            query: what the user asks, alone or behind a conversation, or the place in a text at
+                which to go on; of the text around it as much is read as there is room for.
             card: key of a served card or of a mixture, which comes into memory if it is not
                 there; None for the bare base model.
             max_new_tokens: longest answer; 0 for the default of config.yaml.
             deadline_s: how long the whole answer may take, waiting included.
-            sampling: how tokens are chosen, and where the answer ends.
+            sampling: how tokens are chosen, where the answer ends and what form it has.
             capture: keeps what is to be remembered of it; to be read behind the last piece.
 
         Raises:
             errors.NotFoundError: the card is not served.
             errors.CapacityError: the card is larger than the memory for cards.
             errors.OverloadedError: the queue is full.
-            errors.InvalidInputError: the prompt is longer than the model's context, or a parameter
-                is out of range.
+            errors.InvalidInputError: the prompt is longer than the model's context, a parameter is
+                out of range, or the JSON schema is wrong or not supported.
+            errors.PreconditionError: the tokenizer can't be used for JSON schemas.
             errors.DeadlineError: not ready in time.
         """
         if max_new_tokens < 0:
@@ -175,28 +189,35 @@ class ArrowEngine:
         loop = asyncio.get_running_loop()
         deadline = deadlines.Deadline(deadline_s)
         inbox: asyncio.Queue[generations.Piece | None] = asyncio.Queue()
-        request = generations.Request(
-            query=query,
-            card=card,
-            max_new_tokens=max_new_tokens or self._settings.max_new_tokens,
-            sampling=sampling,
-            tell=lambda piece: endings.soon(loop, inbox.put_nowait, piece),
-            ended=concurrent.futures.Future(),
-            stopped=threading.Event(),
-            capture=capture,
-            measured=card is None or self._cards.is_private(card),
-        )
+        ended: concurrent.futures.Future[generations.Generation | None]
+        ended, stopped = concurrent.futures.Future(), threading.Event()
         # Held until the model has let go of the request, and not only whoever asked.
         release = (lambda: None) if card is None else self._cards.hold(card)
-        request.ended.add_done_callback(lambda _: endings.soon(loop, release))
-        request.ended.add_done_callback(lambda _: endings.soon(loop, inbox.put_nowait, None))
-        with endings.ended_if_failed(request):
+        ended.add_done_callback(lambda _: endings.soon(loop, release))
+        ended.add_done_callback(lambda _: endings.soon(loop, inbox.put_nowait, None))
+        with endings.ended_if_failed(ended):
+            constraint = None
+            if sampling.json_schema:
+                async with deadline.limit():
+                    constraint = await self._schemas.constraint(sampling.json_schema)
             if card is not None:
                 await self.bring_lora(card, deadline.left_s)
+            request = generations.Request(
+                query=query,
+                card=card,
+                max_new_tokens=max_new_tokens or self._settings.max_new_tokens,
+                sampling=sampling,
+                tell=lambda piece: endings.soon(loop, inbox.put_nowait, piece),
+                ended=ended,
+                stopped=stopped,
+                capture=capture,
+                measured=card is None or self._cards.is_private(card),
+                constraint=constraint,
+            )
             job = self._worker.submit(
                 functools.partial(self._generations.join, request), adds_steps=True
             )
-        job.add_done_callback(functools.partial(endings.ended_unheard, request))
+        job.add_done_callback(functools.partial(endings.ended_unheard, ended))
         try:
             while True:
                 async with deadline.limit():
@@ -204,11 +225,11 @@ class ArrowEngine:
                 if piece is None:
                     break
                 yield piece
-            final = request.ended.result()
+            final = ended.result()
             if final is not None:
                 yield generations.Piece("", final)
         finally:
-            request.stopped.set()
+            stopped.set()
             job.cancel()
 
     async def encode(self, texts: Sequence[str]) -> encoding.Vectors:
@@ -256,14 +277,14 @@ class ArrowEngine:
         """
         given = card if isinstance(card, cards.LoRACard) else None
         if isinstance(card, pathlib.Path):
-            source = source or _file(card, key)
+            source = source or card_files.source(card, key)
         self._cards.add(key, source)
         try:
             await self._cards.load(key, given, evict)
             self._cards.serve(key)
         except BaseException as error:
             if key not in self._cards.served():
-                removal = self._soon_removed(key)
+                removal = self._traffic.remove_soon(key)
                 # Whoever gives up does not wait until the card has come and gone.
                 if not isinstance(error, asyncio.CancelledError):
                     await removal
@@ -278,19 +299,20 @@ class ArrowEngine:
             errors.DeadlineError: it was not there in time.
             errors.SkillmeshError: it can't be had, or does not fit.
         """
-        if self._cards.is_resident(key):
-            return
-        if self._waiting_for_cards >= self._settings.queue:
-            raise errors.OverloadedError(
-                f"{self._waiting_for_cards} requests wait for their cards, as many as "
-                "inference.queue allows; ask again later or ask another node"
-            )
-        self._waiting_for_cards += 1
-        try:
-            async with deadlines.Deadline(deadline_s).limit():
-                await self._cards.load(key)
-        finally:
-            self._waiting_for_cards -= 1
+        await self._traffic.bring(key, deadline_s)
+
+    async def keep_lora(self, key: str, deadline_s: float | None = None) -> None:
+        """Brings a served card into memory, to stay there; raises as `bring_lora` does."""
+        await self._traffic.keep(key, deadline_s)
+
+    async def let_go_lora(self, key: str) -> None:
+        """Lets a pinned card leave memory, at once where nobody uses it; it stays served.
+
+        Raises:
+            errors.NotFoundError: the card is not served.
+            errors.PreconditionError: it was given as an object and stays pinned.
+        """
+        await self._cards.let_go(key)
 
     def pin_lora(self, key: str, pinned: bool = True) -> None:
         """Keeps a served card in memory, or lets it go again.
@@ -309,13 +331,7 @@ class ArrowEngine:
             when nobody waits.
         """
         self._cards.unserve(key)
-        return self._soon_removed(key)
-
-    def _soon_removed(self, key: str) -> asyncio.Future[None]:
-        # A task of its own, shielded: a card that is half out would be neither here nor there.
-        self._leaving.add(removal := asyncio.create_task(self._cards.remove(key)))
-        removal.add_done_callback(self._leaving.discard)
-        return asyncio.shield(removal)
+        return self._traffic.remove_soon(key)
 
     def serve_lora(self, key: str, source: residency.Source, private: bool = False) -> None:
         """Serves a card that comes into memory with its first request; see `load_lora`.
@@ -373,9 +389,3 @@ class ArrowEngine:
     ) -> evolution.Evolution:
         """Attaches it to a whole skillmesh, router included; see `evolution.attached`."""
         return await self._attachment.enable_evolution(settings, find_stores, silence_s, agents)
-
-
-def _file(path: pathlib.Path, key: str) -> residency.Source:
-    digest = key.partition("@")[2]
-    expected = digest if manifests.is_digest(digest) else None
-    return functools.partial(formats.LoRAFormat.load, path, expected)

@@ -18,6 +18,7 @@ from services.inference import (
     federation,
     memories,
     mixing,
+    reporting,
     routing,
     semantic_entropy,
     subscriber,
@@ -49,6 +50,8 @@ class Evolution:
     """Keeps the engine's cards as the store has them."""
     semantic: semantic_entropy.SemanticEntropy
     """Asks again what the base model may not know."""
+    reporter: reporting.ResidencyReporter
+    """Tells stores of this node."""
 
 
 @contextlib.asynccontextmanager
@@ -89,7 +92,9 @@ async def attached(
         )
         completions = completing.Completing(engine, found.cards.of_route)
         try:
-            yield Evolution(found.node_id, answers, completions, found.cards, semantic)
+            yield Evolution(
+                found.node_id, answers, completions, found.cards, semantic, found.reporter
+            )
         finally:
             await semantic.close()
             await router.close()

@@ -36,6 +36,8 @@ class Federation:
     """Looks for stores."""
     stores: store_client.StoreClient
     """Calls them."""
+    reporter: reporting.ResidencyReporter
+    """Tells them of this node."""
 
     async def sync(self) -> list[str]:
         """Lists the store's cards now and tries to have each of them served.
@@ -88,4 +90,4 @@ async def joined(
         cards.start()
         stack.push_async_callback(reporter.stop)
         reporter.start()
-        yield Federation(node_id, cards, find, stores)
+        yield Federation(node_id, cards, find, stores, reporter)

@@ -14,12 +14,20 @@ from typing import Literal, Protocol
 
 import structlog
 
-from services.inference import batch, captures, certainties, decoding
+from services.inference import (
+    batch,
+    captures,
+    certainties,
+    constraints,
+    decoding,
+    likelihoods,
+    vocabularies,
+)
 from services.inference import sampling as samplings
 from shared import errors
 from shared.lora import manager as managers
 from shared.models import base as bases
-from shared.models import completion
+from shared.models import chat, completion
 
 _MOST_TOKENS_TOGETHER = 2048
 _LEAST_ALIKE = 0.75
@@ -44,8 +52,16 @@ class Cursor:
     """The text behind it."""
 
 
-Asked = str | Cursor
-"""A question, or a place at which to go on."""
+@dataclasses.dataclass(frozen=True)
+class Conversation:
+    """Turns, of which the next one is to be said."""
+
+    messages: tuple[chat.Message, ...]
+    """As `chat.check` wants them."""
+
+
+Asked = str | Conversation | Cursor
+"""A question, a conversation that ends in one, or a place at which to go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +80,8 @@ class Generation:
     """How sure the base model is of it, with an agent's memory or without; None where a card
     answered. The last bits depend on who else is in the batch, so that it does not count when
     answers are compared."""
+    logprobs: tuple[likelihoods.TokenLogprob, ...] = dataclasses.field(default=(), compare=False)
+    """Of all tokens, where they were asked for; their last bits depend on the batch, too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +90,8 @@ class Piece:
 
     text: str
     final: Generation | None = None
+    logprobs: tuple[likelihoods.TokenLogprob, ...] = ()
+    """Of the tokens that are complete with it, where they were asked for."""
 
 
 class Streams(Protocol):
@@ -108,6 +128,8 @@ class Request:
     """Keeps what is to be remembered of it."""
     measured: bool = False
     """Whether to add up how sure the model is of its tokens."""
+    constraint: constraints.Constraint | None = None
+    """What the answer must keep to."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -119,7 +141,10 @@ class _Running:
     prompt_ids: list[int]
     end_ids: frozenset[int]
     limit: int
+    telling: likelihoods.Telling | None
+    """Tells how likely its tokens are, where that was asked for."""
     answer: list[str] = dataclasses.field(default_factory=list)
+    told: list[likelihoods.TokenLogprob] = dataclasses.field(default_factory=list)
 
 
 class Generations:
@@ -139,7 +164,9 @@ class Generations:
         self._batch = batch.Batch(base.model, manager)
         self._most_rows = most_rows
         self._end_ids = decoding.end_ids(base.model, base.tokenizer)
-        self._context_tokens = decoding.context_tokens(base.model)
+        self._vocabulary = vocabularies.Vocabulary(base.tokenizer)
+        self.context_tokens = decoding.context_tokens(base.model)
+        """For prompt and answer together; None where the model does not say."""
         self._joining: list[_Running] = []
         """Their prompts are not read yet."""
         self._running: list[_Running] = []
@@ -150,9 +177,14 @@ class Generations:
         return bool(self._running or self._joining)
 
     @property
+    def under_way(self) -> int:
+        """Answers that have joined and not ended."""
+        return len(self._running) + len(self._joining)
+
+    @property
     def has_room(self) -> bool:
         """Whether another answer may join."""
-        rows = len(self._running) + len(self._joining)
+        rows = self.under_way
         return rows < self._most_rows and (not rows or self._batch.can_grow)
 
     def join(self, request: Request) -> None:
@@ -194,14 +226,14 @@ class Generations:
         Raises:
             errors.InvalidInputError: none is left.
         """
-        if self._context_tokens is None:
+        if self.context_tokens is None:
             return None
-        if prompt_tokens >= self._context_tokens:
+        if prompt_tokens >= self.context_tokens:
             raise errors.InvalidInputError(
                 f"the text has {prompt_tokens:,} tokens; the context of base model "
-                f"{self._base.id} has {self._context_tokens:,}, the answer included: shorten it"
+                f"{self._base.id} has {self.context_tokens:,}, the answer included: shorten it"
             )
-        return self._context_tokens - prompt_tokens
+        return self.context_tokens - prompt_tokens
 
     def _prepared(self, request: Request) -> _Running:
         if isinstance(request.query, Cursor):
@@ -209,11 +241,13 @@ class Generations:
             end_ids, behind = completion.end_ids(self._base), completion.lead_ids(self._base)
             repeated = completion.repeated(self._base, request.query.prefix)
         else:
-            prompt_ids = self._base.prompt_ids(request.query)
+            prompt_ids = self._chat_ids(request.query)
             end_ids, behind, repeated = self._end_ids, (), ""
         room = self.room(len(prompt_ids))
         if request.capture is not None:
             request.capture.begin(prompt_ids)
+        top = request.sampling.top_logprobs
+        scores = None if top is None else likelihoods.Scores(top)
         return _Running(
             request=request,
             row=batch.Row(
@@ -221,17 +255,34 @@ class Generations:
                 samplings.Sampler(request.sampling),
                 certainty=certainties.Certainty() if request.measured else None,
                 capture=request.capture,
+                scores=scores,
+                constraint=request.constraint,
             ),
             text=decoding.TextPieces(self._base.tokenizer, behind, repeated),
             watch=samplings.StopWatch(request.sampling.stop),
             prompt_ids=prompt_ids,
             end_ids=end_ids,
             limit=request.max_new_tokens if room is None else min(request.max_new_tokens, room),
+            telling=None if scores is None else likelihoods.Telling(self._vocabulary, scores),
         )
+
+    def _chat_ids(self, asked: str | Conversation) -> list[int]:
+        """The prompt of an answer."""
+        if isinstance(asked, str):
+            return self._base.prompt_ids(asked)
+        characters = sum(len(one.content) for one in asked.messages)
+        if self.context_tokens and characters > self.context_tokens * _MOST_CHARACTERS_A_TOKEN:
+            # Cutting it into tokens would hold up all others, to no end.
+            raise errors.InvalidInputError(
+                f"messages have {characters:,} characters together, more than the "
+                f"{self.context_tokens:,} tokens of base model {self._base.id} can say; leave out "
+                "the oldest"
+            )
+        return self._base.chat_ids(asked.messages)
 
     def _completion_ids(self, cursor: Cursor, max_new_tokens: int) -> list[int]:
         """The prompt of a completion, which leaves room for what is to come."""
-        context, most_tokens = self._context_tokens, _MOST_READ_TOKENS
+        context, most_tokens = self.context_tokens, _MOST_READ_TOKENS
         if context is not None:
             most_tokens = min(most_tokens, context - min(max_new_tokens, context // 2))
         most_characters = most_tokens * _MOST_CHARACTERS_A_TOKEN
@@ -280,20 +331,35 @@ class Generations:
             raise running.row.error
         if running.row.token in running.end_ids:
             return "stop"
-        self._hand_out(running, running.watch.add(running.text.add(running.row.token)))
+        text = running.text.add(running.row.token)
+        if running.telling is not None:
+            running.telling.add(text)
+        self._hand_out(running, running.watch.add(text))
         if running.watch.stopped:
+            return "stop"
+        constraint = running.row.constraint
+        if constraint is not None and constraint.ended:
             return "stop"
         return "length" if running.text.tokens >= running.limit else None
 
     def _hand_out(self, running: _Running, text: str) -> None:
-        if text:
-            running.answer.append(text)
-            running.request.tell(Piece(text))
+        if not text:
+            return
+        told = () if running.telling is None else running.telling.handed_out(text)
+        running.answer.append(text)
+        running.told += told
+        running.request.tell(Piece(text, logprobs=told))
 
     def _final(self, running: _Running, finish: Literal["stop", "length"]) -> Generation:
         """The whole answer, after what was held back of it was handed out."""
-        self._hand_out(running, running.watch.add(running.text.rest()))
+        rest, telling = running.text.rest(), running.telling
+        if telling is not None:
+            telling.read(rest)
+        self._hand_out(running, running.watch.add(rest))
         self._hand_out(running, running.watch.rest())
+        if telling is not None and (left := telling.rest(running.watch.stopped)):
+            running.told += left
+            running.request.tell(Piece("", logprobs=left))
         return Generation(
             answer="".join(running.answer),
             card=running.request.card,
@@ -301,6 +367,7 @@ class Generations:
             new_tokens=running.text.tokens,
             finish=finish,
             certainty=running.row.certainty,
+            logprobs=tuple(running.told),
         )
 
     def _leave(self, running: _Running) -> None:

@@ -17,7 +17,7 @@ from shared import errors
 from shared.cards import manifest as manifests
 
 EVERY_S = 10.0
-Report = Callable[[str, str, str, int, list[str]], Awaitable[None]]
+Report = Callable[[str, str, str, int, list[str], str], Awaitable[None]]
 """Sends one report; see `store_client.report`."""
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +44,13 @@ class ResidencyReporter:
         """
         self._node_id, self._engine, self._cards = node_id, engine, cards
         self._report, self._every_s = report, every_s
+        self._address = ""
         self._task: asyncio.Task[None] | None = None
+
+    def answers_at(self, address: str) -> None:
+        """Takes `host:port` where requests reach this node, for the next report, soon."""
+        self._address = address
+        self._cards.changed.set()
 
     def start(self) -> None:
         """Begins to report."""
@@ -73,6 +79,7 @@ class ResidencyReporter:
                     self._engine.fingerprint,
                     self._cards.revision,
                     [digest for digest in digests if manifests.is_digest(digest)],
+                    self._address,
                 )
             except errors.SkillmeshError as error:
                 _log.debug("residency not reported", reason=str(error))

@@ -115,6 +115,10 @@ class Residency:
         inside = [key for key, card in self._cards.items() if card.place is _Place.IN]
         return [k for k in inside if not (self._cards[k].parts or self._cards[k].private)]
 
+    def pinned(self) -> list[str]:
+        """Those of them that stay there."""
+        return [key for key in self.resident() if self._cards[key].pinned]
+
     def is_resident(self, key: str) -> bool:
         """Whether a card is in memory."""
         card = self._cards.get(key)
@@ -193,6 +197,18 @@ class Residency:
             )
         card.pinned = pinned
         self._changed.set()
+
+    async def let_go(self, key: str) -> None:
+        """Lets a pinned card leave memory, at once where nobody uses it; it stays served.
+
+        Raises:
+            errors.NotFoundError: the card is not served.
+            errors.PreconditionError: it has no source, so that it could not come back.
+        """
+        self.pin(key, pinned=False)
+        card = self._cards[key]
+        if card.may_leave and not card.awaited:
+            await self._evict(key, card)
 
     def hold(self, key: str) -> Callable[[], None]:
         """Keeps a card from leaving until what is returned is called, in the event loop.

@@ -17,13 +17,14 @@ from shared import errors
 
 MOST_STOPS = 16
 LONGEST_STOP_CHARACTERS = 200
+MOST_TOP_LOGPROBS = 20
 _COLDEST, _HOTTEST = 1e-3, 5.0
 """A temperature below the coldest would make scores that no float32 holds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """What a request says about how it wants to be answered."""
+    """What a request says about how it wants to be answered, and what to be told of it."""
 
     temperature: float = 0.0
     """0 takes the likeliest token each time, and so does what is below 0.001; up to 5."""
@@ -36,6 +37,11 @@ class Sampling:
     """The same seed gives the same answer; None takes a new one each time."""
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these."""
+    json_schema: str = ""
+    """The answer is JSON that fits it; empty for free text."""
+    top_logprobs: int | None = None
+    """The log-probability of each token is told, beside those of so many likeliest; up to 20.
+    None: of none."""
 
     def check(self) -> None:
         """Checks the ranges.
@@ -48,6 +54,11 @@ class Sampling:
             ("top_p", 0.0 < self.top_p <= 1.0, "more than 0 and at most 1"),
             ("top_k", self.top_k >= 0, "0 or more"),
             ("seed", self.seed is None or 0 <= self.seed < 2**63, "0 to 2**63 - 1"),
+            (
+                "top_logprobs",
+                self.top_logprobs is None or 0 <= self.top_logprobs <= MOST_TOP_LOGPROBS,
+                f"0 to {MOST_TOP_LOGPROBS}",
+            ),
         )
         for name, fits, expected in ranges:
             if not fits:

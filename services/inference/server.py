@@ -13,6 +13,7 @@ import structlog
 from services.inference import engine, service
 from services.inference.agents import attached
 from services.inference.agents import service as agents_service
+from shared import discovery, multicast
 from shared import settings as config
 from shared.models import base
 from shared.pb import agents_pb2, agents_pb2_grpc, inference_pb2, inference_pb2_grpc
@@ -91,8 +92,25 @@ async def running(
         server = rpc_server.Server(services, settings.inference.address, protection)
         await server.start()
         stack.push_async_callback(server.stop)
+        evolution.reporter.answers_at(advertised(settings.inference, server.port))
         _log.info("inference node listens", port=server.port, base=model.id)
         yield server.port
+
+
+def advertised(
+    settings: config.Inference,
+    port: int,
+    own: Callable[[], frozenset[multicast.Address]] = multicast.addresses,
+) -> str:
+    """`host:port` where others reach a node.
+
+    Args:
+        settings: where it listens, and what it is to say.
+        port: that it got.
+        own: tells this machine's addresses, for a node that listens on all of them.
+    """
+    host = settings.address.rpartition(":")[0]
+    return settings.advertise or f"{discovery.outer_hosts(host, own())[0]}:{port}"
 
 
 async def serve(settings: config.Settings) -> None:

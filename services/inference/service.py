@@ -1,4 +1,4 @@
-"""Translates protobuf to and from the node's dataclasses, and nothing else."""
+"""The node's RPCs: calls its parts with what `messages` translates, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 from services.inference import (
     answering,
+    choosing,
     completing,
-    generations,
-    sampling,
+    messages,
     semantic_entropy,
     subscriber,
 )
 from services.inference import engine as engines
-from shared import errors
 from shared.pb import inference_pb2, inference_pb2_grpc
 from shared.rpc import access
 from shared.security import callers
@@ -42,12 +41,13 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self._completions = completions
         self._cards = cards
         self._semantic = semantic
+        self._choosing = choosing.Choosing(engine)
 
     async def Generate(
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> inference_pb2.GenerateResponse:
         """Answers as a whole."""
-        return _response(await self._answers.answer(self._question(request, context)))
+        return messages.answered(await self._answers.answer(self._question(request, context)))
 
     async def GenerateStream(
         self, request: inference_pb2.GenerateRequest, context: Any
@@ -56,29 +56,38 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         pieces = self._answers.stream(self._question(request, context))
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
-                final = None if piece.final is None else _response(piece.final)
-                yield inference_pb2.GenerateChunk(text=piece.text, final=final)
+                yield inference_pb2.GenerateChunk(
+                    text=piece.text,
+                    final=None if piece.final is None else messages.answered(piece.final),
+                    logprobs=messages.logprobs(piece.logprobs),
+                )
 
     async def Complete(
         self, request: inference_pb2.CompleteRequest, context: Any
     ) -> inference_pb2.CompleteResponse:
         """Completes code as a whole."""
-        return _completed(await self._completions.complete(_completion(request, context)))
+        asked = messages.completion(request, context.time_remaining())
+        return messages.completed(await self._completions.complete(asked))
 
     async def CompleteStream(
         self, request: inference_pb2.CompleteRequest, context: Any
     ) -> AsyncGenerator[inference_pb2.CompleteChunk, None]:
         """Completes code piece by piece."""
-        pieces = self._completions.stream(_completion(request, context))
+        asked = messages.completion(request, context.time_remaining())
+        pieces = self._completions.stream(asked)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
-                final = None if piece.final is None else _completed(piece.final)
-                yield inference_pb2.CompleteChunk(text=piece.text, final=final)
+                yield inference_pb2.CompleteChunk(
+                    text=piece.text,
+                    final=None if piece.final is None else messages.completed(piece.final),
+                    logprobs=messages.logprobs(piece.logprobs),
+                )
 
     async def GetNodeStatus(
         self, request: inference_pb2.GetNodeStatusRequest, context: Any
     ) -> inference_pb2.NodeStatus:
-        """Tells which cards are served, which of them are in memory, and when they came."""
+        """Tells which cards are served, which of them are in memory, and how busy it is."""
+        load = self._engine.load
         return inference_pb2.NodeStatus(
             node_id=self._node_id,
             base_model=self._engine.base_id,
@@ -90,6 +99,13 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             semantic_dropped=self._semantic.dropped,
             revision=self._cards.revision,
             store_connected=self._cards.connected,
+            pinned=self._engine.pinned(),
+            running=load.running,
+            waiting=load.waiting,
+            most_rows=load.most_rows,
+            queue=load.queue,
+            max_new_tokens=load.max_new_tokens,
+            context_tokens=load.context_tokens or 0,
             swaps=[
                 inference_pb2.SwapRecord(
                     card=swap.card,
@@ -105,73 +121,18 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.PinCardRequest, context: Any
     ) -> inference_pb2.PinCardResponse:
         """Keeps a card in memory."""
-        raise errors.PreconditionError("this node does not pin cards yet")
+        card = self._choosing.named(request.card)
+        await self._engine.keep_lora(card, context.time_remaining())
+        return inference_pb2.PinCardResponse(card=card)
 
     async def UnpinCard(
         self, request: inference_pb2.UnpinCardRequest, context: Any
     ) -> inference_pb2.UnpinCardResponse:
         """Lets a card leave memory."""
-        raise errors.PreconditionError("this node does not pin cards yet")
+        card = self._choosing.named(request.card)
+        await self._engine.let_go_lora(card)
+        return inference_pb2.UnpinCardResponse(card=card)
 
     def _question(self, request: inference_pb2.GenerateRequest, context: Any) -> answering.Question:
         caller = access.caller_of(self._admitted, context.invocation_metadata())
-        return answering.Question(
-            query=request.query,
-            model=request.model,
-            max_new_tokens=request.max_new_tokens,
-            max_cards=request.max_cards,
-            no_learning=request.no_learning,
-            tenant=caller.tenant,
-            agent=request.agent,
-            deadline_s=context.time_remaining(),
-            sampling=_sampling(request),
-        )
-
-
-def _completion(request: inference_pb2.CompleteRequest, context: Any) -> completing.Completion:
-    return completing.Completion(
-        cursor=generations.Cursor(request.prefix, request.suffix),
-        path=request.path,
-        model=request.model,
-        max_new_tokens=request.max_new_tokens,
-        deadline_s=context.time_remaining(),
-        sampling=_sampling(request),
-    )
-
-
-def _sampling(
-    request: inference_pb2.GenerateRequest | inference_pb2.CompleteRequest,
-) -> sampling.Sampling:
-    return sampling.Sampling(
-        temperature=request.temperature,
-        top_p=request.top_p or 1.0,
-        top_k=request.top_k,
-        seed=request.seed if request.HasField("seed") else None,
-        stop=tuple(request.stop),
-    )
-
-
-def _completed(found: generations.Generation) -> inference_pb2.CompleteResponse:
-    return inference_pb2.CompleteResponse(
-        text=found.answer,
-        card=found.card or "",
-        prompt_tokens=found.prompt_tokens,
-        new_tokens=found.new_tokens,
-        finish_reason=found.finish,
-    )
-
-
-def _response(answer: answering.Answer) -> inference_pb2.GenerateResponse:
-    return inference_pb2.GenerateResponse(
-        answer=answer.generation.answer,
-        card=answer.shares[0].card if answer.shares else "",
-        cards=[inference_pb2.CardShare(card=one.card, weight=one.weight) for one in answer.shares],
-        confidence=answer.routing.confidence,
-        dissonance=answer.routing.dissonance,
-        event_id=answer.routing.event_id,
-        prompt_tokens=answer.generation.prompt_tokens,
-        new_tokens=answer.generation.new_tokens,
-        memory=answer.memory,
-        rewritten_query=answer.rewritten_query,
-        finish_reason=answer.generation.finish,
-    )
+        return messages.question(request, caller.tenant, context.time_remaining())

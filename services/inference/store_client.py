@@ -48,14 +48,19 @@ class StoreClient:
         base_fingerprint: str,
         revision: int,
         digests: Sequence[str],
+        address: str,
     ) -> None:
-        """Tells the store which cards requests may choose on this node.
+        """Tells the store which cards requests may choose on this node, and where it answers.
 
         Raises:
             errors.SkillmeshError: the store can't be reached, or does not take it.
         """
         request = cards_pb2.ReportResidencyRequest(
-            node_id=node_id, base_fingerprint=base_fingerprint, revision=revision, digests=digests
+            node_id=node_id,
+            base_fingerprint=base_fingerprint,
+            revision=revision,
+            digests=digests,
+            address=address,
         )
         async with client.channel(control, protection=self._protection) as channel:
             await client.call(cards_pb2_grpc.CardStoreStub(channel).ReportResidency, request)

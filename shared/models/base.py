@@ -6,16 +6,18 @@ Knows nothing about cards. The fingerprint ties every card to the exact weights 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import transformers
 
 from shared import errors
-from shared.models import quantization
+from shared.models import chat, quantization
 
 EMBEDDED = "embedded"
 DEFAULT_REVISION = "main"
@@ -39,10 +41,19 @@ class BaseModel:
 
     def prompt_ids(self, question: str) -> list[int]:
         """Token ids of a chat with one user message, ready for the answer to follow."""
-        encoded = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=True
-        )
-        return list(encoded["input_ids"])
+        return self.chat_ids([chat.Message(chat.USER, question)])
+
+    def chat_ids(self, messages: Sequence[chat.Message]) -> list[int]:
+        """Token ids of a conversation, ready for the answer to follow; see `chat.ids`.
+
+        Raises:
+            errors.InvalidInputError: the chat template refuses it.
+        """
+        return chat.ids(self.tokenizer, messages, self._takes_system)
+
+    @functools.cached_property
+    def _takes_system(self) -> bool:
+        return chat.takes_system(self.tokenizer)
 
     def answer_ids(self, answer: str) -> list[int]:
         """Token ids of an answer with the end token behind it."""

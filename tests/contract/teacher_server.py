@@ -99,7 +99,8 @@ class TeacherServer:
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines)
         }
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        sent = await reader.readexactly(int(headers.get("content-length", 0)))
+        body = json.loads(sent) if sent else {}
         path = request_line.split()[1]
         async with self._arrived:
             self.seen.append(Seen(path, headers, body, time.monotonic()))

@@ -181,10 +181,18 @@ def residency(
             request = cards_pb2.ListResidencyRequest(digest=digest)
             nodes = (await calls.store("ListResidency", request)).nodes
         rows = [
-            (node.node_id, str(node.revision), str(len(node.digests)), node.base_fingerprint[:12])
+            (
+                node.node_id,
+                node.address,
+                str(node.revision),
+                str(len(node.digests)),
+                node.base_fingerprint[:12],
+            )
             for node in nodes
         ]
-        _print(("node", "revision", "cards", "base"), rows, list(map(_told, nodes)), as_json)
+        _print(
+            ("node", "address", "revision", "cards", "base"), rows, list(map(_told, nodes)), as_json
+        )
 
     terminal.run(command)
 

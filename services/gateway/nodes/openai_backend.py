@@ -8,6 +8,7 @@ agents, several cards in one answer, the routes of code bases, and text behind t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -98,10 +99,11 @@ class OpenAIBackend:
     async def whole(self, asked: domain.Asked, deadline_s: float) -> domain.Whole:
         """Answers in one piece."""
         logprobs: list[domain.TokenLogprob] = []
-        async for piece in self.stream(asked, deadline_s):
-            logprobs += piece.logprobs
-            if piece.final is not None:
-                return domain.Whole(piece.final, tuple(logprobs))
+        async with contextlib.aclosing(self.stream(asked, deadline_s)) as pieces:
+            async for piece in pieces:
+                logprobs += piece.logprobs
+                if piece.final is not None:
+                    return domain.Whole(piece.final, tuple(logprobs))
         raise errors.InternalError("an answer ended without its last piece")
 
     async def stream(
@@ -133,7 +135,11 @@ class OpenAIBackend:
                 parts.append(part)
                 if part.text or part.logprobs:
                     yield domain.Piece(part.text, part.logprobs)
-            yield domain.Piece("", (), self._answer(asked, route, parts, last))
+            if not any(part.finish for part in parts):
+                raise errors.UnavailableError(
+                    f"{self.address} broke off its answer after {len(parts)} pieces; ask again"
+                )
+            yield domain.Piece("", (), self._answer(route, parts, last))
         finally:
             self._in_flight -= 1
             if events is not None:
@@ -222,7 +228,7 @@ class OpenAIBackend:
         )
 
     def _answer(
-        self, asked: domain.Asked, route: domain.Route, parts: list[openai_wire.Part], last: str
+        self, route: domain.Route, parts: list[openai_wire.Part], last: str
     ) -> domain.Answer:
         card = next(filter(None, (openai_wire.card_of(one.model) for one in parts)), "")
         return domain.Answer(

@@ -68,15 +68,7 @@ def chat_request(asked: domain.Conversation, model: str, last: str) -> dict[str,
     if asked.sampling.top_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": asked.sampling.top_logprobs}
     if asked.json_schema:
-        schema = json.loads(asked.json_schema)
-        body["response_format"] = (
-            {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": True},
-            }
-            if schema
-            else {"type": "json_object"}
-        )
+        body["response_format"] = _response_format(asked.json_schema)
     return body
 
 
@@ -153,6 +145,17 @@ def typed_errors(address: str) -> Iterator[None]:
             f"{address} answered with what is none of OpenAI's protocol ({error}); check "
             "gateway.nodes in config.yaml, and proxies on the way"
         ) from error
+
+
+def _response_format(json_schema: str) -> dict[str, Any]:
+    try:
+        schema = json.loads(json_schema)
+    except ValueError as error:
+        raise errors.InvalidInputError(f"the JSON schema is no JSON: {error}") from error
+    if not schema:
+        return {"type": "json_object"}
+    named = {"name": "answer", "schema": schema, "strict": True}
+    return {"type": "json_schema", "json_schema": named}
 
 
 def _of_status(address: str, status: int, message: str) -> errors.SkillmeshError:

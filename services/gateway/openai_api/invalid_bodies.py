@@ -41,7 +41,7 @@ def first_fault(faults: Sequence[Mapping[str, Any]], body: object) -> tuple[str,
         return param, f"Unrecognized request argument supplied: {param}", "unknown_parameter"
     if kind == "missing":
         return param, f"you must provide the parameter {param}", "missing_required_parameter"
-    message = f"Invalid value for {param}: {fault['msg']}"
+    message = f"Invalid value for {param}: {str(fault['msg']).removeprefix('Value error, ')}"
     if kind == UNSUPPORTED:
         return param, message, "unsupported_value"
     is_type = kind.endswith("_type") or kind == "int_from_float"

@@ -58,7 +58,17 @@ def _as_tuple(stop: object) -> object:
     return (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, list) else stop
 
 
-Text = Annotated[str, pydantic.Field(min_length=1)]
+def _is_text(text: str) -> str:
+    """JSON can carry half a surrogate pair, which is no text: nothing could send it on."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("half a surrogate pair is no text") from error
+    return text
+
+
+AnyText = Annotated[str, pydantic.AfterValidator(_is_text)]
+Text = Annotated[AnyText, pydantic.Field(min_length=1)]
 
 
 class Body(pydantic.BaseModel):
@@ -80,7 +90,7 @@ class Message(Body):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, pydantic.BeforeValidator(_as_text)]
+    content: Annotated[AnyText, pydantic.BeforeValidator(_as_text)]
     name: str | None = None
     refusal: Annotated[Any, _only(None)] = None
     tool_calls: Annotated[Any, _only([])] = None
@@ -142,11 +152,14 @@ class Asking(Body):
     top_k: Annotated[int, pydantic.Field(ge=0, lt=2**31)] | None = None
     """Not of OpenAI, but of many servers: only so many of the likeliest tokens; 0 for all."""
 
-    @pydantic.model_validator(mode="after")
-    def _streams(self) -> Asking:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options may be given with stream: true alone")
-        return self
+    @pydantic.field_validator("stream_options")
+    @classmethod
+    def _streams(
+        cls, options: StreamOptions | None, before: pydantic.ValidationInfo
+    ) -> StreamOptions | None:
+        if options is not None and not before.data.get("stream"):
+            raise ValueError("it may be given with stream: true alone")
+        return options
 
     @property
     def tells_usage(self) -> bool:
@@ -191,7 +204,7 @@ class ChatRequest(Asking):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     """This and the six before change nothing."""
-    agent: str = ""
+    agent: AnyText = ""
     """Of this project: whose memory answers."""
     no_learning: bool = False
     """An unknown question starts no learning."""
@@ -205,11 +218,12 @@ class ChatRequest(Asking):
             raise ValueError("the last message must be a user's: it is what is answered")
         return messages
 
-    @pydantic.model_validator(mode="after")
-    def _top_belongs_to_logprobs(self) -> ChatRequest:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs may be given with logprobs: true alone")
-        return self
+    @pydantic.field_validator("top_logprobs")
+    @classmethod
+    def _belongs_to_logprobs(cls, top: int | None, before: pydantic.ValidationInfo) -> int | None:
+        if top is not None and not before.data.get("logprobs"):
+            raise ValueError("it may be given with logprobs: true alone")
+        return top
 
     def asked(self, model: str) -> domain.Conversation:
         """What is asked of a node; `model` as nodes know it."""
@@ -239,14 +253,14 @@ def _as_prompt(prompt: object) -> object:
 class CompletionRequest(Asking):
     """Body of /v1/completions: what comes at a place in a text."""
 
-    prompt: Annotated[str, pydantic.BeforeValidator(_as_prompt)]
-    suffix: str | None = None
+    prompt: Annotated[AnyText, pydantic.BeforeValidator(_as_prompt)]
+    suffix: AnyText | None = None
     """What stands behind the place."""
     logprobs: Annotated[int, pydantic.Field(ge=0, le=_MOST_TOP)] | None = None
     """Likeliest tokens to tell beside each one."""
     echo: Annotated[Any, _only(False)] = None
     best_of: Annotated[Any, _only(1)] = None
-    path: str = ""
+    path: AnyText = ""
     """Of this project: of the file, which says whose card is asked."""
 
     def asked(self, model: str) -> domain.Continuation:
@@ -308,25 +322,32 @@ class FeedbackRequest(Body):
     """Body of /v1/feedback."""
 
     question: Text
-    answer: str = ""
+    answer: AnyText = ""
     """That was given."""
-    card: str = ""
+    card: AnyText = ""
     """`name@digest` that gave it; empty: the bare base model."""
     rating: Literal["right", "wrong"]
-    correction: str = ""
+    correction: AnyText = ""
     """The right answer, of a wrong one."""
-    agent: str = ""
+    agent: AnyText = ""
     """That shall remember the right answer, too."""
-    idempotency_key: str = ""
+    idempotency_key: AnyText = ""
     """The same again is taken once; empty: a new one."""
 
-    @pydantic.model_validator(mode="after")
-    def _makes_sense(self) -> FeedbackRequest:
-        if self.correction and self.rating == "right":
-            raise ValueError("a right answer needs no correction")
-        if self.agent and not self.right_answer:
-            raise ValueError("an agent remembers a right answer: send it as answer or correction")
-        return self
+    @pydantic.field_validator("correction")
+    @classmethod
+    def _is_of_a_wrong_answer(cls, correction: str, before: pydantic.ValidationInfo) -> str:
+        if correction and before.data.get("rating") == "right":
+            raise ValueError("a right answer needs none")
+        return correction
+
+    @pydantic.field_validator("agent")
+    @classmethod
+    def _has_something_to_remember(cls, agent: str, before: pydantic.ValidationInfo) -> str:
+        told = "answer" if before.data.get("rating") == "right" else "correction"
+        if agent and not before.data.get(told):
+            raise ValueError(f"it remembers a right answer: send it as {told}")
+        return agent
 
     @property
     def right_answer(self) -> str:

@@ -13,6 +13,9 @@ PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}"
+    "{{ raise_exception('there is no token for system messages') }}"
+    "{% endif %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
