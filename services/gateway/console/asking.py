@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 from nicegui import ui
@@ -79,6 +80,20 @@ class _Panel:
         self._text.classes(remove="waiting")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """What stands below the form for one question."""
+
+    before: _Panel
+    answers: ui.element
+    """Where the first answer stands, and the second will."""
+    route: ui.element
+    why: ui.element
+    """Within the route: its explanation."""
+    later: ui.element
+    """What comes when something is learned."""
+
+
 class _Asking:
     """The page's state: one question at a time."""
 
@@ -132,24 +147,19 @@ class _Asking:
             with parts.block("div", "pair") as answers:
                 before = _Panel("Answer")
                 route = parts.section("Route", "Which card the question goes to, and why.")
+                with route:
+                    why = parts.block("div", "stack")
             later = parts.block("div", "stack wide")
-        self._work.start(self._follow(str(question), bool(learn), before, route, answers, later))
+        shown = _Shown(before, answers, route, why, later)
+        self._work.start(self._follow(str(question), bool(learn), shown))
 
-    async def _follow(
-        self,
-        question: str,
-        learn: bool,
-        before: _Panel,
-        route: ui.element,
-        answers: ui.element,
-        later: ui.element,
-    ) -> None:
-        explaining = self._explained(question, route)
-        answer, _ = await asyncio.gather(self._answered(question, learn, before), explaining)
+    async def _follow(self, question: str, learn: bool, shown: _Shown) -> None:
+        explaining = self._explained(question, shown.why)
+        answer, _ = await asyncio.gather(self._answered(question, learn, shown.before), explaining)
         if answer is None or not (answer.dissonance and learn):
             return
-        before.name("Answer before")
-        with later, parts.section("Learning task"):
+        shown.before.name("Answer before")
+        with shown.later, parts.section("Learning task"):
             about = parts.Text("p", "No card knew this. Looking for its learning task …", "muted")
             place = parts.block("div", "stack")
             notice = live.Notice()
@@ -160,23 +170,25 @@ class _Asking:
         about.text = ""
         with place:
             link = f"{frame.PREFIX}/tasks/{task.id}"
-            shown = tracker.Tracker()
-            shown.show(task)
+            moving = tracker.Tracker()
+            moving.show(task)
             parts.link("All about this task", link)
         try:
             with self._desk.session.acting():
-                ended = await self._desk.peers.factory.until_ended(task.id, shown.show)
+                ended = await self._desk.peers.factory.until_ended(task.id, moving.show)
         except errors.SkillmeshError as error:
             notice.trouble(error, "factory")
             return
-        shown.show(ended)
+        moving.show(ended)
         if ended.status != domain.COMPLETED:
             return
         # Beside the first one, where the route stood; that goes down.
-        route.move(later)
-        with answers:
+        shown.route.move(shown.later)
+        with shown.answers:
             after = _Panel("Answer after", "after")
-        await self._answered(question, False, after)
+        await asyncio.gather(
+            self._answered(question, False, after), self._explained(question, shown.why)
+        )
 
     async def _answered(self, question: str, learn: bool, panel: _Panel) -> domain.Answer | None:
         asked = domain.Conversation(
@@ -202,14 +214,15 @@ class _Asking:
         return None
 
     async def _explained(self, question: str, place: ui.element) -> None:
-        with place:
-            notice = live.Notice()
         try:
             with self._desk.session.acting():
                 found = await self._desk.peers.router.explain(question, _CARDS_EXPLAINED, None)
         except errors.SkillmeshError as error:
-            notice.trouble(error, "router")
+            place.clear()
+            with place:
+                live.Notice().trouble(error, "router")
             return
+        place.clear()
         with place:
             route_panel.show(found)
 

@@ -16,7 +16,7 @@ class Nodes(Protocol):
     """All inference nodes; see `services.gateway.nodes.fleet`."""
 
     def stream(
-        self, asked: domain.Asked, deadline_s: float | None = None
+        self, asked: domain.Asked, deadline_s: float | None
     ) -> AsyncGenerator[domain.Piece, None]:
         """An answer piece by piece; closing it ends the answer."""
 

@@ -106,6 +106,7 @@ def mount(
             "path": PREFIX,
             "same_site": "lax",
             "max_age": _LIFETIME_S,
+            "https_only": settings.security.tls.certificate is not None,
         },
     )
 
