@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 
@@ -11,9 +12,11 @@ import structlog
 from shared import errors
 from shared import settings as config
 from shared.pb import (
+    agents_pb2,
     cards_pb2,
     distiller_pb2,
     factory_pb2,
+    hierarchy_pb2,
     inference_pb2,
     maintenance_pb2,
     router_pb2,
@@ -22,19 +25,32 @@ from shared.pb import (
 from shared.security import callers, certs
 from shared.security import protection as protections
 
-OPERATORS_ONLY = {
+CLOSED_TO_SERVICES = {
     "CardStore/SetAlias", "CardStore/RollBackAlias", "CardStore/DeleteCard", "CardStore/Revoke",
-    "CardStore/ListResidency", "CardStore/ListPeers", "StoreMaintenance/ApplyRetention",
-    "StoreMaintenance/CollectGarbage", "StoreMaintenance/CompactLog", "StoreMaintenance/Verify",
-    "Distiller/AddDocument", "Factory/Teach", "Factory/CancelTask", "Factory/RetryTask",
-    "Router/ExplainRoute", "Factory/RunNightly",
+    "CardStore/ListPeers", "StoreMaintenance/ApplyRetention", "StoreMaintenance/CollectGarbage",
+    "StoreMaintenance/CompactLog", "StoreMaintenance/Verify", "Distiller/AddDocument",
+    "Factory/Teach", "Factory/CancelTask", "Factory/RetryTask", "Factory/RunNightly",
+    "Factory/GiveFeedback", "Inference/PinCard", "Inference/UnpinCard", "Agents/ForgetAgent",
+    "Hierarchy/RollBack", "Hierarchy/SetFrozen", "Hierarchy/Tick",
+}  # fmt: skip
+OPEN_TO_USERS = {
+    "CardStore/GetCard", "CardStore/ListCards", "CardStore/GetStoreStatus",
+    "CardStore/ListAliasMoves", "CardStore/ListResidency", "Router/Route", "Router/ExplainRoute",
+    "Router/Embed", "Router/GetRouterStatus", "Factory/FindTask", "Factory/GetTask",
+    "Factory/ListTasks", "Factory/WatchTask", "Distiller/GetDistillerStatus", "Inference/Generate",
+    "Inference/GenerateStream", "Inference/Complete", "Inference/CompleteStream",
+    "Inference/GetNodeStatus", "Agents/GetAgent", "Agents/ListAgents", "Hierarchy/GetHealth",
+    "Hierarchy/GetHierarchyStatus",
+}  # fmt: skip
+OPEN_TO_TEACHERS = OPEN_TO_USERS | {
+    "Factory/Teach", "Factory/GiveFeedback", "Distiller/AddDocument", "Agents/GiveFeedback",
 }  # fmt: skip
 
 
 def test_every_call_has_its_roles_when_a_service_offers_it() -> None:
     files = (
-        cards_pb2, distiller_pb2, factory_pb2, inference_pb2, maintenance_pb2, router_pb2,
-        trainer_pb2,
+        agents_pb2, cards_pb2, distiller_pb2, factory_pb2, hierarchy_pb2, inference_pb2,
+        maintenance_pb2, router_pb2, trainer_pb2,
     )  # fmt: skip
     offered = {
         f"{service.name}/{method.name}"
@@ -42,18 +58,21 @@ def test_every_call_has_its_roles_when_a_service_offers_it() -> None:
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
-    node = callers.Caller("node", callers.Role.NODE, None)
-    trainer = callers.Caller("trainer", callers.Role.TRAINER, None)
-    closed = set()
-    for method in offered:
-        try:
-            trainer.check_may(method)
-        except errors.ForbiddenError:
-            closed.add(method)
-            with pytest.raises(errors.ForbiddenError):
-                node.check_may(method)
-        callers.Caller("operator", callers.Role.OPERATOR, None).check_may(method)
-    assert closed == OPERATORS_ONLY
+
+    def opened(role: callers.Role) -> set[str]:
+        found = set()
+        for method in offered:
+            with contextlib.suppress(errors.ForbiddenError):
+                callers.Caller("somebody", role, None).check_may(method)
+                found.add(method)
+        return found
+
+    assert opened(callers.Role.OPERATOR) == offered
+    trainer = opened(callers.Role.TRAINER)
+    assert offered - trainer == CLOSED_TO_SERVICES
+    assert opened(callers.Role.NODE) < trainer
+    assert opened(callers.Role.USER) == OPEN_TO_USERS
+    assert opened(callers.Role.TEACHER) == OPEN_TO_TEACHERS
 
 
 GOOD = {"name": "one", "sha256": callers.hash_of("secret"), "role": "node"}

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import fastapi
 import structlog
@@ -15,6 +15,7 @@ import uvicorn
 from starlette import responses, routing
 from starlette.middleware import cors
 
+from services.gateway import console
 from services.gateway.calls import peers as calls
 from services.gateway.nodes import fleet as fleets
 from services.gateway.openai_api import (
@@ -34,6 +35,8 @@ from shared import settings as config
 from shared.rpc import server as rpc_server
 from shared.security import callers
 
+Pages = Callable[[fastapi.FastAPI, config.Settings, calls.Peers, asking.Fleet], None]
+"""Mounts pages into the app."""
 _log = structlog.get_logger(__name__)
 _KEEP_ALIVE_S = 75
 """Longer than clients keep a connection for their next request, so that they close it first."""
@@ -127,13 +130,14 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: config.Settings, fleet: asking.Fleet | None = None
+    settings: config.Settings, fleet: asking.Fleet | None = None, pages: Pages | None = None
 ) -> AsyncIterator[Running]:
     """Runs the gateway, from its start to its end, at which requests under way may end.
 
     Args:
         settings: of the cluster.
         fleet: its inference nodes; by default those that it finds.
+        pages: mounts pages beside the API; by default there are none.
 
     Raises:
         errors.ConfigError: the port is taken, or a file of security can't be read.
@@ -145,7 +149,10 @@ async def running(
         found = fleet
         if found is None:
             found = await stack.enter_async_context(fleets.running(settings))
-        server = _Server(_configured(settings, create_app(settings, services, found, drain)))
+        app = create_app(settings, services, found, drain)
+        if pages is not None:
+            pages(app, settings, services, found)
+        server = _Server(_configured(settings, app))
         serving = asyncio.create_task(server.serve([listening]))
         try:
             await server.until_started(serving)
@@ -163,7 +170,8 @@ async def running(
 
 async def serve(settings: config.Settings) -> None:
     """Runs the gateway until a signal."""
-    async with running(settings):
+    # Once a process: the console's pages belong to it.
+    async with running(settings, pages=console.mount if settings.gateway.console else None):
         await rpc_server.until_signal()
 
 
