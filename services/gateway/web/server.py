@@ -15,7 +15,6 @@ import uvicorn
 from starlette import responses, routing
 from starlette.middleware import cors
 
-from services.gateway import console
 from services.gateway.calls import peers as calls
 from services.gateway.nodes import fleet as fleets
 from services.gateway.openai_api import (
@@ -170,9 +169,17 @@ async def running(
 
 async def serve(settings: config.Settings) -> None:
     """Runs the gateway until a signal."""
-    # Once a process: the console's pages belong to it.
-    async with running(settings, pages=console.mount if settings.gateway.console else None):
-        await rpc_server.until_signal()
+    # Before it listens: a signal that comes as soon as it answers must not end it at once.
+    told = asyncio.create_task(rpc_server.until_signal())
+    await asyncio.sleep(0)
+    pages = None
+    if settings.gateway.console:
+        # Only here: what the pages are made with takes as long to import as all else.
+        from services.gateway import console
+
+        pages = console.mount  # Once a process: the console's pages belong to it.
+    async with running(settings, pages=pages):
+        await told
 
 
 class _Server(uvicorn.Server):
