@@ -18,6 +18,7 @@ from services.gateway.command_line import (
     listing,
     operating,
     questions,
+    showing,
     teaching,
     teaching_code,
     telling,
@@ -128,6 +129,13 @@ def up() -> None:
     """Start the local cluster."""
     with terminal.exit_codes():
         operating.up()
+
+
+@app.command()
+def console() -> None:
+    """Open the pages of the cluster; start it where it does not run."""
+    with terminal.exit_codes():
+        showing.console()
 
 
 @app.command()
