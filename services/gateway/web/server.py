@@ -221,6 +221,7 @@ def _configured(settings: config.Settings, app: fastapi.FastAPI) -> uvicorn.Conf
         app,
         # Lines go through the root logger like those of everything else.
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         lifespan="on",
