@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 PYTHON := $(VENV)/bin/python
 # A process for each core; each keeps to one thread, as far as a test does not set more.
 TOGETHER := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-CLI := @$(PYTHON) -m services.gateway
+CLI := @$(VENV)/bin/skillmesh
 
 # What people type reaches the commands through the environment, unexpanded by make and unseen by
 # any shell: quotes, `$` and `;` in a question are just characters.
@@ -14,15 +14,15 @@ ARGUMENTS := q topic doc path questions json wait area seed keep service force n
 unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
-.PHONY: help setup certs demo test test-faults up console down status logs ask explain teach teach-repo tell \
-	agents cards tasks nightly base-model protos check bench
+.PHONY: help setup certs demo test test-faults up console down status doctor nodes logs ask explain teach teach-repo tell \
+	agents cards tasks nightly base-model protos check bench docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv
 
-$(READY): requirements.lock scripts/setup.sh
+$(READY): requirements.lock scripts/setup.sh scripts/launcher.sh
 	@bash scripts/setup.sh $(VENV) requirements.lock && touch $@
 
 certs: $(READY) ## a development authority, certificates and tokens: names="HOST ADDRESS" force=1
@@ -48,6 +48,12 @@ down: $(READY) ## stop it
 
 status: $(READY) ## processes, health, cards, revision: json=1
 	$(CLI) status
+
+doctor: $(READY) ## what is wrong with this installation, and how to mend it: json=1
+	$(CLI) doctor
+
+nodes: $(READY) ## load, cards and revision of the inference nodes: json=1
+	$(CLI) nodes
 
 logs: $(READY) ## the end of the logs: service=NAME
 	$(CLI) logs
@@ -91,3 +97,7 @@ check: $(READY) ## style, types, imports, generated code
 
 bench: $(READY) ## measure: area=loop
 	@$(PYTHON) -m benchmarks
+
+docs: $(READY) ## the documentation as pages, in .site
+	@$(PYTHON) scripts/configuration_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet

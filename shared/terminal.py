@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import signal
 import sys
 import types
@@ -21,11 +22,35 @@ import rich.markup
 
 from shared import errors
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 130
+EXIT_CODES = (
+    "Exit codes: 0 it worked; 1 it failed, the message says why; 2 wrong usage; 3 a service can't "
+    "be reached or is busy, so that the same may work later; 130 interrupted."
+)
+"""For the help of command lines."""
 
-RESULT = rich.console.Console(highlight=False)
+_PIPE_COLUMNS = 200
+
+
+class _Console(rich.console.Console):
+    """A console that cuts ids and names off for a screen alone, never for a pipe."""
+
+    @property
+    def size(self) -> rich.console.ConsoleDimensions:
+        """Columns and lines of the screen; in a pipe enough, unless COLUMNS says otherwise."""
+        found = super().size
+        if self.is_terminal or "COLUMNS" in os.environ:
+            return found
+        return rich.console.ConsoleDimensions(max(found.width, _PIPE_COLUMNS), found.height)
+
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self._width, self._height = size
+
+
+RESULT: rich.console.Console = _Console(highlight=False)
 """Standard output."""
-NOTES = rich.console.Console(stderr=True, highlight=False)
+NOTES: rich.console.Console = _Console(stderr=True, highlight=False)
 """Standard error: progress and errors, so that stdout holds the result alone."""
 
 
@@ -74,7 +99,7 @@ def exit_codes() -> Iterator[None]:
     except UsageError as error:
         _say(error, WRONG_USAGE)
     except errors.SkillmeshError as error:
-        _say(error, FAILED)
+        _say(error, UNAVAILABLE if error.retryable else FAILED)
     except KeyboardInterrupt:
         _say("interrupted", INTERRUPTED)
     finally:

@@ -41,6 +41,8 @@ class Row:
     """Takes how likely the latest token was; None where nobody asks."""
     constraint: constraints.Constraint | None = None
     """Says which tokens may come next; None where all may."""
+    allowed_V: torch.Tensor | None = None
+    """Logits of those that might be the latest one, (vocabulary,), where there is a constraint."""
 
     def choose(self, logits_V: torch.Tensor, likeliest: int, highest: float) -> None:
         """Takes the next token; what goes wrong concerns this row alone."""
@@ -48,7 +50,8 @@ class Row:
             if self.constraint is None:
                 self.token = self.sampler.choose(logits_V, likeliest, highest)
             else:
-                self.token = self.sampler.choose(*self.constraint.allowed(logits_V))
+                self.allowed_V, likeliest, highest = self.constraint.allowed(logits_V)
+                self.token = self.sampler.choose(self.allowed_V, likeliest, highest)
                 self.constraint.take(self.token)
             if self.capture is not None:
                 self.capture.add(self.token, logits_V)
@@ -180,13 +183,23 @@ def _choose(rows: Sequence[Row], logits_B_V: torch.Tensor) -> None:
     if asked:
         certainties.add(
             [rows[at].certainty for at in asked],
-            logits_B_V if len(asked) == len(rows) else logits_B_V[asked],
+            _decided([rows[at] for at in asked], asked, logits_B_V),
             [rows[at].token for at in asked],
         )
     told = [at for at, row in enumerate(rows) if row.scores is not None and row.error is None]
     if told:
         scores = [rows[at].scores for at in told]
         likelihoods.add(scores, logits_B_V[told], [rows[at].token for at in told])
+
+
+def _decided(rows: Sequence[Row], places: Sequence[int], logits_B_V: torch.Tensor) -> torch.Tensor:
+    """What rows were unsure about: of tokens that a schema leaves no choice of, nothing."""
+    if any(row.allowed_V is not None for row in rows):
+        free = zip(rows, places, strict=True)
+        return torch.stack(
+            [logits_B_V[at] if row.allowed_V is None else row.allowed_V for row, at in free]
+        )
+    return logits_B_V if len(rows) == len(logits_B_V) else logits_B_V[places]
 
 
 def _places(lengths: Sequence[int], longest: int, new: int = 0) -> dict[str, torch.Tensor]:

@@ -2,7 +2,8 @@
 
 The length-normalised log-probability and the mean entropy of the next-token distribution, as in
 Malinin and Gales, Uncertainty Estimation in Autoregressive Structured Prediction, 2021. Both are of
-the model's own distribution, whatever temperature the tokens were chosen with. Knows no text.
+the model's own distribution, whatever temperature the tokens were chosen with; where a schema says
+which may come next, over these. Knows no text.
 """
 
 from __future__ import annotations

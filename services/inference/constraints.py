@@ -165,10 +165,10 @@ def _parsed(text: str) -> Any:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise errors.InvalidInputError(f"json_schema is not JSON: {error}") from error
-    if not isinstance(schema, dict | bool):
-        raise errors.InvalidInputError(
-            f"json_schema is of type {type(schema).__name__}, expected an object"
-        )
+    if schema is True:
+        return {}
+    if not isinstance(schema, dict):
+        raise errors.InvalidInputError(f"json_schema is {text[:40]}, expected an object or true")
     return schema
 
 
@@ -217,7 +217,9 @@ def _without_others(schema: Any, pointer: str, path: str) -> Any:
         if other != path:
             parent, _, name = other.rpartition("/")
             holder = _at(here, parent)
-            holder[int(name) if isinstance(holder, list) else _unescaped(name)] = True
+            # A choice that takes everything would make all beside it needless.
+            free = {"type": "null"} if parent in ("/anyOf", "/oneOf") else True
+            holder[int(name) if isinstance(holder, list) else _unescaped(name)] = free
     return copy
 
 

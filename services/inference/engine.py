@@ -312,7 +312,7 @@ class ArrowEngine:
             errors.NotFoundError: the card is not served.
             errors.PreconditionError: it was given as an object and stays pinned.
         """
-        await self._cards.let_go(key)
+        await self._traffic.let_go(key)
 
     def pin_lora(self, key: str, pinned: bool = True) -> None:
         """Keeps a served card in memory, or lets it go again.

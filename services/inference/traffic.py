@@ -6,6 +6,7 @@ Stands between requests and `residency`. Knows nothing about the model.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 
 from services.inference import deadlines, residency
 from shared import errors
@@ -65,9 +66,16 @@ class Traffic:
         finally:
             release()
 
+    async def let_go(self, key: str) -> None:
+        """Lets a pinned card leave memory; see `Residency.let_go`."""
+        await self._shielded(self._cards.let_go(key))
+
     def remove_soon(self, key: str) -> asyncio.Future[None]:
         """Serves a card no longer; to be awaited until others may have its memory."""
-        # A task of its own, shielded: a card that is half out would be neither here nor there.
-        self._leaving.add(removal := asyncio.create_task(self._cards.remove(key)))
-        removal.add_done_callback(self._leaving.discard)
-        return asyncio.shield(removal)
+        return self._shielded(self._cards.remove(key))
+
+    def _shielded(self, leaving: Coroutine[None, None, None]) -> asyncio.Future[None]:
+        # A task of its own: a card that is half out would be neither here nor there.
+        self._leaving.add(task := asyncio.create_task(leaving))
+        task.add_done_callback(self._leaving.discard)
+        return asyncio.shield(task)

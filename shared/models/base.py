@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +16,12 @@ import torch
 import transformers
 
 from shared import errors
-from shared.models import chat, quantization
+from shared.models import chat, files, quantization
 
 EMBEDDED = "embedded"
 DEFAULT_REVISION = "main"
 """Of a Hugging Face model, where nobody names one."""
-EMBEDDED_FOLDER = pathlib.Path(__file__).parent / "embedded" / "checkpoint"
+EMBEDDED_FOLDER = files.EMBEDDED_FOLDER
 _SAMPLES_A_TENSOR = 64
 
 

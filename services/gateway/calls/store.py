@@ -12,6 +12,8 @@ from shared.cards import manifest as manifests
 from shared.pb import cards_pb2, cards_pb2_grpc, types_pb2
 from shared.rpc import client
 
+_BRING_DEADLINE_S = 60.0
+
 
 class StoreCalls:
     """The card store."""
@@ -45,6 +47,12 @@ class StoreCalls:
         request = cards_pb2.ListCardsRequest(all_versions=True, name=name)
         reply = await client.call(self._stub.ListCards, request)
         return [_card(card) for card in reply.cards]
+
+    async def signatures(self) -> list[tuple[domain.Card, str]]:
+        """All versions of all cards in service, each with its DSSE envelope, which may be empty."""
+        request = cards_pb2.ListCardsRequest(all_versions=True)
+        reply = await client.call(self._stub.ListCards, request)
+        return [(_card(card), card.signature_json) for card in reply.cards]
 
     async def record(self, reference: str) -> domain.CardRecord:
         """All about one card.
@@ -96,6 +104,11 @@ class StoreCalls:
         request = cards_pb2.RevokeRequest(digest=digest, reason=reason)
         reply = await client.call(self._stub.Revoke, request)
         return list(reply.digests)
+
+    async def bring(self, digest: str) -> None:
+        """Has the store fetch the bytes of a card that it knows from a peer."""
+        request = cards_pb2.BringCardRequest(digest=digest)
+        await client.call(self._stub.BringCard, request, _BRING_DEADLINE_S)
 
     async def commit(self, digest: str, signature_json: str) -> domain.Card:
         """Publishes a card whose bytes are in the data plane already; repeating it is safe.

@@ -207,6 +207,8 @@ class Cluster:
             config.CONFIG_VARIABLE: str(self._config_path()),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            # No module of the folder that it is started in is taken for one of ours.
+            "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }

@@ -1,60 +1,65 @@
-"""`cards`, `tasks`, `nightly`: what the running cluster holds and has to do."""
+"""`cards`, `tasks`, `nightly`: what the running cluster holds and has to do, as tables."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 import rich.table
 
-from services.gateway.calls import peers
-from services.gateway.cluster import cluster
-from shared import settings as config
+from services.gateway import domain
+from services.gateway.command_line import reaching
 from shared import terminal
 
-_DIGEST_SHOWN = 12
+DIGEST_SHOWN = 12
+"""Characters of a digest in tables; commands take that many, too."""
 
 
 async def cards(as_json: bool) -> None:
     """Prints the latest version of every card."""
-    settings = config.load()
-    async with peers.connected(settings) as services:
-        found = await peers.while_restarting(
-            services.store.cards, cluster.Cluster(settings).supervisor.alive
-        )
+    found = await reaching.asked(lambda services: services.store.cards())
     if as_json:
         terminal.print_json(found)
         return
+    nothing = "no cards yet: ask something that nobody knows"
+    terminal.RESULT.print(card_table(found) if found else nothing)
+
+
+def card_table(cards: Sequence[domain.Card]) -> rich.table.Table:
+    """A row for each version of a card."""
     table = rich.table.Table("name", "version", "digest", "size", "domain", "created", "aliases")
-    for card in found:
+    for card in cards:
         table.add_row(
             terminal.escape(card.name),
             card.version,
-            card.digest[:_DIGEST_SHOWN],
+            card.digest[:DIGEST_SHOWN],
             terminal.size(card.size_bytes),
             terminal.escape(card.domain),
             terminal.moment(card.created_at_ms),
             terminal.escape(", ".join(card.aliases)),
         )
-    terminal.RESULT.print(table if found else "no cards yet: ask something that nobody knows")
+    return table
 
 
 async def tasks(as_json: bool) -> None:
     """Prints all learning tasks, the newest first."""
-    settings = config.load()
-    async with peers.connected(settings) as services:
-        found = await peers.while_restarting(
-            services.factory.tasks, cluster.Cluster(settings).supervisor.alive
-        )
+    found = await reaching.asked(lambda services: services.factory.tasks())
     if as_json:
         terminal.print_json(found)
         return
+    nothing = "no tasks yet: ask something that nobody knows"
+    terminal.RESULT.print(task_table(found) if found else nothing)
+
+
+def task_table(tasks: Sequence[domain.Task]) -> rich.table.Table:
+    """A row for each task."""
     table = rich.table.Table(
         "id", "status", "progress", "what", "card or detail", "teachers", "created"
     )
-    for task in found:
+    for task in tasks:
         result = task.error or task.card.partition("@")[0] or task.detail
         table.add_row(
-            task.id,
+            terminal.escape(task.id),
             task.status,
             f"{task.progress:.0%}",
             terminal.escape(task.trigger_query),
@@ -62,18 +67,14 @@ async def tasks(as_json: bool) -> None:
             str(task.spent),
             terminal.moment(task.created_at_ms),
         )
-    terminal.RESULT.print(table if found else "no tasks yet: ask something that nobody knows")
+    return table
 
 
 async def nightly(as_json: bool) -> None:
     """Starts now what waits for the night, and prints how it is learned."""
-    settings = config.load()
     # One key for all attempts: a factory that restarts in between gathers once.
     key = uuid.uuid4().hex
-    async with peers.connected(settings) as services:
-        found = await peers.while_restarting(
-            lambda: services.factory.run_nightly(key), cluster.Cluster(settings).supervisor.alive
-        )
+    found = await reaching.asked(lambda services: services.factory.run_nightly(key))
     if as_json:
         terminal.print_json(found)
         return

@@ -16,7 +16,7 @@ from shared import costs, errors, terminal
 from shared import settings as config
 
 
-def up() -> None:
+def up(as_json: bool) -> None:
     """Starts the cluster and waits until every service answers."""
     local = cluster.Cluster(config.load())
     with following.Bars() as bars:
@@ -26,6 +26,15 @@ def up() -> None:
             bars.show("starting", well / total, stage, f"waiting for {missing}" if missing else "")
 
         started = local.start(show)
+    if as_json:
+        told = {
+            "started": started,
+            "state_dir": str(local.state_dir),
+            "knowledge_dir": str(local.settings.distiller.knowledge_dir),
+            "addresses": local.addresses,
+        }
+        terminal.print_json(told)
+        return
     say = terminal.RESULT.print
     say("The cluster is up." if started else "The cluster was up already.", style="bold")
     say(terminal.escape(f"state and logs: {local.state_dir}"))
@@ -37,10 +46,13 @@ def up() -> None:
     say('Try: make ask q="What is a skill card?" wait=1')
 
 
-def down() -> None:
+def down(as_json: bool) -> None:
     """Stops the cluster."""
     local = cluster.Cluster(config.load())
     stopped = local.stop()
+    if as_json:
+        terminal.print_json({"stopped": stopped})
+        return
     terminal.RESULT.print("The cluster is down." if stopped else "No cluster was running.")
 
 
@@ -80,12 +92,13 @@ def status(as_json: bool) -> None:
         raise terminal.FailedError(f"no answer from {', '.join(silent)}: see `make logs`")
 
 
-def logs(service: str, lines: int) -> None:
+def logs(service: str, lines: int, as_json: bool) -> None:
     """Prints the end of the logs.
 
     Args:
         service: of one process; empty for all.
         lines: how many of each.
+        as_json: print one JSON list.
 
     Raises:
         terminal.UsageError: no process has that name.
@@ -95,16 +108,22 @@ def logs(service: str, lines: int) -> None:
     names = list(local.addresses)
     if service and service not in names:
         raise terminal.UsageError(f"service {service!r}: choose one of {', '.join(names)}")
-    shown = False
-    for name in [service] if service else names:
-        path = local.supervisor.log(name)
-        if path.is_file():
-            shown = True
-            terminal.RESULT.rule(terminal.escape(str(path)), align="left")
-            # Not through rich: log lines are printed as they are.
-            terminal.RESULT.out(supervision.tail(path, lines))
-    if not shown:
+    paths = {name: local.supervisor.log(name) for name in ([service] if service else names)}
+    ends = {name: supervision.tail(path, lines) for name, path in paths.items() if path.is_file()}
+    if not ends:
         raise errors.NotFoundError(f"no logs in {local.state_dir}: start it with `make up`")
+    if as_json:
+        terminal.print_json(
+            [
+                {"service": name, "path": str(paths[name]), "lines": end.splitlines()}
+                for name, end in ends.items()
+            ]
+        )
+        return
+    for name, end in ends.items():
+        terminal.RESULT.rule(terminal.escape(str(paths[name])), align="left")
+        # Not through rich: log lines are printed as they are.
+        terminal.RESULT.out(end)
 
 
 async def _contents(settings: config.Settings) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def console() -> None:
             "then `make down` and `make up`"
         )
     if not cluster.Cluster(settings).supervisor.alive():
-        operating.up()
+        operating.up(as_json=False)
     opened = _has_display() and webbrowser.open(url)
     terminal.RESULT.print(f"{'Opened' if opened else 'The console:'} {url}")
 

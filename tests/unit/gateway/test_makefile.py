@@ -13,7 +13,8 @@ NASTY = "a \"b\" 'c' $HOME $(shell touch pwned) `touch pwned` ; touch pwned # %d
 
 
 def make(tmp_path: pathlib.Path, *arguments: str) -> dict[str, str]:
-    fake = tmp_path / "python"
+    fake = tmp_path / "bin" / "skillmesh"
+    fake.parent.mkdir()
     fake.write_text(
         f"#!{sys.executable}\nimport json, os, sys\n"
         "print(json.dumps({'argv': sys.argv[1:], **os.environ}))\n"
@@ -23,7 +24,7 @@ def make(tmp_path: pathlib.Path, *arguments: str) -> dict[str, str]:
     ready.touch()
     printed = subprocess.run(
         [
-            *("make", "-s", "-f", str(ROOT / "Makefile"), f"PYTHON={fake}", f"READY={ready}"),
+            *("make", "-s", "-f", str(ROOT / "Makefile"), f"VENV={tmp_path}", f"READY={ready}"),
             *arguments,
         ],
         cwd=tmp_path,
@@ -37,13 +38,13 @@ def make(tmp_path: pathlib.Path, *arguments: str) -> dict[str, str]:
 
 
 def test_passes_text_untouched_when_it_looks_like_commands(tmp_path: pathlib.Path) -> None:
-    for name in ("requirements.lock", "scripts/setup.sh"):
+    for name in ("requirements.lock", "scripts/setup.sh", "scripts/launcher.sh"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = make(tmp_path, "ask", f"q={NASTY}", "json=1")
     assert found["SKILLMESH_ARG_q"] == NASTY
     assert found["SKILLMESH_ARG_json"] == "1"
-    assert found["argv"] == ["-m", "services.gateway", "ask"]  # type: ignore[comparison-overlap]
+    assert found["argv"] == ["ask"]  # type: ignore[comparison-overlap]
     assert "q" not in found
     assert not (tmp_path / "pwned").exists()
 
@@ -53,7 +54,7 @@ def test_lists_every_target_when_asked_for_help() -> None:
         ["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     wanted = (
-        "setup certs demo test test-faults up console down status logs ask explain teach "
-        "teach-repo tell agents cards tasks nightly base-model protos check bench help"
+        "setup certs demo test test-faults up console down status doctor nodes logs ask explain "
+        "teach teach-repo tell agents cards tasks nightly base-model protos check bench docs help"
     )
     assert {line.split()[1] for line in printed.splitlines()} == set(wanted.split())

@@ -242,3 +242,40 @@ async def test_card_that_fits_comes_in_while_a_large_one_waits(node):
     release()
     await node.use("large")
     assert "large" in node.slots.inside
+
+
+async def test_pinned_card_leaves_at_once_when_it_is_let_go_and_nobody_uses_it(node):
+    for key in "ab":
+        node.serve(key, 40)
+        await node.use(key)
+    node.cards.pin("a")
+    assert (node.cards.pinned(), node.cards.resident()) == (["a"], ["a", "b"])
+    await node.cards.let_go("a")
+    assert (node.cards.pinned(), node.cards.resident()) == ([], ["b"])
+    assert node.cards.served() == ["a", "b"] and node.slots.inside == {"b": 40}
+    await node.use("a")
+    assert node.cards.resident() == ["b", "a"] and node.got == ["a", "b", "a"]
+
+
+async def test_card_stays_for_its_request_when_it_is_let_go_while_it_is_used(node):
+    node.serve("a", 40)
+    node.serve("b", 80)
+    release = node.cards.hold("a")
+    await node.cards.load("a")
+    node.cards.pin("a")
+    await node.cards.let_go("a")
+    assert (node.cards.pinned(), node.cards.resident()) == ([], ["a"])
+    release()
+    await node.use("b")
+    assert node.cards.resident() == ["b"]
+
+
+async def test_card_is_not_let_go_when_it_is_not_known_or_could_not_come_back(node):
+    with pytest.raises(errors.NotFoundError):
+        await node.cards.let_go("nobody")
+    node.cards.add("given", None)
+    node.cards.serve("given")
+    await node.cards.load("given", FakeCard(10))
+    with pytest.raises(errors.PreconditionError, match="given"):
+        await node.cards.let_go("given")
+    assert node.cards.pinned() == node.cards.resident() == ["given"]

@@ -275,7 +275,7 @@ async def test_store_is_told_what_is_served_when_it_changes(node):
     async def until_told(*records) -> None:
         wanted = {record.digest for record in records}
         while True:
-            control, node_id, base, _, digests = await told.get()
+            control, node_id, base, _, digests, _ = await told.get()
             assert (control, node_id, base) == ("control:1", "me", node.base.fingerprint)
             if set(digests) == wanted:
                 return
@@ -284,6 +284,8 @@ async def test_store_is_told_what_is_served_when_it_changes(node):
     reporter.start()
     node.follower.list(a)
     await until_told(a)
+    reporter.answers_at("here:7407")
+    assert (await told.get())[-1] == "here:7407"
     node.follower.publish(b)
     await until_told(a, b)
     node.follower.withdraw(a)
@@ -296,7 +298,7 @@ async def test_store_is_told_again_when_nothing_changes_and_when_it_was_away(nod
     done = asyncio.Event()
 
     async def report(*args) -> None:
-        reports.append(args[-1])
+        reports.append(args[-2])
         if len(reports) == 1:
             raise errors.UnavailableError("away")
         if reports[-3:] == [[record.digest]] * 3:

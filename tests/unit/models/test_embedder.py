@@ -10,6 +10,7 @@ import transformers
 
 from shared import errors
 from shared.models import embedder as embedders
+from shared.models import files
 
 SHORT = (
     "What is the exchange rate between dollars and euros?",
@@ -41,7 +42,7 @@ def embedder() -> embedders.Embedder:
 @pytest.fixture(scope="module")
 def reference() -> sentence_transformers.SentenceTransformer:
     transformers.utils.logging.disable_progress_bar()
-    folder = str(embedders._package_folder())
+    folder = str(files.embedder_folder())
     return sentence_transformers.SentenceTransformer(folder, device="cpu", local_files_only=True)
 
 

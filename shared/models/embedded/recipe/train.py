@@ -22,6 +22,7 @@ import torch.nn.functional as F
 import transformers
 
 from shared.models import embedder as embedding
+from shared.models import files
 from shared.models.embedded.recipe import corpus as corpora
 from shared.models.embedded.recipe import muon
 from shared.models.embedded.recipe import recipe as recipes
@@ -212,8 +213,9 @@ def save(
         "steps": training.step,
         "seconds": round(training.seconds),
         "tokens": training.tokens,
+        files.WEIGHTS_HASH: files.sha256(output / files.WEIGHTS),
     }
-    (output / "recipe.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (output / files.RECIPE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -65,6 +65,22 @@ async def test_one_request_goes_through_when_the_pause_is_over() -> None:
     assert house.state("a:1").status == "ready"
 
 
+async def test_next_request_goes_through_when_the_first_one_was_given_up() -> None:
+    house = _house("a:1", "b:1")
+    fleet = await house.begun()
+    await _fail(house, "a:1", DEFECT, 2)
+    house.now = 10.0
+    house.backends["a:1"].held = asyncio.Event()
+    first = asyncio.create_task(fleet.answer(QUESTION))
+    while not house.state("a:1").in_flight:
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert house.state("a:1").status == "half-open"
+    house.backends["a:1"].held = None
+    assert (await fleet.answer(QUESTION)).answer.node == "a:1"
+
+
 async def test_first_piece_closes_the_circuit_when_the_answer_is_long() -> None:
     house = _house("a:1")
     fleet = await house.begun()

@@ -1,0 +1,54 @@
+"""How command lines speak: what a pipe gets, and the codes they end with."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import rich.table
+
+from shared import errors, terminal
+
+LONG = "x" * 64
+
+
+def printed(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A table of two long texts, as stdout gets it."""
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stdout", written)
+    table = rich.table.Table("a", "b")
+    table.add_row(LONG, LONG)
+    terminal.RESULT.print(table)
+    return written.getvalue()
+
+
+def test_nothing_is_cut_off_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert printed(monkeypatch).count(LONG) == 2
+
+
+def test_columns_that_somebody_asks_for_are_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, printed(monkeypatch).splitlines())) == 60
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (terminal.UsageError("wrong"), 2),
+        (errors.NotFoundError("no"), 1),
+        (errors.ConfigError("no"), 1),
+        (terminal.FailedError("no"), 1),
+        (errors.UnavailableError("later"), 3),
+        (errors.DeadlineError("later"), 3),
+        (errors.OverloadedError("later"), 3),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_code_says_whether_another_try_may_help(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, terminal.exit_codes():
+        raise error
+    assert ended.value.code == code
+    assert capsys.readouterr().err.startswith("error: ")
