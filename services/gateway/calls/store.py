@@ -27,6 +27,11 @@ class StoreCalls:
         record = await client.call(self._stub.GetCard, cards_pb2.GetCardRequest(reference=card))
         return manifests.parse(record.manifest_json)
 
+    async def card(self, reference: str) -> domain.Card:
+        """One card, by name, `name@digest` or `name@alias`."""
+        request = cards_pb2.GetCardRequest(reference=reference)
+        return _card(await client.call(self._stub.GetCard, request))
+
     async def cards(self) -> list[domain.Card]:
         """The latest version of every card."""
         reply = await client.call(self._stub.ListCards, cards_pb2.ListCardsRequest())

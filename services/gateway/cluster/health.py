@@ -6,6 +6,8 @@ Blocks; used by `cluster` while it starts and by `status`.
 from __future__ import annotations
 
 import concurrent.futures
+import http.client
+import ssl
 from collections.abc import Iterable
 
 import grpc
@@ -15,6 +17,7 @@ from services.gateway.cluster import programs as programs_module
 from shared.security import protection as protections
 
 _TIMEOUT_S = 1.0
+_HTTP_PATH = "/healthz"
 
 
 def healthy(
@@ -29,9 +32,11 @@ def healthy(
 
 
 def _is_healthy(program: programs_module.Program, protection: protections.Protection) -> bool:
+    if program.speaks == "http":
+        return _answers_http(program.address, protection)
     with _channel(program.address, protection) as channel:
         try:
-            if not program.speaks_health:
+            if program.speaks == "flight":
                 # Flight is gRPC underneath: a finished handshake is more than an open port.
                 grpc.channel_ready_future(channel).result(timeout=_TIMEOUT_S)
                 return True
@@ -49,3 +54,20 @@ def _channel(address: str, protection: protections.Protection) -> grpc.Channel:
     if credentials is None:
         return grpc.insecure_channel(address)
     return grpc.secure_channel(address, credentials)
+
+
+def _answers_http(address: str, protection: protections.Protection) -> bool:
+    if protection.encrypts_serving:
+        context = ssl.create_default_context(cadata=protection.authority.decode() or None)
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            address, timeout=_TIMEOUT_S, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", _HTTP_PATH)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -10,6 +10,7 @@ import dataclasses
 import random
 import socket
 from collections.abc import Sequence
+from typing import Literal
 
 from shared import errors
 from shared import settings as config
@@ -18,6 +19,8 @@ from shared import settings as config
 # takes a port between our look at it and the service's bind.
 _FREE_PORTS = range(20000, 32000)
 _HOST = "127.0.0.1"
+_CLOSING_S, _LONGEST_STOP_S = 5.0, 50.0
+"""What a drained gateway needs to close; what `make down` waits for at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +34,10 @@ class Program:
     """`host:port`."""
     key: str
     """The key of config.yaml that holds the address."""
-    speaks_health: bool = True
-    """Whether it answers gRPC health checks; Arrow Flight knows none."""
+    speaks: Literal["grpc", "flight", "http"] = "grpc"
+    """How it is asked whether it serves: Arrow Flight knows no health checks."""
+    stop_s: float = 15.0
+    """So long it may take to end."""
     more: tuple[tuple[str, str], ...] = ()
     """Key and address of whatever else it listens on."""
 
@@ -52,14 +57,30 @@ def of(settings: config.Settings) -> tuple[Program, ...]:
             "services.card_store.data_plane",
             store.flight_address,
             "card_store.flight_address",
-            speaks_health=False,
+            speaks="flight",
         ),
         Program("router", "services.router", settings.router.address, "router.address"),
         Program("distiller", "services.distiller", settings.distiller.address, "distiller.address"),
         Program("trainer", "services.trainer", settings.trainer.address, "trainer.address"),
         Program("inference", "services.inference", settings.inference.address, "inference.address"),
         Program("factory", "services.factory", settings.factory.address, "factory.address"),
+        *_gateway(settings.gateway),
         *_hierarchy(settings.hierarchy),
+    )
+
+
+def _gateway(gateway: config.Gateway) -> tuple[Program, ...]:
+    if not gateway.enabled:
+        return ()
+    return (
+        Program(
+            "gateway",
+            "services.gateway.web",
+            gateway.address,
+            "gateway.address",
+            speaks="http",
+            stop_s=min(gateway.drain_s + _CLOSING_S, _LONGEST_STOP_S),
+        ),
     )
 
 
@@ -110,7 +131,10 @@ def check_ports(programs: Sequence[Program]) -> None:
 
 def on_free_ports(settings: config.Settings) -> config.Settings:
     """The same settings with a free port of this machine for every service."""
-    services = ("router", "factory", "distiller", "trainer", "inference", "card_store", "hierarchy")
+    services = (
+        *("router", "factory", "distiller", "trainer", "inference", "card_store", "hierarchy"),
+        "gateway",
+    )
     others = (
         ("card_store", "flight_address"),
         ("hierarchy", "flight_address"),

@@ -55,7 +55,7 @@ command={command}
 autorestart=true
 startsecs=1
 startretries=100
-stopwaitsecs=15
+stopwaitsecs={stop_s:.0f}
 stopasgroup=true
 killasgroup=true
 redirect_stderr=true
@@ -179,7 +179,7 @@ def configuration(programs: Sequence[programs_module.Program], socket: pathlib.P
     parts = [_HEAD.format(socket=str(socket).replace("%", "%%"))]
     for program in programs:
         command = shlex.join([sys.executable, "-m", program.module]).replace("%", "%%")
-        parts.append(_PROGRAM.format(name=program.name, command=command))
+        parts.append(_PROGRAM.format(name=program.name, command=command, stop_s=program.stop_s))
     return "".join(parts)
 
 

@@ -20,7 +20,7 @@ import structlog
 from services.gateway import domain
 from services.gateway.calls import peers as calls
 from services.gateway.nodes import backend as backends
-from services.gateway.nodes import finding, grpc_node, openai_backend, tries
+from services.gateway.nodes import finding, grpc_node, tries
 from services.gateway.nodes import member as members
 from shared import errors
 from shared import settings as config
@@ -264,6 +264,9 @@ async def running(settings: config.Settings) -> AsyncIterator[Fleet]:
 
         def connect(address: str) -> backends.Backend:
             if "://" in address:
+                # Only here: OpenAI's package takes as long to import as all else of a gateway.
+                from services.gateway.nodes import openai_backend
+
                 return openai_backend.configured(address, settings, peers.router, protection)
             return grpc_node.GrpcNode(address, protection)
 

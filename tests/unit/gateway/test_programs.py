@@ -38,7 +38,7 @@ def test_refuses_port_zero_when_the_cluster_must_be_found() -> None:
 def test_gives_every_program_a_port_of_its_own_when_private() -> None:
     settings = programs.on_free_ports(config.Settings())
     addresses = [program.address for program in programs.of(settings)]
-    assert len(set(addresses)) == len(addresses) == 7
+    assert len(set(addresses)) == len(addresses) == 8
     programs.check_ports(programs.of(settings))
 
 
