@@ -101,7 +101,7 @@ class FactoryCalls:
             question: that was asked.
             answer: that was given; empty where nobody kept it.
             card: that gave it, `name@digest`; empty: the bare base model.
-            is_right: whether the answer is.
+            is_right: whether the answer was.
             correction: the right answer, of a wrong one; empty where the user does not know it.
         """
         request = factory_pb2.GiveAnswerFeedbackRequest(
