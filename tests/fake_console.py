@@ -36,6 +36,10 @@ def app_of(fake: fake_cluster.Fake, tokens: pathlib.Path | None) -> fastapi.Fast
     async def calls() -> list[Any]:
         return fake.calls
 
+    @app.get("/polls")
+    async def polls() -> int:
+        return fake.polls
+
     settings = config.Settings(
         security=config.Security(tokens=tokens),
         hierarchy=config.Hierarchy(enabled=tokens is None),
