@@ -11,7 +11,6 @@ import pathlib
 import shutil
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright import sync_api
@@ -102,13 +101,11 @@ def browser() -> Iterator[sync_api.Browser]:
 class Visit:
     """One page, and what it did that it should not."""
 
-    def __init__(self, started: sync_api.Browser, base: str, width: int, theme: Any) -> None:
+    def __init__(self, context: sync_api.BrowserContext, base: str, width: int) -> None:
         self.base = base
-        self.context = started.new_context(
-            viewport={"width": width, "height": _HEIGHT}, color_scheme=theme
-        )
-        self.context.set_default_timeout(15_000)
-        self.page = self.context.new_page()
+        self.context = context
+        self.page = context.new_page()
+        self.resize(width)
         self.log: list[str] = []
         self.elsewhere: list[str] = []
         self._host = urllib.parse.urlsplit(base).netloc
@@ -116,6 +113,10 @@ class Visit:
         self.page.on("pageerror", lambda error: self.log.append(str(error)))
         self.page.on("request", lambda request: self._asked(request.url))
         self.page.on("websocket", lambda socket: self._asked(socket.url))
+
+    def resize(self, width: int) -> None:
+        """As if a phone were turned or a window dragged."""
+        self.page.set_viewport_size({"width": width, "height": _HEIGHT})
 
     def open(self, path: str) -> None:
         """Goes to a page of the console, and waits until it is alive."""
@@ -147,12 +148,21 @@ class Visit:
 
 
 @contextlib.contextmanager
-def visit(
-    started: sync_api.Browser, base: str, width: int = WIDE, theme: str = "light"
-) -> Iterator[Visit]:
-    """Somebody who comes anew: no cookie, nothing remembered."""
-    coming = Visit(started, base, width, theme)
+def person(started: sync_api.Browser) -> Iterator[sync_api.BrowserContext]:
+    """Somebody who comes anew: no cookie, nothing in the cache, nothing remembered."""
+    context = started.new_context(color_scheme="light")
+    context.set_default_timeout(15_000)
+    try:
+        yield context
+    finally:
+        context.close()
+
+
+@contextlib.contextmanager
+def visit(context: sync_api.BrowserContext, base: str, width: int = WIDE) -> Iterator[Visit]:
+    """A page of somebody's, closed when left."""
+    coming = Visit(context, base, width)
     try:
         yield coming
     finally:
-        coming.context.close()
+        coming.page.close()

@@ -59,7 +59,7 @@ def test_whole_loop_is_seen_when_a_real_cluster_learns(tmp_path: pathlib.Path) -
         private = cluster.Cluster.private(tmp_path / "state", settings.model_copy(update=changed))
         with browsing.browser() as browser, private as local:
             base = f"http://{local.settings.gateway.address}"
-            with browsing.visit(browser, base) as visit:
+            with browsing.person(browser) as person, browsing.visit(person, base) as visit:
                 watch_it_learn(visit, tokens["operator"])
 
 

@@ -97,7 +97,7 @@ def mount(
         language="en-US",
         mount_path=PREFIX,
         tailwind=False,
-        reconnect_timeout=5.0,
+        reconnect_timeout=3.0,
         show_welcome_message=False,
         # Sessions end with the process, so the key that signs their cookies may as well.
         storage_secret=secrets.token_urlsafe(32),
