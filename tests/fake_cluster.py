@@ -168,6 +168,8 @@ class Fake:
         self.scene = "full"
         self.learned: set[str] = set()
         self.calls: list[tuple[Any, ...]] = []
+        self.trained = asyncio.Event()
+        """A training lasts until somebody sets it."""
         self.polls = 0
         """How often the tasks were listed."""
         self.latest = CARDS[0].digest
@@ -358,6 +360,8 @@ class _Answers:
                 return now
             await asyncio.Event().wait()
         for status in ("DISTILLING", "TRAINING", "EVALUATING", "PUBLISHING", "COMPLETED"):
+            if status == "EVALUATING":
+                await self._fake.trained.wait()
             for progress in (0.3, 0.8):
                 await asyncio.sleep(PAUSE_S)
                 now = dataclasses.replace(now, status=status, progress=progress, detail="")

@@ -19,6 +19,8 @@ ARTIFACTS = pathlib.Path(__file__).resolve().parents[2] / ".artifacts" / "consol
 WIDE, NARROW = 1280, 390
 _HEIGHT = 844
 _LOCAL = ("data", "blob")
+_PATIENCE_MS = 60_000
+"""Other tests may have the machine's cores."""
 
 AUDIT = """() => {
   const wrong = [];
@@ -90,6 +92,7 @@ def chromium() -> str:
 def browser() -> Iterator[sync_api.Browser]:
     """A browser until left."""
     path = chromium()
+    sync_api.expect.set_options(timeout=_PATIENCE_MS)
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
@@ -151,7 +154,7 @@ class Visit:
 def person(started: sync_api.Browser) -> Iterator[sync_api.BrowserContext]:
     """Somebody who comes anew: no cookie, nothing in the cache, nothing remembered."""
     context = started.new_context(color_scheme="light")
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(_PATIENCE_MS)
     try:
         yield context
     finally:
