@@ -24,7 +24,7 @@ _PATIENCE_MS = 60_000
 
 AUDIT = """() => {
   const wrong = [];
-  const shown = (one) => one.checkVisibility({visibilityProperty: true}) && !one.closest('.hidden');
+  const shown = (one) => one.checkVisibility({visibilityProperty: true}) && !one.closest('.unseen');
   const parse = (color) => {
     const found = color.match(/[\\d.]+/g).map(Number);
     return color.startsWith('color(srgb') ? found.map((v, i) => (i < 3 ? v * 255 : v)) : found;
