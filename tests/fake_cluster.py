@@ -7,7 +7,6 @@ by `scene`: `full`, `empty`, `down` (no service answers) or `refused` (no right 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import hashlib
 import time
@@ -169,6 +168,10 @@ class Fake:
         self.scene = "full"
         self.learned: set[str] = set()
         self.calls: list[tuple[Any, ...]] = []
+        self.trained = asyncio.Event()
+        """A training lasts until somebody sets it."""
+        self.polls = 0
+        """How often the tasks were listed."""
         self.latest = CARDS[0].digest
         self.revoked: set[str] = set()
         self.live: dict[str, domain.Task] = {}
@@ -327,6 +330,7 @@ class _Answers:
 
     # Factory.
     async def tasks(self) -> list[domain.Task]:
+        self._fake.polls += 1
         return [*reversed(self._fake.live.values()), *(TASKS if self._full() else ())]
 
     async def task(self, task_id: str) -> domain.Task:
@@ -356,6 +360,8 @@ class _Answers:
                 return now
             await asyncio.Event().wait()
         for status in ("DISTILLING", "TRAINING", "EVALUATING", "PUBLISHING", "COMPLETED"):
+            if status == "EVALUATING":
+                await self._fake.trained.wait()
             for progress in (0.3, 0.8):
                 await asyncio.sleep(PAUSE_S)
                 now = dataclasses.replace(now, status=status, progress=progress, detail="")
@@ -463,13 +469,3 @@ class _Status:
     calibration_error: float | None
     calibration_rows: int
     bins: tuple[domain.Bin, ...]
-
-
-@contextlib.contextmanager
-def scene(fake: Fake, name: str) -> Any:
-    """Shows another scene within."""
-    before, fake.scene = fake.scene, name
-    try:
-        yield
-    finally:
-        fake.scene = before

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import fastapi
+import nicegui
 import uvicorn
 
 from services.gateway import console
@@ -27,6 +28,7 @@ def app_of(fake: fake_cluster.Fake, tokens: pathlib.Path | None) -> fastapi.Fast
     async def scene(name: str) -> None:
         fake.scene = name
         fake.calls.clear()
+        fake.trained.clear()
         fake.learned.clear()
         fake.live.clear()
         fake.revoked.clear()
@@ -35,6 +37,19 @@ def app_of(fake: fake_cluster.Fake, tokens: pathlib.Path | None) -> fastapi.Fast
     @app.get("/calls")
     async def calls() -> list[Any]:
         return fake.calls
+
+    @app.post("/trained")
+    async def trained() -> None:
+        fake.trained.set()
+
+    @app.post("/impatient")
+    async def impatient() -> None:
+        """From now on a page is gone as soon as its connection is."""
+        nicegui.app.config.reconnect_timeout = 0.5
+
+    @app.get("/polls")
+    async def polls() -> int:
+        return fake.polls
 
     settings = config.Settings(
         security=config.Security(tokens=tokens),

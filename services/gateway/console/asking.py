@@ -102,7 +102,7 @@ class _Asking:
         self._work = live.Work()
         self._form()
         # Answers are read out whole, once, not word by word.
-        self._said = parts.Text("p", "", "hidden", role="status", aria_live="polite")
+        self._said = parts.Text("p", "", "unseen", role="status", aria_live="polite")
         self._found = parts.block("div", "stack found")
         with self._found:
             _explain()

@@ -65,6 +65,7 @@ def page(desk: desks.Desk, here: str) -> Iterator[None]:
         desk: of who looks at it.
         here: the path of its subject, such as `/cards`.
     """
+    _one_main()
     with parts.block("div", "shell"):
         with parts.block("header", "rail"):
             brand()
@@ -94,10 +95,18 @@ def page(desk: desks.Desk, here: str) -> Iterator[None]:
 @contextlib.contextmanager
 def outside() -> Iterator[None]:
     """A panel alone, for whoever is not inside."""
+    _one_main()
     with parts.block("main", "door"), parts.block("div", "panel"):
         with parts.block("div"):
             brand()
         yield
+
+
+def _one_main() -> None:
+    """Takes the role of the page's main part from NiceGUI's own `main`, which has all within."""
+    around = ui.context.client.content.parent_slot
+    if around is not None:
+        around.parent.props["role"] = "presentation"
 
 
 def brand() -> None:

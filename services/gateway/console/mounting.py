@@ -34,6 +34,8 @@ PREFIX = frame.PREFIX
 _COOKIE = "skillmesh_console"
 _KEY = "key"
 _LIFETIME_S = 12 * 3600
+_RECONNECT_S = 30.0
+"""A phone that changes its network, or a server that is busy, loses nothing on the page."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
@@ -97,7 +99,7 @@ def mount(
         language="en-US",
         mount_path=PREFIX,
         tailwind=False,
-        reconnect_timeout=10.0,
+        reconnect_timeout=_RECONNECT_S,
         show_welcome_message=False,
         # Sessions end with the process, so the key that signs their cookies may as well.
         storage_secret=secrets.token_urlsafe(32),

@@ -201,7 +201,7 @@ class Table(Generic[Value]):
         self._whole = block("div", "table-holder")
         self._whole.set_visibility(False)
         with self._whole, block("table", f"table {kind}", role="table"):
-            Text("caption", caption, "hidden")
+            Text("caption", caption, "unseen")
             with block("thead", role="rowgroup"), block("tr", role="row"):
                 for column in columns:
                     Text("th", column.title, column.classes, scope="col", role="columnheader")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from nicegui import ui
 
 from services.gateway import domain
@@ -9,6 +11,7 @@ from services.gateway.console import desk as desks
 from services.gateway.console import frame, live, parts, task_actions, tracker, wording
 from shared import errors
 
+_AGAIN_S = 2.0
 _STAGES = {
     "detect": "Detect",
     "distil": "Distil",
@@ -47,15 +50,23 @@ class _TaskPage:
         ui.timer(0, lambda: self._work.start(self._follow()), once=True)
 
     async def _follow(self) -> None:
+        while not await self._followed():
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _followed(self) -> bool:
+        """Follows the task; whether to its end, or to where it makes no sense to go on."""
         factory = self._desk.peers.factory
         try:
             with self._desk.session.acting():
                 self._show(await factory.task(self._id))
+                self._notice.clear()
                 self._show(await factory.until_ended(self._id, self._show))
         except errors.NotFoundError:
             self._notice.say("There is no such task.", "It may have been removed; see all tasks.")
         except errors.SkillmeshError as error:
-            self._notice.trouble(error, "factory")
+            self._notice.trouble(error, "factory", again=error.retryable)
+            return not error.retryable
+        return True
 
     def _show(self, task: domain.Task) -> None:
         before, self._shown = self._shown, task

@@ -27,7 +27,7 @@ class Tracker:
                 self._status = parts.chip("", "plain")
             self._steps = parts.block("ol", "steps", aria_label="Stages of the learning task")
             # Stages alone are read out; progress within one would never end.
-            self._said = parts.Text("p", "", "hidden", role="status", aria_live="polite")
+            self._said = parts.Text("p", "", "unseen", role="status", aria_live="polite")
             self._end = parts.block("div", "stack")
         self._keyed = parts.Keyed[tuple[str, str, float]](self._steps, "li", _step)
         self._ended_as = ""
@@ -75,7 +75,7 @@ def _step(value: tuple[str, str, float]) -> None:
             share = f"{wording.share(filled)}" if state == "now" and filled > 0.06 else ""
             parts.Text("span", share if state == "now" else "stopped here")
         elif state == "done":
-            parts.Text("span", "done", "hidden")
+            parts.Text("span", "done", "unseen")
 
 
 def _how_it_ended(task: domain.Task) -> None:
