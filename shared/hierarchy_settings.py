@@ -111,10 +111,6 @@ class Hierarchy(sections.Section):
     """Where the control plane (gRPC) listens."""
     flight_address: sections.Address = "127.0.0.1:7409"
     """Where the data plane (Arrow Flight) listens."""
-    metrics_address: Annotated[str, pydantic.Field(pattern=r"^([^:\s]+:\d{1,5})?$")] = (
-        "127.0.0.1:7410"
-    )
-    """Where Prometheus reads the metrics, over plain HTTP; empty: nowhere."""
     tick_s: sections.Positive = 5.0
     """So often what was submitted is settled, where anything was or a circuit waits."""
     layers: dict[levels.Level, Layer] = pydantic.Field(default={})

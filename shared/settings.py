@@ -27,6 +27,7 @@ from shared import (
     security_settings,
     store_settings,
     teacher_settings,
+    telemetry_settings,
     training_settings,
 )
 
@@ -45,11 +46,14 @@ Federation = network_settings.Federation
 Gateway = gateway_settings.Gateway
 Hierarchy = hierarchy_settings.Hierarchy
 Inference = inference_settings.Inference
+Metrics = telemetry_settings.Metrics
 Mirror = network_settings.Mirror
 Recipe = training_settings.Recipe
 Security = security_settings.Security
 Teacher = teacher_settings.Teacher
+Telemetry = telemetry_settings.Telemetry
 Tls = security_settings.Tls
+Traces = telemetry_settings.Traces
 Trainer = training_settings.Trainer
 
 
@@ -172,15 +176,6 @@ class Distiller(sections.Section):
     """Learning from repositories."""
 
 
-class Telemetry(sections.Section):
-    """Logs, metrics and traces."""
-
-    log_format: Literal["console", "json"] = "console"
-    """How log lines look."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe lines that are written."""
-
-
 class Settings(pydantic_settings.BaseSettings):
     """All of config.yaml."""
 
@@ -231,12 +226,14 @@ class Settings(pydantic_settings.BaseSettings):
                     "use 127.0.0.1, set security.tls and security.tokens (`make certs` makes "
                     "both), or cluster.trusted_network: true where that is meant"
                 )
-        metrics = self.hierarchy.metrics_address
-        if metrics and not (self.cluster.trusted_network or _is_loopback(metrics)):
-            raise ValueError(
-                f"hierarchy.metrics_address: {metrics} would show the metrics to other machines, "
-                "unencrypted; use 127.0.0.1, or cluster.trusted_network: true where that is meant"
-            )
+        metrics = self.telemetry.metrics
+        for name, address in metrics.addresses().items() if metrics.enabled else ():
+            if not (self.cluster.trusted_network or _is_loopback(address)):
+                raise ValueError(
+                    f"telemetry.metrics.{name}: {address} would show the metrics to other "
+                    "machines, unencrypted; use 127.0.0.1, or cluster.trusted_network: true where "
+                    "that is meant"
+                )
         return self
 
     @classmethod

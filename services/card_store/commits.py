@@ -56,6 +56,8 @@ class Whose:
     """DSSE envelope over its digest; may be empty."""
     tenants: tuple[str, ...]
     """Empty: everybody."""
+    traceparent: str = ""
+    """Of the trace that it is committed in."""
 
 
 class Commits:
@@ -156,6 +158,7 @@ class Commits:
             manifest_json=manifest.to_json(),
             signature_json=whose.signature_json,
             tenants=whose.tenants,
+            traceparent=whose.traceparent,
         )
         return dataclasses.replace(record, signer=self._verify(record))
 

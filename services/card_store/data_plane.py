@@ -26,6 +26,7 @@ from shared.flight import server as flight_server
 from shared.rpc import process
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
+from shared.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 _PAGE_CARDS = 200
@@ -190,7 +191,8 @@ async def running(settings: config.Settings) -> AsyncIterator[LoRAFlightServer]:
         processes.tell_flight_address(settings, server.port)
         removed = await asyncio.to_thread(files.clean, time.time())
         _log.info("data plane listens", port=server.port, leftovers_removed=removed)
-        yield server
+        with metrics.serving(settings, "card_store_data", server.transfers):
+            yield server
     finally:
         await asyncio.to_thread(server.stop)
         cards.close()

@@ -47,6 +47,8 @@ class CardRecord:
     tenants: tuple[str, ...] = ()
     """Who may see it, sorted; empty: everybody."""
     state: CardState = CardState.ACTIVE
+    traceparent: str = ""
+    """Of the trace in which it was committed; part of no digest."""
     origin: str = ""
     """Id of the store where it was committed first; empty: this one."""
     remote: bool = False

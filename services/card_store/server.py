@@ -15,6 +15,7 @@ from services.card_store import (
     blobs,
     maintenance,
     maintenance_service,
+    metrics,
     mirror,
     peers,
     processes,
@@ -31,6 +32,7 @@ from shared.cards import signature
 from shared.pb import cards_pb2, cards_pb2_grpc, maintenance_pb2, maintenance_pb2_grpc
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
+from shared.telemetry import metrics as shared_metrics
 
 _log = structlog.get_logger(__name__)
 _API_VERSION = "v1"
@@ -65,9 +67,8 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         stack.push_async_callback(asyncio.to_thread, card_store.close)
         store_id = await asyncio.to_thread(cards.store_id)
         followed = _peers(settings, store_id, card_store, files, cards, protection)
-        servicer = service.CardStoreService(
-            card_store, residency.Residency(_clock_ms), protection.admitted, followed
-        )
+        nodes = residency.Residency(_clock_ms)
+        servicer = service.CardStoreService(card_store, nodes, protection.admitted, followed)
 
         upkeep = maintenance.Maintenance(
             card_store, files, cards, settings.card_store, clock_ms=_clock_ms
@@ -97,6 +98,9 @@ async def running(settings: config.Settings) -> AsyncIterator[int]:
         stack.callback(asyncio.create_task(upkeep.run()).cancel)
         if cards.may_be_shared:
             stack.callback(asyncio.create_task(feed.follow(cards.head)).cancel)
+        figures = metrics.followers(feed, nodes, cards.head, followed)
+        own = (server.calls, metrics.totals(cards), figures)
+        stack.enter_context(shared_metrics.serving(settings, "card_store", *own))
         await _announce(settings, store_id, server.port, stack)
         _log.info("control plane listens", port=server.port, store=store_id)
         yield server.port

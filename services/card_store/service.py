@@ -11,6 +11,7 @@ from shared import errors
 from shared.pb import cards_pb2, cards_pb2_grpc
 from shared.rpc import access
 from shared.security import callers
+from shared.telemetry import tracing
 
 _KINDS = {
     records.ChangeKind.HEARTBEAT: cards_pb2.HEARTBEAT,
@@ -53,7 +54,12 @@ class CardStoreService(cards_pb2_grpc.CardStoreServicer):
         """Makes an upload part of the catalogue; the digest makes it idempotent."""
         ticket = request.ticket
         commit = await self._view(context).commit(
-            ticket.kind, ticket.digest, ticket.size_bytes, request.signature_json, request.tenants
+            ticket.kind,
+            ticket.digest,
+            ticket.size_bytes,
+            request.signature_json,
+            request.tenants,
+            tracing.traceparent(),
         )
         return cards_pb2.CommitResponse(
             record=None if commit.record is None else _record(commit.record),
@@ -261,4 +267,5 @@ def _record(card: records.CardRecord) -> cards_pb2.CardRecord:
         state=_STATES[card.state],
         origin=card.origin,
         remote=card.remote,
+        traceparent=card.traceparent,
     )

@@ -63,6 +63,7 @@ class CardStore:
         signature_json: str = "",
         tenants: Sequence[str] = (),
         accept: commits.Accept | None = None,
+        traceparent: str = "",
     ) -> records.Commit:
         """Makes an uploaded file part of the store.
 
@@ -75,6 +76,7 @@ class CardStore:
             signature_json: DSSE envelope over a card's digest.
             tenants: who may see a card; empty: everybody.
             accept: may refuse a new card for the versions of its name that are there.
+            traceparent: of the trace that a card is committed in.
 
         Raises:
             errors.InvalidInputError: kind, digest, a tenant's name, or the file's content
@@ -101,7 +103,7 @@ class CardStore:
                 raise errors.InvalidInputError(
                     f"tenant {tenant[:80]!r}: expected 1 to 63 lower-case letters, digits, dashes"
                 )
-        whose = commits.Whose(signature_json, tuple(sorted(set(tenants))))
+        whose = commits.Whose(signature_json, tuple(sorted(set(tenants))), traceparent)
         return await self._publish(lambda: self._commits.card(digest, size_bytes, whose, accept))
 
     async def check_mirrored(self, record: records.CardRecord, signers: Sequence[str]) -> None:

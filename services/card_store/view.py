@@ -55,6 +55,7 @@ class View:
         size_bytes: int,
         signature_json: str,
         tenants: Sequence[str],
+        traceparent: str = "",
     ) -> records.Commit:
         """See `CardStore.commit`; cards of a caller with tenants are theirs, if it names none.
 
@@ -63,7 +64,7 @@ class View:
         """
         accept = None if self._tenants is None else self._check_name_is_free
         commit = await self._store.commit(
-            kind, digest, size_bytes, signature_json, self._own(tenants), accept
+            kind, digest, size_bytes, signature_json, self._own(tenants), accept, traceparent
         )
         if commit.record is not None and not is_visible(commit.record, self._tenants):
             raise errors.NotFoundError(

@@ -18,6 +18,7 @@ from services.distiller import (
     enlarging,
     journal,
     knowledge,
+    metrics,
     rewording,
     service,
     spending,
@@ -32,6 +33,7 @@ from shared.flight import store
 from shared.rpc import client, runs
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
+from shared.telemetry import metrics as shared_metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -48,8 +50,14 @@ async def serve(settings: config.Settings) -> None:
     router = client.channel(settings.router.address, protection=protection)
     embed = embed_client.RouterEmbedder(router).embed
     ledger = spending.Ledger(state / "spending.sqlite", settings.evolution, _unix_ms)
+    teachers = metrics.Teachers()
+    ledger.on_paid = teachers.paid
     provider = registry.get_cloud_provider(
-        settings.evolution, lambda: documents.DocumentProvider(folder, embed), os.environ, ledger
+        settings.evolution,
+        lambda: documents.DocumentProvider(folder, embed),
+        os.environ,
+        ledger,
+        on_failure=teachers.failed,
     )
     rewords = rewording.Rewording(embed, cache_dir=state / "vectors")
     kept = journal.Journal(state / "tasks")
@@ -83,9 +91,15 @@ async def serve(settings: config.Settings) -> None:
             kept=(journal.SKILLS,),
         )
     )
+    figures = (
+        server.calls,
+        teachers,
+        metrics.reader(provider, ledger, settings.evolution.budget),
+    )
     try:
         await server.start()
-        await rpc_server.until_signal()
+        with shared_metrics.serving(settings, "distiller", *figures):
+            await rpc_server.until_signal()
     finally:
         preparing.cancel()
         cleaning.cancel()

@@ -120,6 +120,9 @@ class Ledger:
                 "away to begin a new one"
             ) from error
 
+        self.on_paid: Callable[[Order, Usage, float | None], None] = lambda *_: None
+        """Is told of every call that was answered, with its dollars where they are known."""
+
     def close(self) -> None:
         """Closes the file."""
         self._connection.close()
@@ -166,18 +169,20 @@ class Ledger:
 
     def settle(self, number: int, order: Order, usage: Usage, answer: str) -> None:
         """Writes down what a call came to, with its answer."""
+        dollars = self._dollars(order, usage)
         self._connection.execute(
             "UPDATE calls SET tokens_in = ?, tokens_out = ?, dollars = ?, estimated = ?,"
             " answer = ? WHERE id = ?",
             (
                 usage.tokens_in,
                 usage.tokens_out,
-                self._dollars(order, usage),
+                dollars,
                 usage.estimated,
                 answer,
                 number,
             ),
         )
+        self.on_paid(order, usage, dollars)
 
     def release(self, number: int) -> None:
         """Forgets a call that cost nothing: it was turned down, or never reached the provider."""

@@ -28,6 +28,8 @@ class CognitiveDissonance:
     """Of the nearest card, where one is near."""
     tenant: str = ""
     """Whose question it is, where callers have tenants."""
+    traceparent: str = ""
+    """Of the question's trace; empty where it has none."""
 
     def __post_init__(self) -> None:
         """Refuses an event that nothing could be learned from."""

@@ -207,6 +207,24 @@ class Ledger:
         with self._database.read() as connection:
             return [rows.task_of(row) for row in connection.execute(query).mappings()]
 
+    def counts(self) -> dict[tasks.TaskStatus, int]:
+        """How many tasks there are in each state."""
+        status = tables.training_tasks.c.status
+        with self._database.read() as connection:
+            found = connection.execute(sa.select(status, sa.func.count()).group_by(status))
+            return {tasks.TaskStatus(name): count for name, count in found}
+
+    def longest_silent_since_ms(self) -> int | None:
+        """When the admitted, open task changed last that has not changed for longest."""
+        table = tables.training_tasks
+        is_open = table.c.status.not_in([one.value for one in tasks.TaskStatus if one.final])
+        query = sa.select(sa.func.min(table.c.updated_at_ms)).where(
+            is_open, table.c.admitted_at_ms > 0, table.c.joined_into == ""
+        )
+        with self._database.read() as connection:
+            found: int | None = connection.scalar(query)
+            return found
+
     def code_bases(self) -> list[tasks.TrainingTask]:
         """Of each code base that was learned the task that did so last, by its name."""
         table = tables.training_tasks

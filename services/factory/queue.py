@@ -29,6 +29,7 @@ from services.factory import (
 )
 from shared import errors, questions, repositories
 from shared import settings as config
+from shared.telemetry import tracing
 
 _log = structlog.get_logger(__name__)
 _DEFAULT_LIMIT, _LARGEST_LIMIT = 100, 1000
@@ -115,6 +116,7 @@ class SkillFactory:
             topic_key=topic_key,
             domain=event.domain,
             tenant=event.tenant,
+            traceparent=event.traceparent or fresh.traceparent,
             stage_times=(tasks.StageTime("detect", detected_s),),
         )
         alike = ""
@@ -124,7 +126,7 @@ class SkillFactory:
         if self._meanings is not None and vector_D is not None:
             self._meanings.remember(task.id, event.query, vector_D)
         if created:
-            _log.info("gap found", task=task.id, query=event.query, topic_key=topic_key)
+            _log.info("gap found", task=task.id, topic_key=topic_key)
             await self.admit()
         return task, created
 
@@ -219,7 +221,10 @@ class SkillFactory:
             errors.PreconditionError: the task neither failed nor was cancelled.
         """
         before = await self._board.get(task_id)
-        return await self._open(before.retried(_new_id(), self._board.now_ms()), idempotency_key)
+        again = before.retried(_new_id(), self._board.now_ms())
+        # Somebody's wish of now: a trace of its own.
+        again = dataclasses.replace(again, traceparent=tracing.traceparent())
+        return await self._open(again, idempotency_key)
 
     async def cancel(self, task_id: str) -> tasks.TrainingTask:
         """Ends a task before its card is published.
@@ -333,13 +338,17 @@ class SkillFactory:
             return await self._distiller.locate(query)
         except errors.SkillmeshError as error:
             # The event counts more than its place: without one only the same question is joined.
-            _log.info("question not located", query=query, reason=str(error))
+            _log.info("question not located", reason=str(error))
             return ""
 
     def _fresh(self, trigger_query: str) -> tasks.TrainingTask:
         now_ms = self._board.now_ms()
         return tasks.TrainingTask(
-            id=_new_id(), trigger_query=trigger_query, created_at_ms=now_ms, updated_at_ms=now_ms
+            id=_new_id(),
+            trigger_query=trigger_query,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+            traceparent=tracing.traceparent(),
         )
 
 

@@ -10,6 +10,7 @@ from services.factory import (
     durable,
     feedback_desk,
     ledger,
+    metrics,
     nightly,
     queue,
     recheck,
@@ -21,6 +22,7 @@ from services.factory import (
 from shared import settings as config
 from shared.rpc import server as rpc
 from shared.security import protection as protections
+from shared.telemetry import metrics as shared_metrics
 
 
 async def serve(settings: config.Settings) -> None:
@@ -30,7 +32,8 @@ async def serve(settings: config.Settings) -> None:
         errors.ConfigError: the port is taken.
     """
     url = database_url(settings)
-    kept = board.TaskBoard(ledger.Ledger(url))
+    book, learning = ledger.Ledger(url), metrics.Learning()
+    kept = board.TaskBoard(book)
     protection = protections.Protection.configured(settings)
     connections = clients.Connections(settings, protection)
     runtime = durable.Runtime(url, settings.factory.concurrency)
@@ -40,7 +43,7 @@ async def serve(settings: config.Settings) -> None:
         settings.factory.step_timeout_s,
         gather_s=settings.factory.gather_s,
     )
-    distiller = workflow.SkillDistiller(work, runtime.step)
+    distiller = workflow.SkillDistiller(work, runtime.step, learning)
     factory = queue.SkillFactory(
         kept,
         runtime,
@@ -67,6 +70,7 @@ async def serve(settings: config.Settings) -> None:
     )
     servicer = service.FactoryService(factory, shift, desk, protection.admitted)
     server = rpc.Server([servicer.add_to], settings.factory.address, protection)
+    figures = (server.calls, learning, metrics.reader(book))
     try:
         # The port first: it tells a second factory that there is one, before it takes over the
         # workflows that the first is running. Calls that need the queue wait for it.
@@ -83,7 +87,8 @@ async def serve(settings: config.Settings) -> None:
                 )
             ]
             try:
-                await rpc.until_signal()
+                with shared_metrics.serving(settings, "factory", *figures):
+                    await rpc.until_signal()
             finally:
                 for task in watching:
                     task.cancel()

@@ -47,6 +47,7 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
             domain=request.domain,
             tenant=request.tenant,
             signals=signal_messages.told(request),
+            traceparent=request.traceparent,
         )
         try:
             task, created = await self._factory.report_dissonance(event)
@@ -182,4 +183,5 @@ def _to_task(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
         repository=task.repository,
         commit_id=task.commit_id,
         spent=cost_messages.message(task.spent),
+        traceparent=task.traceparent,
     )

@@ -65,6 +65,15 @@ class Stages:
         self._gather_s = gather_s
         self._clock = clock
 
+    async def traceparent(self, task_id: str) -> str:
+        """The trace that a task belongs to; empty where it has none."""
+        try:
+            return (await self._board.get(task_id)).traceparent
+        except Exception as error:
+            # A trace is worth no task.
+            _log.warning("trace not read", task=task_id, reason=str(error))
+            return ""
+
     async def distil(self, task_id: str) -> partners.Distilled:
         """Has the distiller ask a teacher, and keeps the dataset.
 

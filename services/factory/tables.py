@@ -49,6 +49,7 @@ training_tasks = sa.Table(
     sa.Column("trainer", sa.Text, nullable=False),
     sa.Column("spent", sa.JSON, nullable=False),
     sa.Column("corrections", sa.JSON, nullable=False),
+    sa.Column("traceparent", sa.Text, nullable=False),
     sa.Column("idempotency_key", sa.Text, unique=True),
 )
 

@@ -90,6 +90,8 @@ class TrainingTask:
     """What its teachers cost."""
     corrections: tuple[feedback.Correction, ...] = ()
     """Answers that people gave to some of its questions; of one question the newest."""
+    traceparent: str = ""
+    """Of the trace of what asked for it first; empty where it has none."""
 
     def __post_init__(self) -> None:
         """Refuses a task that could never be worked on."""

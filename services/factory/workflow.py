@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import pydantic
 import structlog
 
-from services.factory import partners, stages
+from services.factory import observing, partners, stages
 from shared import errors
+from shared.telemetry import tracing
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -52,6 +55,8 @@ _CODE_TRIES = (
     _TRIES[2],
 )
 
+_STAGE = re.compile(r"( \d+)?( again \d+)?$")
+"""What of a step's name tells the try."""
 _MOST_LOST = 5
 """Trainers that may be lost with a finished draft, one after the other."""
 _PROOF: pydantic.TypeAdapter[partners.Proof | None] = pydantic.TypeAdapter(partners.Proof | None)
@@ -67,13 +72,24 @@ class RunStep(Protocol):
 class SkillDistiller:
     """Ties detection, distillation, training and deployment into one loop."""
 
-    def __init__(self, work: stages.Stages, run_step: RunStep) -> None:
-        """Takes the stages and what records their results."""
+    def __init__(
+        self,
+        work: stages.Stages,
+        run_step: RunStep,
+        observer: observing.Observer | None = None,
+    ) -> None:
+        """Takes the stages, what records their results, and who is told of them."""
         self._stages = work
         self._run_step = run_step
+        self._observer = observer or observing.Nobody()
 
     async def learn(self, task_id: str) -> None:
-        """Works on a task until it has ended, well or FAILED."""
+        """Works on a task until it has ended, well or FAILED: in the trace of its question."""
+        traceparent = await self._stages.traceparent(task_id)
+        with tracing.resumed(traceparent), tracing.span("learn", task=task_id):
+            await self._until_ended(task_id)
+
+    async def _until_ended(self, task_id: str) -> None:
         try:
             await self._learn(task_id)
         except _StoppedError as stopped:
@@ -165,6 +181,7 @@ class SkillDistiller:
                 ),
             )
             if proof is not None:
+                self._observer.gate(proof)
                 return proof
             # The draft lay on the disk of a trainer that is gone.
         raise _StoppedError(f"{_MOST_LOST} trainers were lost, each with the draft that it made")
@@ -191,7 +208,16 @@ class SkillDistiller:
                 return {"failed": f"{name} broke: {_described(error)}"}
             return {"value": form.dump_python(value, mode="json")}
 
-        outcome = await self._run_step(name, recorded)
+        async def observed() -> Json:
+            began, stage = time.perf_counter(), _STAGE.sub("", name)
+            with tracing.span(stage, step=name) as span:
+                outcome = await recorded()
+                failed = "failed" in outcome
+                span.set_attribute("skillmesh.failed", failed)
+            self._observer.stage(stage, time.perf_counter() - began, failed)
+            return outcome
+
+        outcome = await self._run_step(name, observed)
         if "failed" in outcome:
             raise _StoppedError(outcome["failed"])
         return form.validate_python(outcome["value"])

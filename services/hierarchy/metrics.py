@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import core, registry
 
 from services.hierarchy import coordinator, status
+from shared.telemetry import metrics
 
 _PREFIX = "skillmesh_hierarchy_"
 _LAYER_GAUGES: Mapping[str, str] = {
@@ -29,6 +30,36 @@ _AGENT_COUNTERS: Mapping[str, str] = {
 }
 
 
+AGENTS = metrics.gauge(f"{_PREFIX}agents", "Agents that joined")
+WAITING = metrics.gauge(f"{_PREFIX}waiting", "Submissions that the next tick settles")
+VERSION = metrics.gauge(f"{_PREFIX}version", "Version of the newest snapshot")
+HEALTHY = metrics.gauge(f"{_PREFIX}healthy", "1 where the whole is healthy")
+TICKS = metrics.counter(f"{_PREFIX}ticks", "Ticks made")
+FAILED_TICKS = metrics.counter(
+    f"{_PREFIX}failed_ticks", "Ticks that failed since the process began"
+)
+LAYERS = {
+    name: metrics.gauge(f"{_PREFIX}layer_{name}", text, "level")
+    for name, text in _LAYER_GAUGES.items()
+}
+QUEUES = {
+    name: metrics.gauge(f"{_PREFIX}queue_{name}", text, "source", "target")
+    for name, text in _QUEUE_GAUGES.items()
+}
+OF_AGENTS = {
+    name: metrics.counter(f"{_PREFIX}agent_{name}", text, "agent")
+    for name, text in _AGENT_COUNTERS.items()
+}
+MEASURE = metrics.gauge(f"{_PREFIX}health_measure", "A measure of health", "area", "name", "where")
+OK = metrics.gauge(f"{_PREFIX}health_ok", "1 where a measure is healthy", "area", "name", "where")
+FAMILIES = (
+    *(AGENTS, WAITING, VERSION, HEALTHY, TICKS, FAILED_TICKS, MEASURE, OK),
+    *LAYERS.values(),
+    *QUEUES.values(),
+    *OF_AGENTS.values(),
+)
+
+
 class HierarchyCollector(registry.Collector):
     """Reads everything anew at each scrape."""
 
@@ -43,23 +74,20 @@ class HierarchyCollector(registry.Collector):
     def collect(self) -> Iterator[core.Metric]:
         """All metrics as they are now; blocks."""
         found = status.of(self._coordinator)
-        yield _gauge("agents", "Agents that joined", len(found.agents))
-        yield _gauge("waiting", "Submissions that the next tick settles", found.waiting)
-        yield _gauge("version", "Version of the newest snapshot", found.version)
-        yield _counter("ticks", "Ticks made", found.tick)
-        failed = self._coordinator.failed_ticks
-        yield _counter("failed_ticks", "Ticks that failed since the process began", failed)
-        for name, text in _LAYER_GAUGES.items():
-            family = core.GaugeMetricFamily(f"{_PREFIX}layer_{name}", text, labels=["level"])
-            for layer in found.layers:
-                family.add_metric([layer.level.value], float(getattr(layer, name)))
-            yield family
-        for name, text in _QUEUE_GAUGES.items():
-            labels = ["source", "target"]
-            family = core.GaugeMetricFamily(f"{_PREFIX}queue_{name}", text, labels=labels)
-            for queue in found.queues:
-                family.add_metric([queue.source.value, queue.target.value], getattr(queue, name))
-            yield family
+        yield AGENTS.of(len(found.agents))
+        yield WAITING.of(found.waiting)
+        yield VERSION.of(found.version)
+        yield TICKS.of(found.tick)
+        yield FAILED_TICKS.of(self._coordinator.failed_ticks)
+        for name, family in LAYERS.items():
+            yield family.of({(one.level.value,): getattr(one, name) for one in found.layers})
+        for name, family in QUEUES.items():
+            yield family.of(
+                {
+                    (queue.source.value, queue.target.value): getattr(queue, name)
+                    for queue in found.queues
+                }
+            )
         yield from _agents(found.agents)
         yield from self._health()
 
@@ -68,38 +96,17 @@ class HierarchyCollector(registry.Collector):
         if layers is None:
             return
         health = layers.health()
-        yield _gauge("healthy", "1 where the whole is healthy", float(health.verdict == "healthy"))
-        labels = ["area", "name", "where"]
-        values = core.GaugeMetricFamily(
-            f"{_PREFIX}health_measure", "A measure of health", labels=labels
-        )
-        verdicts = core.GaugeMetricFamily(
-            f"{_PREFIX}health_ok", "1 where a measure is healthy", labels=labels
-        )
-        for one in health.measures:
-            where = [one.area, one.name, one.where]
-            values.add_metric(where, one.value)
-            verdicts.add_metric(where, float(one.verdict == "healthy"))
-        yield values
-        yield verdicts
+        yield HEALTHY.of(health.verdict == "healthy")
+        found = {(one.area, one.name, one.where): one for one in health.measures}
+        yield MEASURE.of({where: one.value for where, one in found.items()})
+        yield OK.of({where: float(one.verdict == "healthy") for where, one in found.items()})
 
 
-def _agents(agents: Iterable[status.AgentState]) -> Iterator[core.Metric]:
-    families = {
-        name: core.CounterMetricFamily(f"{_PREFIX}agent_{name}", text, labels=["agent"])
-        for name, text in _AGENT_COUNTERS.items()
-    }
-    for agent in agents:
-        label = [agent.member.agent]
-        families["submissions"].add_metric(label, agent.activity.taken)
-        families["refused"].add_metric(label, agent.activity.refused + agent.totals.refused)
-        families["examples"].add_metric(label, agent.totals.examples)
-    yield from families.values()
-
-
-def _gauge(name: str, text: str, value: float) -> core.Metric:
-    return core.GaugeMetricFamily(_PREFIX + name, text, value=value)
-
-
-def _counter(name: str, text: str, value: float) -> core.Metric:
-    return core.CounterMetricFamily(_PREFIX + name, text, value=value)
+def _agents(agents: Sequence[status.AgentState]) -> Iterator[core.Metric]:
+    taken, refused, examples = (OF_AGENTS[name] for name in ("submissions", "refused", "examples"))
+    by_name = {(one.member.agent,): one for one in agents}
+    yield taken.of({who: one.activity.taken for who, one in by_name.items()})
+    yield refused.of(
+        {who: one.activity.refused + one.totals.refused for who, one in by_name.items()}
+    )
+    yield examples.of({who: one.totals.examples for who, one in by_name.items()})

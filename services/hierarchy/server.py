@@ -22,13 +22,13 @@ from services.hierarchy import (
     service,
     snapshot_files,
 )
-from shared import metrics as shared_metrics
 from shared import settings as config
 from shared.flight import server as flight_server
 from shared.hierarchy import wire
 from shared.rpc import process
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
+from shared.telemetry import metrics as shared_metrics
 
 _log = structlog.get_logger(__name__)
 _MIB = 2**20
@@ -100,14 +100,8 @@ async def running(
         server = rpc_server.Server([servicer.add_to], section.address, protection)
         await server.start()
         stack.push_async_callback(server.stop)
-        metrics_port = 0
-        if section.metrics_address:
-            serving = shared_metrics.serving(
-                section.metrics_address,
-                "hierarchy.metrics_address",
-                metrics.HierarchyCollector(coordinated),
-            )
-            metrics_port = stack.enter_context(serving)
+        own = (server.calls, flight.transfers, metrics.HierarchyCollector(coordinated))
+        metrics_port = stack.enter_context(shared_metrics.serving(settings, "hierarchy", *own))
         ticking = asyncio.create_task(coordinated.run())
 
         async def end() -> None:

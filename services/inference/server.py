@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import structlog
 
-from services.inference import engine, service
+from services.inference import metered, metrics, service
 from services.inference.agents import attached
 from services.inference.agents import service as agents_service
 from shared import discovery, multicast
@@ -20,6 +20,7 @@ from shared.pb import agents_pb2, agents_pb2_grpc, inference_pb2, inference_pb2_
 from shared.rpc import server as rpc_server
 from shared.rpc import watch
 from shared.security import protection as protections
+from shared.telemetry import metrics as shared_metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -55,7 +56,8 @@ async def running(
     protection = protections.Protection.configured(settings)
     async with contextlib.AsyncExitStack() as stack:
         model = await asyncio.to_thread(load_base, settings)
-        arrow_engine = engine.ArrowEngine(model, settings.inference)
+        answers = metrics.Answers()
+        arrow_engine = metered.MeteredEngine(model, settings.inference, answers.observe)
         arrow_engine.start()
         stack.push_async_callback(arrow_engine.stop)
 
@@ -92,6 +94,13 @@ async def running(
         server = rpc_server.Server(services, settings.inference.address, protection)
         await server.start()
         stack.push_async_callback(server.stop)
+        evolution.cards.swapped.on_swap = answers.swapped
+        figures = (
+            server.calls,
+            answers,
+            metrics.reader(arrow_engine, evolution, settings.inference),
+        )
+        stack.enter_context(shared_metrics.serving(settings, "inference", *figures))
         evolution.reporter.answers_at(advertised(settings.inference, server.port))
         _log.info("inference node listens", port=server.port, base=model.id)
         yield server.port

@@ -9,7 +9,6 @@ itself has only on record is served without being fetched: it comes with its fir
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -19,16 +18,17 @@ from typing import Protocol
 
 import structlog
 
+from services.inference import swaps
 from services.inference.residency import Source
 from shared import errors
 from shared.cards import card as cards
 from shared.cards import manifest as manifests
 from shared.cards import signature
 from shared.rpc import watch
+from shared.telemetry import tracing
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 _FETCHES_AT_ONCE = 4
-_SWAPS_KEPT = 100
 _log = structlog.get_logger(__name__)
 
 
@@ -68,20 +68,6 @@ class Files(Protocol):
 
 Bring = Callable[[str, str], Awaitable[None]]
 """Has the store at a control address fetch a card of a digest from its peers."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SwapRecord:
-    """One card that came to be served."""
-
-    card: str
-    """`name@digest`."""
-    fetch_ms: float
-    """From the news to the card's file being here and checked."""
-    swap_ms: float
-    """From then until requests could choose it."""
-    at_ms: int
-    """Unix time."""
 
 
 class CardSubscriber:
@@ -129,7 +115,8 @@ class CardSubscriber:
         self._leaving: set[asyncio.Task[None]] = set()
         """Wait until cards have left behind their requests."""
         self._fetching = asyncio.Semaphore(_FETCHES_AT_ONCE)
-        self._swaps: collections.deque[SwapRecord] = collections.deque(maxlen=_SWAPS_KEPT)
+        self.swapped = swaps.Swaps()
+        """Those that came."""
         self._follow: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -147,9 +134,9 @@ class CardSubscriber:
         await asyncio.gather(*running, return_exceptions=True)
 
     @property
-    def swaps(self) -> list[SwapRecord]:
+    def swaps(self) -> list[swaps.SwapRecord]:
         """The latest swaps, newest last."""
-        return list(self._swaps)
+        return self.swapped.latest()
 
     @property
     def revision(self) -> int:
@@ -314,25 +301,32 @@ class CardSubscriber:
         _log.info("card served, and fetched when it is first asked", card=_key(record))
 
     async def _swap_in(self, record: watch.CardRecord) -> None:
+        # The skill that a question caused comes in its trace; what was merely listed does not.
+        evict = record.name in self._published
+        traceparent = record.traceparent if evict else ""
+        with tracing.resumed(traceparent), tracing.span("swap", card=_key(record)):
+            await self._swapped_in(record, evict)
+
+    async def _swapped_in(self, record: watch.CardRecord, evict: bool) -> None:
         began = time.perf_counter()
         get = functools.partial(self._get, record)
         async with self._fetching:
-            card = await asyncio.to_thread(get)
+            with tracing.span("fetch"):
+                card = await asyncio.to_thread(get)
         fetched = time.perf_counter()
-        evict = record.name in self._published
         await self._engine.load_lora(card, _key(record), get, evict)
         self._published.discard(record.name)
         self._note(record, card.manifest.route)
         self._drop_distrusted([record])  # Its key may have been revoked while it came.
         self.changed.set()
         swapped = time.perf_counter()
-        swap = SwapRecord(
+        swap = swaps.SwapRecord(
             card=_key(record),
             fetch_ms=(fetched - began) * 1000,
             swap_ms=(swapped - fetched) * 1000,
             at_ms=self._clock_ms(),
         )
-        self._swaps.append(swap)
+        self.swapped.add(swap)
         _log.info("card served", **dataclasses.asdict(swap))
 
     def _note(self, record: watch.CardRecord, route: str) -> None:

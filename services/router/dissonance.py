@@ -55,7 +55,11 @@ class Detector:
         self._silent_tenants = frozenset(silent_tenants)
 
     def detect(
-        self, decision: decisions.Decision, domain: str = "", tenant: str = ""
+        self,
+        decision: decisions.Decision,
+        domain: str = "",
+        tenant: str = "",
+        traceparent: str = "",
     ) -> spools.Dissonance | None:
         """The event, where the confidence lies below the threshold and nobody opted out.
 
@@ -63,6 +67,7 @@ class Detector:
             decision: of the router.
             domain: of the nearest card, where one is near.
             tenant: whose question it is.
+            traceparent: of its trace.
         """
         if not decision.dissonance or not self._learns or tenant in self._silent_tenants:
             return None
@@ -73,6 +78,7 @@ class Detector:
             detected_at_ms=int(self._clock_s() * 1000),
             domain=domain,
             tenant=tenant,
+            traceparent=traceparent,
         )
 
 

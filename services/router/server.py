@@ -11,6 +11,7 @@ import structlog
 from services.router import (
     dissonance,
     embedding,
+    metrics,
     practice,
     router,
     service,
@@ -27,6 +28,8 @@ from shared.pb import factory_pb2_grpc, router_pb2, router_pb2_grpc
 from shared.rpc import client, watch
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
+from shared.telemetry import metrics as shared_metrics
+from shared.telemetry import tracing
 
 _REPORT_DEADLINE_S = 30.0
 _log = structlog.get_logger(__name__)
@@ -85,8 +88,10 @@ async def running(
             learns=settings.router.learn_from_questions,
             silent_tenants=settings.router.no_learning_tenants,
         )
+        decisions = metrics.Decisions()
         servicer = service.RouterService(
-            lora_router, embedder, embedders.EMBEDDER_ID, detector, bus, cards
+            *(lora_router, embedder, embedders.EMBEDDER_ID, detector, bus, cards),
+            decisions.observe,
         )
 
         def add(grpc_server: grpc.aio.Server) -> str:
@@ -101,6 +106,8 @@ async def running(
         await bus.start()
         stack.push_async_callback(cards.stop)
         cards.start()
+        own = (server.calls, decisions, metrics.reader(lora_router, bus, cards))
+        stack.enter_context(shared_metrics.serving(settings, "router", *own))
         _log.info("router listens", port=server.port)
         yield server.port
 
@@ -123,7 +130,8 @@ async def _event_bus(
 
     async def deliver(event: spool.Dissonance) -> None:
         message = service.dissonance_message(event)
-        await client.call(factory.ReportDissonance, message, _REPORT_DEADLINE_S)
+        with tracing.resumed(event.traceparent):
+            await client.call(factory.ReportDissonance, message, _REPORT_DEADLINE_S)
 
     bus = dissonance.EventBus(
         deliver,

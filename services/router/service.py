@@ -25,6 +25,7 @@ from shared import errors
 from shared.cards import manifest as manifests
 from shared.pb import factory_pb2, router_pb2, router_pb2_grpc
 from shared.rpc import signal_messages
+from shared.telemetry import tracing
 
 MOST_TEXTS = 2_000
 """Texts of one Embed call: 3 MB of vectors, below gRPC's usual limit of 4 MiB."""
@@ -46,8 +47,10 @@ class RouterService(router_pb2_grpc.RouterServicer):
         detector: dissonance.Detector,
         bus: dissonance.EventBus,
         cards: subscriber.CardSubscriber,
+        observe: Callable[[decisions.Decision], None] = lambda _: None,
     ) -> None:
-        """Takes the parts that do the work."""
+        """Takes the parts that do the work, and who is told of every decision for a question."""
+        self._observe = observe
         self._router = router
         self._embedder = embedder
         self._embedder_id = embedder_id
@@ -61,10 +64,12 @@ class RouterService(router_pb2_grpc.RouterServicer):
         """Ranks the cards; the event leaves when the answer has left."""
         threshold = request.threshold if request.HasField("threshold") else None
         decision = await self._router.select(request.query, request.top_k or 1, threshold)
+        self._observe(decision)
         event = None
         if not request.no_learning:
             domain = self._domain(decision)
-            event = self._detector.detect(decision, domain, request.tenant)
+            traceparent = tracing.traceparent()
+            event = self._detector.detect(decision, domain, request.tenant, traceparent)
         if event is not None:
             context.add_done_callback(_emit_later(self._bus, event, request.reports_answer))
         return router_pb2.RouteResponse(
@@ -186,6 +191,7 @@ def dissonance_message(event: spool.Dissonance) -> factory_pb2.CognitiveDissonan
         domain=event.domain,
         tenant=event.tenant,
         signals=signal_messages.message(event.signals),
+        traceparent=event.traceparent,
     )
 
 

@@ -35,6 +35,8 @@ class Dissonance:
     """Whose question it is, where callers have tenants."""
     signals: answer_signals.AnswerSignals | None = None
     """None where nobody told them."""
+    traceparent: str = ""
+    """Of the question's trace."""
 
 
 class Spool:
@@ -148,6 +150,7 @@ def _event(row: dict[str, Any]) -> Dissonance:
         domain=str(row.get("domain", "")),
         tenant=str(row.get("tenant", "")),
         signals=None if told is None else answer_signals.AnswerSignals.from_json(told),
+        traceparent=str(row.get("traceparent", "")),
     )
 
 

@@ -45,6 +45,11 @@ class CardSubscriber:
         self.listed = False
         """Whether the store's cards were registered since the start."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether the line to the store is alive."""
+        return self._follower.connected
+
     def start(self) -> None:
         """Begins to follow; a store that can't be reached is joined later."""
         self._task = asyncio.create_task(self._run())

@@ -20,6 +20,7 @@ from shared.pb import router_pb2_grpc
 from shared.rpc import client
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
+from shared.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 _NICENESS = 5
@@ -70,7 +71,8 @@ async def serve(settings: config.Settings) -> None:
     try:
         await server.start()
         _log.info("trainer listens", port=server.port, base=base.id, signer=signer.key_id)
-        await rpc_server.until_signal()
+        with metrics.serving(settings, "trainer", server.calls):
+            await rpc_server.until_signal()
     finally:
         cleaning.cancel()
         # First the runs: those who follow them would keep the server from stopping at once.

@@ -24,6 +24,7 @@ import pyarrow.flight
 from shared import errors
 from shared.security import callers
 from shared.security import protection as protections
+from shared.telemetry import tracing
 
 Kind = Literal["card", "dataset", "samples", "snapshot", "submission"]
 
@@ -48,7 +49,6 @@ class LoRAFlightClient:
         )
         token = protection.token
         self._headers = [(b"authorization", callers.header(token).encode())] if token else []
-        self._options = self._options_for(_TIMEOUT_S)
 
     def put(self, kind: Kind, data: bytes, **about: str | int) -> str:
         """Uploads a file's bytes; nothing is listed until they are committed.
@@ -70,7 +70,7 @@ class LoRAFlightClient:
         command = {"kind": kind, **size, **about}
         descriptor = pyarrow.flight.FlightDescriptor.for_command(json.dumps(command))
         with _typed(self._address):
-            writer, _ = self._client.do_put(descriptor, RAW_SCHEMA, self._options)
+            writer, _ = self._client.do_put(descriptor, RAW_SCHEMA, self._options_for(_TIMEOUT_S))
             with writer:
                 for chunk in chunks:
                     writer.write_batch(
@@ -115,7 +115,7 @@ class LoRAFlightClient:
         with _typed(self._address):
             return [
                 json.loads(info.descriptor.command)
-                for info in self._client.list_flights(options=self._options)
+                for info in self._client.list_flights(options=self._options_for(_TIMEOUT_S))
             ]
 
     def close(self) -> None:
@@ -160,7 +160,9 @@ class LoRAFlightClient:
             watchdog.cancel()
 
     def _options_for(self, timeout_s: float) -> pyarrow.flight.FlightCallOptions:
-        return pyarrow.flight.FlightCallOptions(timeout=timeout_s, headers=self._headers)
+        traced = tracing.traceparent()
+        own = [(tracing.HEADER.encode(), traced.encode())] if traced else []
+        return pyarrow.flight.FlightCallOptions(timeout=timeout_s, headers=[*self._headers, *own])
 
 
 def chunk_of(batch: pa.RecordBatch | None) -> pa.Buffer:

@@ -15,7 +15,7 @@ import pyarrow.flight
 import structlog
 
 from shared import errors
-from shared.flight import access, commands
+from shared.flight import access, commands, transfers
 from shared.flight import client as flight_client
 from shared.security import protection as protections
 
@@ -46,11 +46,13 @@ class FlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         self.protection = protection
         self._stopping = threading.Event()
         # Looked at before anything of an upload is read.
+        self.transfers = transfers.Transfers()
+        """What it transferred, for `telemetry.metrics`."""
         admission = access.AccessMiddlewareFactory(protection.admitted, service)
         try:
             super().__init__(
                 f"{'grpc+tls' if protection.encrypts_serving else 'grpc'}://{address}",
-                middleware={access.MIDDLEWARE: admission},
+                middleware={access.MIDDLEWARE: admission, transfers.MIDDLEWARE: self.transfers},
                 **protection.flight_server_options(),
             )
         except (pa.ArrowException, OSError) as error:
@@ -103,7 +105,9 @@ class FlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
                     f"upload {upload.digest}: broke off after {count} batches: {error}"
                 ) from error
             count += 1
-            yield _chunk(batch, upload.digest)
+            chunk = _chunk(batch, upload.digest)
+            self.transfers.came(chunk.nbytes)
+            yield chunk
         # A client killed half way looks like a normal end of stream: only the count tells.
         if count != upload.batches:
             raise errors.IntegrityError(
@@ -119,6 +123,7 @@ class FlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         with flight_errors("do_get"), opened as source:
             while (piece := source.read_buffer(_SENT_BYTES)).size:
                 self.check_running()
+                self.transfers.went(piece.size)
                 offsets = pa.array([0, piece.size], pa.int64()).buffers()[1]
                 # Built from buffers, so that the mapped bytes go out without a copy.
                 column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, piece])
@@ -133,6 +138,7 @@ class FlightServer(pyarrow.flight.FlightServerBase):  # type: ignore[misc]
         with flight_errors("do_get"):
             for batch in table.to_batches(max_chunksize=rows):
                 self.check_running()
+                self.transfers.went(batch.nbytes)
                 yield batch
 
 

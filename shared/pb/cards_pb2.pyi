@@ -146,6 +146,7 @@ class CardRecord(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     REMOTE_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     digest: _builtins.str
     version: _builtins.str
@@ -162,6 +163,8 @@ class CardRecord(_message.Message):
     """id of the store where it was committed first"""
     remote: _builtins.bool
     """known from a peer's catalogue; BringCard fetches its bytes"""
+    traceparent: _builtins.str
+    """of its commit's trace (W3C Trace Context); not signed"""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -186,10 +189,11 @@ class CardRecord(_message.Message):
         state: Global___CardState.ValueType = ...,
         origin: _builtins.str = ...,
         remote: _builtins.bool = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "base_fingerprint", b"base_fingerprint", "created_at_ms", b"created_at_ms", "description", b"description", "digest", b"digest", "domain", b"domain", "manifest_json", b"manifest_json", "name", b"name", "origin", b"origin", "remote", b"remote", "signature_json", b"signature_json", "size_bytes", b"size_bytes", "state", b"state", "tenants", b"tenants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "base_fingerprint", b"base_fingerprint", "created_at_ms", b"created_at_ms", "description", b"description", "digest", b"digest", "domain", b"domain", "manifest_json", b"manifest_json", "name", b"name", "origin", b"origin", "remote", b"remote", "signature_json", b"signature_json", "size_bytes", b"size_bytes", "state", b"state", "tenants", b"tenants", "traceparent", b"traceparent", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 
 from shared import errors, telemetry
 from shared import settings as config
+from shared.telemetry import exporting
 
 _WRONG_CONFIGURATION = 2
 
@@ -28,7 +29,8 @@ def run(role: str, serve: Callable[[config.Settings], Coroutine[None, None, None
     try:
         settings = config.load(arguments.config)
         telemetry.configure(settings.telemetry, role)
-        asyncio.run(serve(settings))
+        with exporting.exported(settings, role):
+            asyncio.run(serve(settings))
     except errors.ConfigError as error:
         print(f"{role}: {error}", file=sys.stderr)
         sys.exit(_WRONG_CONFIGURATION)

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from shared import errors
 from shared.rpc import access
 from shared.security import protection as protections
+from shared.telemetry import calls
 
 _log = structlog.get_logger(__name__)
 KIND_METADATA = "skillmesh-error"
@@ -132,8 +133,14 @@ class Server:
             address: `host:port`; port 0 takes a free one, see `port` after `start`.
             protection: its certificate, and who may call.
         """
+        self.calls = calls.CallInterceptor()
+        """How long calls took, for `telemetry.metrics`."""
         self._server = grpc.aio.server(
-            interceptors=[ErrorInterceptor(), access.AccessInterceptor(protection.admitted)],
+            interceptors=[
+                self.calls,
+                ErrorInterceptor(),
+                access.AccessInterceptor(protection.admitted),
+            ],
             options=OPTIONS,
         )
         self._protection = protection

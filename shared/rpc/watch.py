@@ -95,6 +95,8 @@ class CardRecord:
     """Id of the store where it was committed first."""
     remote: bool = False
     """The store knows it from a peer; its bytes come with `BringCard`."""
+    traceparent: str = ""
+    """Of the trace in which it was committed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,4 +351,5 @@ def card_record(message: cards_pb2.CardRecord) -> CardRecord:
         state=_STATES.get(message.state, CardState.ACTIVE),
         origin=message.origin,
         remote=message.remote,
+        traceparent=message.traceparent,
     )

@@ -92,6 +92,7 @@ _ALLOWED = {
     "Trainer/Train": _MAKERS,
     "Trainer/Prove": _MAKERS,
     "Trainer/Recheck": _MAKERS,
+    "Gateway/GetMetrics": _OURS,
     "Inference/Generate": _PEOPLE,
     "Inference/GenerateStream": _PEOPLE,
     "Inference/Complete": _PEOPLE,

@@ -34,7 +34,11 @@ TOKENS = {
 
 
 def settings(
-    root: pathlib.Path, tokens: bool = False, control: str = "127.0.0.1:0", **changed: Any
+    root: pathlib.Path,
+    tokens: bool = False,
+    control: str = "127.0.0.1:0",
+    metrics: str = "127.0.0.1:0",
+    **changed: Any,
 ) -> config.Settings:
     """With small layers, free ports, and ticks that only come when they are asked for."""
     security = {}
@@ -56,7 +60,6 @@ def settings(
         "enabled": True,
         "address": control,
         "flight_address": "127.0.0.1:0",
-        "metrics_address": "127.0.0.1:0",
         "tick_s": 3600.0,
         "layers": {
             level.value: {"rank": spec.rank, "inertia": spec.inertia}
@@ -67,6 +70,7 @@ def settings(
         "cluster": {"state_dir": root / "state"},
         "hierarchy": hierarchy | changed,
         "security": security,
+        "telemetry": {"metrics": {"enabled": True, "hierarchy": metrics}},
     }
     return config.Settings(**content)  # type: ignore[arg-type]
 

@@ -33,7 +33,6 @@ def _settings(folder, router="127.0.0.1:1", **hierarchy):
         "enabled": True,
         "address": "127.0.0.1:0",
         "flight_address": "127.0.0.1:0",
-        "metrics_address": "",
         "tick_s": 0.2,
         "layers": _LAYERS,
         "agents": {"rounds": 8},

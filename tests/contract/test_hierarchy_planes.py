@@ -328,11 +328,11 @@ async def test_start_is_refused_when_a_port_is_taken(
     house: hierarchies.House, tmp_path: pathlib.Path
 ) -> None:
     taken = {
-        "flight_address": f"127.0.0.1:{house.listening.flight_port}",
-        "metrics_address": f"127.0.0.1:{house.listening.metrics_port}",
+        "hierarchy.flight_address": {"flight_address": f"127.0.0.1:{house.listening.flight_port}"},
+        "telemetry.metrics.hierarchy": {"metrics": f"127.0.0.1:{house.listening.metrics_port}"},
     }
-    for key, address in taken.items():
-        chosen = hierarchies.settings(tmp_path / key, **{key: address})
-        with pytest.raises(errors.ConfigError, match=f"hierarchy.{key}"):
+    for key, changed in taken.items():
+        chosen = hierarchies.settings(tmp_path / key, **changed)
+        with pytest.raises(errors.ConfigError, match=key):
             async with hierarchies.running(chosen):
                 pass

@@ -95,7 +95,6 @@ def services(tmp_path: pathlib.Path) -> Iterator[tuple[Service, Node, Node]]:
         "enabled": True,
         "address": addresses.free_address(),
         "flight_address": addresses.free_address(),
-        "metrics_address": "",
         "tick_s": 0.5,
     }
     hierarchy = Service("services.hierarchy", tmp_path / "hierarchy", hierarchy=section)

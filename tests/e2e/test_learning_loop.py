@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,13 +18,18 @@ from typing import Any
 
 import pytest
 
+from scripts import metrics_table
 from services.gateway import domain
 from services.gateway.calls import peers
 from services.gateway.cluster import cluster
 from services.gateway.command_line import questions
 from shared import grading
 from shared import settings as config
+from shared.pb import factory_pb2, factory_pb2_grpc
+from shared.rpc import client
 from shared.security import certs
+from shared.security import protection as protections
+from tests.e2e import telling
 
 COMMAND_LIMIT_S = 400
 GATHER_S = 12.0
@@ -49,6 +55,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]
             "evolution": config.Evolution(provider_type="documents"),
             "factory": settings.factory.model_copy(update={"gather_s": GATHER_S}),
             "security": secured(state_dir / "certs"),
+            "telemetry": settings.telemetry.model_copy(
+                update={"traces": config.Traces(exporter="file")}
+            ),
         }
     )
     with cluster.Cluster.private(state_dir, settings) as running:
@@ -111,6 +120,87 @@ def test_a_question_is_learned_when_nobody_knew_it(local: cluster.Cluster) -> No
     cards = command(local, "cards")
     assert [f"{card['name']}@{card['digest']}" for card in cards] == [after["card"]]
     assert cards[0]["size_bytes"] < 1_000_000
+
+
+async def test_a_question_and_the_skill_that_it_caused_are_one_trace(
+    local: cluster.Cluster,
+) -> None:
+    async with peers.connected(local.settings) as services:
+        done = [task for task in await services.factory.tasks() if task.card]
+        [traceparent] = [await _traceparent(local, task.id) for task in done]
+    trace = traceparent.split("-")[1]
+    wanted = {
+        ("inference", "skillmesh.v1.Inference/Generate"),
+        ("router", "skillmesh.v1.Router/Route"),
+        ("factory", "learn"),
+        ("factory", "distil"),
+        ("distiller", "skillmesh.v1.Distiller/Distil"),
+        ("factory", "train"),
+        ("trainer", "skillmesh.v1.Trainer/Train"),
+        ("factory", "prove"),
+        ("trainer", "skillmesh.v1.Trainer/Prove"),
+        ("router", "skillmesh.v1.Router/TryCard"),
+        ("factory", "publish"),
+        ("card_store", "skillmesh.v1.CardStore/Commit"),
+        ("inference", "swap"),
+        ("inference", "fetch"),
+        ("card_store.data_plane", "Flight/DO_GET"),
+        ("factory", "confirm"),
+        ("factory", "complete"),
+    }
+    found = telling.until(
+        local.state_dir / "traces",
+        trace,
+        lambda spans: wanted <= {(span.service, span.name) for span in spans},
+    )
+    assert wanted <= {(span.service, span.name) for span in found}, telling.outline(found)
+    # Connected: whatever span one looks at, its parents lead to the question.
+    ids = {span.id for span in found}
+    roots = [span for span in found if span.parent not in ids]
+    assert len(roots) == 1 and not roots[0].parent, telling.outline(found)
+    assert roots[0].service in ("gateway", "inference")
+    swap = next(span for span in found if span.name == "swap")
+    commits = {span.id for span in found if span.name.endswith("CardStore/Commit")}
+    assert swap.parent in commits
+    # The log of a service names the trace, and no question.
+    log = (local.state_dir / "logs" / "factory.log").read_text()
+    assert trace in log
+    asked = questions.load(None, None).facts[0].ask
+    for path in (local.state_dir / "logs").glob("*.log"):
+        assert asked not in path.read_text(), path
+    for path in (local.state_dir / "traces").glob("*.jsonl"):
+        assert asked not in path.read_text(), path
+
+
+async def _traceparent(local: cluster.Cluster, task_id: str) -> str:
+    protection = protections.Protection.configured(local.settings)
+    async with client.channel(local.addresses["factory"], protection=protection) as channel:
+        stub = factory_pb2_grpc.FactoryStub(channel)
+        task = await client.call(stub.GetTask, factory_pb2.GetTaskRequest(id=task_id))
+    return str(task.traceparent)
+
+
+def test_every_process_tells_the_figures_that_are_promised(local: cluster.Cluster) -> None:
+    told = {
+        process: telling.metrics(address)
+        for process, address in local.settings.telemetry.metrics.addresses().items()
+        if process in local.addresses
+    }
+    assert set(told) >= {"router", "factory", "distiller", "trainer", "inference", "card_store"}
+    for process, text in told.items():
+        for family in metrics_table.BY_PROCESS[process]:
+            assert f"# TYPE {family.exposed[0].removesuffix('_bucket')} " in text, (
+                process,
+                family.name,
+            )
+    assert 'skillmesh_tasks{status="COMPLETED"} 1.0' in told["factory"]
+    assert 'skillmesh_gate_drafts_total{outcome="passed"} 1.0' in told["factory"]
+    assert "skillmesh_card_swap_seconds_count 1.0" in told["inference"]
+    assert "skillmesh_cards_resident 1.0" in told["inference"]
+    assert 'skillmesh_routed_total{outcome="card"}' in told["router"]
+    assert 'skillmesh_flight_bytes_total{direction="in"} 0' not in told["card_store_data"]
+    [lag] = re.findall(r"skillmesh_watcher_lag_revisions\{.*\} (\S+)", told["card_store"])
+    assert float(lag) == 0
 
 
 async def test_one_task_comes_of_it_when_a_question_is_asked_100_times_at_once(

@@ -205,7 +205,10 @@ def test_layers_keep_their_defaults_when_others_are_named(path: pathlib.Path) ->
     [
         ("hierarchy:\n  layers:\n    herd: {rank: 2, inertia: 0.25}\n", "hierarchy.layers.herd"),
         ("hierarchy:\n  layers:\n    swarm: {rank: 2, inertia: 1}\n", "swarm.inertia"),
-        ("hierarchy:\n  metrics_address: 0.0.0.0:7410\n", "hierarchy.metrics_address"),
+        (
+            "telemetry:\n  metrics: {enabled: true, hierarchy: 0.0.0.0:7410}\n",
+            "telemetry.metrics.hierarchy",
+        ),
         ("hierarchy:\n  flight_address: 0.0.0.0:7409\n", "hierarchy.flight_address"),
     ],
 )

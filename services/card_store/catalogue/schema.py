@@ -44,6 +44,8 @@ CARDS = sa.Table(
     sa.Column("state", sa.String(16), nullable=False, server_default="ACTIVE"),
     sa.Column("origin", sa.String(32), nullable=False, server_default=""),
     sa.Column("remote", sa.Boolean, nullable=False, server_default=sa.false()),
+    # Of the trace in which it was committed.
+    sa.Column("traceparent", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("name", "version", name="one_digest_per_version"),
     sa.Index("ix_cards_listing", "name", "created_at_ms", "digest"),
     sa.Index("ix_cards_domain", "domain"),

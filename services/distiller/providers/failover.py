@@ -36,6 +36,7 @@ class Failover(base.CloudProvider):
         providers: Sequence[base.CloudProvider],
         clock: Callable[[], float],
         settings: teacher_settings.Breaker | None = None,
+        on_failure: Callable[[str, errors.SkillmeshError], None] = lambda *_: None,
     ) -> None:
         """Takes the teachers in the order in which to ask.
 
@@ -43,7 +44,9 @@ class Failover(base.CloudProvider):
             providers: at least one.
             clock: seconds, monotonic.
             settings: when a teacher is left alone.
+            on_failure: is told the name of a teacher that failed, and why.
         """
+        self._on_failure = on_failure
         self._providers = tuple(providers)
         self._breakers = tuple(
             breaker.CircuitBreaker(provider.name, settings or teacher_settings.Breaker(), clock)
@@ -105,6 +108,7 @@ class Failover(base.CloudProvider):
             except errors.SkillmeshError as error:
                 if not (error.retryable or isinstance(error, _HANDED_ON)):
                     raise
+                self._on_failure(provider.name, error)
                 _log.warning("teacher failed", teacher=provider.name, reason=str(error))
                 failed.append(_Failure(provider.name, error))
         raise _all_failed(failed)

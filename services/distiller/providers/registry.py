@@ -25,6 +25,7 @@ def get_cloud_provider(
     environ: Mapping[str, str],
     ledger: spending.Ledger,
     clock: Callable[[], float] = time.monotonic,
+    on_failure: Callable[[str, errors.SkillmeshError], None] = lambda *_: None,
 ) -> base.CloudProvider:
     """The configured teacher with its fallbacks.
 
@@ -34,6 +35,7 @@ def get_cloud_provider(
         environ: holds the keys.
         ledger: keeps what they cost within the budget.
         clock: seconds, monotonic.
+        on_failure: is told the name of a teacher that failed, and why.
 
     Raises:
         errors.ConfigError: a key, an endpoint or a file is missing; the message names it.
@@ -55,7 +57,7 @@ def get_cloud_provider(
     chain = [builder.build(first, "evolution")]
     for at, teacher in enumerate(evolution.fallbacks):
         chain.append(builder.build(teacher, f"evolution.fallbacks[{at}]"))
-    whole = failover.Failover(chain, clock, evolution.breaker)
+    whole = failover.Failover(chain, clock, evolution.breaker, on_failure)
     return whole if kind in _READERS else by_document.ByDocument(make_documents(), whole)
 
 

@@ -49,6 +49,18 @@ class Program:
 
 def of(settings: config.Settings) -> tuple[Program, ...]:
     """All programs of one cluster, in the order in which they start."""
+    return tuple(_with_metrics(one, settings.telemetry.metrics) for one in _services(settings))
+
+
+def _with_metrics(program: Program, metrics: config.Metrics) -> Program:
+    address = metrics.addresses().get(program.name)
+    if address is None or not metrics.enabled:
+        return program
+    key = f"telemetry.metrics.{program.name}"
+    return dataclasses.replace(program, more=(*program.more, (key, address)))
+
+
+def _services(settings: config.Settings) -> tuple[Program, ...]:
     store = settings.card_store
     return (
         Program("card_store", "services.card_store", store.address, "card_store.address"),
@@ -87,16 +99,13 @@ def _gateway(gateway: config.Gateway) -> tuple[Program, ...]:
 def _hierarchy(hierarchy: config.Hierarchy) -> tuple[Program, ...]:
     if not hierarchy.enabled:
         return ()
-    more = [("hierarchy.flight_address", hierarchy.flight_address)]
-    if hierarchy.metrics_address:
-        more.append(("hierarchy.metrics_address", hierarchy.metrics_address))
     return (
         Program(
             "hierarchy",
             "services.hierarchy",
             hierarchy.address,
             "hierarchy.address",
-            more=tuple(more),
+            more=(("hierarchy.flight_address", hierarchy.flight_address),),
         ),
     )
 
@@ -135,21 +144,22 @@ def on_free_ports(settings: config.Settings) -> config.Settings:
         *("router", "factory", "distiller", "trainer", "inference", "card_store", "hierarchy"),
         "gateway",
     )
-    others = (
-        ("card_store", "flight_address"),
-        ("hierarchy", "flight_address"),
-        ("hierarchy", "metrics_address"),
-    )
-    free = iter(_free_ports(len(services) + len(others)))
+    others = (("card_store", "flight_address"), ("hierarchy", "flight_address"))
+    metrics = settings.telemetry.metrics
+    free = iter(_free_ports(len(services) + len(others) + len(metrics.addresses())))
     changed: dict[str, dict[str, str]] = {}
     for name, field in (*((name, "address") for name in services), *others):
-        if getattr(getattr(settings, name), field):  # Else it is switched off.
-            changed.setdefault(name, {})[field] = f"{_HOST}:{next(free)}"
+        changed.setdefault(name, {})[field] = f"{_HOST}:{next(free)}"
+    metrics = metrics.model_copy(
+        update={name: f"{_HOST}:{next(free)}" for name in metrics.addresses()}
+    )
+    telemetry = settings.telemetry.model_copy(update={"metrics": metrics})
     return settings.model_copy(
         update={
             name: getattr(settings, name).model_copy(update=addresses)
             for name, addresses in changed.items()
         }
+        | {"telemetry": telemetry}
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 import fastapi
 import structlog
 import uvicorn
+from fastapi import telemetry
 from starlette import responses, routing
 from starlette.middleware import cors
 
@@ -28,7 +29,7 @@ from services.gateway.openai_api import (
     models,
     refusals,
 )
-from services.gateway.web import draining, front, probes
+from services.gateway.web import draining, front, metrics, probes
 from shared import errors
 from shared import settings as config
 from shared.rpc import server as rpc_server
@@ -75,7 +76,9 @@ def create_app(
     drain = drain or draining.Drain()
     gateway = settings.gateway
     # Without pages of documentation: those load their scripts from elsewhere.
-    app = fastapi.FastAPI(title="skillmesh", docs_url=None, redoc_url=None)
+    # Its own telemetry would begin a trace for every probe, and log what was wrong in requests.
+    silent: telemetry.TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+    app = fastapi.FastAPI(title="skillmesh", docs_url=None, redoc_url=None, telemetry=silent)
     known = models.Models(fleet, services, settings.model.base, int(time.time()))
     ask = asking.Asking(fleet, services, limits.Limits(gateway.limits), gateway.deadline_s)
     refusals.add_to(app)
@@ -102,6 +105,7 @@ def create_app(
             allow_headers=("*",),
             expose_headers=_EXPOSED,
         )
+    metrics.add_to(app, settings, fleet, admitted)
     return app
 
 

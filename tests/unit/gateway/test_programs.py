@@ -50,7 +50,6 @@ def test_hierarchy_is_a_program_with_all_its_ports_when_it_is_enabled() -> None:
     assert [key for key, _ in last.listening] == [
         "hierarchy.address",
         "hierarchy.flight_address",
-        "hierarchy.metrics_address",
     ]
     programs.check_ports([last])
     shared = settings.hierarchy.model_copy(update={"flight_address": last.address})
@@ -59,8 +58,26 @@ def test_hierarchy_is_a_program_with_all_its_ports_when_it_is_enabled() -> None:
         programs.check_ports(programs.of(settings))
 
 
-def test_metrics_stay_off_in_a_private_cluster_when_they_are_off() -> None:
-    off = config.Hierarchy(enabled=True, metrics_address="")
-    settings = programs.on_free_ports(config.Settings(hierarchy=off))
-    assert settings.hierarchy.metrics_address == ""
-    assert len(programs.of(settings)[-1].listening) == 2
+def test_every_program_has_a_port_for_metrics_when_they_are_on() -> None:
+    for enabled in (False, True):
+        metrics = config.Metrics(enabled=enabled)
+        wanted = config.Settings(
+            telemetry=config.Telemetry(metrics=metrics),
+            hierarchy=config.Hierarchy(enabled=True),
+        )
+        settings = programs.on_free_ports(wanted)
+        for program in programs.of(settings):
+            key = f"telemetry.metrics.{program.name}"
+            found = dict(program.listening).get(key)
+            addresses = settings.telemetry.metrics.addresses()
+            assert found == (addresses.get(program.name) if enabled else None)
+        programs.check_ports(programs.of(settings))
+
+
+def test_metrics_are_20_ports_above_the_service_when_nothing_else_is_said() -> None:
+    settings = config.Settings(hierarchy=config.Hierarchy(enabled=True))
+    metrics = settings.telemetry.metrics.addresses()
+    own = {one.name: one.address for one in programs.of(settings) if one.name in metrics}
+    assert set(own) == set(metrics)
+    for name, address in own.items():
+        assert int(metrics[name].rpartition(":")[2]) == int(address.rpartition(":")[2]) + 20

@@ -1,6 +1,6 @@
-"""Logs, for now: structlog over the standard library, on standard error.
+"""Logs: structlog over the standard library, on standard error.
 
-Metrics and traces join here when the gateway does.
+A line that is written while a traced request is worked on carries `trace_id` and `span_id`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import structlog
 
 from shared import settings as config
+from shared.telemetry import tracing
 
 _QUIET = ("httpx2", "httpcore2", "openai", "anthropic", "filelock", "dbos")
 
@@ -30,6 +31,7 @@ def configure(settings: config.Telemetry, service: str) -> None:
     )
     shared_steps: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -56,3 +58,10 @@ def configure(settings: config.Telemetry, service: str) -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _with_trace(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    line.update(tracing.ids())
+    return line
