@@ -14,7 +14,7 @@ ARGUMENTS := q topic doc path questions json wait area seed keep service force n
 unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
-.PHONY: help setup certs demo test test-faults up down status doctor nodes logs ask explain teach teach-repo tell \
+.PHONY: help setup certs demo test test-faults up console down status doctor nodes logs ask explain teach teach-repo tell \
 	agents cards tasks nightly base-model protos check bench docs
 
 help: ## this list
@@ -39,6 +39,9 @@ test-faults: $(READY) ## kill every service at every stage of learning
 
 up: $(READY) ## start the cluster on this machine
 	$(CLI) up
+
+console: $(READY) ## open its pages; starts it where it does not run
+	$(CLI) console
 
 down: $(READY) ## stop it
 	$(CLI) down

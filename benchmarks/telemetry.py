@@ -28,7 +28,7 @@ from shared.rpc import server as rpc_server
 from shared.security import callers
 from shared.telemetry import calls, exporting
 
-_ROUNDS, _CALLS, _ANSWERS = 9, 200, 4
+_ROUNDS, _CALLS, _ANSWERS = 9, 150, 4
 _QUESTION = "What is a skill card, and what is it good for?"
 
 

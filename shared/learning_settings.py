@@ -39,6 +39,8 @@ class Budget(sections.Section):
     """All together, taught ones included: each asks a teacher."""
     tenant_tasks_per_hour: int = pydantic.Field(default=20, ge=0)
     """Of one tenant; callers without a tenant count as one."""
+    tenant_feedback_per_hour: int = pydantic.Field(default=600, ge=0)
+    """Answers that the callers of one tenant may call right or wrong; more are refused."""
 
 
 class Nightly(sections.Section):
@@ -82,3 +84,6 @@ class Recheck(sections.Section):
     """How often each card is; 0: never."""
     tolerance: sections.Share = 0.05
     """By how much a row of the gate's table may fall below what was recorded."""
+    wrongs: int = pydantic.Field(default=3, ge=0)
+    """Before its time a card is proved again when users called its answers to so many different
+    questions wrong since it last was, 24 times as often at most; 0: never for that."""

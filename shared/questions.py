@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+LONGEST_TRAINED = 400
+"""Characters of a question and of an answer that are fit to train on: longer ones are essays, which
+small models learn badly."""
 _PUNCTUATION = re.compile(
     r"""(?<!\d)[.,]|[.,](?!\d)|[;:!?\u00bf\u00a1"'`()\[\]{}\u2018-\u201e\u00ab\u00bb\u2013-\u2015]"""
 )

@@ -112,10 +112,12 @@ class FakeDistiller(distiller_pb2_grpc.DistillerServicer):
     def _result(self, request: distiller_pb2.DistilRequest) -> distiller_pb2.DistilResult:
         if request.repository:
             return self._samples(request)
+        for one in request.corrections:
+            self.answers[one.query] = one.expected_answer
         known = [query for query in request.queries if query in self.answers]
         return distiller_pb2.DistilResult(
             dataset=ticket("dataset", request.task_id),
-            skill_name=self.skill_name,
+            skill_name=request.follows.skill_name or self.skill_name,
             domain="trade",
             description="What Zorblax trades",
             teacher="documents",
@@ -223,6 +225,14 @@ class FakeStore(cards_pb2_grpc.CardStoreServicer):
     ) -> cards_pb2.ListCardsResponse:
         newest_first = list(reversed(self.cards))
         return cards_pb2.ListCardsResponse(cards=newest_first, revision=len(self.cards))
+
+    async def GetCard(
+        self, request: cards_pb2.GetCardRequest, context: Any
+    ) -> cards_pb2.CardRecord:
+        for record in self.cards:
+            if request.reference == f"{record.name}@{record.digest}":
+                return record
+        raise errors.NotFoundError(f"no card {request.reference}")
 
     async def SetAlias(
         self, request: cards_pb2.SetAliasRequest, context: Any

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import results
 from benchmarks.training import made_up
 from services.distiller import delivery, distillation
-from services.factory import board, dissonance, partners, stages, tasks, trainers, workflow
+from services.factory import (
+    board,
+    dissonance,
+    feedback,
+    partners,
+    stages,
+    tasks,
+    trainers,
+    workflow,
+)
 from services.inference import answering
 from services.trainer import gate, trainer
 from shared import costs, errors
@@ -111,6 +120,8 @@ class _Work:
         teacher: str = "",
         retry_of: Sequence[str] = (),
         repository: str = "",
+        corrections: Sequence[feedback.Correction] = (),
+        follows: partners.Followed | None = None,
     ) -> partners.Distilled:
         request = distillation.DistilRequest(task_id, tuple(queries))
         return await self._distilled(request)
@@ -227,6 +238,9 @@ class _Work:
         return []
 
     async def latest(self, name: str) -> partners.Published | None:
+        return None
+
+    async def owners(self, card: str) -> Sequence[str] | None:
         return None
 
     async def serving(self, name: str) -> str:

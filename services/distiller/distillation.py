@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Awaitable, Callable
 
+from shared import errors
+from shared.cards import manifest as manifests
 from shared.flight import datasets
 
 ProgressCallback = Callable[[float, str], Awaitable[None]]
 """Takes the share that is done (0 to 1) and what is being done, for people."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """A question with its right answer, as a person gave it."""
+
+    question: str
+    answer: str
+    wrong: str = ""
+    """The answer that was given; empty where nobody told."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Followed:
+    """The card whose next version learns corrections."""
+
+    skill_name: str
+    domain: str
+    dataset_digest: str
+    """Of what it was trained on."""
+
+    def __post_init__(self) -> None:
+        """Refuses a name that no card has: files are called by it."""
+        if not re.fullmatch(manifests.NAME_PATTERN, self.skill_name):
+            raise errors.InvalidInputError(
+                f"follows.skill_name {self.skill_name[:100]!r} is no name of a card"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +61,10 @@ class DistilRequest:
     """Name of a code base among the repositories, see `code_bases`."""
     retry_of: tuple[str, ...] = ()
     """Tasks that this one tries again, the latest first; see `journal.Journal.take_over`."""
+    corrections: tuple[Correction, ...] = ()
+    """Questions that people answered, see `correcting`; the latest of one question counts."""
+    follows: Followed | None = None
+    """The card that they correct; None for none."""
 
 
 @dataclasses.dataclass(frozen=True)

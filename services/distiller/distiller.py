@@ -10,7 +10,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from services.distiller import distillation, filters, journal, outcome, plan, vectors, wording
+from services.distiller import (
+    corrections,
+    distillation,
+    filters,
+    journal,
+    outcome,
+    plan,
+    vectors,
+    wording,
+)
 from services.distiller.providers import base
 from services.distiller.quality import sieve
 from shared import errors
@@ -56,6 +65,7 @@ class CloudDistiller:
         self._journal = kept
         self._settings = settings
         self._rewording = rewording
+        self._embed = embed
         self._sieve = sieve.Sieve(settings, embed)
 
     async def distil(
@@ -70,10 +80,19 @@ class CloudDistiller:
                 fit to train on, or too many are wrong.
             errors.TeacherUnavailableError: no teacher could be asked; ask again later.
         """
-        calls = _checked(request, self._settings, self._provider.queries_a_call)
+        _check(request)
         finished = self._journal.result(request.task_id)
-        if finished is not None:
-            return finished
+        if finished is None:
+            finished = await self.made(request, progress)
+            self._journal.keep_result(request.task_id, finished)
+        return finished
+
+    async def made(
+        self, request: distillation.DistilRequest, progress: distillation.ProgressCallback
+    ) -> distillation.Distillation:
+        """As `distil`, for somebody else who keeps the result."""
+        _check(request)
+        calls = plan.calls(request, self._settings, self._provider.queries_a_call)
         self._journal.take_over(request.task_id, request.retry_of)
         asked = await self._ask(request.task_id, calls, progress)
         keys = {wording.key(query) for query in request.queries} - {""}
@@ -101,14 +120,16 @@ class CloudDistiller:
         earlier = self._journal.skill(result.skill_name)
         if earlier:
             # A new version of a skill must not forget what people asked of the old one.
-            both = filters.unambiguous(filters.merged([*pairs, *earlier]), keys).kept
+            told = [pair for pair in earlier if pair.teacher == corrections.TEACHER]
+            others = [pair for pair in earlier if pair.teacher != corrections.TEACHER]
+            told, pairs = await corrections.applied(told, pairs, self._embed)
+            both = filters.unambiguous(filters.merged([*told, *pairs, *others]), keys).kept
             pairs = filters.held_out(
                 filters.capped(both, keys, self._settings.max_facts).kept,
                 keys,
                 self._settings.held_out_share,
             )
             result = outcome.result(request, pairs, asked, rejected)
-        self._journal.keep_result(request.task_id, result)
         return result
 
     async def _ask(
@@ -180,13 +201,10 @@ class CloudDistiller:
         return list(filters.unambiguous(filters.valid(grown).kept, keys).kept)
 
 
-def _checked(
-    request: distillation.DistilRequest, settings: config.Distiller, queries_a_call: int
-) -> list[base.QARequest]:
+def _check(request: distillation.DistilRequest) -> None:
     if not request.task_id:
         raise errors.InvalidInputError("a distillation needs a task_id, its idempotency key")
     if not (any(map(wording.key, request.queries)) or request.topic.strip() or request.document):
         raise errors.InvalidInputError(
             f"task {request.task_id} names nothing to learn: give queries, a topic or a document"
         )
-    return plan.calls(request, settings, queries_a_call)

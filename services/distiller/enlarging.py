@@ -12,7 +12,15 @@ from collections.abc import Sequence
 
 import structlog
 
-from services.distiller import delivery, distillation, distiller, filters, journal, wording
+from services.distiller import (
+    corrections,
+    delivery,
+    distillation,
+    distiller,
+    filters,
+    journal,
+    wording,
+)
 from services.distiller.providers import base
 from services.distiller.quality import copies, language, privacy
 from shared import errors, grading
@@ -97,23 +105,26 @@ class Enlarger:
     ) -> list[datasets.QAPair]:
         """What the teacher says to the weak questions now; nothing where it can't be asked."""
         found, size = list[datasets.QAPair](), self._provider.queries_a_call
-        by_teacher: dict[str, list[str]] = {}
+        by_teacher: dict[str, list[datasets.QAPair]] = {}
         for pair in weak:
-            by_teacher.setdefault(pair.teacher, []).append(pair.question)
+            by_teacher.setdefault(pair.teacher, []).append(pair)
         calls = [
-            (teacher, tuple(questions[start : start + size]))
-            for teacher, questions in by_teacher.items()
-            for start in range(0, len(questions), size)
+            (teacher, asked[start : start + size])
+            for teacher, asked in by_teacher.items()
+            for start in range(0, len(asked), size)
         ]
-        for at, (teacher, queries) in enumerate(calls):
+        for at, (teacher, some) in enumerate(calls):
+            # What a person answered, a teacher is told.
+            by_person = teacher == corrections.TEACHER
             await progress(_ASKED * at / len(calls), f"asking {self._provider.name} again")
             call = base.QARequest(
                 topic="",
-                queries=queries,
-                count=len(queries),
+                queries=tuple(pair.question for pair in some),
+                count=len(some),
                 wordings=self._wordings,
+                passage=corrections.passage(some) if by_person else "",
                 task_id=request.of_task,
-                teacher=teacher,
+                teacher="" if by_person else teacher,
             )
             pairs = self._journal.answer(request.task_id, call)
             if pairs is None:
@@ -162,7 +173,7 @@ class Enlarger:
                     more.setdefault(_words(text), text)
 
         for other in told:
-            if _same_fact(pair, other):
+            if same_fact(pair, other):
                 take(filters.wordings(other))
         if self._rewording is not None:
             others = [other.question for other in pairs if other is not pair]
@@ -171,7 +182,7 @@ class Enlarger:
         return dataclasses.replace(pair, paraphrases=(*pair.paraphrases, *more.values()))
 
 
-def _same_fact(pair: datasets.QAPair, other: datasets.QAPair) -> bool:
+def same_fact(pair: datasets.QAPair, other: datasets.QAPair) -> bool:
     """Whether another pair asks for the same and answers the same."""
     own = {wording.key(text) for text in filters.wordings(pair)}
     asks_the_same = any(wording.key(text) in own for text in filters.wordings(other))

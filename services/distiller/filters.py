@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 
 from services.distiller import wording
 from services.distiller.quality import copies, verdict
+from shared import questions
 from shared.flight import datasets
 
-LONGEST_CHARACTERS = 400
-"""Of a question and of an answer: longer ones are essays, which small models learn badly."""
+LONGEST_CHARACTERS = questions.LONGEST_TRAINED
 _SURELY_ONE_FROM = 2
 """From this many other wordings on, one at least is held out."""
 _OTHERS_SHARE = 4

@@ -93,7 +93,7 @@ def result(
             "that answers it to the knowledge folder (distiller.knowledge_dir), or configure "
             "another teacher (evolution.provider_type, evolution.fallbacks) in config.yaml"
         )
-    domain = asked.subject.title or request.topic.strip() or _shortened(pairs[0].question)
+    domain = asked.subject.title or request.topic.strip() or shortened(pairs[0].question)
     teachers = dict.fromkeys(pair.teacher for pair in pairs)
     count = sum(pair.kind is datasets.Kind.FACT for pair in pairs)
     facts = "1 fact" if count == 1 else f"{count} facts"
@@ -117,5 +117,6 @@ def _about(request: distillation.DistilRequest) -> str:
     return repr(request.topic or request.document)
 
 
-def _shortened(question: str) -> str:
+def shortened(question: str) -> str:
+    """What a skill is called that nobody has a title for: the first words of a question."""
     return " ".join(question.rstrip("?.! ").split()[:_TITLE_WORDS])

@@ -11,6 +11,7 @@ import structlog
 from services.distiller import (
     code_bases,
     code_lessons,
+    correcting,
     delivery,
     distiller,
     embed_client,
@@ -61,8 +62,11 @@ async def serve(settings: config.Settings) -> None:
     rewords = rewording.Rewording(embed, cache_dir=state / "vectors")
     kept = journal.Journal(state / "tasks")
     cloud = distiller.CloudDistiller(provider, kept, settings.distiller, rewords, embed)
-    enlarger = enlarging.Enlarger(cloud, provider, kept, settings.distiller, rewords)
     datasets = store.StoreConnection(settings, protection=protection)
+    corrects = correcting.Corrector(
+        cloud, provider, kept, settings.distiller, datasets.get, rewords, embed
+    )
+    enlarger = enlarging.Enlarger(corrects, provider, kept, settings.distiller, rewords)
     deliver = delivery.Delivery(enlarger, lambda data: datasets.put("dataset", data))
     answers = lessons_journal.Journal(state / "tasks")
     code = code_bases.CodeBases(

@@ -61,6 +61,15 @@ class DistillerService(distiller_pb2_grpc.DistillerServicer):
             teacher=request.teacher,
             retry_of=tuple(request.retry_of),
             repository=request.repository,
+            corrections=tuple(
+                distillation.Correction(one.query, one.expected_answer, one.wrong_answer)
+                for one in request.corrections
+            ),
+            follows=distillation.Followed(
+                request.follows.skill_name, request.follows.domain, request.follows.dataset_digest
+            )
+            if request.HasField("follows")
+            else None,
         )
         work: Work = self._code.work if wanted.repository else self._work
         async for news in self._runs.follow(wanted.task_id, lambda report: work(wanted, report)):

@@ -16,7 +16,17 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from services.factory import budget, clusters, dissonance, ledger, nights, published, tasks
+from services.factory import (
+    budget,
+    clusters,
+    dissonance,
+    feedback,
+    feedback_book,
+    ledger,
+    nights,
+    published,
+    tasks,
+)
 from shared import errors
 
 T = TypeVar("T")
@@ -37,6 +47,7 @@ class TaskBoard:
         self._ledger = kept
         self._nights = nights.NightBook(kept.database)
         self._cards = published.CardBook(kept.database)
+        self._feedback = feedback_book.FeedbackBook(kept.database)
         self.now_ms = clock_ms
         # One thread of our own: DBOS replaces the loop's default executor and takes it down.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -144,14 +155,44 @@ class TaskBoard:
         """A card by its `name@digest`, if this factory published it."""
         return await self._off_loop(lambda: self._cards.find(card))
 
-    async def cards_unchecked_since(self, at_ms: int) -> list[published.PublishedCard]:
-        """Published cards that were last proved before a time."""
-        return await self._off_loop(lambda: self._cards.unchecked_since(at_ms))
+    async def cards_unchecked_since(
+        self, at_ms: int, wrongs: int = 0, doubted_at_ms: int = 0
+    ) -> list[published.PublishedCard]:
+        """Published cards that are due; see `published.CardBook.unchecked_since`."""
+        return await self._off_loop(
+            lambda: self._cards.unchecked_since(at_ms, wrongs, doubted_at_ms)
+        )
 
     async def card_checked(self, card: str) -> None:
         """Notes that a card was proved again now."""
         now_ms = self.now_ms()
         await self._off_loop(lambda: self._cards.checked(card, now_ms))
+
+    async def record_feedback(
+        self,
+        given: feedback.Feedback,
+        fresh: tasks.TrainingTask | None,
+        reason: str = "",
+        alike: str = "",
+        most_an_hour: int = 0,
+    ) -> feedback_book.Outcome:
+        """Puts feedback on record; see `feedback_book.FeedbackBook.record`."""
+        async with self._order:
+            now_ms = self.now_ms()
+            outcome = await self._off_loop(
+                lambda: self._feedback.record(given, now_ms, fresh, reason, alike, most_an_hour)
+            )
+            if outcome.task is not None:
+                self._tell(outcome.task)
+            return outcome
+
+    async def feedback_outcome(self, given: feedback.Feedback) -> feedback_book.Outcome | None:
+        """What came of feedback that is on record; None where it is new."""
+        return await self._off_loop(lambda: self._feedback.find(given))
+
+    async def feedback_counts(self, card: str) -> feedback.Counts:
+        """How often answers of a card were called right and wrong."""
+        return await self._off_loop(lambda: self._feedback.counts(card))
 
     async def get(self, task_id: str) -> tasks.TrainingTask:
         """One task.

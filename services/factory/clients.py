@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from services.factory import messages, partners, store_client, trainers
+from services.factory import feedback, messages, partners, store_client, trainers
 from shared import costs, discovery, errors
 from shared import settings as config
 from shared.pb import (
@@ -64,6 +64,8 @@ class DistillerClient:
         teacher: str = "",
         retry_of: Sequence[str] = (),
         repository: str = "",
+        corrections: Sequence[feedback.Correction] = (),
+        follows: partners.Followed | None = None,
     ) -> partners.Distilled:
         """Question/answer pairs about a gap, or samples of a code base."""
         request = distiller_pb2.DistilRequest(
@@ -74,6 +76,8 @@ class DistillerClient:
             teacher=teacher,
             retry_of=retry_of,
             repository=repository,
+            corrections=messages.to_corrections(corrections),
+            follows=None if follows is None else messages.to_followed(follows),
         )
         return await self._distilled(request, on_progress)
 

@@ -71,8 +71,8 @@ def skills(
     )
     for at in order:
         gap = gaps[at]
-        # What was taught is a skill of its own: it says by itself what belongs to it.
-        if gap.taught or vectors_N_D is None:
+        # What was taught or corrected is a skill of its own: it says by itself what belongs to it.
+        if gap.taught or gap.corrections or vectors_N_D is None:
             found.append(_Cluster([gap], None))
             continue
         vector_D = vectors_N_D[at]

@@ -27,12 +27,24 @@ def reason_against(
     """
     if not limits.enabled:
         return ""
-    if small_talk >= limits.small_talk:
-        return f"nothing to learn: this looks like small talk; {INSIST}"
+    if reason := against_small_talk(small_talk, limits):
+        return reason
     signals = event.signals
     if signals is None or is_unsure(signals, limits):
         return ""
     return f"nothing to learn: the base model seems sure of its answer; {INSIST}"
+
+
+def against_small_talk(small_talk: float, limits: learning_settings.Judgement) -> str:
+    """Why nothing is learned from what may be small talk; nothing where it is.
+
+    Args:
+        small_talk: see `reason_against`.
+        limits: of it.
+    """
+    if not limits.enabled or small_talk < limits.small_talk:
+        return ""
+    return f"nothing to learn: this looks like small talk; {INSIST}"
 
 
 def is_unsure(signals: answer_signals.AnswerSignals, limits: learning_settings.Judgement) -> bool:

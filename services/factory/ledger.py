@@ -62,7 +62,7 @@ class Ledger:
                 raise errors.PreconditionError(known)
             if known is not None:
                 return known, False
-            task, created = _cover(connection, fresh, None, alike)
+            task, created = rows.cover(connection, fresh, None, alike)
             _count(connection, event, fresh.created_at_ms, task.id, "")
             return task, created
 
@@ -139,7 +139,7 @@ class Ledger:
                 )
                 if known is not None:
                     return _same_request(rows.load(connection, known), fresh), False
-            return _cover(connection, fresh, idempotency_key or None)
+            return rows.cover(connection, fresh, idempotency_key or None)
 
         return self._database.write(write)
 
@@ -188,7 +188,7 @@ class Ledger:
     def covers(self, gap_key: str) -> bool:
         """Whether an open task covers that gap."""
         with self._database.read() as connection:
-            return rows.covering(connection, [gap_key]) is not None
+            return bool(rows.covering(connection, [gap_key]))
 
     def of_event(self, event_id: str) -> tasks.TrainingTask | str | None:
         """The task that an event led to, or why to none; None where it is not known."""
@@ -264,31 +264,6 @@ def _waiting(
         .limit(_MOST_CONSIDERED)
     )
     return [rows.task_of(row) for row in connection.execute(query).mappings()]
-
-
-def _cover(
-    connection: sa.Connection,
-    fresh: tasks.TrainingTask,
-    idempotency_key: str | None,
-    alike: str = "",
-) -> tuple[tasks.TrainingTask, bool]:
-    """The open task that covers the gap of the fresh one, or that one, stored."""
-    found = rows.covering(connection, fresh.gap_keys()) or rows.still_open(connection, alike)
-    if found is None:
-        row = {**rows.row_of(fresh), "idempotency_key": idempotency_key}
-        connection.execute(tables.training_tasks.insert().values(**row))
-        rows.note(connection, fresh)
-        rows.claim(connection, fresh)
-        return fresh, True
-    existing = rows.load(connection, found)
-    after = existing.demanded()
-    if existing.status is tasks.TaskStatus.PENDING:
-        after = after.joined(fresh.queries, fresh.created_at_ms)
-    # Demand alone is no news: a line for each of a thousand askings would tell nobody anything.
-    rows.save(connection, after, is_news=after.queries != existing.queries)
-    if after.queries != existing.queries:
-        rows.claim(connection, after)
-    return after, False
 
 
 def _outcome(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from services.factory import partners
-from shared.pb import trainer_pb2, types_pb2
+from services.factory import feedback, partners
+from shared.pb import distiller_pb2, trainer_pb2, types_pb2
 
 
 def ticket(ticket: Any) -> partners.Ticket:
@@ -33,6 +33,25 @@ def to_triggers(triggers: Iterable[partners.Trigger]) -> list[types_pb2.Trigger]
     return [
         types_pb2.Trigger(query=one.query, expected_answer=one.expected_answer) for one in triggers
     ]
+
+
+def to_corrections(
+    corrections: Iterable[feedback.Correction],
+) -> list[distiller_pb2.Correction]:
+    """The messages of corrections."""
+    return [
+        distiller_pb2.Correction(
+            query=one.question, expected_answer=one.answer, wrong_answer=one.wrong
+        )
+        for one in corrections
+    ]
+
+
+def to_followed(card: partners.Followed) -> distiller_pb2.Followed:
+    """The message of the card whose next version learns corrections."""
+    return distiller_pb2.Followed(
+        skill_name=card.skill_name, domain=card.domain, dataset_digest=card.dataset_digest
+    )
 
 
 def code_base(result: Any) -> partners.CodeBase | None:

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from services.factory import feedback
 from shared import costs
 
 OnProgress = Callable[[float, str], Awaitable[None]]
@@ -150,6 +151,17 @@ class Published:
     card: str
     """`name@digest`."""
     dataset_digest: str
+    domain: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Followed:
+    """The card whose next version learns corrections."""
+
+    skill_name: str
+    domain: str
+    dataset_digest: str
+    """What the version was trained on that serves now."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +212,8 @@ class Distiller(Protocol):
         teacher: str = "",
         retry_of: Sequence[str] = (),
         repository: str = "",
+        corrections: Sequence[feedback.Correction] = (),
+        follows: Followed | None = None,
     ) -> Distilled:
         """Question/answer pairs about a gap, or samples of a code base; idempotent by task_id.
 
@@ -213,6 +227,8 @@ class Distiller(Protocol):
             retry_of: tasks that this one tries again, the latest first; what they were answered
                 is not asked again.
             repository: or the code base to learn, alone.
+            corrections: answers to some of the queries, as people gave them: no teacher is asked.
+            follows: the card whose dataset they correct; None for a card of their own.
         """
 
     async def repositories(self) -> Sequence[Repository]:
@@ -282,6 +298,9 @@ class Store(Protocol):
 
     async def latest(self, name: str) -> Published | None:
         """The version of a card that serves; None without one, or without a known dataset."""
+
+    async def owners(self, card: str) -> Sequence[str] | None:
+        """The tenants who alone see a card (`name@digest`), none: everybody; None: no such card."""
 
     async def serving(self, name: str) -> str:
         """That version as `name@digest`; empty for none."""

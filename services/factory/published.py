@@ -56,12 +56,23 @@ class CardBook:
         with self._database.read() as connection:
             return _find(connection, card)
 
-    def unchecked_since(self, at_ms: int) -> list[PublishedCard]:
-        """Cards that were last proved before a time, the longest ago first."""
+    def unchecked_since(
+        self, at_ms: int, wrongs: int = 0, doubted_at_ms: int = 0
+    ) -> list[PublishedCard]:
+        """Cards that are due to be proved again, the longest unproved first.
+
+        Args:
+            at_ms: those that were last proved before this Unix time are,
+            wrongs: and those whose answers to so many different questions were called wrong since
+                they were; 0: none for that.
+            doubted_at_ms: of these only what was last proved before this Unix time.
+        """
         table = tables.published_cards
-        query = (
-            sa.select(table).where(table.c.checked_at_ms < at_ms).order_by(table.c.checked_at_ms)
-        )
+        due = table.c.checked_at_ms < at_ms
+        if wrongs:
+            rested = table.c.checked_at_ms < doubted_at_ms
+            due = sa.or_(due, sa.and_(rested, table.c.card.in_(_doubted(wrongs))))
+        query = sa.select(table).where(due).order_by(table.c.checked_at_ms)
         with self._database.read() as connection:
             return [_card(row) for row in connection.execute(query).mappings()]
 
@@ -75,6 +86,18 @@ class CardBook:
             )
 
         self._database.write(write)
+
+
+def _doubted(wrongs: int) -> sa.Select[tuple[str]]:
+    table, said = tables.published_cards, tables.feedback
+    return (
+        sa.select(said.c.card)
+        .join(table, table.c.card == said.c.card)
+        .where(sa.not_(said.c.is_right))
+        .where(said.c.received_at_ms > table.c.checked_at_ms)
+        .group_by(said.c.card)
+        .having(sa.func.count(sa.distinct(said.c.question_key)) >= wrongs)
+    )
 
 
 def _find(connection: sa.Connection, card: str) -> PublishedCard | None:

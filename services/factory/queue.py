@@ -19,6 +19,8 @@ from services.factory import (
     budget,
     dissonance,
     expenses,
+    feedback,
+    feedback_book,
     judgement,
     meanings,
     nightly,
@@ -139,6 +141,45 @@ class SkillFactory:
             _log.info("nothing learned", event_id=event.event_id, reason=reason)
             await self._board.dismiss(event, reason)
             raise errors.PreconditionError(reason)
+
+    async def learn_from(self, given: feedback.Feedback) -> feedback_book.Outcome:
+        """Opens a task for an answer that a user called wrong, unless an open one learns that.
+
+        A correction is learned whatever the base model thinks of it. Without one the question is
+        worth as much as one that the base model did not know.
+
+        Args:
+            given: scrubbed already.
+
+        Raises:
+            errors.AlreadyExistsError: the caller said something else under the same key.
+            errors.OverloadedError: the tenant said enough within the last hour.
+        """
+        query, reason, alike = given.question, "", ""
+        vector_D = await self._meanings.of(query) if self._meanings else None
+        if self._meanings is not None and vector_D is not None:
+            alike = self._meanings.alike(query, vector_D)
+            if not given.correction:
+                small_talk = self._meanings.small_talk(vector_D)
+                reason = judgement.against_small_talk(small_talk, self._limits.judgement)
+        fresh = None
+        if not reason:
+            # What corrects a card belongs to the card, wherever documents speak of it.
+            place = "" if given.card and given.correction else await self._topic_key(query)
+            fresh = dataclasses.replace(
+                self._fresh(query),
+                topic_key=place,
+                tenant=given.tenant,
+                corrections=given.corrections,
+            )
+        most_an_hour = self._limits.budget.tenant_feedback_per_hour
+        outcome = await self._board.record_feedback(given, fresh, reason, alike, most_an_hour)
+        task = outcome.task
+        if task is not None and self._meanings is not None and vector_D is not None:
+            self._meanings.remember(task.id, query, vector_D)
+        if outcome.created:
+            await self.admit()
+        return outcome
 
     async def teach(
         self,

@@ -22,6 +22,8 @@ _EVERY_S = 60.0
 _PATIENCE_S = 120.0
 """For services that are away; the card is due again a minute later."""
 _HOUR_MS = 3_600_000
+_SOONER = 24
+"""Users who call answers wrong have a card proved so many times as often at most."""
 
 
 class Rechecker:
@@ -65,9 +67,12 @@ class Rechecker:
 
     async def run_due(self) -> list[str]:
         """Proves every card that is due; those that were rolled back, as `name@digest`."""
-        since_ms = self._board.now_ms() - round(self._settings.every_hours * _HOUR_MS)
+        now_ms, every_ms = self._board.now_ms(), round(self._settings.every_hours * _HOUR_MS)
+        due = await self._board.cards_unchecked_since(
+            now_ms - every_ms, self._settings.wrongs, now_ms - every_ms // _SOONER
+        )
         gone = []
-        for card in await self._board.cards_unchecked_since(since_ms):
+        for card in due:
             try:
                 if await self._check(card):
                     gone.append(card.card)

@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.factory import tables, tasks
-from shared import costs, errors
+from services.factory import feedback, tables, tasks
+from shared import costs, errors, questions
 
 
 def still_open(connection: sa.Connection, task_id: str) -> str | None:
@@ -25,14 +25,59 @@ def still_open(connection: sa.Connection, task_id: str) -> str | None:
     )
 
 
-def covering(connection: sa.Connection, gap_keys: Sequence[str]) -> str | None:
-    """The open task that covers one of those gaps, the first of them first."""
+def cover(
+    connection: sa.Connection,
+    fresh: tasks.TrainingTask,
+    idempotency_key: str | None,
+    alike: str = "",
+) -> tuple[tasks.TrainingTask, bool]:
+    """The open task that covers the gap of the fresh one, or that one, stored.
+
+    A correction is for a task that can still learn it: where none of those that cover its gap can,
+    it has one of its own.
+
+    Args:
+        connection: of the transaction.
+        fresh: the task to open where no open one covers the gap.
+        idempotency_key: kept with it; None for none.
+        alike: the id of a task whose questions say much the same.
+
+    Returns:
+        The task, and whether it is the fresh one.
+    """
+    for found in [*covering(connection, fresh.gap_keys()), still_open(connection, alike)]:
+        if found is None:
+            continue
+        before = load(connection, found)
+        if fresh.corrections and not before.takes(fresh):
+            continue
+        after, now_ms = before.demanded(), fresh.created_at_ms
+        if before.status is tasks.TaskStatus.PENDING:
+            after = after.joined(fresh.queries, now_ms).corrected(fresh.corrections, now_ms)
+        learns_more = (after.queries, after.corrections) != (before.queries, before.corrections)
+        # Demand alone is no news: a line for each of a thousand askings would tell nobody anything.
+        save(connection, after, is_news=learns_more)
+        if learns_more:
+            claim(connection, after)
+        return after, False
+    if fresh.corrections:
+        asked = [f"question:{questions.fold(one.question)}" for one in fresh.corrections]
+        fresh = fresh.following_on(next(iter(covering(connection, asked)), ""))
+    row = {**row_of(fresh), "idempotency_key": idempotency_key}
+    connection.execute(tables.training_tasks.insert().values(**row))
+    note(connection, fresh)
+    claim(connection, fresh)
+    return fresh, True
+
+
+def covering(connection: sa.Connection, gap_keys: Sequence[str]) -> list[str]:
+    """The open tasks that cover one of those gaps, in the order of the gaps."""
     gaps = tables.open_gaps
     rows = connection.execute(
         sa.select(gaps.c.gap_key, gaps.c.task_id).where(gaps.c.gap_key.in_(gap_keys))
     )
     found = {key: task_id for key, task_id in rows}
-    return next((found[key] for key in gap_keys if key in found), None)
+    return list(dict.fromkeys(found[key] for key in gap_keys if key in found))
 
 
 def claim(connection: sa.Connection, task: tasks.TrainingTask) -> None:
@@ -132,6 +177,7 @@ def row_of(task: tasks.TrainingTask) -> dict[str, Any]:
     row = dataclasses.asdict(task)
     row["status"] = task.status.value
     row["other_queries"] = list(task.other_queries)
+    row["corrections"] = [dataclasses.asdict(one) for one in task.corrections]
     row["stage_times"] = [[time.stage, time.seconds] for time in task.stage_times]
     return row
 
@@ -142,5 +188,6 @@ def task_of(row: sa.RowMapping) -> tasks.TrainingTask:
     values["status"] = tasks.TaskStatus(row["status"])
     values["other_queries"] = tuple(row["other_queries"])
     values["spent"] = costs.Spent(**row["spent"])
+    values["corrections"] = tuple(feedback.Correction(**one) for one in row["corrections"])
     values["stage_times"] = tuple(tasks.StageTime(*pair) for pair in row["stage_times"])
     return tasks.TrainingTask(**values)

@@ -8,6 +8,7 @@ from services.factory import (
     board,
     clients,
     durable,
+    feedback_desk,
     ledger,
     metrics,
     nightly,
@@ -64,7 +65,14 @@ async def serve(settings: config.Settings) -> None:
         relearning.Relearning(kept, connections.partners.distiller).run,
     )
     checks = recheck.Rechecker(kept, connections.partners, settings.factory.recheck)
-    servicer = service.FactoryService(factory, shift, protection.admitted)
+    desk = feedback_desk.FeedbackDesk(
+        kept,
+        factory,
+        connections.partners.store,
+        settings.factory.budget.tenant_feedback_per_hour,
+        settings.router.no_learning_tenants,
+    )
+    servicer = service.FactoryService(factory, shift, desk, protection.admitted)
     server = rpc.Server([servicer.add_to], settings.factory.address, protection)
     figures = (server.calls, learning, metrics.reader(book))
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from services.factory import dissonance, nightly, queue, statuses, tasks
+from services.factory import dissonance, feedback, feedback_desk, nightly, queue, statuses, tasks
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
 from shared.rpc import access, cost_messages, signal_messages
@@ -23,10 +23,11 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self,
         factory: queue.SkillFactory,
         shift: nightly.NightShift,
+        desk: feedback_desk.FeedbackDesk,
         admitted: callers.Callers | None = None,
     ) -> None:
         """Takes the domain objects, and those who may call; everybody by default."""
-        self._factory, self._shift = factory, shift
+        self._factory, self._shift, self._desk = factory, shift, desk
         self._admitted = admitted or callers.Callers()
 
     def add_to(self, server: grpc.aio.Server) -> str:
@@ -126,7 +127,29 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.GiveAnswerFeedbackRequest, context: Any
     ) -> factory_pb2.GiveAnswerFeedbackResponse:
         """Takes what a user says of an answer."""
-        raise errors.PreconditionError("feedback is not taken yet")
+        caller = access.caller_of(self._admitted, context.invocation_metadata())
+        given = feedback.Feedback(
+            idempotency_key=request.idempotency_key,
+            question=request.question,
+            answer=request.answer,
+            card=request.card,
+            is_right=request.is_right,
+            correction=request.correction,
+            caller=caller.name,
+            tenant=caller.tenant,
+        )
+        outcome = await self._desk.take(given, caller.tenants)
+        return factory_pb2.GiveAnswerFeedbackResponse(
+            task_id="" if outcome.task is None else outcome.task.id, reason=outcome.reason
+        )
+
+    async def GetCardFeedback(
+        self, request: factory_pb2.GetCardFeedbackRequest, context: Any
+    ) -> factory_pb2.CardFeedback:
+        """How often users called answers of a card right and wrong."""
+        caller = access.caller_of(self._admitted, context.invocation_metadata())
+        counts = await self._desk.counts(request.card, caller.tenants)
+        return factory_pb2.CardFeedback(card=request.card, right=counts.right, wrong=counts.wrong)
 
 
 def _status(number: Any) -> tasks.TaskStatus:

@@ -19,6 +19,7 @@ from services.factory import (
     board,
     confirming,
     expenses,
+    following,
     partners,
     patience,
     published,
@@ -83,6 +84,9 @@ class Stages:
         task = await self._begin(task_id, tasks.TaskStatus.DISTILLING, "distil")
 
         retried = await self._retried(task)
+        follows = await self._patiently(
+            lambda: following.followed(task, self._board, self._others.store)
+        )
 
         async def attempt() -> partners.Distilled:
             return await self._others.distiller.distil(
@@ -94,6 +98,8 @@ class Stages:
                 task.teacher,
                 retried,
                 task.repository,
+                task.corrections,
+                follows,
             )
 
         try:

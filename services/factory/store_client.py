@@ -47,11 +47,20 @@ class StoreClient:
         record = await self._latest(name)
         if record is None:
             return None
-        lineage = manifests.parse(record.manifest_json).lineage
+        manifest = manifests.parse(record.manifest_json)
+        lineage = manifest.lineage
         if lineage is None:
             # Merged, extracted or imported: nobody knows what it should answer.
             return None
-        return partners.Published(_identity(record), lineage.dataset_digest)
+        return partners.Published(_identity(record), lineage.dataset_digest, manifest.domain)
+
+    async def owners(self, card: str) -> tuple[str, ...] | None:
+        """The tenants who alone see a card."""
+        try:
+            record = await self._call("GetCard", cards_pb2.GetCardRequest(reference=card))
+        except errors.NotFoundError:
+            return None
+        return tuple(record.tenants)
 
     async def serving(self, name: str) -> str:
         """The version of a card that serves."""

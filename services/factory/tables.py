@@ -48,6 +48,7 @@ training_tasks = sa.Table(
     sa.Column("teacher", sa.Text, nullable=False),
     sa.Column("trainer", sa.Text, nullable=False),
     sa.Column("spent", sa.JSON, nullable=False),
+    sa.Column("corrections", sa.JSON, nullable=False),
     sa.Column("traceparent", sa.Text, nullable=False),
     sa.Column("idempotency_key", sa.Text, unique=True),
 )
@@ -85,6 +86,28 @@ dissonance_events = sa.Table(
     sa.Column("signals", sa.JSON),
     sa.Column("domain", sa.Text, nullable=False),
     sa.Column("tenant", sa.Text, nullable=False),
+)
+
+feedback = sa.Table(
+    # What users said of answers, and who: kept for good, whatever became of it.
+    "feedback",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("idempotency_key", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("received_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("question_key", sa.Text, nullable=False, index=True),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("card", sa.Text, nullable=False, index=True),
+    sa.Column("is_right", sa.Boolean, nullable=False),
+    sa.Column("correction", sa.Text, nullable=False),
+    sa.Column("contradicts", sa.Integer, sa.ForeignKey("feedback.sequence")),
+    sa.Column("task_id", sa.Text, sa.ForeignKey("training_tasks.id"), index=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.UniqueConstraint("caller", "idempotency_key", name="uq_feedback_caller_key"),
+    sa.Index("ix_feedback_tenant_received", "tenant", "received_at_ms"),
 )
 
 task_updates = sa.Table(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable
 
-from services.factory import dissonance, statuses
+from services.factory import dissonance, feedback, statuses
 from shared import costs, errors, questions
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 5
@@ -88,6 +88,8 @@ class TrainingTask:
     """The address of the trainer that works on it; empty for none."""
     spent: costs.Spent = costs.NOTHING
     """What its teachers cost."""
+    corrections: tuple[feedback.Correction, ...] = ()
+    """Answers that people gave to some of its questions; of one question the newest."""
     traceparent: str = ""
     """Of the trace of what asked for it first; empty where it has none."""
 
@@ -113,15 +115,23 @@ class TrainingTask:
         """Whether a person, or the night, named what to learn, rather than questions."""
         return bool(self.topic or self.document or self.repository)
 
+    @property
+    def corrected_skill(self) -> str:
+        """The name of the card whose answers it corrects; empty for none."""
+        return next((one.skill for one in self.corrections if one.skill), "")
+
     def gap_keys(self) -> tuple[str, ...]:
         """What an open task of the same gap would be found by, the surest first."""
-        keys = [f"question:{questions.fold(query)}" for query in self.queries]
+        keys = [f"correction:{questions.fold(one.question)}" for one in self.corrections]
+        keys += [f"question:{questions.fold(query)}" for query in self.queries]
         if self.topic:
             keys.append(f"topic:{questions.fold(self.topic)}")
         if self.document:
             keys.append(f"document:{self.document}")
         if self.repository:
             keys.append(f"repository:{self.repository}")
+        if self.corrected_skill:
+            keys.append(f"skill:{self.corrected_skill}")
         if self.topic_key:
             keys.append(f"place:{self.topic_key}")
         return tuple(dict.fromkeys(keys))
@@ -137,6 +147,38 @@ class TrainingTask:
             self, other_queries=(*self.other_queries, *fresh), updated_at_ms=now_ms
         )
 
+    def takes(self, fresh: TrainingTask) -> bool:
+        """Whether it can learn the corrections of another task along with its own.
+
+        Those of one card belong into that card's next version, and into no other.
+        """
+        return (
+            self.status is TaskStatus.PENDING
+            and not self.taught
+            and self.corrected_skill == fresh.corrected_skill
+            and len(self.queries) + len(fresh.queries) <= MOST_QUERIES
+        )
+
+    def corrected(self, told: Iterable[feedback.Correction], now_ms: int) -> TrainingTask:
+        """The task with further corrections of its questions; the newest of each counts."""
+        by_question = {questions.fold(one.question): one for one in self.corrections}
+        newest = {questions.fold(one.question): one for one in told}
+        if not newest:
+            return self
+        return dataclasses.replace(
+            self, corrections=tuple({**by_question, **newest}.values()), updated_at_ms=now_ms
+        )
+
+    def following_on(self, task_id: str) -> TrainingTask:
+        """The task whose corrections came too late for another one, which learns the question."""
+        return dataclasses.replace(
+            self,
+            corrections=tuple(
+                dataclasses.replace(one, behind="" if one.card else task_id)
+                for one in self.corrections
+            ),
+        )
+
     def demanded(self) -> TrainingTask:
         """The task asked for once more; its priority rises with the demand."""
         demand = self.demand + 1
@@ -150,7 +192,7 @@ class TrainingTask:
         task = self
         for other in others:
             task = dataclasses.replace(
-                task.joined(other.queries, now_ms),
+                task.joined(other.queries, now_ms).corrected(other.corrections, now_ms),
                 demand=task.demand + other.demand,
                 priority=max(task.priority, other.priority),
             )
@@ -342,6 +384,7 @@ class TrainingTask:
             tenant=self.tenant,
             demand=self.demand,
             retry_of=self.id,
+            corrections=self.corrections,
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
         )

@@ -44,6 +44,8 @@ class Reliability:
     """Expected calibration error (0 to 1), out of sample; NaN where there is nothing to measure."""
     rows: int
     """Questions that it stands on."""
+    bins: tuple[Bin, ...] = ()
+    """Its answers, the least probable first; masses sum to 1."""
 
 
 UNKNOWN = Reliability(math.nan, 0)
@@ -75,7 +77,10 @@ def calibration_error(
     probability_N: npt.ArrayLike, true_N: npt.ArrayLike, weight_N: npt.ArrayLike | None = None
 ) -> float:
     """Expected calibration error (0 to 1); NaN without answers. Arguments as of `bins`."""
-    found = bins(probability_N, true_N, weight_N)
+    return _error(bins(probability_N, true_N, weight_N))
+
+
+def _error(found: Sequence[Bin]) -> float:
     total = sum(one.mass for one in found)
     gaps = sum(abs(one.probability - one.share) * one.mass for one in found)
     return gaps / total if total > 0 else math.nan
@@ -103,12 +108,13 @@ def measure(practice: calibration.Rows, observed: calibration.Rows, fit: Fit) ->
     masses = [sum(one.weight for one in answers if one.known is known) for known in (True, False)]
     if min(masses) <= 0:
         return UNKNOWN
-    error = calibration_error(
+    found = bins(
         [one.probability for one in answers],
         [one.right for one in answers],
-        [one.weight / masses[0 if one.known else 1] for one in answers],
+        # Those with a card and those without have one half each.
+        [one.weight / masses[0 if one.known else 1] / 2 for one in answers],
     )
-    return Reliability(error, len(answers))
+    return Reliability(_error(found), len(answers), tuple(found))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from services.router import (
     practice,
     profile,
     rehearsal,
+    reliability,
     space,
     stock,
     words,
@@ -265,6 +266,16 @@ class LoRARouter:
     def calibration_rows(self) -> int:
         """Questions that the calibration error stands on."""
         return self._fitted.reliability.rows
+
+    @property
+    def calibration_bins(self) -> tuple[reliability.Bin, ...]:
+        """What the calibration error is made of; empty without cards."""
+        return self._fitted.reliability.bins
+
+    @property
+    def threshold(self) -> float:
+        """Confidence below which a question is a gap, where it does not say otherwise."""
+        return self._threshold
 
     async def settled(self) -> None:
         """Returns once the calibration reflects all cards registered so far."""

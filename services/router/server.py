@@ -29,6 +29,7 @@ from shared.rpc import client, watch
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
 from shared.telemetry import metrics as shared_metrics
+from shared.telemetry import tracing
 
 _REPORT_DEADLINE_S = 30.0
 _log = structlog.get_logger(__name__)
@@ -131,7 +132,8 @@ async def _event_bus(
 
     async def deliver(event: spool.Dissonance) -> None:
         message = service.dissonance_message(event)
-        await client.call(factory.ReportDissonance, message, _REPORT_DEADLINE_S)
+        with tracing.resumed(event.traceparent):
+            await client.call(factory.ReportDissonance, message, _REPORT_DEADLINE_S)
 
     bus = dissonance.EventBus(
         deliver,

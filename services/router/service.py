@@ -167,6 +167,13 @@ class RouterService(router_pb2_grpc.RouterServicer):
             events_waiting=self._bus.waiting,
             calibration_error=None if math.isnan(error) else error,
             calibration_rows=self._router.calibration_rows,
+            calibration_bins=[
+                router_pb2.CalibrationBin(
+                    probability=one.probability, share=one.share, mass=one.mass
+                )
+                for one in self._router.calibration_bins
+            ],
+            threshold=self._router.threshold,
         )
 
     def _domain(self, decision: decisions.Decision) -> str:

@@ -33,6 +33,7 @@ class DistilRequest(_message.Message):
     RETRY_OF_FIELD_NUMBER: _builtins.int
     REPOSITORY_FIELD_NUMBER: _builtins.int
     CORRECTIONS_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """idempotency key"""
     topic: _builtins.str
@@ -60,8 +61,12 @@ class DistilRequest(_message.Message):
         """tasks that this one tries again, the latest first: what"""
 
     @_builtins.property
-    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Trigger]:
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Correction]:
         """or questions with the right answers, as people gave them"""
+
+    @_builtins.property
+    def follows(self) -> Global___Followed:
+        """unset: the corrections make a skill of their own, or join"""
 
     def __init__(
         self,
@@ -75,15 +80,70 @@ class DistilRequest(_message.Message):
         teacher: _builtins.str = ...,
         retry_of: _abc.Iterable[_builtins.str] | None = ...,
         repository: _builtins.str = ...,
-        corrections: _abc.Iterable[_types_pb2.Trigger] | None = ...,
+        corrections: _abc.Iterable[Global___Correction] | None = ...,
+        follows: Global___Followed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["follows", b"follows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "document", b"document", "of_task", b"of_task", "queries", b"queries", "repository", b"repository", "retry_of", b"retry_of", "task_id", b"task_id", "teacher", b"teacher", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "document", b"document", "follows", b"follows", "of_task", b"of_task", "queries", b"queries", "repository", b"repository", "retry_of", b"retry_of", "task_id", b"task_id", "teacher", b"teacher", "topic", b"topic", "weak", b"weak"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DistilRequest: _TypeAlias = DistilRequest  # noqa: Y015
+
+@_typing.final
+class Correction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    EXPECTED_ANSWER_FIELD_NUMBER: _builtins.int
+    WRONG_ANSWER_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    expected_answer: _builtins.str
+    wrong_answer: _builtins.str
+    """that was given; empty where nobody told"""
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        expected_answer: _builtins.str = ...,
+        wrong_answer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_answer", b"expected_answer", "query", b"query", "wrong_answer", b"wrong_answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Correction: _TypeAlias = Correction  # noqa: Y015
+
+@_typing.final
+class Followed(_message.Message):
+    """the card whose next version learns the corrections"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKILL_NAME_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    skill_name: _builtins.str
+    domain: _builtins.str
+    dataset_digest: _builtins.str
+    """what it was trained on"""
+    def __init__(
+        self,
+        *,
+        skill_name: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        dataset_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_digest", b"dataset_digest", "domain", b"domain", "skill_name", b"skill_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Followed: _TypeAlias = Followed  # noqa: Y015
 
 @_typing.final
 class CancelDistilRequest(_message.Message):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shared.pb import types_pb2 as shared_dot_pb_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/factory.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\x8a\x01\n\x19GiveAnswerFeedbackRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x04 \x01(\t\x12\x10\n\x08is_right\x18\x05 \x01(\x08\x12\x12\n\ncorrection\x18\x06 \x01(\t\"=\n\x1aGiveAnswerFeedbackResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xc5\x01\n\x13\x43ognitiveDissonance\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x16\n\x0e\x64\x65tected_at_ms\x18\x04 \x01(\x03\x12,\n\x07signals\x18\x05 \x01(\x0b\x32\x1b.skillmesh.v1.AnswerSignals\x12\x0e\n\x06\x64omain\x18\x06 \x01(\t\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\"L\n\x18ReportDissonanceResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"n\n\x0cTeachRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x10\n\x08\x64ocument\x18\x03 \x01(\t\x12\x12\n\nrepository\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x04 \x01(\x05\"\x1c\n\x0eGetTaskRequest\x12\n\n\x02id\x18\x01 \x01(\t\"3\n\x0f\x46indTaskRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\"M\n\x10ListTasksRequest\x12*\n\x08statuses\x18\x01 \x03(\x0e\x32\x18.skillmesh.v1.TaskStatus\x12\r\n\x05limit\x18\x02 \x01(\x05\">\n\x11ListTasksResponse\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.skillmesh.v1.TrainingTask\"\x1e\n\x10WatchTaskRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x11\x43\x61ncelTaskRequest\x12\n\n\x02id\x18\x01 \x01(\t\"7\n\x10RetryTaskRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\",\n\x11RunNightlyRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\"L\n\x12RunNightlyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06skills\x18\x02 \x03(\x0b\x32\x1a.skillmesh.v1.NightlySkill\"O\n\x0cNightlySkill\x12\x10\n\x08task_ids\x18\x01 \x03(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07teacher\x18\x03 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\t2\x96\x06\n\x07\x46\x61\x63tory\x12]\n\x10ReportDissonance\x12!.skillmesh.v1.CognitiveDissonance\x1a&.skillmesh.v1.ReportDissonanceResponse\x12?\n\x05Teach\x12\x1a.skillmesh.v1.TeachRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12\x43\n\x07GetTask\x12\x1c.skillmesh.v1.GetTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12\x45\n\x08\x46indTask\x12\x1d.skillmesh.v1.FindTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12L\n\tListTasks\x12\x1e.skillmesh.v1.ListTasksRequest\x1a\x1f.skillmesh.v1.ListTasksResponse\x12I\n\tWatchTask\x12\x1e.skillmesh.v1.WatchTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask0\x01\x12I\n\nCancelTask\x12\x1f.skillmesh.v1.CancelTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12G\n\tRetryTask\x12\x1e.skillmesh.v1.RetryTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12O\n\nRunNightly\x12\x1f.skillmesh.v1.RunNightlyRequest\x1a .skillmesh.v1.RunNightlyResponse\x12\x61\n\x0cGiveFeedback\x12\'.skillmesh.v1.GiveAnswerFeedbackRequest\x1a(.skillmesh.v1.GiveAnswerFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/factory.proto\x12\x0cskillmesh.v1\x1a\x15shared/pb/types.proto\"\x8a\x01\n\x19GiveAnswerFeedbackRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x04 \x01(\t\x12\x10\n\x08is_right\x18\x05 \x01(\x08\x12\x12\n\ncorrection\x18\x06 \x01(\t\"=\n\x1aGiveAnswerFeedbackResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"&\n\x16GetCardFeedbackRequest\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\":\n\x0c\x43\x61rdFeedback\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\r\n\x05right\x18\x02 \x01(\x05\x12\r\n\x05wrong\x18\x03 \x01(\x05\"\xc5\x01\n\x13\x43ognitiveDissonance\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x16\n\x0e\x64\x65tected_at_ms\x18\x04 \x01(\x03\x12,\n\x07signals\x18\x05 \x01(\x0b\x32\x1b.skillmesh.v1.AnswerSignals\x12\x0e\n\x06\x64omain\x18\x06 \x01(\t\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\"L\n\x18ReportDissonanceResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"n\n\x0cTeachRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x10\n\x08\x64ocument\x18\x03 \x01(\t\x12\x12\n\nrepository\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x04 \x01(\x05\"\x1c\n\x0eGetTaskRequest\x12\n\n\x02id\x18\x01 \x01(\t\"3\n\x0f\x46indTaskRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\"M\n\x10ListTasksRequest\x12*\n\x08statuses\x18\x01 \x03(\x0e\x32\x18.skillmesh.v1.TaskStatus\x12\r\n\x05limit\x18\x02 \x01(\x05\">\n\x11ListTasksResponse\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.skillmesh.v1.TrainingTask\"\x1e\n\x10WatchTaskRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x11\x43\x61ncelTaskRequest\x12\n\n\x02id\x18\x01 \x01(\t\"7\n\x10RetryTaskRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\",\n\x11RunNightlyRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\"L\n\x12RunNightlyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06skills\x18\x02 \x03(\x0b\x32\x1a.skillmesh.v1.NightlySkill\"O\n\x0cNightlySkill\x12\x10\n\x08task_ids\x18\x01 \x03(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07teacher\x18\x03 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\t2\xeb\x06\n\x07\x46\x61\x63tory\x12]\n\x10ReportDissonance\x12!.skillmesh.v1.CognitiveDissonance\x1a&.skillmesh.v1.ReportDissonanceResponse\x12?\n\x05Teach\x12\x1a.skillmesh.v1.TeachRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12\x43\n\x07GetTask\x12\x1c.skillmesh.v1.GetTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12\x45\n\x08\x46indTask\x12\x1d.skillmesh.v1.FindTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12L\n\tListTasks\x12\x1e.skillmesh.v1.ListTasksRequest\x1a\x1f.skillmesh.v1.ListTasksResponse\x12I\n\tWatchTask\x12\x1e.skillmesh.v1.WatchTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask0\x01\x12I\n\nCancelTask\x12\x1f.skillmesh.v1.CancelTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12G\n\tRetryTask\x12\x1e.skillmesh.v1.RetryTaskRequest\x1a\x1a.skillmesh.v1.TrainingTask\x12O\n\nRunNightly\x12\x1f.skillmesh.v1.RunNightlyRequest\x1a .skillmesh.v1.RunNightlyResponse\x12\x61\n\x0cGiveFeedback\x12\'.skillmesh.v1.GiveAnswerFeedbackRequest\x1a(.skillmesh.v1.GiveAnswerFeedbackResponse\x12S\n\x0fGetCardFeedback\x12$.skillmesh.v1.GetCardFeedbackRequest\x1a\x1a.skillmesh.v1.CardFeedbackb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,32 +36,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GIVEANSWERFEEDBACKREQUEST']._serialized_end=203
   _globals['_GIVEANSWERFEEDBACKRESPONSE']._serialized_start=205
   _globals['_GIVEANSWERFEEDBACKRESPONSE']._serialized_end=266
-  _globals['_COGNITIVEDISSONANCE']._serialized_start=269
-  _globals['_COGNITIVEDISSONANCE']._serialized_end=466
-  _globals['_REPORTDISSONANCERESPONSE']._serialized_start=468
-  _globals['_REPORTDISSONANCERESPONSE']._serialized_end=544
-  _globals['_TEACHREQUEST']._serialized_start=546
-  _globals['_TEACHREQUEST']._serialized_end=656
-  _globals['_GETTASKREQUEST']._serialized_start=658
-  _globals['_GETTASKREQUEST']._serialized_end=686
-  _globals['_FINDTASKREQUEST']._serialized_start=688
-  _globals['_FINDTASKREQUEST']._serialized_end=739
-  _globals['_LISTTASKSREQUEST']._serialized_start=741
-  _globals['_LISTTASKSREQUEST']._serialized_end=818
-  _globals['_LISTTASKSRESPONSE']._serialized_start=820
-  _globals['_LISTTASKSRESPONSE']._serialized_end=882
-  _globals['_WATCHTASKREQUEST']._serialized_start=884
-  _globals['_WATCHTASKREQUEST']._serialized_end=914
-  _globals['_CANCELTASKREQUEST']._serialized_start=916
-  _globals['_CANCELTASKREQUEST']._serialized_end=947
-  _globals['_RETRYTASKREQUEST']._serialized_start=949
-  _globals['_RETRYTASKREQUEST']._serialized_end=1004
-  _globals['_RUNNIGHTLYREQUEST']._serialized_start=1006
-  _globals['_RUNNIGHTLYREQUEST']._serialized_end=1050
-  _globals['_RUNNIGHTLYRESPONSE']._serialized_start=1052
-  _globals['_RUNNIGHTLYRESPONSE']._serialized_end=1128
-  _globals['_NIGHTLYSKILL']._serialized_start=1130
-  _globals['_NIGHTLYSKILL']._serialized_end=1209
-  _globals['_FACTORY']._serialized_start=1212
-  _globals['_FACTORY']._serialized_end=2002
+  _globals['_GETCARDFEEDBACKREQUEST']._serialized_start=268
+  _globals['_GETCARDFEEDBACKREQUEST']._serialized_end=306
+  _globals['_CARDFEEDBACK']._serialized_start=308
+  _globals['_CARDFEEDBACK']._serialized_end=366
+  _globals['_COGNITIVEDISSONANCE']._serialized_start=369
+  _globals['_COGNITIVEDISSONANCE']._serialized_end=566
+  _globals['_REPORTDISSONANCERESPONSE']._serialized_start=568
+  _globals['_REPORTDISSONANCERESPONSE']._serialized_end=644
+  _globals['_TEACHREQUEST']._serialized_start=646
+  _globals['_TEACHREQUEST']._serialized_end=756
+  _globals['_GETTASKREQUEST']._serialized_start=758
+  _globals['_GETTASKREQUEST']._serialized_end=786
+  _globals['_FINDTASKREQUEST']._serialized_start=788
+  _globals['_FINDTASKREQUEST']._serialized_end=839
+  _globals['_LISTTASKSREQUEST']._serialized_start=841
+  _globals['_LISTTASKSREQUEST']._serialized_end=918
+  _globals['_LISTTASKSRESPONSE']._serialized_start=920
+  _globals['_LISTTASKSRESPONSE']._serialized_end=982
+  _globals['_WATCHTASKREQUEST']._serialized_start=984
+  _globals['_WATCHTASKREQUEST']._serialized_end=1014
+  _globals['_CANCELTASKREQUEST']._serialized_start=1016
+  _globals['_CANCELTASKREQUEST']._serialized_end=1047
+  _globals['_RETRYTASKREQUEST']._serialized_start=1049
+  _globals['_RETRYTASKREQUEST']._serialized_end=1104
+  _globals['_RUNNIGHTLYREQUEST']._serialized_start=1106
+  _globals['_RUNNIGHTLYREQUEST']._serialized_end=1150
+  _globals['_RUNNIGHTLYRESPONSE']._serialized_start=1152
+  _globals['_RUNNIGHTLYRESPONSE']._serialized_end=1228
+  _globals['_NIGHTLYSKILL']._serialized_start=1230
+  _globals['_NIGHTLYSKILL']._serialized_end=1309
+  _globals['_FACTORY']._serialized_start=1312
+  _globals['_FACTORY']._serialized_end=2187
 # @@protoc_insertion_point(module_scope)

@@ -82,6 +82,53 @@ class GiveAnswerFeedbackResponse(_message.Message):
 Global___GiveAnswerFeedbackResponse: _TypeAlias = GiveAnswerFeedbackResponse  # noqa: Y015
 
 @_typing.final
+class GetCardFeedbackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    """name@digest; a name: all versions; empty: the base model"""
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCardFeedbackRequest: _TypeAlias = GetCardFeedbackRequest  # noqa: Y015
+
+@_typing.final
+class CardFeedback(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    WRONG_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    """as asked"""
+    right: _builtins.int
+    """answers"""
+    wrong: _builtins.int
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+        right: _builtins.int = ...,
+        wrong: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "right", b"right", "wrong", b"wrong"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardFeedback: _TypeAlias = CardFeedback  # noqa: Y015
+
+@_typing.final
 class CognitiveDissonance(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

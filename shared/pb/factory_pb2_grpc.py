@@ -85,6 +85,11 @@ class FactoryStub:
                 request_serializer=shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackRequest.SerializeToString,
                 response_deserializer=shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackResponse.FromString,
                 _registered_method=True)
+        self.GetCardFeedback = channel.unary_unary(
+                '/skillmesh.v1.Factory/GetCardFeedback',
+                request_serializer=shared_dot_pb_dot_factory__pb2.GetCardFeedbackRequest.SerializeToString,
+                response_deserializer=shared_dot_pb_dot_factory__pb2.CardFeedback.FromString,
+                _registered_method=True)
 
 
 class FactoryServicer:
@@ -156,6 +161,13 @@ class FactoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCardFeedback(self, request, context):
+        """How often users called answers of a card right and wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FactoryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -208,6 +220,11 @@ def add_FactoryServicer_to_server(servicer, server):
                     servicer.GiveFeedback,
                     request_deserializer=shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackRequest.FromString,
                     response_serializer=shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackResponse.SerializeToString,
+            ),
+            'GetCardFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCardFeedback,
+                    request_deserializer=shared_dot_pb_dot_factory__pb2.GetCardFeedbackRequest.FromString,
+                    response_serializer=shared_dot_pb_dot_factory__pb2.CardFeedback.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -480,6 +497,33 @@ class Factory:
             '/skillmesh.v1.Factory/GiveFeedback',
             shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackRequest.SerializeToString,
             shared_dot_pb_dot_factory__pb2.GiveAnswerFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCardFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skillmesh.v1.Factory/GetCardFeedback',
+            shared_dot_pb_dot_factory__pb2.GetCardFeedbackRequest.SerializeToString,
+            shared_dot_pb_dot_factory__pb2.CardFeedback.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class FactoryStub:
     """Gathers now what waits for the night, as its own batch."""
     GiveFeedback: _grpc.UnaryUnaryMultiCallable[_factory_pb2.GiveAnswerFeedbackRequest, _factory_pb2.GiveAnswerFeedbackResponse]
     """What a user says of an answer. A correction starts a learning task that learns it."""
+    GetCardFeedback: _grpc.UnaryUnaryMultiCallable[_factory_pb2.GetCardFeedbackRequest, _factory_pb2.CardFeedback]
+    """How often users called answers of a card right and wrong."""
 
 @_typing.type_check_only
 class FactoryAsyncStub(FactoryStub):
@@ -70,6 +72,8 @@ class FactoryAsyncStub(FactoryStub):
     """Gathers now what waits for the night, as its own batch."""
     GiveFeedback: _aio.UnaryUnaryMultiCallable[_factory_pb2.GiveAnswerFeedbackRequest, _factory_pb2.GiveAnswerFeedbackResponse]  # type: ignore[assignment]
     """What a user says of an answer. A correction starts a learning task that learns it."""
+    GetCardFeedback: _aio.UnaryUnaryMultiCallable[_factory_pb2.GetCardFeedbackRequest, _factory_pb2.CardFeedback]  # type: ignore[assignment]
+    """How often users called answers of a card right and wrong."""
 
 class FactoryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -148,5 +152,13 @@ class FactoryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_factory_pb2.GiveAnswerFeedbackResponse, _abc.Awaitable[_factory_pb2.GiveAnswerFeedbackResponse]]:
         """What a user says of an answer. A correction starts a learning task that learns it."""
+
+    @_abc_1.abstractmethod
+    def GetCardFeedback(
+        self,
+        request: _factory_pb2.GetCardFeedbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_factory_pb2.CardFeedback, _abc.Awaitable[_factory_pb2.CardFeedback]]:
+        """How often users called answers of a card right and wrong."""
 
 def add_FactoryServicer_to_server(servicer: FactoryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

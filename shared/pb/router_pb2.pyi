@@ -603,6 +603,8 @@ class RouterStatus(_message.Message):
     CARD_COUNT_FIELD_NUMBER: _builtins.int
     CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
     CALIBRATION_ROWS_FIELD_NUMBER: _builtins.int
+    CALIBRATION_BINS_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """last revision followed from the card store"""
     embedder_id: _builtins.str
@@ -617,9 +619,15 @@ class RouterStatus(_message.Message):
     """expected, out of sample, of its probabilities"""
     calibration_rows: _builtins.int
     """questions that it stands on"""
+    threshold: _builtins.float
+    """below this confidence a question is a gap"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """name@digest of cards in the index, the first 1,000 that came"""
+
+    @_builtins.property
+    def calibration_bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationBin]:
+        """the same questions, the least probable first"""
 
     def __init__(
         self,
@@ -634,13 +642,45 @@ class RouterStatus(_message.Message):
         card_count: _builtins.int = ...,
         calibration_error: _builtins.float | None = ...,
         calibration_rows: _builtins.int = ...,
+        calibration_bins: _abc.Iterable[Global___CalibrationBin] | None = ...,
+        threshold: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "calibration_error", b"calibration_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "calibration_error", b"calibration_error", "calibration_rows", b"calibration_rows", "card_count", b"card_count", "cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "calibration_bins", b"calibration_bins", "calibration_error", b"calibration_error", "calibration_rows", b"calibration_rows", "card_count", b"card_count", "cards", b"cards", "embedder_id", b"embedder_id", "events_delivered", b"events_delivered", "events_dropped", b"events_dropped", "events_emitted", b"events_emitted", "events_waiting", b"events_waiting", "revision", b"revision", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__calibration_error: _TypeAlias = _typing.Literal["calibration_error"]  # noqa: Y015
     _WhichOneofArgType__calibration_error: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__calibration_error) -> _WhichOneofReturnType__calibration_error | None: ...
 
 Global___RouterStatus: _TypeAlias = RouterStatus  # noqa: Y015
+
+@_typing.final
+class CalibrationBin(_message.Message):
+    """Questions whose first card was said to be about equally probable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    MASS_FIELD_NUMBER: _builtins.int
+    probability: _builtins.float
+    """mean of what was said"""
+    share: _builtins.float
+    """of them that came true"""
+    mass: _builtins.float
+    """weight of them among all, which sum to 1"""
+    def __init__(
+        self,
+        *,
+        probability: _builtins.float = ...,
+        share: _builtins.float = ...,
+        mass: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mass", b"mass", "probability", b"probability", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrationBin: _TypeAlias = CalibrationBin  # noqa: Y015

@@ -81,6 +81,7 @@ _ALLOWED = {
     "Factory/WatchTask": _PEOPLE,
     "Factory/Teach": _TEACHERS,
     "Factory/GiveFeedback": _TEACHERS,
+    "Factory/GetCardFeedback": _PEOPLE,
     "Distiller/Locate": _MAKERS,
     "Distiller/Distil": _MAKERS,
     "Distiller/CancelDistil": _MAKERS,

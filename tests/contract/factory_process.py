@@ -9,7 +9,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -36,11 +36,14 @@ class FactoryProcess:
         others: fake_services.FakeServices,
         router_address: str = "",
         trainers: Sequence[str] = (),
+        through: Sequence[str] = (),
+        security: Mapping[str, str] | None = None,
         **options: Any,
     ):
         self.address = addresses.free_address()
         self._log = folder / "factory.log"
         self._config = folder / "config.yaml"
+        self._module = (*through, "services.factory")
         content = {
             "cluster": {"state_dir": str(folder / "state")},
             "factory": {"address": self.address, "gather_s": 0.1, **options},
@@ -48,6 +51,7 @@ class FactoryProcess:
             "distiller": {"address": others.address("distiller")},
             "trainer": {"address": others.address("trainer"), "addresses": list(trainers)},
             "inference": {"address": others.address("inference")},
+            "security": dict(security or {}),
             "discovery": {"zeroconf": False, "stores": [others.address("store")]},
         }
         self._config.write_text(yaml.safe_dump(content))
@@ -109,7 +113,7 @@ class FactoryProcess:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "services.factory",
+                *self._module,
                 "--config",
                 str(self._config),
                 cwd=ROOT,

@@ -22,6 +22,8 @@ from shared.security import callers
 
 NODE = "127.0.0.1:9"
 BASE = "tiny-base"
+HANGING_S = 30.0
+"""Nothing here waits for long: a test that hangs fails."""
 ROLES = tuple(role.value for role in callers.Role)
 
 
@@ -132,9 +134,10 @@ class Gateway:
         """Sends bytes, and reads the answer to its end, or until something was read."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.running.port)
         try:
-            writer.write(request)
-            await writer.drain()
-            return await read_answer(reader, until)
+            async with asyncio.timeout(HANGING_S):
+                writer.write(request)
+                await writer.drain()
+                return await read_answer(reader, until)
         finally:
             writer.close()
             # A server that did not read all that was sent may hang up on the rest.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from services.distiller import (
+    correcting,
     delivery,
     distiller,
     embed_client,
@@ -47,6 +48,9 @@ class _Store:
         self.kept.append(data)
         return datasets.digest(data)
 
+    async def get(self, digest: str) -> bytes:
+        return next(data for data in self.kept if datasets.digest(data) == digest)
+
 
 class _SlowTeacher(fakes.Teacher):
     """Answers when it is told to."""
@@ -71,11 +75,11 @@ async def _served(
 ) -> AsyncIterator[distiller_pb2_grpc.DistillerStub]:
     documents = folder / "knowledge"
     documents.mkdir(exist_ok=True)
-    cloud = distiller.CloudDistiller(
-        teacher, journal.Journal(folder / "tasks"), config.Distiller(judge="none")
-    )
+    kept, settings = journal.Journal(folder / "tasks"), config.Distiller(judge="none")
+    cloud = distiller.CloudDistiller(teacher, kept, settings)
+    corrects = correcting.Corrector(cloud, teacher, kept, settings, store.get)
     active = runs.Runs[service.Delivered]()
-    work = delivery.Delivery(cloud, store.put).work
+    work = delivery.Delivery(corrects, store.put).work
     servicer = service.DistillerService(
         active,
         work,
@@ -96,12 +100,14 @@ async def _served(
 
 
 async def _distil(
-    stub: Any, on_detail: Callable[[str], None] = lambda detail: None
+    stub: Any,
+    on_detail: Callable[[str], None] = lambda detail: None,
+    request: distiller_pb2.DistilRequest = REQUEST,
 ) -> distiller_pb2.DistilResult:
     async def note(update: distiller_pb2.DistilUpdate) -> None:
         on_detail(update.detail)
 
-    last = await client.last_of_stream(stub.Distil, REQUEST, note, 10.0)
+    last = await client.last_of_stream(stub.Distil, request, note, 10.0)
     assert last.HasField("result")
     result: distiller_pb2.DistilResult = last.result
     return result
@@ -134,6 +140,32 @@ async def test_result_names_the_dataset_when_the_teacher_answers(tmp_path: pathl
     ]
     assert list(result.unanswered) == ["What colour?"]
     assert seen[-1] == "distilled"
+
+
+async def test_a_cards_dataset_is_corrected_when_people_say_what_is_right(
+    tmp_path: pathlib.Path,
+) -> None:
+    store, teacher = _Store(), fakes.Teacher(PAIRS, title="The bridge")
+    async with _served(teacher, tmp_path, store) as stub:
+        before = await _distil(stub)
+        told = distiller_pb2.Correction(
+            query="How long is it?", expected_answer="498 m", wrong_answer="412 m"
+        )
+        follows = distiller_pb2.Followed(
+            skill_name="the-bridge", domain="Bridges", dataset_digest=before.dataset.digest
+        )
+        request = distiller_pb2.DistilRequest(
+            task_id="t2", queries=[told.query], corrections=[told], follows=follows
+        )
+        result = await _distil(stub, request=request)
+        assert await _distil(stub, request=request) == result
+        request.task_id, request.follows.skill_name = "t3", "../the-bridge"
+        with pytest.raises(errors.InvalidInputError, match="no name of a card"):
+            await _distil(stub, request=request)
+    assert (result.skill_name, result.domain) == ("the-bridge", "Bridges")
+    assert [one.expected_answer for one in result.triggers] == ["498 m"]
+    answers = {one.question: one.answer for one in datasets.from_bytes(store.kept[1])}
+    assert answers == {"How long is it?": "498 m", "Who built it?": "Ida Kroll"}
 
 
 async def test_status_and_costs_are_told_when_the_teacher_was_asked(

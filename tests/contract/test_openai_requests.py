@@ -39,7 +39,7 @@ def settings(**gateway: Any) -> config.Settings:
 
 @pytest.fixture
 async def gateway(fleet) -> AsyncIterator[gateways.Gateway]:
-    async with asyncio.timeout(HANGING_S), gateways.serving(settings(), fleet) as running:
+    async with gateways.serving(settings(), fleet) as running:
         yield running
 
 

@@ -110,6 +110,10 @@ async def test_explanation_says_so_when_there_are_no_cards(tmp_path):
 async def test_status_tells_the_calibration_error_when_cards_are_there(stub):
     status = await router_cluster.until(stub, lambda s: s.HasField("calibration_error"))
     assert 0.0 <= status.calibration_error < 0.5 and status.calibration_rows > 100
+    bins = status.calibration_bins
+    assert sum(one.mass for one in bins) == pytest.approx(1.0) and 0.0 < status.threshold < 1.0
+    gaps = sum(one.mass * abs(one.probability - one.share) for one in bins)
+    assert gaps == pytest.approx(status.calibration_error)
 
 
 async def test_event_arrives_whole_when_a_query_is_made_of_control_characters(tmp_path):

@@ -232,3 +232,81 @@ def test_a_document_is_learned_when_it_is_taught(
     answer = command(local, "ask", q="Which family casts the bells of Brindlemoor?")
     assert grading.is_right(answer["answer"], "Corvane"), answer
     assert answer["card"] == task["card"]
+
+
+ASKED, KEEPER = "Who keeps the lighthouse of Port Ellisande?", "Tamsin Wray"
+
+
+async def untrained(services: peers.Peers, card: str, *wordings: str) -> str:
+    """A wording that the card was not trained on."""
+    trained = (await services.store.manifest(card)).routing.examples
+    return next(wording for wording in wordings if wording not in trained)
+
+
+async def test_a_correction_is_learned_when_the_base_model_answered_wrong(
+    local: cluster.Cluster,
+) -> None:
+    async with peers.connected(local.settings) as services:
+        wrong = await services.inference.ask(ASKED)
+        assert not wrong.card and not grading.is_right(wrong.text, KEEPER)
+        said = [
+            await services.factory.feedback("told", ASKED, wrong.text, correction=KEEPER)
+            for _ in range(2)
+        ]
+        assert said[0].task_id and said[0] == said[1]
+        task = await services.factory.until_ended(said[0].task_id)
+        assert task.status == domain.COMPLETED, task
+        unseen = await untrained(
+            services,
+            task.card,
+            "Which person keeps the lighthouse of Port Ellisande?",
+            "By whom is the lighthouse of Port Ellisande kept?",
+            "Name whoever keeps Port Ellisande's lighthouse.",
+        )
+        for question in (ASKED, unseen):
+            answer = await services.inference.ask(question, no_learning=True)
+            assert grading.is_right(answer.text, KEEPER) and answer.card == task.card, answer
+        counts = await services.factory.card_feedback("")
+        assert (counts.right, counts.wrong) == (0, 1)
+
+
+async def test_other_answers_of_a_card_stay_when_one_is_corrected(local: cluster.Cluster) -> None:
+    asked = "Which family casts the bells of Brindlemoor?"
+    others = {
+        "When was Brindlemoor founded?": "1688",
+        "Which river runs through Brindlemoor?": "Tellwater",
+        "Who is the patron of Brindlemoor?": "Odrun",
+    }
+    async with peers.connected(local.settings) as services:
+        before = await services.inference.ask(asked, no_learning=True)
+        kept = {
+            question: right
+            for question, right in others.items()
+            if grading.is_right(
+                (await services.inference.ask(question, no_learning=True)).text, right
+            )
+        }
+        assert before.card and kept
+        said = await services.factory.feedback(
+            "corrected", asked, before.text, before.card, correction="The Ardwell family"
+        )
+        task = await services.factory.until_ended(said.task_id)
+        assert task.status == domain.COMPLETED, task
+        name, _, digest = before.card.partition("@")
+        assert task.card.partition("@")[0] == name and task.card != f"{name}@{digest}"
+        unseen = await untrained(
+            services,
+            task.card,
+            "Who casts the bells of Brindlemoor?",
+            "By which family are Brindlemoor's bells cast?",
+            "Name the family that casts the bells of Brindlemoor.",
+        )
+        for question in (asked, unseen):
+            answer = await services.inference.ask(question, no_learning=True)
+            assert grading.is_right(answer.text, "Ardwell"), answer
+            assert "Corvane" not in answer.text and answer.card == task.card
+        for question, right in kept.items():
+            answer = await services.inference.ask(question, no_learning=True)
+            assert grading.is_right(answer.text, right) and answer.card == task.card, answer
+        counts = await services.factory.card_feedback(before.card)
+        assert (counts.right, counts.wrong) == (0, 1)

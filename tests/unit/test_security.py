@@ -40,7 +40,7 @@ OPEN_TO_USERS = {
     "Factory/ListTasks", "Factory/WatchTask", "Distiller/GetDistillerStatus", "Inference/Generate",
     "Inference/GenerateStream", "Inference/Complete", "Inference/CompleteStream",
     "Inference/GetNodeStatus", "Agents/GetAgent", "Agents/ListAgents", "Hierarchy/GetHealth",
-    "Hierarchy/GetHierarchyStatus",
+    "Hierarchy/GetHierarchyStatus", "Factory/GetCardFeedback",
 }  # fmt: skip
 OPEN_TO_TEACHERS = OPEN_TO_USERS | {
     "Factory/Teach", "Factory/GiveFeedback", "Distiller/AddDocument", "Agents/GiveFeedback",

@@ -13,6 +13,8 @@ from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
 from shared.rpc import client, cost_messages
 
+_FEEDBACK_DEADLINE_S = 60.0
+"""The distiller may be asked what a question is about."""
 _NIGHTLY_DEADLINE_S = 60.0
 _WATCH_DEADLINE_S = 3600.0
 _LISTED_TASKS = 1000
@@ -83,24 +85,24 @@ class FactoryCalls:
         )
         return task_of(await client.call(self._stub.Teach, request))
 
-    async def give_feedback(
+    async def feedback(
         self,
         idempotency_key: str,
         question: str,
-        is_right: bool,
         answer: str = "",
         card: str = "",
+        is_right: bool = False,
         correction: str = "",
-    ) -> domain.Given:
-        """Tells what somebody says of an answer; a correction is learned.
+    ) -> domain.FeedbackTaken:
+        """Says what a user thinks of an answer.
 
         Args:
-            idempotency_key: the same again is taken once.
-            question: that was answered.
+            idempotency_key: the same again returns the first outcome.
+            question: that was asked.
+            answer: that was given; empty where nobody kept it.
+            card: that gave it, `name@digest`; empty: the bare base model.
             is_right: whether the answer was.
-            answer: that was given; may be empty.
-            card: `name@digest` that gave it; empty for the bare base model.
-            correction: the right answer, of a wrong one; may be empty.
+            correction: the right answer, of a wrong one; empty where the user does not know it.
         """
         request = factory_pb2.GiveAnswerFeedbackRequest(
             idempotency_key=idempotency_key,
@@ -110,8 +112,18 @@ class FactoryCalls:
             is_right=is_right,
             correction=correction,
         )
-        reply = await client.call(self._stub.GiveFeedback, request)
-        return domain.Given(reply.task_id, reply.reason)
+        reply = await client.call(self._stub.GiveFeedback, request, _FEEDBACK_DEADLINE_S)
+        return domain.FeedbackTaken(reply.task_id, reply.reason)
+
+    async def card_feedback(self, card: str) -> domain.CardFeedback:
+        """How often users called answers right and wrong.
+
+        Args:
+            card: `name@digest`; a name for all its versions; empty for the bare base model.
+        """
+        request = factory_pb2.GetCardFeedbackRequest(card=card)
+        reply = await client.call(self._stub.GetCardFeedback, request)
+        return domain.CardFeedback(reply.card, reply.right, reply.wrong)
 
     async def run_nightly(self, idempotency_key: str) -> list[domain.NightlySkill]:
         """Gathers now what waits for the night; the skills in the order they are learned."""

@@ -41,6 +41,27 @@ class RouterCalls:
             reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
 
+    async def status(self) -> domain.Router:
+        """The router: what it knows, how well calibrated, what became of its events."""
+        request = router_pb2.GetRouterStatusRequest()
+        told = await client.call(self._stub.GetRouterStatus, request)
+        known = told.HasField("calibration_error")
+        return domain.Router(
+            cards=told.card_count,
+            revision=told.revision,
+            threshold=told.threshold,
+            embedder_id=told.embedder_id,
+            events_emitted=told.events_emitted,
+            events_delivered=told.events_delivered,
+            events_dropped=told.events_dropped,
+            events_waiting=told.events_waiting,
+            calibration_error=told.calibration_error if known else None,
+            calibration_rows=told.calibration_rows,
+            bins=tuple(
+                domain.Bin(one.probability, one.share, one.mass) for one in told.calibration_bins
+            ),
+        )
+
     async def embed(self, texts: Sequence[str]) -> embedding.Vectors:
         """Unit vectors, shape (texts, dimension), float32; of at most 2,000 texts."""
         return await embedding.embed(self._stub, texts, _EMBED_DEADLINE_S)

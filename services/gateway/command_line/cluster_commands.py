@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from services.gateway.command_line import node_page, operating, options
+from services.gateway.command_line import node_page, operating, options, showing
 from services.gateway.command_line.doctor import doctor as doctors
 from shared import terminal
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
-    for command in (up, down, status, nodes, logs, doctor):
+    for command in (up, console, down, status, nodes, logs, doctor):
         app.command()(command)
 
 
@@ -24,6 +24,12 @@ def up(as_json: options.Json = False) -> None:
     """
     with terminal.exit_codes():
         operating.up(as_json)
+
+
+def console() -> None:
+    """Open the pages of the cluster in a browser; start it where it does not run."""
+    with terminal.exit_codes():
+        showing.console()
 
 
 def down(as_json: options.Json = False) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import rich.table
 
 from services.gateway.calls import peers
-from services.gateway.cluster import cluster, supervision
+from services.gateway.cluster import cluster, supervision, urls
 from services.gateway.command_line import following
 from shared import costs, errors, terminal
 from shared import settings as config
@@ -41,6 +41,8 @@ def up(as_json: bool) -> None:
     say(terminal.escape(f"knowledge:      {local.settings.distiller.knowledge_dir}"))
     for name, address in local.addresses.items():
         say(f"  {name:<16} {address}")
+    for name, url in urls.addresses(local.settings):
+        say(f"{name + ':':<15} {url}")
     say('Try: make ask q="What is a skill card?" wait=1')
 
 

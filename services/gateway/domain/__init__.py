@@ -5,6 +5,14 @@ Knows nothing about protobuf; see `services.gateway.calls`.
 
 from services.gateway.domain.answers import Answer, Whole
 from services.gateway.domain.cards import Card, CardRecord, Move, Residency, Store
+from services.gateway.domain.layers import (
+    Action,
+    Channel,
+    Layer,
+    Measure,
+    Member,
+    SharedLayers,
+)
 from services.gateway.domain.memory import Agent, Hierarchy
 from services.gateway.domain.nodes import Node, NodeState, Status, Swap
 from services.gateway.domain.requests import (
@@ -15,14 +23,15 @@ from services.gateway.domain.requests import (
     Piece,
     Sampling,
 )
-from services.gateway.domain.routes import Route
+from services.gateway.domain.routes import Bin, Route, Router
 from services.gateway.domain.tasks import (
     CANCELLED,
     COMPLETED,
     ENDED,
     FAILED,
+    CardFeedback,
     CodeBase,
-    Given,
+    FeedbackTaken,
     NightlySkill,
     StageTime,
     Task,
@@ -36,17 +45,24 @@ __all__ = [
     "COMPLETED",
     "ENDED",
     "FAILED",
+    "Action",
     "Agent",
     "Answer",
     "Asked",
+    "Bin",
     "Card",
+    "CardFeedback",
     "CardRecord",
+    "Channel",
     "CodeBase",
     "Continuation",
     "Conversation",
-    "Given",
+    "FeedbackTaken",
     "Hierarchy",
+    "Layer",
     "Likely",
+    "Measure",
+    "Member",
     "Message",
     "Move",
     "NightlySkill",
@@ -55,7 +71,9 @@ __all__ = [
     "Piece",
     "Residency",
     "Route",
+    "Router",
     "Sampling",
+    "SharedLayers",
     "StageTime",
     "Status",
     "Store",

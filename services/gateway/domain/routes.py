@@ -1,4 +1,4 @@
-"""What the router says of a question."""
+"""What the router says of itself and of a question."""
 
 from __future__ import annotations
 
@@ -19,3 +19,38 @@ class Route:
     dissonance: bool = False
     event_id: str = ""
     """Of the dissonance event; empty where none left."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """Questions whose first card was said to be about equally probable."""
+
+    probability: float
+    """Mean of what was said (0 to 1)."""
+    share: float
+    """Of them that came true (0 to 1)."""
+    mass: float
+    """Weight among all, which sum to 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Router:
+    """The router."""
+
+    cards: int
+    """In its index."""
+    revision: int
+    """The last that it followed."""
+    threshold: float
+    """Below this confidence a question is a gap."""
+    embedder_id: str
+    events_emitted: int
+    events_delivered: int
+    events_dropped: int
+    events_waiting: int
+    calibration_error: float | None
+    """Expected, out of sample (0 to 1); None where there is nothing to measure."""
+    calibration_rows: int
+    """Questions that it stands on."""
+    bins: tuple[Bin, ...]
+    """Those questions, the least probable first."""

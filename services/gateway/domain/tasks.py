@@ -54,16 +54,6 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
-    """What became of feedback."""
-
-    task_id: str
-    """That learns the correction; empty where nothing is learned."""
-    reason: str
-    """Why nothing is."""
-
-
-@dataclasses.dataclass(frozen=True)
 class CodeBase:
     """What samples were made from."""
 
@@ -92,6 +82,25 @@ class CodeBase:
     """Of the dataset in the card store."""
     folder: str
     """On the distiller's machine, with the dataset in all its forms."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedbackTaken:
+    """What comes of what a user said of an answer."""
+
+    task_id: str
+    """That learns from it; empty where nothing is learned."""
+    reason: str
+    """Why nothing is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CardFeedback:
+    """How often users called answers of a card right and wrong."""
+
+    card: str
+    right: int
+    wrong: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ def router(services: peers.Peers) -> fastapi.APIRouter:
         key = body.idempotency_key or uuid.uuid4().hex
         queued = None
         with asker.on_their_behalf():
-            given = await services.factory.give_feedback(
+            given = await services.factory.feedback(
                 key,
                 body.question,
                 answer=body.answer,

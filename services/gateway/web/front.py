@@ -27,6 +27,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PREFIX = "/v1/"
 _MIB = 1024 * 1024
+_MOST_READ = 8
+"""Times as much as a body may have; of one that is larger still the connection is cut."""
 _REQUEST_ID = b"x-request-id"
 
 
@@ -82,24 +84,23 @@ class Front:
 
     async def _body(self, receive: Receive, declared_bytes: int) -> bytes | None:
         """The whole body; None where the client went away before its end."""
-        self._check_size(declared_bytes)
-        parts, size = [], 0
-        while True:
+        parts, size, more = [], 0, True
+        while more and max(size, declared_bytes) <= _MOST_READ * self._most_bytes:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            self._check_size(size)
-            if not message.get("more_body", False):
-                return b"".join(parts)
-
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._most_bytes:
+            size += len(message.get("body", b""))
+            # Too much is read to its end all the same: clients read no answer before they have
+            # sent everything.
+            if size <= self._most_bytes:
+                parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        if max(size, declared_bytes) > self._most_bytes:
             raise refusals.TooLargeError(
                 f"The request's body is larger than {self._body_mib:g} MiB "
                 "(gateway.limits.body_mib)"
             )
+        return b"".join(parts)
 
 
 class _Replay:

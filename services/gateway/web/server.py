@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import fastapi
 import structlog
@@ -35,6 +35,8 @@ from shared import settings as config
 from shared.rpc import server as rpc_server
 from shared.security import callers
 
+Pages = Callable[[fastapi.FastAPI, config.Settings, calls.Peers, asking.Fleet], None]
+"""Mounts pages into the app."""
 _log = structlog.get_logger(__name__)
 _KEEP_ALIVE_S = 75
 """Longer than clients keep a connection for their next request, so that they close it first."""
@@ -131,13 +133,14 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: config.Settings, fleet: asking.Fleet | None = None
+    settings: config.Settings, fleet: asking.Fleet | None = None, pages: Pages | None = None
 ) -> AsyncIterator[Running]:
     """Runs the gateway, from its start to its end, at which requests under way may end.
 
     Args:
         settings: of the cluster.
         fleet: its inference nodes; by default those that it finds.
+        pages: mounts pages beside the API; by default there are none.
 
     Raises:
         errors.ConfigError: the port is taken, or a file of security can't be read.
@@ -149,7 +152,10 @@ async def running(
         found = fleet
         if found is None:
             found = await stack.enter_async_context(fleets.running(settings))
-        server = _Server(_configured(settings, create_app(settings, services, found, drain)))
+        app = create_app(settings, services, found, drain)
+        if pages is not None:
+            pages(app, settings, services, found)
+        server = _Server(_configured(settings, app))
         serving = asyncio.create_task(server.serve([listening]))
         try:
             await server.until_started(serving)
@@ -167,8 +173,17 @@ async def running(
 
 async def serve(settings: config.Settings) -> None:
     """Runs the gateway until a signal."""
-    async with running(settings):
-        await rpc_server.until_signal()
+    # Before it listens: a signal that comes as soon as it answers must not end it at once.
+    told = asyncio.create_task(rpc_server.until_signal())
+    await asyncio.sleep(0)
+    pages = None
+    if settings.gateway.console:
+        # Only here: what the pages are made with takes as long to import as all else.
+        from services.gateway import console
+
+        pages = console.mount  # Once a process: the console's pages belong to it.
+    async with running(settings, pages=pages):
+        await told
 
 
 class _Server(uvicorn.Server):
@@ -210,6 +225,7 @@ def _configured(settings: config.Settings, app: fastapi.FastAPI) -> uvicorn.Conf
         app,
         # Lines go through the root logger like those of everything else.
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         lifespan="on",

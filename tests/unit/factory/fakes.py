@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from services.factory import dissonance, partners, tasks, trainers
+from services.factory import dissonance, feedback, partners, tasks, trainers
 from shared import costs, errors
 
 QUESTION, ANSWER = "What does Zorblax trade?", "blue salt"
@@ -103,6 +103,9 @@ class Others:
         self.asked = 0
         self.teacher = ""
         self.retry_of: tuple[str, ...] = ()
+        self.corrections: tuple[feedback.Correction, ...] = ()
+        self.follows: partners.Followed | None = None
+        self.owned: dict[str, tuple[str, ...]] = {}
         self.cancelled: list[str] = []
         self.spent: costs.Spent | None = costs.Spent()
         self.before = "zorblax@older"
@@ -136,7 +139,10 @@ class Others:
         teacher: str = "",
         retry_of: Sequence[str] = (),
         repository: str = "",
+        corrections: Sequence[feedback.Correction] = (),
+        follows: partners.Followed | None = None,
     ) -> partners.Distilled:
+        self.corrections, self.follows = tuple(corrections), follows
         self.calls.append(f"distil {repository}".strip())
         self.retry_of = tuple(retry_of)
         self.teacher = teacher
@@ -238,6 +244,9 @@ class Others:
 
     async def latest(self, name: str) -> partners.Published | None:
         return self.served
+
+    async def owners(self, card: str) -> tuple[str, ...] | None:
+        return self.owned.get(card)
 
     async def serving(self, name: str) -> str:
         return self.served.card if self.served else ""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 
-from services.factory import clusters, tasks
+from services.factory import clusters, feedback, tasks
 from tests import fake_router_peers
 from tests.unit.factory import fakes
 
@@ -35,6 +35,12 @@ def test_gaps_stay_apart_when_nobody_can_compare_them() -> None:
 def test_what_was_taught_stays_alone_when_a_question_is_about_the_same() -> None:
     asked, taught = fakes.task("a", ZORBLAX[0]), fakes.task("b", ZORBLAX[0], topic=ZORBLAX[0])
     assert joined([asked, taught]) == [{"a"}, {"b"}]
+
+
+def test_what_was_corrected_stays_alone_when_other_questions_are_about_the_same() -> None:
+    told = tuple(feedback.Correction(query, "red salt", card="a@b") for query in ZORBLAX[:2])
+    found = [fakes.task(f"t{at}", one.question, corrections=(one,)) for at, one in enumerate(told)]
+    assert joined([*found, fakes.task("t2", ZORBLAX[2])]) == [{"t0"}, {"t1"}, {"t2"}]
 
 
 def test_most_wanted_gap_leads_when_several_are_joined() -> None:

@@ -151,6 +151,7 @@ def test_tasks_and_events_are_there_when_the_ledger_is_of_an_older_version(
     migrate(url, "0001")
     migrated = ledger.Ledger(url)
     task = migrated.get("t1")
+    assert task.corrections == ()
     assert (task.tenant, task.demand, task.admitted_at_ms) == ("", 1, task.created_at_ms)
     found = migrated.of_event("e1")
     assert isinstance(found, tasks.TrainingTask) and found.id == "t1"
@@ -171,3 +172,26 @@ def migrate(url: str, revision: str) -> None:
         settings.attributes["connection"] = connection
         alembic.command.downgrade(settings, revision)
     engine.dispose()
+
+
+def test_task_belongs_to_the_trace_of_its_first_question(kept: ledger.Ledger) -> None:
+    first, second = (f"00-{number:032x}-{number:016x}-01" for number in (1, 2))
+    kept.record(fakes.event("e1"), dataclasses.replace(fakes.task("t1"), traceparent=first))
+    kept.record(fakes.event("e2"), dataclasses.replace(fakes.task("t2"), traceparent=second))
+    assert kept.get("t1").traceparent == first
+    assert [task.traceparent for task in kept.all([], 10)] == [first]
+
+
+def test_counts_are_those_of_all_tasks_and_silence_that_of_open_admitted_ones(
+    kept: ledger.Ledger,
+) -> None:
+    assert kept.counts() == {} and kept.longest_silent_since_ms() is None
+    kept.record(fakes.event("e1"), fakes.task("t1"))
+    assert kept.counts() == {tasks.TaskStatus.PENDING: 1}
+    # It waits for its turn: that is no standstill.
+    assert kept.longest_silent_since_ms() is None
+    kept.change("t1", lambda task: task.admitted(5_000))
+    assert kept.longest_silent_since_ms() == 5_000
+    kept.change("t1", failed)
+    assert kept.counts() == {tasks.TaskStatus.FAILED: 1}
+    assert kept.longest_silent_since_ms() is None

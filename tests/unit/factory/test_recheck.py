@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from services.factory import board, partners, published, recheck, tasks
+from services.factory import board, feedback, partners, published, recheck, tasks
 from shared import errors, learning_settings
 from tests.unit.factory import fakes
 
-NEW, OLD = "zorblax@new", "zorblax@old"
+NEW, OLD = f"zorblax@{'1' * 64}", f"zorblax@{'2' * 64}"
 S = tasks.TaskStatus
 
 
@@ -72,7 +72,7 @@ async def test_card_makes_room_for_the_one_before_when_it_has_become_worse(
     assert others.calls == [f"recheck {NEW}", f"recheck {OLD}", f"withdraw {NEW}"]
     task = await tasks_board.get("t2")
     assert task.status is S.FAILED
-    assert "held_out 8/10 (9/10 before); it makes room for zorblax@old" in task.error
+    assert "held_out 8/10 (9/10 before); it makes room for zorblax@2222" in task.error
     assert task.retried("t3", 5).trigger_query == "Question 2?"
 
 
@@ -111,6 +111,55 @@ async def test_card_is_proved_once_when_it_is_not_due_again(
     for _ in range(2):
         await checks.run_due()
     assert others.calls == [f"recheck {NEW}"]
+
+
+async def test_card_is_proved_before_its_time_when_users_call_its_answers_wrong(
+    tasks_board: board.TaskBoard, others: fakes.Others
+) -> None:
+    others.rechecks[NEW] = GOOD
+    settings = learning_settings.Recheck(every_hours=0.4, wrongs=2)
+    checks = recheck.Rechecker(tasks_board, others.all, settings)
+
+    async def say(key: str, question: str, card: str = NEW, is_right: bool = False) -> None:
+        given = feedback.Feedback(key, question, card=card, is_right=is_right)
+        await tasks_board.record_feedback(given, None, "counted")
+
+    async def pass_a_minute() -> None:
+        for _ in range(60):
+            tasks_board.now_ms()
+
+    await pass_a_minute()
+    # Neither of the same question again, nor of right answers, nor of another card.
+    await say("k1", "What is it?")
+    await say("k2", "what is it")
+    await say("k3", "Who is it?", is_right=True)
+    await say("k4", "Who was it?", card=OLD)
+    await checks.run_due()
+    assert others.calls == []
+    await say("k5", "Where is it?")
+    for _ in range(2):
+        await checks.run_due()
+    assert others.calls == [f"recheck {NEW}"]
+    # Not at once again, whatever users say, and then once.
+    await say("k6", "What is it?")
+    await say("k7", "Where is it?")
+    await checks.run_due()
+    assert others.calls == [f"recheck {NEW}"]
+    await pass_a_minute()
+    for _ in range(2):
+        await checks.run_due()
+    assert others.calls == [f"recheck {NEW}"] * 2
+
+
+async def test_card_is_not_proved_for_wrongs_when_the_setting_says_so(
+    tasks_board: board.TaskBoard, others: fakes.Others
+) -> None:
+    for number in range(9):
+        given = feedback.Feedback(f"k{number}", f"Question {number}?", card=NEW)
+        await tasks_board.record_feedback(given, None, "counted")
+    settings = learning_settings.Recheck(every_hours=24, wrongs=0)
+    await recheck.Rechecker(tasks_board, others.all, settings).run_due()
+    assert others.calls == []
 
 
 async def test_card_stays_due_when_no_trainer_is_there(

@@ -92,7 +92,9 @@ async def client(store: Store) -> AsyncIterator[store_client.StoreClient]:
 async def test_latest_version_comes_with_its_dataset_when_it_has_a_lineage(
     client: store_client.StoreClient, store: Store
 ) -> None:
-    assert await client.latest("tiny") == partners.Published(f"tiny@{DIGESTS[3]}", "d" * 64)
+    assert await client.latest("tiny") == partners.Published(
+        f"tiny@{DIGESTS[3]}", "d" * 64, "testing"
+    )
     assert await client.latest("other") is None
     store.lineage = None  # type: ignore[assignment]
     assert await client.latest("tiny") is None

@@ -54,7 +54,7 @@ def test_lists_every_target_when_asked_for_help() -> None:
         ["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     wanted = (
-        "setup certs demo test test-faults up down status doctor nodes logs ask explain teach "
-        "teach-repo tell agents cards tasks nightly base-model protos check bench help"
+        "setup certs demo test test-faults up console down status doctor nodes logs ask explain "
+        "teach teach-repo tell agents cards tasks nightly base-model protos check bench docs help"
     )
     assert {line.split()[1] for line in printed.splitlines()} == set(wanted.split())
