@@ -1,4 +1,4 @@
-"""Rows of continual learning: six domains in turn, bad agents, each mechanism taken away."""
+"""Rows of continual learning: six domains in turn, beside other methods; bad agents."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks import results
-from benchmarks.hierarchy import baselines, course, one_course, plots, variants
+from benchmarks.hierarchy import (
+    ablation_rows,
+    baselines,
+    course,
+    one_course,
+    plots,
+    variants,
+)
 
 SEEDS = (0, 1)
 _SEQUENCE = "one LoRA in sequence"
 _OURS = variants.SHIPPED
-_ABLATED_DOMAINS = 3
 _SWARM = {"agents": 5, "seen_by": 4, "domains": 3}
 """One of five is bad; all others meet a domain but one."""
 
 
 def rows(seeds: Sequence[int] = SEEDS) -> list[results.Row]:
-    """Takes an hour and a quarter of one core; half of that on two.
+    """Takes an hour of one core; half of that on two.
 
     Args:
         seeds: of the hierarchy and of one LoRA in sequence; the others run with the first alone.
@@ -28,8 +34,7 @@ def rows(seeds: Sequence[int] = SEEDS) -> list[results.Row]:
     }
     jobs = [one_course.Job(name, seed=seed) for name, own in of_method.items() for seed in own]
     told = [_bad(seeds[0], count) for count in (0, 1)]
-    ablated = [one_course.Job(name, domains=_ABLATED_DOMAINS) for name in variants.VARIANTS]
-    wanted = [*jobs, *told, *ablated]
+    wanted = [*jobs, *told]
     found = dict(zip(wanted, one_course.run_all(wanted), strict=True))
     by_method = {
         name: [found[one_course.Job(name, seed=seed)] for seed in own]
@@ -37,10 +42,8 @@ def rows(seeds: Sequence[int] = SEEDS) -> list[results.Row]:
     }
     named = {"the hierarchy" if name == _OURS else name: own for name, own in by_method.items()}
     plots.courses(results.FOLDER / "hierarchy_courses.png", named)
-    of_variants = {one.method: found[one] for one in ablated}
-    plots.ablations(results.FOLDER / "hierarchy_ablations.png", of_variants)
     of_bad = _of_bad(*(found[job].average for job in told))
-    return [*_main(by_method), of_bad, *_peers(by_method), *_ablations(of_variants)]
+    return [*_main(by_method), of_bad, *_peers(by_method)]
 
 
 def _bad(seed: int, count: int) -> one_course.Job:
@@ -117,7 +120,7 @@ def _peers(found: Mapping[str, Sequence[course.Course]]) -> list[results.Row]:
     """The other baselines, by the same names."""
     return [
         results.Row(
-            f"old_domains_{wording(name)}",
+            f"old_domains_{ablation_rows.wording(name)}",
             _mean(courses, "old"),
             "share",
             note=f"average {_mean(courses, 'average'):.2f}, backward transfer "
@@ -128,27 +131,6 @@ def _peers(found: Mapping[str, Sequence[course.Course]]) -> list[results.Row]:
         for name, courses in found.items()
         if name != _OURS
     ]
-
-
-def _ablations(found: Mapping[str, course.Course]) -> list[results.Row]:
-    whole = found[_OURS]
-    return [
-        results.Row(
-            f"ablation_{wording(name)}",
-            one.old - whole.old,
-            "share",
-            note=f"old domains {one.old:.2f} of {whole.old:.2f} as shipped, others "
-            f"{one.others:.2f} of {whole.others:.2f}, plasticity {one.plasticity:.2f} of "
-            f"{whole.plasticity:.2f}; {_ABLATED_DOMAINS} domains, one seed",
-        )
-        for name, one in found.items()
-        if name != _OURS
-    ]
-
-
-def wording(name: str) -> str:
-    """A method's name as part of a row's."""
-    return name.lower().replace(" ", "_")
 
 
 def _mean(courses: Sequence[course.Course], figure: str) -> float:

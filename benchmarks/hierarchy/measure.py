@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from benchmarks import results
-from benchmarks.hierarchy import determinism, latency, learning_rows, resonance_rows, ticks
+from benchmarks.hierarchy import (
+    ablation_rows,
+    determinism,
+    latency,
+    learning_rows,
+    resonance_rows,
+    ticks,
+)
 
 
 def measure() -> list[results.Row]:
     """The rows of all parts; about two hours, most of them for courses, a core each."""
     return [
         *learning_rows.rows(),
+        *ablation_rows.rows(),
         *latency.rows(),
         *_determinism(),
         *resonance_rows.rows(),

@@ -41,15 +41,15 @@ def courses(path: pathlib.Path, found: Mapping[str, Sequence[course.Course]]) ->
     pyplot.close(figure)
 
 
-def ablations(path: pathlib.Path, found: Mapping[str, course.Course]) -> None:
-    """What is left when a mechanism is taken away, one pair of bars each."""
+def ablations(path: pathlib.Path, found: Mapping[str, Sequence[course.Course]]) -> None:
+    """What is left when a mechanism is taken away, one pair of bars each; means over seeds."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(found) + 1.4), layout="constrained")
     places = range(len(found))
-    old = [one.old for one in found.values()]
-    others = [one.others for one in found.values()]
+    old = [statistics.fmean(one.old for one in own) for own in found.values()]
+    others = [statistics.fmean(one.others for one in own) for own in found.values()]
     axes.barh([at - 0.2 for at in places], old, 0.38, color=_COLOURS[0], label="old domains")
     axes.barh(
         [at + 0.2 for at in places],

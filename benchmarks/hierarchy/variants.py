@@ -10,11 +10,13 @@ from services.hierarchy import aggregation
 from shared.hierarchy import levels
 
 SHIPPED = "as shipped"
+NEITHER_SCREENING_NOR_DECAY = "neither screening nor decay"
+NO_RESONANCE = "no resonance"
 
 
-def _without_stage(name: str) -> memory.Variant:
+def _without_stage(*names: str) -> memory.Variant:
     shipped = memory.Variant()
-    switches = dataclasses.replace(shipped.hierarchy.switches, **{name: False})
+    switches = dataclasses.replace(shipped.hierarchy.switches, **dict.fromkeys(names, False))
     hierarchy = dataclasses.replace(shipped.hierarchy, switches=switches)
     return dataclasses.replace(shipped, hierarchy=hierarchy)
 
@@ -61,6 +63,8 @@ VARIANTS: dict[str, memory.Variant] = {
     "no homeostasis": _without_homeostasis(),
     "no screening": _layers(use_screening=False),
     "no decay to the start": _layers(use_decay=False),
+    NEITHER_SCREENING_NOR_DECAY: _layers(use_screening=False, use_decay=False),
+    NO_RESONANCE: _without_stage("vertical", "horizontal"),
     "one speed for all layers": memory.Variant(specs=_ONE_SPEED),
     "no rehearsal": memory.Variant(rehearses=False),
     "no learning again while idle": memory.Variant(rehearses_when_idle=False),
