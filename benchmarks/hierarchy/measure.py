@@ -14,7 +14,7 @@ from benchmarks.hierarchy import (
 
 
 def measure() -> list[results.Row]:
-    """The rows of all parts; about two hours, most of them for courses, a core each."""
+    """The rows of all parts; about four hours, most of them for courses, a core each."""
     return [
         *learning_rows.rows(),
         *ablation_rows.rows(),
