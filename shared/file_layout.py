@@ -123,7 +123,8 @@ def values(column: pa.LargeBinaryArray) -> list[pa.Buffer]:
     _, offsets, body = column.buffers()
     if body is None:  # Only where every value is empty.
         return [pa.py_buffer(b"")] * len(column)
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    # By their count: a file may say that the buffer has some bytes more.
+    ends = np.frombuffer(offsets, np.int64, column.offset + len(column) + 1)[column.offset :]
     return [body.slice(start, end - start) for start, end in itertools.pairwise(ends.tolist())]
 
 
