@@ -14,8 +14,8 @@ ARGUMENTS := q topic doc path questions json wait area seed keep service force n
 unexport $(ARGUMENTS)
 $(foreach name,$(ARGUMENTS),$(eval export SKILLMESH_ARG_$(name) := $$(value $(name))))
 
-.PHONY: help setup certs demo test test-faults up console down status doctor nodes logs ask explain teach teach-repo tell \
-	agents cards tasks nightly base-model protos check bench docs
+.PHONY: help setup certs demo test test-faults up console down status doctor nodes logs ask explain teach teach-repo correct \
+	tell agents cards tasks nightly base-model protos check bench docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ test-faults: $(READY) ## kill every service at every stage of learning
 up: $(READY) ## start the cluster on this machine
 	$(CLI) up
 
-console: $(READY) ## open its pages; starts it where it does not run
+console: $(READY) ## open its pages; starts it where it does not run: json=1
 	$(CLI) console
 
 down: $(READY) ## stop it
@@ -69,6 +69,9 @@ teach: $(READY) ## learn a topic or a document: topic="…" or doc=PATH, wait=1 
 
 teach-repo: $(READY) ## learn the code base of a git repository: path=PATH json=1
 	$(CLI) teach-repo
+
+correct: $(READY) ## say what is right where an answer was wrong: q="…" answer="…" wait=1 json=1
+	$(CLI) correct
 
 tell: $(READY) ## tell an agent a right answer to remember: agent=NAME q="…" answer="…" or questions=PAIRS.json, wait=1 json=1
 	$(CLI) tell

@@ -9,6 +9,8 @@ import typer
 
 from services.gateway.command_line import (
     asking,
+    completing,
+    correcting,
     demo,
     explaining,
     listing,
@@ -23,7 +25,7 @@ from shared import terminal
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
-    for command in (ask, explain, teach, teach_repo, tell, agents, nightly):
+    for command in (ask, explain, teach, teach_repo, correct, tell, agents, nightly):
         app.command()(command)
     app.command("demo")(run_demo)
 
@@ -87,6 +89,28 @@ def teach_repo(
     JSON: an object with task, code_base, card, sample, use.
     """
     terminal.run(lambda: teaching_code.teach(path, as_json))
+
+
+def correct(
+    question: Annotated[str, options.argument("q", "What was asked.")] = "",
+    answer: Annotated[str, options.argument("answer", "What is right.")] = "",
+    card: Annotated[
+        str,
+        typer.Option(
+            help="That answered wrongly, such as NAME@DIGEST; left out: whoever answers now.",
+            autocompletion=completing.cards,
+        ),
+    ] = "",
+    said: Annotated[str, typer.Option(help="The wrong answer; left out: what is said now.")] = "",
+    wait: options.Wait = False,
+    as_json: options.Json = False,
+) -> None:
+    """Tell the right answer to a question that was answered wrongly, and have it learned.
+
+    JSON: an object with task_id, card, said, now; now is an object with answer and card, after
+    --wait.
+    """
+    terminal.run(lambda: correcting.correct(question, answer, card, said, wait, as_json))
 
 
 def tell(

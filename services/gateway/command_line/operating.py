@@ -19,13 +19,7 @@ from shared import settings as config
 def up(as_json: bool) -> None:
     """Starts the cluster and waits until every service answers."""
     local = cluster.Cluster(config.load())
-    with following.Bars() as bars:
-
-        def show(well: int, total: int, missing: str) -> None:
-            stage = f"{well} of {total} services answer"
-            bars.show("starting", well / total, stage, f"waiting for {missing}" if missing else "")
-
-        started = local.start(show)
+    started = start(local)
     if as_json:
         told = {
             "started": started,
@@ -44,6 +38,17 @@ def up(as_json: bool) -> None:
     for name, url in urls.addresses(local.settings):
         say(f"{name + ':':<15} {url}")
     say('Try: make ask q="What is a skill card?" wait=1')
+
+
+def start(local: cluster.Cluster) -> bool:
+    """Starts a cluster with a bar of its progress; whether it was not running."""
+    with following.Bars() as bars:
+
+        def show(well: int, total: int, missing: str) -> None:
+            stage = f"{well} of {total} services answer"
+            bars.show("starting", well / total, stage, f"waiting for {missing}" if missing else "")
+
+        return local.start(show)
 
 
 def down(as_json: bool) -> None:

@@ -49,12 +49,24 @@ def test_passes_text_untouched_when_it_looks_like_commands(tmp_path: pathlib.Pat
     assert not (tmp_path / "pwned").exists()
 
 
+def test_correction_is_handed_over_untouched(tmp_path: pathlib.Path) -> None:
+    for name in ("requirements.lock", "scripts/setup.sh", "scripts/launcher.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = make(tmp_path, "correct", "q=Who?", f"answer={NASTY}", "wait=1")
+    assert found["argv"] == ["correct"]  # type: ignore[comparison-overlap]
+    handed = {name: found[f"SKILLMESH_ARG_{name}"] for name in ("q", "answer", "wait")}
+    assert handed == {"q": "Who?", "answer": NASTY, "wait": "1"}
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_lists_every_target_when_asked_for_help() -> None:
     printed = subprocess.run(
         ["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     wanted = (
         "setup certs demo test test-faults up console down status doctor nodes logs ask explain "
-        "teach teach-repo tell agents cards tasks nightly base-model protos check bench docs help"
+        "teach teach-repo correct tell agents cards tasks nightly base-model protos check bench "
+        "docs help"
     )
     assert {line.split()[1] for line in printed.splitlines()} == set(wanted.split())
