@@ -1,7 +1,8 @@
 """A cluster for the console to look at: plain values, and a task that moves while one watches.
 
 Stands in for `services.gateway.calls` and the fleet, with the same methods. What it shows is chosen
-by `scene`: `full`, `empty`, `down` (no service answers) or `refused` (no right to anything).
+by `scene`: `full`, `unjudged` (nobody counts feedback), `empty`, `down` (no service answers) or
+`refused` (no right to anything).
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class Fake:
     def __init__(self) -> None:
         """With everything there."""
         self.scene = "full"
-        self.learned: set[str] = set()
+        self.learned: dict[str, str] = {}
+        """Answers by question."""
+        self.corrections: dict[str, str] = {}
+        """That a task is to learn."""
         self.calls: list[tuple[Any, ...]] = []
         self.trained = asyncio.Event()
         """A training lasts until somebody sets it."""
@@ -93,7 +97,7 @@ class Fake:
         assert isinstance(asked, domain.Conversation)
         question = asked.messages[-1].content
         known = question in self.learned
-        text = ANSWER if known else UNKNOWN
+        text = self.learned.get(question, UNKNOWN)
         for word in text.split(" "):
             await asyncio.sleep(PAUSE_S / 4)
             yield domain.Piece(word + " ")
@@ -126,7 +130,7 @@ class _Answers:
 
     def _full(self) -> bool:
         self._fake.check()
-        return self._fake.scene == "full"
+        return self._fake.scene in ("full", "unjudged")
 
     # Router.
     async def explain(self, query: str, top_k: int, threshold: float | None) -> dict[str, Any]:
@@ -241,8 +245,36 @@ class _Answers:
                     on_change(now)
         now = dataclasses.replace(now, card=CARDS[0].reference, stage_times=TIMES)
         self._fake.live[task_id] = now
-        self._fake.learned.add(now.trigger_query)
+        right = self._fake.corrections.get(now.trigger_query, ANSWER)
+        self._fake.learned[now.trigger_query] = right
         return now
+
+    async def feedback(
+        self,
+        idempotency_key: str,
+        question: str,
+        answer: str = "",
+        card: str = "",
+        is_right: bool = False,
+        correction: str = "",
+    ) -> domain.FeedbackTaken:
+        self._fake.check()
+        if is_right or "@" in correction:
+            reason = "nothing is learned: it holds personal data" if correction else "it is right"
+            self._fake.calls.append(("right" if is_right else "private", question, answer, card))
+            return domain.FeedbackTaken("", reason)
+        self._fake.calls.append(("wrong", question, answer, card, correction))
+        if correction:
+            self._fake.corrections[question] = correction
+        opened = task(8, question, "PENDING")
+        self._fake.live[opened.id] = opened
+        return domain.FeedbackTaken(opened.id, "")
+
+    async def card_feedback(self, card: str) -> domain.CardFeedback:
+        if self._fake.scene == "unjudged":
+            raise errors.UnavailableError("failed to connect to all addresses")
+        right, wrong = (1_204, 3) if card == CARDS[0].reference else (0, 0)
+        return domain.CardFeedback(card, right, wrong)
 
     async def cancel(self, task_id: str) -> domain.Task:
         self._fake.calls.append(("cancel", task_id))

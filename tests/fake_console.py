@@ -30,6 +30,7 @@ def app_of(fake: fake_cluster.Fake, tokens: pathlib.Path | None) -> fastapi.Fast
         fake.calls.clear()
         fake.trained.clear()
         fake.learned.clear()
+        fake.corrections.clear()
         fake.live.clear()
         fake.revoked.clear()
         fake.latest = fake_cluster.CARDS[0].digest

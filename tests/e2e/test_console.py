@@ -5,23 +5,14 @@ Pictures are kept in `.artifacts/console/`.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright import sync_api
 from playwright.sync_api import expect
 
-from services.gateway.cluster import cluster
-from shared.security import callers
 from tests import fake_cluster
-from tests.e2e import browsing
+from tests.e2e import browsing, consoles
 
 CARD = f"/cards/{fake_cluster.QUILLHAVEN}"
 PAGES = {
@@ -53,82 +44,6 @@ SILENT = {
 }
 EVERY_S = 1.5
 """How often the tasks are asked for."""
-TOKENS = {"operator": "olga", "user": "ulla"}
-
-
-@contextlib.contextmanager
-def served(*arguments: str) -> Iterator[str]:
-    """The console over a fake cluster; its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fake_console", *arguments],
-        cwd=cluster.ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        assert process.wait(30) == 0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with browsing.browser() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def anybody(browser: sync_api.Browser) -> Iterator[sync_api.BrowserContext]:
-    """One person for all tests that leave nothing behind in the browser."""
-    with browsing.person(browser) as person:
-        yield person
-
-
-@pytest.fixture(scope="module")
-def open_base(browser: sync_api.Browser) -> Iterator[str]:
-    with served() as base:
-        yield base
-
-
-@pytest.fixture
-def base(open_base: str) -> str:
-    scene(open_base, "full")
-    return open_base
-
-
-@pytest.fixture(scope="module")
-def guarded(browser: sync_api.Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """With tokens; the hierarchy is switched off."""
-    path = tmp_path_factory.mktemp("tokens") / "tokens.json"
-    known = [
-        {"name": name, "sha256": callers.hash_of(f"{name}-token"), "role": role}
-        for role, name in TOKENS.items()
-    ]
-    path.write_text(json.dumps(known))
-    with served(str(path)) as base:
-        yield base
-
-
-def scene(base: str, name: str) -> None:
-    post(base, f"scene/{name}")
-
-
-def post(base: str, what: str) -> None:
-    urllib.request.urlopen(urllib.request.Request(f"{base}/{what}", method="POST")).close()
-
-
-def calls(base: str, what: str = "calls") -> Any:
-    with urllib.request.urlopen(f"{base}/{what}") as reply:
-        return json.load(reply)
-
-
-def ask(page: sync_api.Page, question: str) -> None:
-    page.get_by_label("Your question").fill(question)
-    page.keyboard.press("Enter")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -157,7 +72,7 @@ def test_question_is_answered_again_by_the_card_when_it_was_learned(
 ) -> None:
     with browsing.visit(anybody, base) as visit:
         visit.open("/")
-        ask(visit.page, fake_cluster.QUESTION)
+        consoles.ask(visit.page, fake_cluster.QUESTION)
         before = visit.page.get_by_role("region", name="Answer before")
         expect(before.get_by_text(fake_cluster.UNKNOWN)).to_be_visible()
         expect(before.get_by_text("bare base model")).to_be_visible()
@@ -166,7 +81,7 @@ def test_question_is_answered_again_by_the_card_when_it_was_learned(
         steps = visit.page.get_by_role("list", name="Stages of the learning task")
         expect(steps.locator("[aria-current=step]")).to_contain_text("Train")
         visit.keep("ask-moving")
-        post(base, "trained")
+        consoles.post(base, "trained")
         after = visit.page.get_by_role("region", name="Answer after")
         expect(after.get_by_text(fake_cluster.ANSWER)).to_be_visible()
         expect(after.get_by_text("skill card")).to_be_visible()
@@ -183,10 +98,10 @@ def test_reason_is_told_when_nothing_is_learned(
 ) -> None:
     with browsing.visit(anybody, base) as visit:
         visit.open("/")
-        ask(visit.page, "How is the weather?")
+        consoles.ask(visit.page, "How is the weather?")
         expect(visit.page.get_by_text("The base model is sure of its answer")).to_be_visible()
         visit.page.get_by_label("Learn what it does not know").uncheck()
-        ask(visit.page, "Who is the mayor?")
+        consoles.ask(visit.page, "Who is the mayor?")
         answer = visit.page.get_by_role("region", name="Answer", exact=True)
         expect(answer.get_by_text("confidence 0.07")).to_be_visible()
         expect(visit.page.get_by_role("region", name="Learning task")).to_have_count(0)
@@ -198,7 +113,7 @@ def test_answer_is_text_when_it_looks_like_markup(
 ) -> None:
     with browsing.visit(anybody, base) as visit:
         visit.open("/")
-        ask(visit.page, "<img src=x onerror=\"console.error('run')\"> ${7*7} `{{ 7*7 }}`")
+        consoles.ask(visit.page, "<img src=x onerror=\"console.error('run')\"> ${7*7} `{{ 7*7 }}`")
         steps = visit.page.get_by_role("list", name="Stages of the learning task")
         expect(steps).to_be_visible()
         visit.open("/tasks")
@@ -210,7 +125,7 @@ def test_answer_is_text_when_it_looks_like_markup(
 def test_next_thing_to_do_is_told_when_nothing_is_there(
     anybody: sync_api.BrowserContext, base: str, path: str
 ) -> None:
-    scene(base, "empty")
+    consoles.scene(base, "empty")
     with browsing.visit(anybody, base, browsing.NARROW) as visit:
         visit.open(path)
         expect(visit.page.get_by_text(EMPTY[path])).to_be_visible()
@@ -222,14 +137,14 @@ def test_next_thing_to_do_is_told_when_nothing_is_there(
 def test_trouble_is_told_calmly_and_ends_when_the_service_is_back(
     anybody: sync_api.BrowserContext, base: str, path: str
 ) -> None:
-    scene(base, "down")
+    consoles.scene(base, "down")
     with browsing.visit(anybody, base) as visit:
         visit.open(path)
         notice = visit.page.get_by_text(SILENT[path])
         expect(notice).to_be_visible()
         assert "addresses" not in visit.page.content()
         visit.check()
-        scene(base, "full")
+        consoles.scene(base, "full")
         expect(notice).to_have_count(0)
 
 
@@ -243,7 +158,7 @@ def test_card_is_promoted_rolled_back_and_revoked_when_it_is_confirmed(
         page.get_by_role("button", name="Promote: version 1.0.0").click()
         page.get_by_role("button", name="Keep as it is").click()
         expect(page.get_by_role("dialog")).to_have_count(0)
-        assert calls(base) == []
+        assert consoles.calls(base) == []
         page.get_by_role("button", name="Promote: version 1.0.0").click()
         page.get_by_role("dialog").get_by_role("button", name="Promote").click()
         expect(page.get_by_text("latest points to version 1.0.0 now.")).to_be_visible()
@@ -257,7 +172,7 @@ def test_card_is_promoted_rolled_back_and_revoked_when_it_is_confirmed(
         visit.check()
         page.get_by_role("button", name="Revoke for ever").click()
         expect(page.get_by_role("button", name="look at 1.0.0")).to_have_count(0)
-        assert calls(base) == [
+        assert consoles.calls(base) == [
             ["promote", fake_cluster.QUILLHAVEN, "latest", old],
             ["roll_back", fake_cluster.QUILLHAVEN, "latest"],
             ["revoke", old, "leaked"],
@@ -277,7 +192,7 @@ def test_task_is_cancelled_and_retried_when_it_is_asked_for(
         visit.page.get_by_role("button", name="Failed").click()
         visit.page.get_by_role("button", name="Retry").click()
         expect(visit.page).to_have_url(f"{base}/console/tasks/task-9")
-        assert calls(base) == [["cancel", "task-1"], ["retry", "task-4"]]
+        assert consoles.calls(base) == [["cancel", "task-1"], ["retry", "task-4"]]
 
 
 def test_everything_is_reached_when_only_keys_are_used(
@@ -307,7 +222,7 @@ def test_everything_is_reached_when_only_keys_are_used(
         expect(page.get_by_label("Why (for the log)")).to_be_focused()
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
-        assert calls(base) == []
+        assert consoles.calls(base) == []
 
 
 def test_theme_follows_the_system_until_it_is_toggled(browser: sync_api.Browser, base: str) -> None:
@@ -383,14 +298,14 @@ def test_buttons_are_absent_when_the_role_has_no_right_to_them(
 
 def test_polling_ends_when_the_page_is_closed(anybody: sync_api.BrowserContext, base: str) -> None:
     # The last of these tests: pages are now forgotten at once.
-    post(base, "impatient")
+    consoles.post(base, "impatient")
     with browsing.visit(anybody, base) as visit:
         visit.open("/tasks")
         expect(visit.page.get_by_text("Which comet")).to_be_visible()
-        first = calls(base, "polls")
-        while calls(base, "polls") == first:
+        first = consoles.calls(base, "polls")
+        while consoles.calls(base, "polls") == first:
             visit.page.wait_for_timeout(100)
-    before, now = -1, calls(base, "polls")
+    before, now = -1, consoles.calls(base, "polls")
     while before != now:
         time.sleep(2 * EVERY_S)
-        before, now = now, calls(base, "polls")
+        before, now = now, consoles.calls(base, "polls")

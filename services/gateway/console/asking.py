@@ -9,8 +9,17 @@ from typing import Any
 from nicegui import ui
 
 from services.gateway import domain
+from services.gateway.console import (
+    answer_panel,
+    frame,
+    judging,
+    live,
+    parts,
+    route_panel,
+    tracker,
+    wording,
+)
 from services.gateway.console import desk as desks
-from services.gateway.console import frame, live, parts, route_panel, tracker, wording
 from shared import errors
 
 _FIND_S = 60.0
@@ -34,64 +43,22 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
     _Asking(desk)
 
 
-class _Panel:
-    """One answer."""
-
-    def __init__(self, title: str, classes: str = "") -> None:
-        with parts.block("section", f"panel answer {classes}", aria_label=title) as self.panel:
-            with parts.block("div", "answer-head"):
-                self._title = parts.Text("h2", title)
-                self._who = parts.block("span", "row")
-            self._text = parts.Text("p", "", "answer-text waiting", aria_live="off")
-            self._about = parts.Text("p", "", "muted")
-            self.notice = live.Notice()
-
-    def name(self, title: str) -> None:
-        """Changes the heading."""
-        self._title.text = title
-        self.panel.props["aria-label"] = title
-
-    def write(self, text: str) -> None:
-        """Shows what came so far."""
-        self._text.text = text
-
-    def settle(self, answer: domain.Answer) -> None:
-        """Shows the whole answer and who gave it."""
-        self._text.text = answer.text
-        self.stop()
-        with self._who:
-            if answer.card:
-                name = wording.card_name(answer.card)
-                parts.link(name, f"{frame.PREFIX}/cards/{name}")
-                parts.chip("skill card", "good")
-            else:
-                parts.chip("bare base model", "plain")
-        told = [f"confidence {answer.confidence:.2f}"]
-        if answer.rewritten_query:
-            told.append(f"read as “{answer.rewritten_query}”")
-        if len(answer.shares) > 1:
-            told.append("merged from " + ", ".join(wording.card(one) for one, _ in answer.shares))
-        if answer.node:
-            told.append(f"on {answer.node}")
-        self._about.text = " · ".join(told)
-
-    def stop(self) -> None:
-        """Nothing more comes."""
-        self._text.classes(remove="waiting")
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Shown:
     """What stands below the form for one question."""
 
-    before: _Panel
+    question: str
+    panels: list[answer_panel.Panel]
+    """The first answer, and the one after it was learned."""
     answers: ui.element
-    """Where the first answer stands, and the second will."""
+    """Where they stand."""
     route: ui.element
     why: ui.element
     """Within the route: its explanation."""
+    learning: ui.element
+    """The task, when something is learned."""
     later: ui.element
-    """What comes when something is learned."""
+    """Where the route goes when a second answer takes its place."""
 
 
 class _Asking:
@@ -145,37 +112,42 @@ class _Asking:
         self._said.text = ""
         with self._found:
             with parts.block("div", "pair") as answers:
-                before = _Panel("Answer")
+                before = answer_panel.Panel("Answer")
                 route = parts.section("Route", "Which card the question goes to, and why.")
                 with route:
                     why = parts.block("div", "stack")
+            learning = parts.block("div", "stack wide")
             later = parts.block("div", "stack wide")
-        shown = _Shown(before, answers, route, why, later)
-        self._work.start(self._follow(str(question), bool(learn), shown))
+        shown = _Shown(str(question), [before], answers, route, why, learning, later)
+        self._work.start(self._follow(bool(learn), shown))
 
-    async def _follow(self, question: str, learn: bool, shown: _Shown) -> None:
-        explaining = self._explained(question, shown.why)
-        answer, _ = await asyncio.gather(self._answered(question, learn, shown.before), explaining)
+    async def _follow(self, learn: bool, shown: _Shown) -> None:
+        before = shown.panels[0]
+        answer, _ = await asyncio.gather(
+            self._answered(learn, before, shown), self._explained(shown)
+        )
         if answer is None or not (answer.dissonance and learn):
             return
-        shown.before.name("Answer before")
-        with shown.later, parts.section("Learning task"):
+        before.name("Answer before")
+        with shown.learning, parts.section("Learning task"):
             about = parts.Text("p", "No card knew this. Looking for its learning task …", "muted")
             place = parts.block("div", "stack")
-            notice = live.Notice()
         task, reason = await self._task(answer)
-        if task is None:
-            about.text = reason
-            return
-        about.text = ""
+        about.text = reason
+        if task is not None:
+            await self._watch(task.id, place, shown)
+
+    async def _watch(self, task_id: str, place: ui.element, shown: _Shown) -> None:
+        """Follows a task to its end; puts the question again when it was learned."""
+        factory = self._desk.peers.factory
         with place:
-            link = f"{frame.PREFIX}/tasks/{task.id}"
             moving = tracker.Tracker()
-            moving.show(task)
-            parts.link("All about this task", link)
+            parts.link("All about this task", f"{frame.PREFIX}/tasks/{task_id}")
+            notice = live.Notice()
         try:
             with self._desk.session.acting():
-                ended = await self._desk.peers.factory.until_ended(task.id, moving.show)
+                moving.show(await factory.task(task_id))
+                ended = await factory.until_ended(task_id, moving.show)
         except errors.SkillmeshError as error:
             notice.trouble(error, "factory")
             return
@@ -185,14 +157,29 @@ class _Asking:
         # Beside the first one, where the route stood; that goes down.
         shown.route.move(shown.later)
         with shown.answers:
-            after = _Panel("Answer after", "after")
-        await asyncio.gather(
-            self._answered(question, False, after), self._explained(question, shown.why)
-        )
+            after = answer_panel.Panel("Answer after", "after")
+        shown.panels.append(after)
+        await asyncio.gather(self._answered(False, after, shown), self._explained(shown))
 
-    async def _answered(self, question: str, learn: bool, panel: _Panel) -> domain.Answer | None:
+    async def _learn_judged(self, task_id: str, judged: answer_panel.Panel, shown: _Shown) -> None:
+        """Follows what is learned from a judgement: that answer is the one before."""
+        for panel in shown.panels:
+            if panel is not judged:
+                panel.panel.delete()
+        shown.panels[:] = [judged]
+        judged.name("Answer before")
+        judged.panel.classes(remove="after")
+        shown.route.move(shown.answers)
+        shown.learning.clear()
+        with shown.learning, parts.section("Learning task"):
+            place = parts.block("div", "stack")
+        await self._watch(task_id, place, shown)
+
+    async def _answered(
+        self, learn: bool, panel: answer_panel.Panel, shown: _Shown
+    ) -> domain.Answer | None:
         asked = domain.Conversation(
-            messages=(domain.Message("user", question),), no_learning=not learn
+            messages=(domain.Message("user", shown.question),), no_learning=not learn
         )
         said = ""
         pieces = self._desk.nodes.stream(asked, None)
@@ -203,6 +190,7 @@ class _Asking:
                     panel.write(said)
                     if piece.final is not None:
                         panel.settle(piece.final)
+                        self._let_judge(piece.final, panel, shown)
                         who = wording.card_name(piece.final.card) or "the bare base model"
                         self._said.text = f"{who} answers: {piece.final.text}"
                         return piece.final
@@ -213,7 +201,18 @@ class _Asking:
         panel.stop()
         return None
 
-    async def _explained(self, question: str, place: ui.element) -> None:
+    def _let_judge(self, answer: domain.Answer, panel: answer_panel.Panel, shown: _Shown) -> None:
+        if not judging.may_judge(self._desk):
+            return
+
+        def follow(task_id: str) -> None:
+            self._work.start(self._learn_judged(task_id, panel, shown))
+
+        with panel.foot:
+            judging.Judgement(self._desk, shown.question, answer, follow)
+
+    async def _explained(self, shown: _Shown) -> None:
+        question, place = shown.question, shown.why
         try:
             with self._desk.session.acting():
                 found = await self._desk.peers.router.explain(question, _CARDS_EXPLAINED, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 from nicegui import ui
@@ -13,6 +14,8 @@ from shared import errors
 
 _EVERY_S = 3.0
 _LATEST = "latest"
+_JUDGED = 20
+"""Versions whose feedback is counted."""
 _ALIASES = {
     _LATEST: "Questions about its subject are then answered by this version.",
     "production": "Clients that ask for this alias then get this version.",
@@ -24,6 +27,8 @@ class _Version:
     card: domain.Card
     nodes: int
     selected: bool
+    said: domain.CardFeedback | None
+    """By users of its answers; None where nobody tells."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,8 @@ class _Told:
     held: tuple[domain.Residency, ...]
     in_memory: tuple[tuple[str, bool, bool], ...]
     """Of each node's `name@digest`: address and reference, whether in memory, whether pinned."""
+    said: tuple[domain.CardFeedback, ...]
+    """Of the newest versions; empty where the factory does not answer."""
 
 
 def build(desk: desks.Desk, path: dict[str, str]) -> None:
@@ -80,7 +87,17 @@ class _Card:
                         (node.address + " " + one, one in node.resident, one in node.pinned)
                     )
         still = tuple(dataclasses.replace(one, reported_at_ms=0) for one in held)
-        return _Told(tuple(versions), still, tuple(lying))
+        return _Told(tuple(versions), still, tuple(lying), await self._said(versions))
+
+    async def _said(self, versions: list[domain.Card]) -> tuple[domain.CardFeedback, ...]:
+        if not self._desk.session.may("Factory/GetCardFeedback"):
+            return ()
+        factory = self._desk.peers.factory
+        asked = [factory.card_feedback(one.reference) for one in versions[:_JUDGED]]
+        try:
+            return tuple(await asyncio.gather(*asked))
+        except errors.SkillmeshError:
+            return ()  # What the store tells is the page's subject, and is shown without it.
 
     def _show(self, told: _Told) -> None:
         self._told = told
@@ -94,12 +111,14 @@ class _Card:
         told = self._told
         if told is None:
             return
+        said = {one.card: one for one in told.said}
         self._versions.show(
             {
                 one.digest: _Version(
                     one,
                     sum(one.digest in node.digests for node in told.held),
                     one.digest == self._selected,
+                    said.get(one.reference),
                 )
                 for one in told.versions
             }
@@ -158,6 +177,7 @@ class _Card:
                 for alias in card.aliases:
                     parts.chip(alias, "accent" if alias == _LATEST else "good")
             table.cell(str(one.nodes))
+            _said(table, one.said)
             table.cell(wording.size(card.size_bytes))
             with table.cell():
                 parts.moment(card.created_at_ms)
@@ -176,6 +196,7 @@ class _Card:
                 parts.Column("Version"),
                 parts.Column("Aliases"),
                 parts.Column("Nodes", "number"),
+                parts.Column("Users said", "number"),
                 parts.Column("Size", "number"),
                 parts.Column("Made", "number"),
                 parts.Column("Actions", "actions"),
@@ -234,3 +255,13 @@ class _Card:
                     self._show(await self._fetch())
             except errors.SkillmeshError as error:
                 self._notice.trouble(error, "card store")
+
+
+def _said(table: parts.Table[_Version], told: domain.CardFeedback | None) -> None:
+    """How often users called its answers right and wrong."""
+    if told is None or not told.right + told.wrong:
+        table.cell("–" if told else "", classes="none")
+        return
+    with table.cell(), parts.block("span", "counts"):
+        parts.Text("span", f"{told.right:,} right")
+        parts.Text("span", f"{told.wrong:,} wrong", "sub")
