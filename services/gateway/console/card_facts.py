@@ -15,9 +15,10 @@ _GATE_WORDS = {
     "triggers": "Questions that caused it",
     "trained": "Questions it was trained on",
     "held_out": "Wordings it never saw",
-    "held_out_alone": "The same, by the card alone",
+    "held_out_alone": "Those, by the card alone",
     "implications": "What follows from them",
     "contrasts": "Look-alikes left alone",
+    "regression": "What the version before answers",
     "known": "Known questions unchanged",
     "unrelated": "Unrelated questions unchanged",
     "routed": "Its questions are sent to it",
@@ -48,13 +49,19 @@ def show(record: domain.CardRecord) -> None:
 
 
 def _gate(rows: Sequence[manifests.GateRow]) -> None:
+    known = list(_GATE_WORDS)
+    rows = sorted(rows, key=lambda one: known.index(one.name) if one.name in known else len(known))
+
     def row(one: manifests.GateRow) -> None:
         with table.cell(classes="lead"):
             parts.Text("span", _GATE_WORDS.get(one.name, one.name.replace("_", " ").capitalize()))
-        table.cell(f"{one.right} of {one.asked}")
+        table.cell(f"{one.right} of {one.asked}" if one.asked else "–")
         table.cell(wording.share(one.required))
         with table.cell():
-            parts.chip("passed" if one.passed else "failed", "good" if one.passed else "bad")
+            if one.passed and not one.asked:
+                parts.chip("not asked", "plain")
+            else:
+                parts.chip("passed" if one.passed else "failed", "good" if one.passed else "bad")
 
     table = parts.Table[manifests.GateRow](
         "The gate's table",

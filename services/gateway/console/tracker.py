@@ -37,7 +37,8 @@ class Tracker:
         """Shows how it is now."""
         self._status.text = wording.status(task.status)
         self._status.classes(replace=f"chip {wording.tone(task.status)}")
-        self._detail.text = task.detail or _WHAT.get(task.status, ("", ""))[1]
+        detail = task.detail or _WHAT.get(task.status, ("", ""))[1]
+        self._detail.text = detail[:1].upper() + detail[1:]
         if task.status in _STAGES:
             self._furthest = _STAGES.index(task.status)
         self._keyed.show(
