@@ -16,7 +16,7 @@ if [ -z "$python" ]; then
   exit 1
 fi
 
-echo "setup: $venv with $("$python" --version), then some 120 packages (a few minutes, once)"
+echo "setup: $venv with $("$python" --version), then some 200 packages (a few minutes, once)"
 "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet install "$@"; }
 # torch first and exactly: a range would pull a newer build with several gigabytes of CUDA.
