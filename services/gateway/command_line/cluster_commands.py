@@ -29,7 +29,7 @@ def up(as_json: options.Json = False) -> None:
 def console(as_json: options.Json = False) -> None:
     """Open the pages of the cluster in a browser; start it where it does not run.
 
-    JSON: an object with url, started, opened.
+    JSON: an object with url; no browser is opened.
     """
     with terminal.exit_codes():
         showing.console(as_json)
@@ -57,10 +57,10 @@ def status(as_json: options.Json = False) -> None:
 def nodes(as_json: options.Json = False) -> None:
     """List the inference nodes: load, cards in memory, how far they follow the store, swaps.
 
-    JSON: a list of objects with node_id, address, answers, behind, reported_at_ms, id, base_model,
+    JSON: a list of objects with node_id, address, answers, behind, reported_at_ms, base_model,
     base_fingerprint, served, resident, pinned, held_bytes, revision, store_connected, swaps,
-    running, most_rows, waiting, queue, max_new_tokens, context_tokens, fetches_cards; null where a
-    node does not answer.
+    running, most_rows, waiting, queue, max_new_tokens, context_tokens, fetches_cards; null where
+    a node does not answer.
     """
     terminal.run(lambda: node_page.nodes(as_json))
 

@@ -16,7 +16,7 @@ def console(as_json: bool) -> None:
     """Opens the console, of a cluster that is started where none runs.
 
     Args:
-        as_json: print one JSON object.
+        as_json: print where it is, and open nothing.
 
     Raises:
         errors.ConfigError: the configuration has none.
@@ -29,11 +29,12 @@ def console(as_json: bool) -> None:
             "then `make down` and `make up`"
         )
     local = cluster.Cluster(settings)
-    started = not local.supervisor.alive() and operating.start(local)
-    opened = _has_display() and webbrowser.open(url)
+    if not local.supervisor.alive():
+        operating.started(local)
     if as_json:
-        terminal.print_json({"url": url, "started": started, "opened": opened})
+        terminal.print_json({"url": url})
         return
+    opened = _has_display() and webbrowser.open(url)
     terminal.RESULT.print(f"{'Opened' if opened else 'The console:'} {url}")
 
 

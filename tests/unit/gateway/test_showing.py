@@ -29,10 +29,10 @@ def test_cluster_is_started_and_the_page_named_when_none_runs(
         begun.append(local)
         return True
 
-    monkeypatch.setattr(operating, "start", start)
+    monkeypatch.setattr(operating, "started", start)
     showing.console(as_json=True)
     url = f"http://{config.load().gateway.address}/console/"
-    assert json.loads(capsys.readouterr().out) == {"url": url, "started": True, "opened": False}
+    assert json.loads(capsys.readouterr().out) == {"url": url}
     assert len(begun) == 1
 
 
