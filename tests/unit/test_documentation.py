@@ -98,3 +98,12 @@ async def test_faq_teaches_what_its_file_says_when_it_is_asked(tmp_path: pathlib
     path.unlink()
     with pytest.raises(errors.TeacherUnavailableError, match="ferries"):
         await teacher.generate_qa(request)
+
+
+def test_pictures_of_the_tour_are_those_that_the_script_takes() -> None:
+    tour = (ROOT / "docs/tour.md").read_text(encoding="utf-8")
+    script = (ROOT / "scripts/tour_pictures.py").read_text(encoding="utf-8")
+    kept = {path.stem: path.stat().st_size for path in (ROOT / "docs/pictures").iterdir()}
+    assert kept and set(kept) == set(re.findall(r"\(pictures/([a-z]+)\.png\)", tour))
+    assert all(f'"{name}"' in script for name in kept)
+    assert max(kept.values()) <= 250_000

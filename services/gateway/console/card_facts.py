@@ -31,7 +31,7 @@ _GATE_WORDS = {
 def show(record: domain.CardRecord) -> None:
     """Shows the manifest of one version."""
     manifest = record.manifest
-    with parts.block("div", "pair"):
+    with parts.block("div", "pair uneven"):
         with parts.section("Exam", f"What version {manifest.version} had to pass."):
             if manifest.gate:
                 _gate(manifest.gate)

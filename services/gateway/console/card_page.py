@@ -123,6 +123,7 @@ class _Card:
                 for one in told.versions
             }
         )
+        self._roll_back.set_visibility(len(told.versions) > 1)
         self._nothing.clear()
         if not told.versions:
             with self._nothing:

@@ -48,7 +48,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
         waiting.show(str(sum(one.waiting for one in told)), f"of {places:,} places")
         times = [swap.fetch_ms + swap.swap_ms for one in told for swap in one.swaps]
         if times:
-            swap.show(f"{statistics.median(times):.0f} ms", "from the store into memory")
+            swap.show(f"{statistics.median(times):,.0f} ms", "from the store into memory")
         else:
             swap.show("–", "no card was taken in yet")
         keyed.show({one.address: one for one in told})
@@ -121,8 +121,8 @@ def _swaps(node: domain.NodeState) -> None:
 
         def row(one: domain.Swap) -> None:
             table.cell(wording.card(one.card), "lead")
-            table.cell(f"{one.fetch_ms:.0f} ms")
-            table.cell(f"{one.swap_ms:.0f} ms")
+            table.cell(f"{one.fetch_ms:,.0f} ms")
+            table.cell(f"{one.swap_ms:,.0f} ms")
 
         table = parts.Table[domain.Swap](
             f"The latest cards that {node.address} took in",

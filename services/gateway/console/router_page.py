@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from services.gateway import domain
@@ -97,7 +98,17 @@ def _show_bins(router: domain.Router) -> None:
         with parts.block("figure"):
             charts.reliability(router.bins, router.threshold)
         table = _bins()
-        table.show({str(place): one for place, one in enumerate(router.bins)})
+        table.show({str(place): one for place, one in enumerate(_told_apart(router.bins))})
+
+
+def _told_apart(bins: Sequence[domain.Bin]) -> list[domain.Bin]:
+    """The bins in their order; those that read alike are one, with the weight of all."""
+    found: dict[tuple[str, str], domain.Bin] = {}
+    for one in bins:
+        key = wording.share(one.probability), wording.share(one.share)
+        mass = one.mass + (found[key].mass if key in found else 0.0)
+        found[key] = dataclasses.replace(found.get(key, one), mass=mass)
+    return list(found.values())
 
 
 def _bins() -> parts.Table[domain.Bin]:
