@@ -113,4 +113,3 @@ async def _events(reader: asyncio.StreamReader) -> AsyncIterator[str]:
                     yield event[6:].decode()
     except asyncio.IncompleteReadError as error:
         raise StreamError("the connection ended within the answer") from error
-
