@@ -4,6 +4,6 @@ What it adds to an answer; many streams beside `transformers serve`; minutes und
 come, and while processes die.
 """
 
-from benchmarks.gateway.measure import measure
+from benchmarks.gateway.parts import measure
 
 __all__ = ["measure"]

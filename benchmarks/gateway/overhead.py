@@ -59,7 +59,7 @@ def rows(took: Mapping[str, Sequence[float]], note: str) -> list[results.Row]:
 
     def added(whole: str, *parts: str) -> float:
         each = zip(took[whole], *(took[part] for part in parts), strict=True)
-        return statistics.median(of_whole - sum(of_parts) for of_whole, *of_parts in each)
+        return float(statistics.median(of_whole - sum(of_parts) for of_whole, *of_parts in each))
 
     found = [
         results.Row(f"{name}_ms", statistics.median(times), "ms", note=note)

@@ -55,7 +55,8 @@ async def hear(address: str, asked: dict[str, Any], limit_s: float) -> Heard:
         OSError: the connection broke, or took too long (TimeoutError).
     """
     began_s = time.perf_counter()
-    first_s, text, ended = 0.0, [], False
+    first_s, ended = 0.0, False
+    text: list[str] = []
     extras: dict[str, Any] = {}
     async with asyncio.timeout(limit_s):
         reader, writer = await _sent(address, asked)

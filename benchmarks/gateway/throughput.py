@@ -2,8 +2,10 @@
 
 The gateway with its node, the engine alone in this process, and `transformers serve` as it starts
 and with its continuous batching answer the same questions from the same checkpoint in float32, one
-thread a model, the likeliest tokens, as many at most. Rounds go through all of them in turn, and a
-server that is not asked is paused: a ratio is the median of each round's own.
+thread a model, the likeliest tokens. The checkpoint is the embedded base without a vector for the
+end token, so that every answer goes on to the limit: what ends after five tokens would measure
+prompts alone. Rounds go through all of them in turn, and a server that is not asked is paused: a
+ratio is the median of each round's own.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+import torch
+
 from benchmarks import results
 from benchmarks.gateway import processes, streams
 from services.gateway.cluster import programs
@@ -28,13 +32,12 @@ from services.inference import engine as engines
 from shared import settings as config
 from shared import terminal
 from shared.models import base as bases
-from shared.models import files
 
 CONCURRENT = (1, 16, 64)
 _EACH = {1: 8, 16: 3, 64: 2}
 """Answers one after another on each stream of a round."""
 ROUNDS = 3
-_TOKENS, _LIMIT_S = 24, 600.0
+_TOKENS, _LIMIT_S = 48, 600.0
 _STARTED = ("router", "inference", "gateway")
 GATEWAY, ENGINE = "gateway", "engine"
 PEERS = {"serve": (), "serve_batching": ("--continuous-batching",)}
@@ -95,14 +98,20 @@ def measure(rounds: int = ROUNDS) -> list[results.Row]:
     """
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
-        settings = processes.alone(folder, _TOKENS)
+        checkpoint = folder / "checkpoint"
+        _endless(checkpoint)
+        alone = processes.alone(folder, _TOKENS)
+        model = alone.model.model_copy(update={"base": str(checkpoint)})
+        settings = alone.model_copy(update={"model": model})
         stack.enter_context(processes.services(settings, _STARTED, folder))
         peers = {
-            name: stack.enter_context(_transformers(folder / f"{name}.log", options))
+            name: stack.enter_context(_transformers(checkpoint, folder / f"{name}.log", options))
             for name, options in PEERS.items()
         }
-        found, alone = asyncio.run(_measured(settings, peers, rounds))
-    return rows(found, alone, f"median of {rounds} rounds, load {os.getloadavg()[0]:.0f}")
+        found, right = asyncio.run(_measured(settings, peers, rounds))
+    batch = settings.inference.batch_rows
+    load = os.getloadavg()[0]
+    return rows(found, right, f"median of {rounds} rounds, batch_rows {batch}, load {load:.0f}")
 
 
 def rows(found: Rounds, alone: Mapping[str, tuple[str, int]], note: str) -> list[results.Row]:
@@ -125,7 +134,7 @@ def rows(found: Rounds, alone: Mapping[str, tuple[str, int]], note: str) -> list
             made.append(_beside(name, count, figures[GATEWAY], figures[best], best, note))
             made += [
                 results.Row(
-                    f"{way}_{name}_{count}", _median(figures[way], name), _unit(name), note=note
+                    _named(way, name, count), _median(figures[way], name), _unit(name), note=note
                 )
                 for way in (ENGINE, *PEERS)
             ]
@@ -154,7 +163,7 @@ def _beside(
         for a, b in zip(ours, theirs, strict=True)
     ]
     return results.Row(
-        f"{name}_{count}",
+        _named(GATEWAY, name, count),
         _median(ours, name),
         _unit(name),
         peer=" ".join(("transformers serve", *PEERS[peer])),
@@ -169,21 +178,38 @@ def _median(figures: Sequence[Mapping[str, float]], name: str) -> float:
     return statistics.median(one[name] for one in figures)
 
 
+def _named(way: str, name: str, count: int) -> str:
+    """Of a row: `tokens_per_s_64`, `engine_latency_16_p50_ms`."""
+    what, _, percentile_of = name.partition("_p")
+    named = f"{name}_{count}" if not name.endswith("_ms") else f"{what}_{count}_p{percentile_of}"
+    return named if way == GATEWAY else f"{way}_{named}"
+
+
 def _unit(name: str) -> str:
     return "ms" if name.endswith("_ms") else f"{name.partition('_')[0]}/s"
 
 
+def _endless(folder: pathlib.Path) -> None:
+    """Saves the checkpoint that is measured."""
+    base = bases.load(bases.EMBEDDED)
+    with torch.no_grad():
+        # Tied to the last layer: the end's logit is always 0, and another is always larger.
+        base.model.get_input_embeddings().weight[base.tokenizer.eos_token_id] = 0.0
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+
+
 @contextlib.contextmanager
 def _transformers(
-    log: pathlib.Path, options: Sequence[str]
+    checkpoint: pathlib.Path, log: pathlib.Path, options: Sequence[str]
 ) -> Iterator[tuple[str, processes.Process]]:
-    """Such a server with the embedded base: its address, and its process."""
+    """Such a server: its address, and its process."""
     address = programs.on_free_ports(config.Settings()).gateway.address
     host, _, port = address.rpartition(":")
     command = pathlib.Path(sys.executable).with_name("transformers")
     process = processes.Process(
         (
-            *(str(command), "serve", str(files.EMBEDDED_FOLDER), "--host", host, "--port", port),
+            *(str(command), "serve", str(checkpoint), "--host", host, "--port", port),
             *("--device", "cpu", "--dtype", "float32", *options),
         ),
         log,
@@ -220,13 +246,15 @@ async def _measured(
         ENGINE: _asking_engine(engine),
     }
     for name, (address, _) in peers.items():
-        ways[name] = _asking(address, str(files.EMBEDDED_FOLDER))
+        ways[name] = _asking(address, settings.model.base)
     found: dict[tuple[str, int], list[Round]] = collections.defaultdict(list)
     try:
         alone = {}
         for question in _QUESTIONS:
             final = await engine.generate(question, max_new_tokens=_TOKENS)
             alone[question] = (final.answer, final.new_tokens)
+            if final.new_tokens != _TOKENS:
+                raise RuntimeError(f"{question!r} is answered in {final.new_tokens} tokens")
         for name, ask in ways.items():
             await ask(_QUESTIONS[0])  # A server loads what it needs with its first answer.
             if name in peers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks import results
 from benchmarks.gateway import fleet_cost, kills, overhead, soak, throughput
@@ -16,10 +16,10 @@ PARTS = ("overhead", "fleet", "throughput", "soak", "kills")
 
 def measure() -> list[results.Row]:
     """Takes most of an hour."""
-    return parts(PARTS)
+    return measured(PARTS)
 
 
-def parts(
+def measured(
     names: Sequence[str], minutes: float = MINUTES, rounds: int = ROUNDS, seed: int = 0
 ) -> list[results.Row]:
     """Some parts.
@@ -30,14 +30,14 @@ def parts(
         rounds: of the throughput.
         seed: of who is killed.
     """
-    ways = {
+    ways: dict[str, Callable[[], list[results.Row]]] = {
         "overhead": overhead.measure,
         "fleet": fleet_cost.measure,
         "throughput": lambda: throughput.measure(rounds),
         "soak": lambda: soak.measure(minutes),
         "kills": lambda: kills.measure(minutes, seed),
     }
-    found = []
+    found: list[results.Row] = []
     for name in names:
         terminal.NOTES.print(f"gateway: {name}")
         found += ways[name]()
