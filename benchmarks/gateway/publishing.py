@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import pathlib
 import tempfile
 
@@ -33,7 +32,7 @@ def made(base: bases.BaseModel, count: int, size: float = 0.02) -> list[cards.Lo
 
 def version_of(card: cards.LoRACard, number: int) -> bytes:
     """The file of the same card as another version."""
-    manifest = dataclasses.replace(card.manifest, version=f"1.{number}.0")
+    manifest = card.manifest.model_copy(update={"version": f"1.{number}.0"})
     return formats.LoRAFormat.to_bytes(cards.LoRACard(manifest, card.modules))
 
 
