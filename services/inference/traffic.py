@@ -78,4 +78,7 @@ class Traffic:
         # A task of its own: a card that is half out would be neither here nor there.
         self._leaving.add(task := asyncio.create_task(leaving))
         task.add_done_callback(self._leaving.discard)
-        return asyncio.shield(task)
+        shielded = asyncio.shield(task)
+        # Whoever waits is told; where nobody does, at the node's end, nothing is amiss.
+        shielded.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return shielded

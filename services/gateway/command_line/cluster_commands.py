@@ -26,10 +26,13 @@ def up(as_json: options.Json = False) -> None:
         operating.up(as_json)
 
 
-def console() -> None:
-    """Open the pages of the cluster in a browser; start it where it does not run."""
+def console(as_json: options.Json = False) -> None:
+    """Open the pages of the cluster in a browser; start it where it does not run.
+
+    JSON: an object with url; no browser is opened.
+    """
     with terminal.exit_codes():
-        showing.console()
+        showing.console(as_json)
 
 
 def down(as_json: options.Json = False) -> None:
@@ -56,7 +59,8 @@ def nodes(as_json: options.Json = False) -> None:
 
     JSON: a list of objects with node_id, address, answers, behind, reported_at_ms, base_model,
     base_fingerprint, served, resident, pinned, held_bytes, revision, store_connected, swaps,
-    running, most_rows, waiting, queue; null where a node does not answer.
+    running, most_rows, waiting, queue, max_new_tokens, context_tokens, fetches_cards; null where
+    a node does not answer.
     """
     terminal.run(lambda: node_page.nodes(as_json))
 

@@ -117,8 +117,9 @@ async def _status(address: str, protection: protections.Protection) -> domain.No
 
 def _told(report: NodeReport) -> dict[str, Any]:
     """Flat: the node's own word beside the rest."""
-    own = {field.name: None for field in dataclasses.fields(domain.Node)}
-    told = own | ({} if report.node is None else dataclasses.asdict(report.node))
+    own = {field.name: None for field in dataclasses.fields(domain.Node) if field.name != "id"}
+    said = {} if report.node is None else dataclasses.asdict(report.node)
+    told = own | {name: value for name, value in said.items() if name in own}
     rest = {
         field.name: getattr(report, field.name)
         for field in dataclasses.fields(report)

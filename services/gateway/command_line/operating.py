@@ -16,19 +16,24 @@ from shared import costs, errors, terminal
 from shared import settings as config
 
 
-def up(as_json: bool) -> None:
-    """Starts the cluster and waits until every service answers."""
-    local = cluster.Cluster(config.load())
+def started(local: cluster.Cluster) -> bool:
+    """Starts a cluster and shows how far it is; false where it ran already."""
     with following.Bars() as bars:
 
         def show(well: int, total: int, missing: str) -> None:
             stage = f"{well} of {total} services answer"
             bars.show("starting", well / total, stage, f"waiting for {missing}" if missing else "")
 
-        started = local.start(show)
+        return local.start(show)
+
+
+def up(as_json: bool) -> None:
+    """Starts the cluster and waits until every service answers."""
+    local = cluster.Cluster(config.load())
+    is_new = started(local)
     if as_json:
         told = {
-            "started": started,
+            "started": is_new,
             "state_dir": str(local.state_dir),
             "knowledge_dir": str(local.settings.distiller.knowledge_dir),
             "addresses": local.addresses,
@@ -36,7 +41,7 @@ def up(as_json: bool) -> None:
         terminal.print_json(told)
         return
     say = terminal.RESULT.print
-    say("The cluster is up." if started else "The cluster was up already.", style="bold")
+    say("The cluster is up." if is_new else "The cluster was up already.", style="bold")
     say(terminal.escape(f"state and logs: {local.state_dir}"))
     say(terminal.escape(f"knowledge:      {local.settings.distiller.knowledge_dir}"))
     for name, address in local.addresses.items():

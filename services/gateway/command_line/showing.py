@@ -12,8 +12,11 @@ from shared import errors, terminal
 from shared import settings as config
 
 
-def console() -> None:
+def console(as_json: bool) -> None:
     """Opens the console, of a cluster that is started where none runs.
+
+    Args:
+        as_json: print where it is, and open nothing.
 
     Raises:
         errors.ConfigError: the configuration has none.
@@ -25,8 +28,12 @@ def console() -> None:
             "there is no console: set gateway.enabled and gateway.console to true in config.yaml, "
             "then `make down` and `make up`"
         )
-    if not cluster.Cluster(settings).supervisor.alive():
-        operating.up(as_json=False)
+    local = cluster.Cluster(settings)
+    if not local.supervisor.alive():
+        operating.started(local)
+    if as_json:
+        terminal.print_json({"url": url})
+        return
     opened = _has_display() and webbrowser.open(url)
     terminal.RESULT.print(f"{'Opened' if opened else 'The console:'} {url}")
 

@@ -12,11 +12,18 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 
 CHAT_TEMPLATE = (
+    # There is no token for system messages: they stand in front of the first question.
+    "{% set told = namespace(system='') %}"
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}"
-    "{{ raise_exception('there is no token for system messages') }}"
+    "{% set told.system = told.system + message['content'] + '\n\n' %}"
+    "{% else %}"
+    "{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'user' %}"
+    "{{ told.system }}{% set told.system = '' %}"
     "{% endif %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{{ message['content'] + '<|end|>' }}"
+    "{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
