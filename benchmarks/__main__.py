@@ -5,7 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks import codebase, engine, hierarchy, loop, results, router, store, training
+from benchmarks import (
+    codebase,
+    engine,
+    gateway,
+    hierarchy,
+    loop,
+    results,
+    router,
+    store,
+    training,
+)
 from shared import settings as config
 from shared import telemetry
 
@@ -17,6 +27,7 @@ AREAS = {
     "training": training.measure,
     "codebase": codebase.measure,
     "hierarchy": hierarchy.measure,
+    "gateway": gateway.measure,
 }
 _VARIABLE = "SKILLMESH_ARG_area"
 

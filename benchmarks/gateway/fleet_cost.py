@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gateway.fleet_cost`: what the fleet adds to a call of a node.
+"""`python -m benchmarks.gateway fleet`: what the fleet adds to a call of a node.
 
 The node has no model and answers at once, over gRPC on loopback, in this process. It is asked
 directly and through the fleet, in turn, so that a machine that slows down weighs on both.
@@ -80,7 +80,7 @@ async def _measure() -> list[results.Row]:
         await fleet.stop()
         await node.close()
         await server.stop()
-    return [*_rows("answer in one piece", *whole), *_rows("streamed answer", *streamed)]
+    return [*_rows("whole", *whole), *_rows("streamed", *streamed)]
 
 
 async def _medians(direct: Call, through: Call) -> tuple[float, float]:
@@ -97,8 +97,8 @@ async def _medians(direct: Call, through: Call) -> tuple[float, float]:
 
 def _rows(name: str, direct: float, through: float) -> list[results.Row]:
     return [
-        results.Row(f"{name}: through the fleet", through, "µs", peer="direct", peer_value=direct),
-        results.Row(f"{name}: the fleet adds", through - direct, "µs"),
+        results.Row(f"fleet_{name}_us", through, "µs", peer="the node", peer_value=direct),
+        results.Row(f"fleet_adds_{name}_us", through - direct, "µs"),
     ]
 
 
@@ -109,9 +109,3 @@ async def _nothing_listed() -> Sequence[str]:
 async def _all(pieces: AsyncGenerator[domain.Piece, None]) -> None:
     async for _ in pieces:
         pass
-
-
-if __name__ == "__main__":
-    for row in measure():
-        beside = f" ({row.peer}: {row.peer_value:.0f})" if row.peer_value is not None else ""
-        print(f"{row.name}: {row.value:.0f} {row.unit}{beside}")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gateway.overhead`: what gateway, router and gRPC add to the bare engine.
+"""`python -m benchmarks.gateway overhead`: what gateway, router and gRPC add to the bare engine.
 
 Router, node and gateway are processes of their own with the embedded base model; the bare engine
 runs in this process. One request of a few tokens at a time, each question by every way in turn, so
@@ -14,53 +14,69 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from benchmarks import results
+from benchmarks.gateway import processes, streams
+from services.gateway import domain
 from services.gateway.calls import peers
-from services.gateway.cluster import health, programs
 from services.inference import engine as engines
 from shared import settings as config
 from shared.models import base as bases
 from shared.models import embedder as embedders
 
-_ROUNDS, _WARMING, _TOKENS = 150, 10, 6
+LIMIT_S = 90.0
+"""So long rounds go on, a start of half a minute apart."""
+_LEAST_ROUNDS, _MOST_ROUNDS, _WARMING, _TOKENS = 10, 150, 5, 6
+_DEADLINE_S = 60.0
 _STARTED = ("router", "inference", "gateway")
-_START_S, _STOP_S = 600.0, 60.0
-_MODULES = {
-    "router": "services.router",
-    "inference": "services.inference",
-    "gateway": "services.gateway.web",
-}
+ENGINE, EMBEDDING, ROUTER = "engine", "embedding", "router"
+NODE_BASE, NODE_AUTO = "node_base", "node_auto"
+GATEWAY_BASE, GATEWAY_AUTO = "gateway_base", "gateway_auto"
 Ask = Callable[[str], Awaitable[object]]
 
 
-def measure() -> list[results.Row]:
-    """Median milliseconds of one request by each way, and what is added to the engine."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = _settings(pathlib.Path(folder))
-        with _processes(settings, pathlib.Path(folder)):
-            took = asyncio.run(_measured(settings))
-    medians = {name: statistics.median(times) for name, times in took.items()}
-    added = [
-        whole - engine - embedding
-        for whole, engine, embedding in zip(
-            took["gateway, auto"], took["engine"], took["embedding"], strict=True
-        )
+def measure(limit_s: float = LIMIT_S) -> list[results.Row]:
+    """Median milliseconds of one request by each way, and what is added to the engine.
+
+    Args:
+        limit_s: for the rounds.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        settings = processes.alone(folder, _TOKENS)
+        with processes.services(settings, _STARTED, folder):
+            took = asyncio.run(_measured(settings, limit_s))
+    rounds, load = len(took[ENGINE]), os.getloadavg()[0]
+    note = f"median of {rounds} requests of at most {_TOKENS} tokens, load {load:.0f}"
+    return rows(took, note)
+
+
+def rows(took: Mapping[str, Sequence[float]], note: str) -> list[results.Row]:
+    """The figures out of milliseconds by way, one a round: each difference is of one round."""
+
+    def added(whole: str, *parts: str) -> float:
+        each = zip(took[whole], *(took[part] for part in parts), strict=True)
+        return float(statistics.median(of_whole - sum(of_parts) for of_whole, *of_parts in each))
+
+    found = [
+        results.Row(f"{name}_ms", statistics.median(times), "ms", note=note)
+        for name, times in took.items()
     ]
-    note = (
-        f"median of {_ROUNDS} requests of at most {_TOKENS} tokens, load {os.getloadavg()[0]:.0f}"
-    )
-    rows = [results.Row(f"{name}_ms", value, "ms", note=note) for name, value in medians.items()]
-    overhead = statistics.median(added)
-    return [*rows, results.Row("gateway_overhead_ms", overhead, "ms", most=10, note=note)]
+    differences = {
+        "node_adds_ms": added(NODE_BASE, ENGINE),
+        "gateway_adds_ms": added(GATEWAY_BASE, NODE_BASE),
+        "router_adds_ms": added(ROUTER, EMBEDDING),
+        "routing_adds_ms": added(NODE_AUTO, NODE_BASE, EMBEDDING),
+    }
+    found += [results.Row(name, value, "ms", note=note) for name, value in differences.items()]
+    overhead = added(GATEWAY_AUTO, ENGINE, EMBEDDING)
+    return [*found, results.Row("overhead_ms", overhead, "ms", most=10, note=note)]
 
 
-async def _measured(settings: config.Settings) -> dict[str, list[float]]:
+async def _measured(settings: config.Settings, limit_s: float) -> dict[str, list[float]]:
     embedder = embedders.Embedder()
     engine = engines.ArrowEngine(bases.load(settings.model.base), settings.inference)
     engine.start()
@@ -69,35 +85,43 @@ async def _measured(settings: config.Settings) -> dict[str, list[float]]:
         services = await stack.enter_async_context(peers.connected(settings))
         http = await stack.enter_async_context(_connected(settings.gateway.address))
 
-        async def embed(question: str) -> object:
-            return await asyncio.to_thread(embedder.embed, [question])
+        def node(model: str) -> Ask:
+            def ask(question: str) -> Awaitable[object]:
+                asked = domain.Conversation(
+                    (domain.Message("user", question),), model, no_learning=True
+                )
+                return services.inference.whole(asked, _DEADLINE_S)
+
+            return ask
+
+        def gateway(model: str) -> Ask:
+            return lambda question: http(
+                json.dumps(streams.body(model, question, _TOKENS, no_learning=True)).encode()
+            )
 
         ways: dict[str, Ask] = {
-            "engine": lambda question: engine.generate(question, max_new_tokens=_TOKENS),
-            "embedding": embed,
-            "node, base": lambda question: services.inference.ask(question, True, "base"),
-            "gateway, base": lambda question: http(_body("base", question)),
-            "gateway, auto": lambda question: http(_body("auto", question)),
+            ENGINE: lambda question: engine.generate(question, max_new_tokens=_TOKENS),
+            EMBEDDING: lambda question: asyncio.to_thread(embedder.embed, [question]),
+            ROUTER: lambda question: services.router.route(question, True, "", _DEADLINE_S),
+            NODE_BASE: node("base"),
+            NODE_AUTO: node("auto"),
+            GATEWAY_BASE: gateway("base"),
+            GATEWAY_AUTO: gateway("auto"),
         }
         took: dict[str, list[float]] = {name: [] for name in ways}
-        for at in range(_WARMING + _ROUNDS):
-            question = f"Who built the lighthouse number {at}?"
-            for name, ask in ways.items():
+        until_s, at = time.monotonic() + limit_s, 0
+        while at < _WARMING + _MOST_ROUNDS:
+            if at >= _WARMING + _LEAST_ROUNDS and time.monotonic() > until_s:
+                break
+            for place, (name, ask) in enumerate(ways.items()):
+                # As long as each other, and none twice: the router keeps what it has embedded.
+                question = f"Who built the lighthouse number {at * 10 + place + 1000}?"
                 began_s = time.perf_counter()
                 await ask(question)
                 if at >= _WARMING:
                     took[name].append((time.perf_counter() - began_s) * 1000)
+            at += 1
     return took
-
-
-def _body(model: str, question: str) -> bytes:
-    asked = {
-        "model": model,
-        "messages": [{"role": "user", "content": question}],
-        "max_tokens": _TOKENS,
-        "no_learning": True,
-    }
-    return json.dumps(asked).encode()
 
 
 @contextlib.asynccontextmanager
@@ -124,50 +148,3 @@ async def _connected(address: str) -> AsyncIterator[Callable[[bytes], Awaitable[
     finally:
         writer.close()
         await writer.wait_closed()
-
-
-def _settings(folder: pathlib.Path) -> config.Settings:
-    free = programs.on_free_ports(config.Settings())
-    inference = free.inference.model_copy(update={"max_new_tokens": _TOKENS})
-    return free.model_copy(
-        update={
-            "cluster": config.Cluster(state_dir=folder),
-            "inference": inference,
-            "discovery": config.Discovery(zeroconf=False),
-        }
-    )
-
-
-@contextlib.contextmanager
-def _processes(settings: config.Settings, folder: pathlib.Path) -> Iterator[None]:
-    path = folder / "config.yaml"
-    path.write_text(settings.model_dump_json())
-    environment = os.environ | {"OMP_NUM_THREADS": "1", config.CONFIG_VARIABLE: str(path)}
-    log = (folder / "log").open("wb")
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", _MODULES[name]],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        for name in _STARTED
-    ]
-    try:
-        wanted = [one for one in programs.of(settings) if one.name in _STARTED]
-        deadline_s = time.monotonic() + _START_S
-        while len(health.healthy(wanted)) < len(wanted):
-            if time.monotonic() > deadline_s or any(one.poll() is not None for one in started):
-                raise RuntimeError((folder / "log").read_text(errors="replace")[-4000:])
-            time.sleep(0.2)
-        yield
-    finally:
-        for one in started:
-            one.terminate()
-        for one in started:
-            one.wait(_STOP_S)
-        log.close()
-
-
-if __name__ == "__main__":
-    results.print_rows("gateway", measure())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import fastapi
 from starlette import responses
@@ -13,6 +13,7 @@ from services.gateway import domain
 from services.gateway.openai_api import asking, events, forms, keys, models, refusals, requests
 from shared import errors
 
+_T = TypeVar("_T")
 _ALWAYS = (models.AUTO, models.BASE, models.SPECIALIST)
 
 
@@ -51,16 +52,24 @@ class Answering:
     ) -> responses.Response:
         async with contextlib.AsyncExitStack() as stack:
             admission = stack.enter_context(self._ask.admitted(asker))
-            asked = body.asked(await self._models.resolved(asker, body.model))
-            with _named(body.model, asked):
-                if not body.stream:
-                    told = await self._ask.whole(asker, admission, asked)
-                    headers = admission.headers | told.headers()
-                    return responses.JSONResponse(form.whole(told), headers=headers)
+            model = await self._models.resolved(asker, body.model)
+
+            async def whole(asked: domain.Asked) -> asking.Told:
+                return await self._ask.whole(asker, admission, asked)
+
+            async def begun(
+                asked: domain.Asked,
+            ) -> tuple[asking.Part, AsyncGenerator[asking.Part, None]]:
                 parts = self._ask.parts(asker, admission, asked)
                 await stack.enter_async_context(contextlib.aclosing(parts))
                 # What fails before the first word has a status of its own.
-                first = await anext(parts)
+                return await anext(parts), parts
+
+            if not body.stream:
+                told = await _by_newest(body, model, whole)
+                headers = admission.headers | told.headers()
+                return responses.JSONResponse(form.whole(told), headers=headers)
+            first, parts = await _by_newest(body, model, begun)
             return events.EventStream(
                 _chunks(form, first, parts), admission.headers, stack.pop_all()
             )
@@ -76,12 +85,24 @@ async def _chunks(
             yield chunk
 
 
-@contextlib.contextmanager
-def _named(name: str, asked: domain.Asked) -> Any:
-    """Tells of a card that no node serves as of a model that is not there."""
-    try:
-        yield
-    except errors.NotFoundError as error:
-        if asked.model in _ALWAYS:
-            raise
-        raise refusals.ModelNotFoundError(name) from error
+async def _by_newest(
+    body: requests.ChatRequest | requests.CompletionRequest,
+    model: str,
+    ask: Callable[[domain.Asked], Awaitable[_T]],
+) -> _T:
+    """Has the newest version of a card answer, or the one before while that is on its way.
+
+    Raises:
+        refusals.ModelNotFoundError: no node serves the card.
+        errors.SkillmeshError: as the nodes raise it.
+    """
+    # A name without a digest is the newest version that the node which is asked has.
+    ways = [model] if "@" in body.model or "@" not in model else [model, model.partition("@")[0]]
+    for way in ways:
+        try:
+            return await ask(body.asked(way))
+        except errors.NotFoundError as error:
+            if model in _ALWAYS:
+                raise
+            missing = error
+    raise refusals.ModelNotFoundError(body.model) from missing
