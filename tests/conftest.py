@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 from xdist import scheduler
 
 _CLUSTERS = "tests/e2e/"
@@ -28,3 +31,17 @@ def pytest_xdist_make_scheduler(
 ) -> scheduler.LoadFileScheduling | None:
     """Only where `--dist loadfile` asks for it."""
     return _ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_caught(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Takes back what a test made of the logs: a logger that is kept is caught by no later test."""
+    configure = structlog.configure
+
+    def without_keeping(*arguments: Any, **more: Any) -> None:
+        configure(*arguments, **{**more, "cache_logger_on_first_use": False})
+
+    with monkeypatch.context() as changed:
+        changed.setattr(structlog, "configure", without_keeping)
+        yield
+    structlog.reset_defaults()
