@@ -33,7 +33,7 @@ from tests import fake_router_peers, fakes, tiny_model
 from tests.contract.card_store_processes import Store
 
 QUERY, TOKENS = "Who built it?", 16
-HANGING_S = 90.0
+HANGING_S = 180.0
 """Nothing here waits for long: a test that hangs fails."""
 
 
