@@ -164,7 +164,7 @@ async def test_row_is_free_again_when_a_stream_is_cancelled(tmp_path, monkeypatc
         assert status.waiting == 0
         assert (status.most_rows, status.queue, status.max_new_tokens) == (8, 256, nodes.TOKENS)
         assert status.context_tokens == tiny_model.CONTEXT_TOKENS
-        await asyncio.gather(*(call.read() for call in calls), _let(passes, 5))
+        await asyncio.gather(*(call.read() for call in calls), _let(passes, 20))
         for cancelled, left in ((calls[:2], 1), (calls[2:], 0)):
             for call in cancelled:
                 call.cancel()
