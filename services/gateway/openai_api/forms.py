@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ class Form(Protocol):
         ...
 
 
-class _Form:
+class _Form(abc.ABC):
     """What both have in common."""
 
     whole_object: str
@@ -73,14 +74,14 @@ class _Form:
         chunk = {**self._head, "object": self.chunk_object, "choices": choices}
         return chunk | {"usage": None} if self._tells_usage else chunk
 
-    def _choice(self, text: str, tokens: Sequence[domain.TokenLogprob]) -> dict[str, Any]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _choice(self, text: str, tokens: Sequence[domain.TokenLogprob]) -> dict[str, Any]: ...
 
-    def _delta(self, text: str, tokens: Sequence[domain.TokenLogprob]) -> dict[str, Any]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _delta(self, text: str, tokens: Sequence[domain.TokenLogprob]) -> dict[str, Any]: ...
 
-    def _end(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _end(self) -> dict[str, Any]: ...
 
 
 class Chat(_Form):
