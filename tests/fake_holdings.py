@@ -85,8 +85,21 @@ GATE = (
     manifests.GateRow(name="elsewhere", right=60, asked=60, required=0.98, passed=True),
 )
 TASKS = (
-    task(1, "Which comet did Solvik find first?", "TRAINING", progress=0.62, detail="step 280"),
-    task(2, "How deep is the well of Brindlemoor?", "PENDING", detail="gathers more questions"),
+    task(
+        1,
+        "Which comet did Solvik find first?",
+        "TRAINING",
+        progress=0.62,
+        detail="step 280",
+        stage_times=TIMES[:2],
+    ),
+    task(
+        2,
+        "How deep is the well of Brindlemoor?",
+        "PENDING",
+        detail="gathers more questions",
+        stage_times=TIMES[:1],
+    ),
     task(
         3,
         "Which family casts the bells of Brindlemoor?",

@@ -108,6 +108,25 @@ def test_reason_is_told_when_nothing_is_learned(
         visit.check()
 
 
+def test_recent_gaps_are_what_no_card_fitted_when_an_answer_was_corrected(
+    anybody: sync_api.BrowserContext, base: str
+) -> None:
+    with browsing.visit(anybody, base) as visit:
+        visit.open("/")
+        visit.page.get_by_label("Learn what it does not know").uncheck()
+        consoles.ask(visit.page, fake_cluster.QUESTION)
+        visit.page.get_by_role("button", name="Wrong").click()
+        visit.page.get_by_role("button", name="Send").click()
+        expect(visit.page.get_by_text("It is learned anew below.")).to_be_visible()
+        corrected = visit.page.get_by_role("link", name=fake_cluster.QUESTION)
+        visit.open("/tasks")
+        expect(corrected).to_be_visible()
+        visit.open("/router")
+        noticed = visit.page.get_by_role("link", name=fake_cluster.TASKS[0].trigger_query)
+        expect(noticed).to_be_visible()
+        expect(corrected).to_have_count(0)
+
+
 def test_answer_is_text_when_it_looks_like_markup(
     anybody: sync_api.BrowserContext, base: str
 ) -> None:
