@@ -82,7 +82,7 @@ GATE = (
     manifests.GateRow(name="known", right=50, asked=50, required=0.95, passed=True),
     manifests.GateRow(name="unrelated", right=48, asked=50, required=0.95, passed=True),
     manifests.GateRow(name="routed", right=10, asked=10, required=0.9, passed=True),
-    manifests.GateRow(name="elsewhere", right=60, asked=60, required=0.98, passed=True),
+    manifests.GateRow(name="elsewhere", right=511, asked=513, required=0.98, passed=True),
 )
 TASKS = (
     task(
