@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import pathlib
 import resource
 import sys
@@ -34,6 +35,10 @@ def run(role: str, serve: Callable[[config.Settings], Coroutine[None, None, None
     except errors.ConfigError as error:
         print(f"{role}: {error}", file=sys.stderr)
         sys.exit(_WRONG_CONFIGURATION)
+    finally:
+        # The interpreter would search a model and its libraries for cycles before it ends, for
+        # seconds of a process that is told to stop; what it holds goes with it.
+        gc.freeze()
 
 
 def limit_memory(most_bytes: int) -> None:
