@@ -114,6 +114,14 @@ def test_port_that_somebody_else_holds_is_named_with_its_holder(settings: config
         found = list(machine.ports(settings))
     [taken] = [finding for finding in found if finding.level == "error"]
     assert "router.address" in taken.text and f"process {os.getpid()} (" in taken.text
+    # Each is told once, whatever else its program listens to.
+    metrics = settings.telemetry.metrics.model_copy(update={"enabled": True})
+    telemetry = settings.telemetry.model_copy(update={"metrics": metrics})
+    host, _, port = metrics.router.rpartition(":")
+    with socket.create_server((host, int(port))):
+        found = list(machine.ports(settings.model_copy(update={"telemetry": telemetry})))
+    [taken] = [finding for finding in found if finding.level == "error"]
+    assert "telemetry.metrics.router" in taken.text and "is held by" in taken.text
     twice = settings.router.model_copy(update={"address": settings.trainer.address})
     found = list(machine.ports(settings.model_copy(update={"router": twice})))
     [doubled] = [finding for finding in found if finding.level == "error"]
