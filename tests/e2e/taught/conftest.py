@@ -17,6 +17,6 @@ def school(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[schools.School]:
     folder = tmp_path_factory.mktemp(f"school-{request.param}")
-    facts = [lesson.facts for lesson in (*lessons.LESSONS, lessons.SEEN)]
+    facts = [*(lesson.facts for lesson in lessons.LESSONS), lessons.SEEN]
     with schools.opened(folder, facts) as running:
         yield running
