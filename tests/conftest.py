@@ -11,8 +11,8 @@ import structlog
 from xdist import scheduler
 
 _CLUSTERS = "tests/e2e/"
-
-
+_SHARED = ("tests/e2e/secured/", "tests/e2e/taught/")
+"""Folders whose tests share a cluster."""
 _LONG = (
     "tests/unit/distiller/codebase/test_this_repository.py",
     "tests/unit/test_card_properties.py",
@@ -20,15 +20,21 @@ _LONG = (
     "tests/unit/hierarchy/test_crashes.py",
 )
 """Files that take half a minute or more."""
-_FIRST = (_CLUSTERS, *_LONG)
-"""Begun last they would end alone: what stands first here begins first."""
+_FIRST = (*_SHARED, _CLUSTERS, *_LONG)
+"""What takes longest, in this order: begun last it would end alone."""
+_CORES_OF_A_CLUSTER = 2
 
 
 class _ByFile(scheduler.LoadFileScheduling):
-    """A file's tests share a process and what they set up; all that start whole clusters, too."""
+    """The tests of a file, or of a folder with a cluster, share a process and what they set up.
+
+    On a small machine all that start clusters do, so that one runs at a time.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return _CLUSTERS if nodeid.startswith(_CLUSTERS) else super()._split_scope(nodeid)
+        together = (_CLUSTERS,) if self.numnodes <= _CORES_OF_A_CLUSTER else _SHARED
+        found = next((folder for folder in together if nodeid.startswith(folder)), None)
+        return found or super()._split_scope(nodeid)
 
 
 def pytest_configure() -> None:
