@@ -100,6 +100,11 @@ def exit_codes() -> Iterator[None]:
         _say(error, WRONG_USAGE)
     except errors.SkillmeshError as error:
         _say(error, UNAVAILABLE if error.retryable else FAILED)
+    except UnicodeEncodeError as error:
+        # Python keeps bytes of arguments that are no UTF-8 as halves of surrogate pairs.
+        if not any("\ud800" <= one <= "\udfff" for one in error.object):
+            raise
+        _say(f"{error.object[:80]!a} is not UTF-8; give it in that encoding", WRONG_USAGE)
     except KeyboardInterrupt:
         _say("interrupted", INTERRUPTED)
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 import rich.table
 
 from shared import errors, terminal
+from shared.pb import inference_pb2
 
 LONG = "x" * 64
 
@@ -30,6 +32,14 @@ def test_nothing_is_cut_off_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_columns_that_somebody_asks_for_are_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     assert max(map(len, printed(monkeypatch).splitlines())) == 60
+
+
+def test_an_argument_that_is_no_utf8_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    question = os.fsdecode(b"Who \xff?")
+    with pytest.raises(SystemExit) as ended, terminal.exit_codes():
+        inference_pb2.GenerateRequest(query=question)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: 'Who \\udcff?' is not UTF-8")
 
 
 @pytest.mark.parametrize(
