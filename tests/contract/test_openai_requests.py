@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -187,6 +188,27 @@ async def test_streams_pieces_as_they_come_and_ends_with_what_was_used(gateway, 
     assert last.model_extra["skillmesh"]["node"] == gateways.NODE
     assert usage.choices == [] and usage.usage.total_tokens == 10
     assert len({one.id for one in chunks}) == 1
+
+
+async def test_an_answer_without_a_word_is_an_assistants_all_the_same(gateway, fleet):
+    fleet.pieces = ()
+    async with gateway.client() as client:
+        stream = await client.chat.completions.create(**CHAT, stream=True)
+        first, *_, last = [chunk.choices[0] async for chunk in stream]
+    assert (first.delta.role, first.delta.content) == ("assistant", "")
+    assert last.finish_reason == "stop"
+
+
+async def test_every_event_is_one_line_for_whoever_reads_lines_of_unicode(gateway, fleet):
+    fleet.pieces = ("one\u2028two", "three\u2029four", "five\x85six\n")
+    async with (
+        httpx2.AsyncClient() as client,
+        client.stream("POST", f"{gateway.url}{PATH}", json=CHAT | {"stream": True}) as answer,
+    ):
+        lines = [line async for line in answer.aiter_lines() if line]
+    *chunks, done = [line.removeprefix("data: ") for line in lines]
+    told = [json.loads(one)["choices"][0]["delta"].get("content", "") for one in chunks]
+    assert "".join(told) == "".join(fleet.pieces) and done == "[DONE]"
 
 
 async def test_streams_completions(gateway, fleet):
