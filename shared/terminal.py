@@ -73,9 +73,12 @@ def escape(text: str) -> str:
     return rich.markup.escape(text)
 
 
-def size(size_bytes: int) -> str:
-    """A size for people."""
-    return f"{size_bytes / 1000:,.0f} kB"
+def size(size_bytes: float) -> str:
+    """A size for people: `298 kB`, `1.2 GB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:,.1f} {unit}"
+    return f"{size_bytes / 1e3:,.0f} kB"
 
 
 def moment(at_ms: int) -> str:

@@ -34,6 +34,20 @@ def test_columns_that_somebody_asks_for_are_kept_to(monkeypatch: pytest.MonkeyPa
     assert max(map(len, printed(monkeypatch).splitlines())) == 60
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "told"),
+    [
+        (0, "0 kB"),
+        (297_600, "298 kB"),
+        (1_250_000, "1.2 MB"),
+        (3.2e9, "3.2 GB"),
+        (2e12, "2,000.0 GB"),
+    ],
+)
+def test_a_size_is_told_in_the_unit_that_fits_it(size_bytes: float, told: str) -> None:
+    assert terminal.size(size_bytes) == told
+
+
 def test_an_argument_that_is_no_utf8_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     question = os.fsdecode(b"Who \xff?")
     with pytest.raises(SystemExit) as ended, terminal.exit_codes():
