@@ -267,7 +267,7 @@ async def running(settings: config.Settings) -> AsyncIterator[Fleet]:
                 # Only here: OpenAI's package takes as long to import as all else of a gateway.
                 from services.gateway.nodes import openai_backend
 
-                return openai_backend.configured(address, settings, peers.router, protection)
+                return openai_backend.configured(address, settings, peers, protection)
             return grpc_node.GrpcNode(address, protection)
 
         async def listed() -> list[str]:
