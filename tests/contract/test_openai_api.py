@@ -218,6 +218,16 @@ async def test_embeds_as_the_router_does_in_both_encodings(mesh):
     assert found.model_extra["skillmesh"]["tokens_counted_by"] == "tokenizer"
 
 
+async def test_what_is_too_large_for_a_node_is_no_request_to_send_again(mesh):
+    schema = {"type": "object", "description": "\N{SNOWMAN}" * 800_000}
+    form = {"type": "json_schema", "json_schema": {"name": "large", "schema": schema}}
+    async with mesh.client as client:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.chat.completions.create(model="auto", messages=ASKED, response_format=form)
+    assert "retry-after" not in refused.value.response.headers
+    assert refused.value.code == "too_large_for_this_model"
+
+
 async def test_embeds_when_the_number_of_dimensions_is_what_it_is_anyway(mesh):
     async with mesh.client as client:
         asked = {"model": "all-MiniLM-L6-v2", "input": "Who?"}
