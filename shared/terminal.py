@@ -108,6 +108,11 @@ def exit_codes() -> Iterator[None]:
         if not any("\ud800" <= one <= "\udfff" for one in error.object):
             raise
         _say(f"{error.object[:80]!a} is not UTF-8; give it in that encoding", WRONG_USAGE)
+    except BrokenPipeError:
+        raise  # Whoever read the output has read enough: typer ends in silence.
+    except OSError as error:
+        # A full disk, a folder that is another user's: nothing that a traceback explains better.
+        _say(error, FAILED)
     except KeyboardInterrupt:
         _say("interrupted", INTERRUPTED)
     finally:

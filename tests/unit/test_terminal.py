@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 
@@ -63,6 +64,7 @@ def test_an_argument_that_is_no_utf8_is_wrong_usage(capsys: pytest.CaptureFixtur
         (errors.NotFoundError("no"), 1),
         (errors.ConfigError("no"), 1),
         (terminal.FailedError("no"), 1),
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
         (errors.UnavailableError("later"), 3),
         (errors.DeadlineError("later"), 3),
         (errors.OverloadedError("later"), 3),
