@@ -51,6 +51,17 @@ class ModelNotFoundError(errors.NotFoundError):
         )
 
 
+class ModelNotServedError(errors.NotFoundError):
+    """A model that there is, and that no node answers with."""
+
+    def __init__(self, name: str) -> None:
+        """Takes the name that was asked for."""
+        super().__init__(
+            f"The model {name[:_NAME_SHOWN]!r} is served by no node: nodes serve the version of a "
+            "card that `latest` points to, once it has come; ask its name alone, or promote it"
+        )
+
+
 class TooLargeError(errors.InvalidInputError):
     """The body of a request is larger than it may be."""
 
@@ -91,6 +102,7 @@ _TABLE: tuple[tuple[type[errors.SkillmeshError], int, str, str], ...] = (
     (errors.UnauthenticatedError, 401, _REQUEST, "invalid_api_key"),
     (errors.ForbiddenError, 403, _REQUEST, "insufficient_permissions"),
     (ModelNotFoundError, 404, _REQUEST, "model_not_found"),
+    (ModelNotServedError, 404, _REQUEST, "model_not_found"),
     (errors.NotFoundError, 404, _REQUEST, "not_found"),
     (TooLargeError, 413, _REQUEST, "request_too_large"),
     (errors.InvalidInputError, 400, _REQUEST, "invalid_value"),
