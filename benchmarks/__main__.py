@@ -7,6 +7,7 @@ import sys
 
 from benchmarks import (
     codebase,
+    ending,
     engine,
     gateway,
     hierarchy,
@@ -37,6 +38,7 @@ def main() -> None:
     wanted = os.environ.get(_VARIABLE, "")
     if wanted and wanted not in AREAS:
         sys.exit(f"bench: there is no area {wanted!r}; there are: {', '.join(AREAS)}")
+    ending.at_sigterm()
     telemetry.configure(config.Telemetry(log_level="warning"), "bench")
     for area in [wanted] if wanted else list(AREAS):
         results.report(area, AREAS[area]())

@@ -16,6 +16,7 @@ from services.gateway.web import metrics as gateway
 from services.hierarchy import metrics as hierarchy
 from services.inference import metrics as inference
 from services.router import metrics as router
+from services.trainer import metrics as trainer
 from shared.flight import transfers
 from shared.telemetry import calls, metrics
 
@@ -27,7 +28,7 @@ BY_PROCESS: Mapping[str, Sequence[metrics.Family]] = {
     "inference": (*_GRPC, *inference.FAMILIES),
     "factory": (*_GRPC, *factory.FAMILIES),
     "distiller": (*_GRPC, *distiller.FAMILIES),
-    "trainer": _GRPC,
+    "trainer": (*_GRPC, *trainer.FAMILIES),
     "card_store": (*_GRPC, *card_store.FAMILIES),
     "card_store_data": (*metrics.FAMILIES, *transfers.FAMILIES),
     "hierarchy": (*_GRPC, *transfers.FAMILIES, *hierarchy.FAMILIES),

@@ -32,8 +32,11 @@ class Inference(sections.Section):
     """Longest answer, where a request does not say."""
     device: Annotated[str, pydantic.Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     """Where the model and its cards are: cpu, cuda or cuda:NUMBER."""
-    batch_rows: sections.Count = 8
+    batch_rows: sections.Count = 64
     """Answers that are generated together; more wait."""
+    batch_tokens: sections.Count = 32_768
+    """Another joins while so many tokens are enough for as many rows as the longest of them has,
+    padding included: what the keys in memory, and the time of a step, are bounded by."""
     card_memory_mib: sections.Positive = 1024
     """Memory for the weights of cards; those that were not used for long make room for others."""
     quantization: Literal["none", "int8", "nf4"] = "none"

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 
-from benchmarks import results
+from benchmarks import ending, results
 from benchmarks.gateway import parts
 from shared import settings as config
 from shared import telemetry
-
-_TERMINATED = 143
-"""As a shell tells of SIGTERM."""
 
 
 def main() -> None:
@@ -26,8 +21,7 @@ def main() -> None:
     unknown = [part for part in told.parts if part not in parts.PARTS]
     if unknown:
         parser.error(f"there is no part {unknown[0]}; there are: {', '.join(parts.PARTS)}")
-    # Whoever is told to end ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    ending.at_sigterm()
     telemetry.configure(config.Telemetry(log_level="warning"), "bench")
     found = parts.measured(told.parts or list(parts.PARTS), told.minutes, told.rounds, told.seed)
     results.print_rows("gateway", found)

@@ -14,7 +14,15 @@ from typing import Protocol
 
 import structlog
 
-from services.inference import choosing, deadlines, generations, likelihoods, memories, mixing
+from services.inference import (
+    choosing,
+    deadlines,
+    generations,
+    likelihoods,
+    memories,
+    mixing,
+    prompts,
+)
 from services.inference import sampling as samplings
 from shared import answer_signals, errors, grading, rewriting
 from shared import inference_settings as config
@@ -60,7 +68,7 @@ class Question:
         """What the router is asked: the query, or the user's last message."""
         return self.messages[-1].content if self.messages else self.query
 
-    def read_as(self, rewritten: str = "") -> generations.Asked:
+    def read_as(self, rewritten: str = "") -> prompts.Asked:
         """What the model is asked.
 
         Args:
@@ -69,7 +77,7 @@ class Question:
         if not self.messages:
             return rewritten or self.query
         last = chat.Message(chat.USER, rewritten or self.routed)
-        return generations.Conversation((*self.messages[:-1], last))
+        return prompts.Conversation((*self.messages[:-1], last))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +141,7 @@ class Outcome:
     """How the bare base model answered a question that an event waits for."""
 
     event_id: str
-    query: generations.Asked
+    query: prompts.Asked
     """What the model was asked, as it was put."""
     signals: answer_signals.AnswerSignals | None
     """None where there is no answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,11 @@ class Batch:
         """Whether another row fits: some models keep keys that can't be put side by side."""
         return self._is_plain or not self.rows
 
+    @property
+    def longest(self) -> int:
+        """Tokens in the cache of each row, padding included."""
+        return max((row.cached for row in self.rows), default=0)
+
     @torch.inference_mode()
     def join(self, rows: Sequence[Row], prompts: Sequence[Sequence[int]]) -> None:
         """Reads prompts together, chooses the first token of each, and takes the rows in.
@@ -124,22 +129,22 @@ class Batch:
             row.cached += 1
 
     @torch.inference_mode()
-    def leave(self, row: Row) -> None:
-        """Takes a row out; what only it needed is forgotten.
+    def leave(self, rows: Collection[Row]) -> None:
+        """Takes rows out together; what only they needed is forgotten.
 
         Raises:
             Exception: there was no memory for it; all rows are gone.
         """
-        at = self.rows.index(row)
-        del self.rows[at]
+        kept = [at for at, row in enumerate(self.rows) if row not in rows]
+        if len(kept) == len(self.rows):
+            return
+        self.rows = [self.rows[at] for at in kept]
         if not self.rows:
             self._cache = None
             return
-        kept = [number for number in range(len(self.rows) + 1) if number != at]
-        longest = max(one.cached for one in self.rows)
         with self._whole_or_empty():
             for layer in self._cache.layers:
-                surplus = layer.keys.shape[-2] - longest
+                surplus = layer.keys.shape[-2] - self.longest
                 layer.keys = layer.keys[kept, :, surplus:]
                 layer.values = layer.values[kept, :, surplus:]
 

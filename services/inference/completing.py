@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from services.inference import answering, choosing, deadlines, generations
+from services.inference import answering, choosing, deadlines, generations, prompts
 from services.inference import sampling as samplings
 from shared import errors
 from shared.cards import manifest as manifests
@@ -24,7 +24,7 @@ LONGEST_PATH = 4_096
 class Completion:
     """What an editor asks of this node."""
 
-    cursor: generations.Cursor
+    cursor: prompts.Cursor
     path: str = ""
     """Of the file; see `choosing.Choosing.specialist`."""
     model: str = ""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from services.inference import generations
+from services.inference import prompts
 from services.inference import worker as workers
 from shared import errors
 from shared.lora import manager as managers
@@ -32,7 +32,7 @@ class Encoder:
         base: bases.BaseModel,
         manager: managers.LoRAManager,
         worker: workers.Worker,
-        context: generations.Generations,
+        context: prompts.Prompts,
     ) -> None:
         """Takes the model, its cards, its thread, and what knows how long a text may be."""
         self._base, self._manager = base, manager

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -31,10 +30,3 @@ def ended_unheard(
         ended.set_result(None)
     elif (error := job.exception()) is not None:
         ended.set_exception(error)
-
-
-def soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
-    """Calls a function in the loop, from whatever thread."""
-    # The loop may be closed already when the model notices that it should stop.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, *arguments)

@@ -30,9 +30,11 @@ from services.inference import (
     evolution,
     federation,
     generations,
+    inboxes,
     load,
     memories,
     mixing,
+    prompts,
     residency,
     stepping,
     traffic,
@@ -64,17 +66,20 @@ class ArrowEngine:
         self._base = base
         self._settings = settings
         self._manager = managers.LoRAManager(base.model, base.fingerprint)
-        self._generations = generations.Generations(base, self._manager, settings.batch_rows)
+        self._generations = generations.Generations(base, self._manager, settings)
         self._worker = workers.Worker(
             settings.queue, lambda: torch.set_num_threads(settings.threads), self._generations
         )
-        self._encoder = encoding.Encoder(base, self._manager, self._worker, self._generations)
+        self._encoder = encoding.Encoder(
+            base, self._manager, self._worker, self._generations.prompts
+        )
         self._stepper = stepping.Stepper(base.model, self._manager, self._worker, self._generations)
         memory = slots.ModelSlots(self._manager, self._worker)
         self._cards = residency.Residency(memory, int(settings.card_memory_mib * _MIB))
         self._traffic = traffic.Traffic(self._cards, settings.queue)
         self._schemas = constraints.Schemas(base)
         self._attachment = attachments.Attachment(self)
+        self._post: inboxes.Post | None = None
 
     def start(self) -> None:
         """Starts the model's thread."""
@@ -110,7 +115,7 @@ class ArrowEngine:
             most_rows=self._settings.batch_rows,
             queue=self._settings.queue,
             max_new_tokens=self._settings.max_new_tokens,
-            context_tokens=self._generations.context_tokens,
+            context_tokens=self._generations.prompts.context_tokens,
         )
 
     @property
@@ -137,7 +142,7 @@ class ArrowEngine:
 
     async def generate(
         self,
-        query: generations.Asked,
+        query: prompts.Asked,
         card: str | None = None,
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
@@ -153,7 +158,7 @@ class ArrowEngine:
 
     async def stream(
         self,
-        query: generations.Asked,
+        query: prompts.Asked,
         card: str | None = None,
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
@@ -188,13 +193,15 @@ class ArrowEngine:
         sampling.check()
         loop = asyncio.get_running_loop()
         deadline = deadlines.Deadline(deadline_s)
-        inbox: asyncio.Queue[generations.Piece | None] = asyncio.Queue()
+        if self._post is None or self._post.loop is not loop:
+            self._post = inboxes.Post(loop)
+        post, inbox = self._post, inboxes.Inbox(self._post)
         ended: concurrent.futures.Future[generations.Generation | None]
         ended, stopped = concurrent.futures.Future(), threading.Event()
         # Held until the model has let go of the request, and not only whoever asked.
         release = (lambda: None) if card is None else self._cards.hold(card)
-        ended.add_done_callback(lambda _: endings.soon(loop, release))
-        ended.add_done_callback(lambda _: endings.soon(loop, inbox.put_nowait, None))
+        ended.add_done_callback(lambda _: post.soon(release))
+        ended.add_done_callback(lambda _: inbox.put(None))
         with endings.ended_if_failed(ended):
             constraint = None
             if sampling.json_schema:
@@ -207,7 +214,7 @@ class ArrowEngine:
                 card=card,
                 max_new_tokens=max_new_tokens or self._settings.max_new_tokens,
                 sampling=sampling,
-                tell=lambda piece: endings.soon(loop, inbox.put_nowait, piece),
+                tell=inbox.put,
                 ended=ended,
                 stopped=stopped,
                 capture=capture,
@@ -219,12 +226,12 @@ class ArrowEngine:
             )
         job.add_done_callback(functools.partial(endings.ended_unheard, ended))
         try:
-            while True:
+            goes_on = True
+            while goes_on:
                 async with deadline.limit():
-                    piece = await inbox.get()
-                if piece is None:
-                    break
-                yield piece
+                    piece, goes_on = await inbox.get()
+                if piece is not None:
+                    yield piece
             final = ended.result()
             if final is not None:
                 yield generations.Piece("", final)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
 import structlog
@@ -21,47 +21,16 @@ from services.inference import (
     constraints,
     decoding,
     likelihoods,
+    prompts,
     vocabularies,
 )
 from services.inference import sampling as samplings
-from shared import errors
+from shared import inference_settings as config
 from shared.lora import manager as managers
 from shared.models import base as bases
-from shared.models import chat, completion
+from shared.models import completion
 
-_MOST_TOKENS_TOGETHER = 2048
-_LEAST_ALIKE = 0.75
-"""Tokens of the shortest prompt of a group over those of the longest."""
 _log = structlog.get_logger(__name__)
-
-
-_MOST_READ_TOKENS = 4_096
-"""Of the text around a cursor, however large the context: the others' answers wait while it is
-read, and what is further away tells little."""
-_MOST_CHARACTERS_A_TOKEN = 16
-"""More of a file than would fill the context is not cut into tokens."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cursor:
-    """A place in a text at which something is to be written."""
-
-    prefix: str
-    """The text before it."""
-    suffix: str = ""
-    """The text behind it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Conversation:
-    """Turns, of which the next one is to be said."""
-
-    messages: tuple[chat.Message, ...]
-    """As `chat.check` wants them."""
-
-
-Asked = str | Conversation | Cursor
-"""A question, a conversation that ends in one, or a place at which to go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +68,7 @@ class Streams(Protocol):
 
     def stream(
         self,
-        query: Asked,
+        query: prompts.Asked,
         card: str | None = None,
         max_new_tokens: int = 0,
         deadline_s: float | None = None,
@@ -114,7 +83,7 @@ class Streams(Protocol):
 class Request:
     """One question with the way back to who asks it."""
 
-    query: Asked
+    query: prompts.Asked
     card: str | None
     max_new_tokens: int
     sampling: samplings.Sampling
@@ -151,22 +120,22 @@ class Generations:
     """Answers under way; `worker.Steps`."""
 
     def __init__(
-        self, base: bases.BaseModel, manager: managers.LoRAManager, most_rows: int
+        self, base: bases.BaseModel, manager: managers.LoRAManager, settings: config.Inference
     ) -> None:
         """Begins without any.
 
         Args:
             base: the model and its tokenizer.
             manager: of the model's cards.
-            most_rows: answers that are generated together.
+            settings: how many answers, and tokens of them, there are together.
         """
         self._base = base
         self._batch = batch.Batch(base.model, manager)
-        self._most_rows = most_rows
+        self._most_rows, self._most_tokens = settings.batch_rows, settings.batch_tokens
         self._end_ids = decoding.end_ids(base.model, base.tokenizer)
         self._vocabulary = vocabularies.Vocabulary(base.tokenizer)
-        self.context_tokens = decoding.context_tokens(base.model)
-        """For prompt and answer together; None where the model does not say."""
+        self.prompts = prompts.Prompts(base)
+        """What is read before an answer."""
         self._joining: list[_Running] = []
         """Their prompts are not read yet."""
         self._running: list[_Running] = []
@@ -185,7 +154,11 @@ class Generations:
     def has_room(self) -> bool:
         """Whether another answer may join."""
         rows = self.under_way
-        return rows < self._most_rows and (not rows or self._batch.can_grow)
+        if not rows:
+            return True
+        # Those that wait for room for their keys stay the next.
+        waits = len(self._fitting()) < len(self._joining)
+        return rows < self._most_rows and not waits and self._batch.can_grow
 
     def join(self, request: Request) -> None:
         """Takes an answer in; its prompt is read at the next step, with others' that wait."""
@@ -199,18 +172,15 @@ class Generations:
             request.ended.set_exception(error)
 
     def step(self) -> None:
-        """Reads the prompts that wait; where there are none, makes one token of every answer."""
-        for running in [one for one in self._running if one.request.stopped.is_set()]:
-            self._leave(running)
-            running.request.ended.set_result(None)
-        if self._joining:
-            self._read_prompts()
+        """Reads the prompts that fit; where there are none, makes one token of every answer."""
+        self._let_go()
+        if fitting := self._fitting():
+            for group in prompts.alike(fitting):
+                self._read(group)
             return
-        if not self._running:
-            return
-        self._batch.step()
-        for running in list(self._running):
-            self._take_token(running)
+        if self._running:
+            self._batch.step()
+            self._take_tokens(self._running)
 
     def abandon(self, error: BaseException) -> None:
         """Fails all answers, read or not."""
@@ -220,30 +190,14 @@ class Generations:
         for running in failed:
             running.request.ended.set_exception(error)
 
-    def room(self, prompt_tokens: int) -> int | None:
-        """Tokens that are left behind a prompt, at least one; None where there is no limit.
-
-        Raises:
-            errors.InvalidInputError: none is left.
-        """
-        if self.context_tokens is None:
-            return None
-        if prompt_tokens >= self.context_tokens:
-            raise errors.InvalidInputError(
-                f"the text has {prompt_tokens:,} tokens; the context of base model "
-                f"{self._base.id} has {self.context_tokens:,}, the answer included: shorten it"
-            )
-        return self.context_tokens - prompt_tokens
-
     def _prepared(self, request: Request) -> _Running:
-        if isinstance(request.query, Cursor):
-            prompt_ids = self._completion_ids(request.query, request.max_new_tokens)
+        prompt_ids = self.prompts.ids(request.query, request.max_new_tokens)
+        if isinstance(request.query, prompts.Cursor):
             end_ids, behind = completion.end_ids(self._base), completion.lead_ids(self._base)
             repeated = completion.repeated(self._base, request.query.prefix)
         else:
-            prompt_ids = self._chat_ids(request.query)
             end_ids, behind, repeated = self._end_ids, (), ""
-        room = self.room(len(prompt_ids))
+        room = self.prompts.room(len(prompt_ids))
         if request.capture is not None:
             request.capture.begin(prompt_ids)
         top = request.sampling.top_logprobs
@@ -266,38 +220,22 @@ class Generations:
             telling=None if scores is None else likelihoods.Telling(self._vocabulary, scores),
         )
 
-    def _chat_ids(self, asked: str | Conversation) -> list[int]:
-        """The prompt of an answer."""
-        if isinstance(asked, str):
-            return self._base.prompt_ids(asked)
-        characters = sum(len(one.content) for one in asked.messages)
-        if self.context_tokens and characters > self.context_tokens * _MOST_CHARACTERS_A_TOKEN:
-            # Cutting it into tokens would hold up all others, to no end.
-            raise errors.InvalidInputError(
-                f"messages have {characters:,} characters together, more than the "
-                f"{self.context_tokens:,} tokens of base model {self._base.id} can say; leave out "
-                "the oldest"
-            )
-        return self._base.chat_ids(asked.messages)
+    def _let_go(self) -> None:
+        """Ends the answers that nobody waits for any more."""
+        stopped = [one for one in self._running if one.request.stopped.is_set()]
+        self._leave(stopped)
+        stopped += [one for one in self._joining if one.request.stopped.is_set()]
+        self._joining = [one for one in self._joining if one not in stopped]
+        for running in stopped:
+            running.request.ended.set_result(None)
 
-    def _completion_ids(self, cursor: Cursor, max_new_tokens: int) -> list[int]:
-        """The prompt of a completion, which leaves room for what is to come."""
-        context, most_tokens = self.context_tokens, _MOST_READ_TOKENS
-        if context is not None:
-            most_tokens = min(most_tokens, context - min(max_new_tokens, context // 2))
-        most_characters = most_tokens * _MOST_CHARACTERS_A_TOKEN
-        near = cursor.prefix[-most_characters:], cursor.suffix[:most_characters]
-        return list(completion.prompt_ids(self._base, *near, most_tokens))
+    def _fitting(self) -> Sequence[_Running]:
+        return prompts.fitting(
+            self._joining, len(self._running), self._batch.longest, self._most_tokens
+        )
 
-    def _read_prompts(self) -> None:
-        joining, self._joining = self._joining, []
-        for left in [one for one in joining if one.request.stopped.is_set()]:
-            joining.remove(left)
-            left.request.ended.set_result(None)
-        for group in _alike(joining):
-            self._read(group)
-
-    def _read(self, group: list[_Running]) -> None:
+    def _read(self, group: Sequence[_Running]) -> None:
+        self._joining = [one for one in self._joining if one not in group]
         try:
             self._batch.join([one.row for one in group], [one.prompt_ids for one in group])
         except Exception as error:
@@ -308,22 +246,25 @@ class Generations:
                 raise
             return
         self._running += group
-        for running in group:
-            self._take_token(running)
+        self._take_tokens(group)
 
-    def _take_token(self, running: _Running) -> None:
-        """Hands out what the row's latest token completes; ends the answer where it ends it."""
-        try:
-            finish = self._handed_out(running)
-            final = None if finish is None else self._final(running, finish)
-        except Exception as error:
-            # It concerns this answer alone; the others go on.
-            self._leave(running)
-            running.request.ended.set_exception(error)
-            return
-        if final is not None:
-            self._leave(running)
-            running.request.ended.set_result(final)
+    def _take_tokens(self, several: Iterable[_Running]) -> None:
+        """Hands out what rows' latest tokens complete; ends the answers that they end."""
+        ended: list[tuple[_Running, Generation | Exception]] = []
+        for running in several:
+            try:
+                finish = self._handed_out(running)
+                if finish is not None:
+                    ended.append((running, self._final(running, finish)))
+            except Exception as error:
+                # It concerns this answer alone; the others go on.
+                ended.append((running, error))
+        self._leave([running for running, _ in ended])
+        for running, found in ended:
+            if isinstance(found, Exception):
+                running.request.ended.set_exception(found)
+            else:
+                running.request.ended.set_result(found)
 
     def _handed_out(self, running: _Running) -> Literal["stop", "length"] | None:
         """Why the answer ends with its latest token; None where it goes on."""
@@ -370,22 +311,7 @@ class Generations:
             logprobs=tuple(running.told),
         )
 
-    def _leave(self, running: _Running) -> None:
-        # First the batch: where that fails this answer is among those to be abandoned.
-        self._batch.leave(running.row)
-        self._running.remove(running)
-
-
-def _alike(joining: list[_Running]) -> list[list[_Running]]:
-    """Groups whose prompts are read together: padding is computed, too, and memory is finite."""
-    groups: list[list[_Running]] = []
-    for one in sorted(joining, key=lambda one: len(one.prompt_ids), reverse=True):
-        length = len(one.prompt_ids)
-        if groups:
-            longest = len(groups[-1][0].prompt_ids)
-            fits = (len(groups[-1]) + 1) * longest <= _MOST_TOKENS_TOGETHER
-            if fits and length >= _LEAST_ALIKE * longest:
-                groups[-1].append(one)
-                continue
-        groups.append([one])
-    return groups
+    def _leave(self, several: Sequence[_Running]) -> None:
+        # First the batch: where that fails these answers are among those to be abandoned.
+        self._batch.leave([running.row for running in several])
+        self._running = [one for one in self._running if one not in several]

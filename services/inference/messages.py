@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from services.inference import answering, completing, generations, likelihoods, sampling
+from services.inference import answering, completing, generations, likelihoods, prompts, sampling
 from shared.models import chat
 from shared.pb import inference_pb2
 from shared.security import callers
@@ -40,7 +40,7 @@ def completion(
 ) -> completing.Completion:
     """What an editor asks."""
     return completing.Completion(
-        cursor=generations.Cursor(request.prefix, request.suffix),
+        cursor=prompts.Cursor(request.prefix, request.suffix),
         path=request.path,
         tenants=caller.tenants,
         model=request.model,

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from services.inference import answering, deadlines, generations, meanings
+from services.inference import answering, deadlines, generations, meanings, prompts
 from services.inference import sampling as samplings
 from shared import answer_signals, errors
 
@@ -112,7 +112,7 @@ class SemanticEntropy:
         finally:
             self._report(outcome.event_id, signals)
 
-    async def _entropy(self, query: generations.Asked) -> float:
+    async def _entropy(self, query: prompts.Asked) -> float:
         # One after the other: others' answers share the model with one sample at most.
         answers = [await self._sample(query, seed) for seed in range(self._samples)]
         texts, wordings = meanings.wordings(answers)
@@ -125,7 +125,7 @@ class SemanticEntropy:
         of_wording = dict(zip(worded, found, strict=True))
         return meanings.entropy([of_wording.get(place, -1) for place in wordings])
 
-    async def _sample(self, query: generations.Asked, seed: int) -> str:
+    async def _sample(self, query: prompts.Asked, seed: int) -> str:
         if not self._engine.has_room:
             raise _busy()
         # The same seeds each time, so that a question has the same entropy when asked again.

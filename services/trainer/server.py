@@ -9,7 +9,7 @@ import time
 import structlog
 import torch
 
-from services.trainer import router_client, service, trainer, workshop
+from services.trainer import metrics, router_client, service, trainer, workshop
 from services.trainer.specialist import manager
 from shared import retention
 from shared import settings as config
@@ -20,7 +20,7 @@ from shared.pb import router_pb2_grpc
 from shared.rpc import client
 from shared.rpc import server as rpc_server
 from shared.security import protection as protections
-from shared.telemetry import metrics
+from shared.telemetry import metrics as shared_metrics
 
 _log = structlog.get_logger(__name__)
 _NICENESS = 5
@@ -52,6 +52,7 @@ async def serve(settings: config.Settings) -> None:
     state = settings.state_path("trainer")
     lora_trainer = trainer.LoRATrainer(base, settings.model.recipe(), settings.trainer, state)
     router = client.channel(settings.router.address, protection=protection)
+    work = metrics.Work()
     shop = workshop.Workshop(
         lora_trainer,
         store.StoreConnection(settings, protection=protection),
@@ -62,6 +63,7 @@ async def serve(settings: config.Settings) -> None:
         settings.trainer,
         settings.inference.query_rewriting.get(settings.model.base),
         manager.TrainingManager(base, settings.model.recipe(), settings.trainer, state),
+        work,
     )
     servicer = service.TrainerService(shop, settings.trainer.seed)
     server = rpc_server.Server([servicer.add_to], settings.trainer.address, protection)
@@ -71,7 +73,7 @@ async def serve(settings: config.Settings) -> None:
     try:
         await server.start()
         _log.info("trainer listens", port=server.port, base=base.id, signer=signer.key_id)
-        with metrics.serving(settings, "trainer", server.calls):
+        with shared_metrics.serving(settings, "trainer", server.calls, work):
             await rpc_server.until_signal()
     finally:
         cleaning.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -18,7 +19,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from services.trainer import checkpoint, course, gate, regression, results, trainer
+from services.trainer import checkpoint, course, gate, metrics, regression, results, trainer
 from services.trainer import pace as paces
 from services.trainer.specialist import manager
 from shared import errors
@@ -76,6 +77,22 @@ class Rehearses(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Is told how the work goes, see `metrics.Work`."""
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """Around one job, waiting included."""
+        ...
+
+    def stepped(self, pace: paces.Pace | None) -> None:
+        """Where the training that runs stands; None: what runs is none."""
+        ...
+
+    def trained(self, kind: str, seconds: float) -> None:
+        """A training ran to its end."""
+        ...
+
+
 class Workshop:
     """All work of one trainer process."""
 
@@ -90,6 +107,7 @@ class Workshop:
         settings: config.Trainer,
         rewriting: float | None = None,
         specialist: manager.TrainingManager | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Takes who trains, where datasets and cards travel, and where results are kept.
 
@@ -104,7 +122,9 @@ class Workshop:
             rewriting: the similarity from which on nodes ask a card of this base model what it was
                 trained on in place of a question; None: never.
             specialist: trains and proves the cards of code bases; without it they are refused.
+            observer: is told how the work goes.
         """
+        self._observer = observer or metrics.Work()
         self._specialist = specialist
         self._rewriting = rewriting
         self._signer, self._router, self._settings = signer, router, settings
@@ -135,6 +155,7 @@ class Workshop:
             seconds=outcome.seconds,
         )
         results.keep(folder / "trained.json", Trained, trained)
+        self._observer.trained(order.kind, outcome.seconds)
         # Only now: a kill before it costs what comes after the last step, not the training.
         saved.remove()
         return trained
@@ -338,11 +359,13 @@ class Workshop:
         loop = asyncio.get_running_loop()
 
         def tell(share: float, detail: str, pace: paces.Pace | None = None) -> None:
+            self._observer.stepped(pace)
             figures = dataclasses.asdict(pace) if pace is not None else None
             asyncio.run_coroutine_threadsafe(report(share, detail, figures), loop)
 
         try:
-            return await loop.run_in_executor(self._thread, lambda: work(tell))
+            with self._observer.at_work():
+                return await loop.run_in_executor(self._thread, lambda: work(tell))
         except course.Cancelled as error:
             raise errors.UnavailableError("the trainer is stopping; ask again") from error
 

@@ -70,6 +70,13 @@ def traceparent() -> str:
     )
 
 
+def headers() -> dict[str, str]:
+    """What an HTTP request carries, so that its server's spans belong to the trace."""
+    carrier: dict[str, str] = {}
+    _FORMAT.inject(carrier)
+    return carrier
+
+
 def ids() -> Mapping[str, str]:
     """`trace_id` and `span_id` of where the trace stands; nothing where there is none."""
     found = trace.get_current_span().get_span_context()

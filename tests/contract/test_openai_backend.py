@@ -21,6 +21,7 @@ from shared.pb import router_pb2
 from shared.rpc import access, client
 from shared.security import callers
 from shared.security import protection as protections
+from shared.telemetry import tracing
 from tests.contract import addresses, inference_nodes, model_server, teacher_server
 from tests.contract.teacher_server import Step
 
@@ -113,6 +114,16 @@ async def _house(
             yield House(backend, server, fake)
         finally:
             await backend.close()
+
+
+async def test_request_belongs_to_the_trace_of_the_question_when_there_is_one():
+    began = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    async with _house(_answer(), _answer()) as house:
+        with tracing.resumed(began):
+            await house.ask()
+        await house.ask()
+    with_trace, without = [one.headers for one in house.server.seen[2:]]
+    assert with_trace[tracing.HEADER] == began and tracing.HEADER not in without
 
 
 async def test_models_are_those_of_the_server_when_it_is_looked_at() -> None:

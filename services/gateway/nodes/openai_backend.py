@@ -27,6 +27,7 @@ from shared import settings as config
 from shared.rpc import access
 from shared.security import callers
 from shared.security import protection as protections
+from shared.telemetry import tracing
 
 KEY_VARIABLE = "VLLM_API_KEY"
 _NO_KEY = "none"
@@ -237,7 +238,9 @@ class OpenAIBackend:
             body = openai_wire.completion_request(asked, model)
         with openai_wire.typed_errors(self.address):
             async with asyncio.timeout_at(until_s):
-                return await completions.create(**body, timeout=timeout)
+                return await completions.create(
+                    **body, timeout=timeout, extra_headers=tracing.headers()
+                )
 
     def _rewritten(self, asked: domain.Asked, route: domain.Route) -> str:
         """What is asked in place of a question; a turn within a conversation stays as it is."""

@@ -92,21 +92,34 @@ def test_others_go_on_unchanged_when_rows_join_and_leave_between_two_tokens(base
     step(2)
     first = join(QUERIES[0], "a")
     step(3)
-    batch.leave(long)  # The others lose their padding.
+    batch.leave([long])  # The others lose their padding.
     step(1)
     join(QUERIES[2], None)
     step(2)
-    batch.leave(first)
+    batch.leave([first])
     step(2)
     last = join(QUERIES[1], "c")  # Longer than who is there: those get padding.
     step(3)
-    batch.leave(last)
+    batch.leave([last])
     step(1)
     for row, tokens in told.items():
         assert tokens == _reference(*asked[row], len(tokens)), asked[row]
     [remaining] = batch.rows
-    batch.leave(remaining)
+    batch.leave([remaining])
     assert batch.rows == [] and batch.can_grow
+
+
+def test_others_go_on_unchanged_when_several_leave_at_once(base, batch):
+    cards = [None, "a", "b", None]
+    rows = [_row(card) for card in cards]
+    batch.join(rows, [base.prompt_ids(query) for query in QUERIES])
+    told = [row.token for row in rows]
+    batch.leave([rows[1], rows[3]])
+    batch.leave([rows[1]])  # Who has left is not missed.
+    assert batch.rows == [rows[0], rows[2]]
+    batch.step()
+    for at in (0, 2):
+        assert [told[at], rows[at].token] == _reference(QUERIES[at], cards[at], 2)
 
 
 def test_other_cards_do_no_harm_when_they_were_active_between_two_tokens(base, batch, manager):
@@ -125,7 +138,7 @@ def test_card_that_is_swapped_for_another_answers_when_rows_are_mixed(base, batc
     batch.join([first], [base.prompt_ids(QUERIES[0])])
     batch.join([second], [base.prompt_ids(QUERIES[0])])
     batch.step()
-    batch.leave(first)
+    batch.leave([first])
     manager.remove_card("a")
     # The new card takes the place in memory that the old one had.
     manager.apply_card(tiny_model.card_for(base, "a", seed=3), "a")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.inference import answering, captures, generations
+from services.inference import answering, captures, prompts
 from services.inference import engine as engines
 from shared import settings as config
 from shared.models import chat
@@ -44,10 +44,10 @@ async def test_card_reads_its_own_question_behind_the_same_turns(engine, base, m
     answers = answers_of(engine, heard, outcomes)
     found = await answers.answer(answering.Question(messages=ASKED))
     assert heard == ["Who?"] and found.rewritten_query == KNOWN
-    assert read == [generations.Conversation((*TALK, chat.Message("user", KNOWN)))]
+    assert read == [prompts.Conversation((*TALK, chat.Message("user", KNOWN)))]
     assert found.generation.prompt_tokens == len(base.chat_ids(read[0].messages))
     # What is sampled afterwards is what was asked, and not what the card read.
-    assert [one.query for one in outcomes] == [generations.Conversation(ASKED)]
+    assert [one.query for one in outcomes] == [prompts.Conversation(ASKED)]
 
 
 async def test_base_is_asked_the_conversation_as_it_is_when_no_card_fits(engine, base):
@@ -55,7 +55,7 @@ async def test_base_is_asked_the_conversation_as_it_is_when_no_card_fits(engine,
     answers = answers_of(engine, heard, outcomes, dissonance=True)
     found = await answers.answer(answering.Question(messages=ASKED))
     assert found.generation.card is None and found.rewritten_query == ""
-    assert found.generation == await engine.generate(generations.Conversation(ASKED))
+    assert found.generation == await engine.generate(prompts.Conversation(ASKED))
     alone = await answers.answer(answering.Question(messages=(chat.Message("user", "Who?"),)))
     assert alone.generation == (await answers.answer(answering.Question("Who?"))).generation
     assert heard == ["Who?"] * 3
@@ -63,7 +63,7 @@ async def test_base_is_asked_the_conversation_as_it_is_when_no_card_fits(engine,
 
 async def test_capture_has_the_whole_conversation_when_an_answer_is_remembered(engine, base):
     capture = captures.Capture([], {})
-    pieces = engine.stream(generations.Conversation(ASKED), capture=capture)
+    pieces = engine.stream(prompts.Conversation(ASKED), capture=capture)
     async for _ in pieces:
         pass
     assert list(capture.taken().prompt) == base.chat_ids(ASKED)

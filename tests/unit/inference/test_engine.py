@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from services.inference import engine as engines
-from services.inference import generations
+from services.inference import prompts
 from services.inference import sampling as samplings
 from shared import errors
 from shared import settings as config
@@ -327,6 +327,6 @@ async def test_others_do_not_wait_for_long_when_a_cursor_stands_in_a_huge_file(
 ):
     base.model.config.max_position_embeddings = context_tokens
     async with _running(base) as engine:
-        cursor = generations.Cursor("x = 1\n" * 20_000)
+        cursor = prompts.Cursor("x = 1\n" * 20_000)
         found = await engine.generate(cursor, max_new_tokens=2)
         assert (found.prompt_tokens, found.new_tokens) == (4_096, 2)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from services.inference import engine as engines
-from services.inference import generations, likelihoods, vocabularies
+from services.inference import likelihoods, prompts, vocabularies
 from services.inference import sampling as samplings
 from shared import errors
 from shared import settings as config
@@ -134,7 +134,7 @@ async def test_rows_that_do_not_ask_are_not_scored_when_others_do(base, monkeypa
 async def test_completion_tells_its_tokens_behind_the_space_that_it_repeats(embedded):
     async with running(embedded) as engine:
         sampling = samplings.Sampling(top_logprobs=1)
-        found = await engine.generate(generations.Cursor("The capital of "), sampling=sampling)
+        found = await engine.generate(prompts.Cursor("The capital of "), sampling=sampling)
     assert "".join(one.text for one in found.logprobs) == found.answer
     assert joined(found.logprobs) == found.answer.encode() and found.logprobs
 

@@ -197,6 +197,7 @@ async def opened(
     router: FakeRouter | None = None,
     rewriting: float | None = None,
     coder: FakeCoder | None = None,
+    observer: workshop.Observer | None = None,
 ) -> AsyncIterator[workshop.Workshop]:
     lora_trainer: Any = fake
     specialist: Any = coder
@@ -210,6 +211,7 @@ async def opened(
         config.Trainer(),
         rewriting,
         specialist,
+        observer,
     )
     try:
         yield shop

@@ -1,0 +1,71 @@
+"""Pieces of answers on their way from the model's thread to the coroutines that wait for them.
+
+What the thread says between two turns of the event loop wakes it once, and what came for an answer
+until it was looked at is one piece: on a busy node the loop catches up instead of falling behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from services.inference import generations
+
+
+class Post:
+    """Calls functions in an event loop, in the order in which any thread gave them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Takes the loop."""
+        self.loop = loop
+        self._calls: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]]
+        self._calls = collections.deque()
+        self._woken = False
+
+    def soon(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Has it called; nothing happens where the loop has closed."""
+        self._calls.append((function, arguments))
+        if not self._woken:
+            self._woken = True
+            # The loop may be closed already when the model notices that it should stop.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        # First: what is given from here on wakes the loop again, if only to find nothing.
+        self._woken = False
+        while self._calls:
+            function, arguments = self._calls.popleft()
+            self.loop.call_soon(function, *arguments)
+
+
+class Inbox:
+    """Of one answer."""
+
+    def __init__(self, post: Post) -> None:
+        """Takes the way into the loop of whoever waits."""
+        self._post = post
+        self._came: asyncio.Queue[generations.Piece | None] = asyncio.Queue()
+
+    def put(self, piece: generations.Piece | None) -> None:
+        """Takes a piece from any thread; None: there are no more."""
+        self._post.soon(self._came.put_nowait, piece)
+
+    async def get(self) -> tuple[generations.Piece | None, bool]:
+        """All that has come as one piece, None where that is nothing, and whether more may come."""
+        came = [await self._came.get()]
+        while not self._came.empty():
+            came.append(self._came.get_nowait())
+        pieces = [piece for piece in came if piece is not None]
+        return _together(pieces), len(pieces) == len(came)
+
+
+def _together(pieces: list[generations.Piece]) -> generations.Piece | None:
+    if len(pieces) < 2:
+        return pieces[0] if pieces else None
+    logprobs = tuple(itertools.chain.from_iterable(piece.logprobs for piece in pieces))
+    return generations.Piece("".join(piece.text for piece in pieces), logprobs=logprobs)
