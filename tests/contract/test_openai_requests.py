@@ -272,6 +272,24 @@ async def test_counts_the_tokens_of_answers_when_they_are_limited(fleet):
     assert refused.value.response.headers["x-ratelimit-remaining-tokens"] == "0"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_counts_the_prompt_of_an_answer_that_nobody_waited_for(fleet, stream):
+    fleet.hangs = True
+    asked = {"model": "auto", "messages": [{"role": "user", "content": "Who? " * 100}]}
+    async with (
+        gateways.serving(settings(limits={"tokens_per_minute": 100}), fleet) as gateway,
+        gateway.client() as client,
+    ):
+        asking = asyncio.create_task(client.chat.completions.create(**asked, stream=stream))
+        while not fleet.running:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await fleet.idle.wait()
+        fleet.hangs = False
+        with pytest.raises(openai.RateLimitError, match="tokens per minute"):
+            await client.chat.completions.create(**CHAT)
+
+
 async def test_refuses_more_at_once_than_a_key_may_have(fleet):
     limited = settings(limits={"concurrent": 1})
     async with gateways.serving(limited, fleet) as gateway, gateway.client() as client:
