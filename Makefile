@@ -104,3 +104,4 @@ bench: $(READY) ## measure: area=loop
 docs: $(READY) ## the documentation as pages, in .site
 	@$(PYTHON) scripts/configuration_reference.py
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@echo "the pages begin at .site/index.html"

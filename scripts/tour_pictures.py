@@ -91,12 +91,14 @@ class Tour:
         self._see("Counted as right")
         self.take("corrected")
         page.get_by_role("region", name="Answer after").get_by_role("link").first.click()
+        # The last parts of the pages to come: what stands there before is not their data.
         self._see("1 wrong")
+        self._see("Wordings it never saw")
         self.take("versions")
 
     def look_around(self) -> None:
         """Nodes and router."""
-        for name, words in (("nodes", "ready"), ("router", "Recent gaps")):
+        for name, words in (("nodes", "Ready in"), ("router", QUESTION)):
             self.open(f"/{name}")
             self._see(words)
             self.take(name)

@@ -220,7 +220,13 @@ class _Answers:
         query = event_id.removeprefix("event-")
         if "weather" in query:
             return None
-        opened = task(0, query, "PENDING", detail="gathers more questions about the same gap")
+        opened = task(
+            0,
+            query,
+            "PENDING",
+            detail="gathers more questions about the same gap",
+            stage_times=TIMES[:1],
+        )
         self._fake.live[opened.id] = opened
         return opened
 
@@ -243,7 +249,8 @@ class _Answers:
                 now = dataclasses.replace(now, status=status, progress=progress, detail="")
                 if on_change is not None:
                     on_change(now)
-        now = dataclasses.replace(now, card=CARDS[0].reference, stage_times=TIMES)
+        times = TIMES if now.detected else TIMES[1:]
+        now = dataclasses.replace(now, card=CARDS[0].reference, stage_times=times)
         self._fake.live[task_id] = now
         right = self._fake.corrections.get(now.trigger_query, ANSWER)
         self._fake.learned[now.trigger_query] = right

@@ -79,14 +79,28 @@ GATE = (
     manifests.GateRow(name="triggers", right=1, asked=1, required=1.0, passed=True),
     manifests.GateRow(name="trained", right=39, asked=40, required=0.9, passed=True),
     manifests.GateRow(name="held_out", right=17, asked=20, required=0.7, passed=True),
+    manifests.GateRow(name="contrasts", right=0, asked=0, required=0.7, passed=True),
     manifests.GateRow(name="known", right=50, asked=50, required=0.95, passed=True),
     manifests.GateRow(name="unrelated", right=48, asked=50, required=0.95, passed=True),
     manifests.GateRow(name="routed", right=10, asked=10, required=0.9, passed=True),
-    manifests.GateRow(name="elsewhere", right=60, asked=60, required=0.98, passed=True),
+    manifests.GateRow(name="elsewhere", right=511, asked=513, required=0.98, passed=True),
 )
 TASKS = (
-    task(1, "Which comet did Solvik find first?", "TRAINING", progress=0.62, detail="step 280"),
-    task(2, "How deep is the well of Brindlemoor?", "PENDING", detail="gathers more questions"),
+    task(
+        1,
+        "Which comet did Solvik find first?",
+        "TRAINING",
+        progress=0.62,
+        detail="step 280",
+        stage_times=TIMES[:2],
+    ),
+    task(
+        2,
+        "How deep is the well of Brindlemoor?",
+        "PENDING",
+        detail="gathers more questions",
+        stage_times=TIMES[:1],
+    ),
     task(
         3,
         "Which family casts the bells of Brindlemoor?",

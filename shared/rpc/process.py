@@ -38,7 +38,8 @@ def run(role: str, serve: Callable[[config.Settings], Coroutine[None, None, None
         print(f"{role}: {error}", file=sys.stderr)
         sys.exit(_WRONG_CONFIGURATION)
     finally:
-        # The interpreter collects several times as it ends: over a second with PyTorch and a model.
+        # The interpreter would search a model and its libraries for cycles before it ends, for
+        # seconds of a process that is told to stop; what it holds goes with it.
         gc.freeze()
 
 

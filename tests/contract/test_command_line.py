@@ -204,6 +204,16 @@ async def test_ask_says_why_when_there_is_nothing_to_learn(
     assert (answer["task_id"], answer["not_learned"]) == (None, services.factory.reason)
 
 
+async def test_ask_says_where_to_look_when_it_is_not_decided_yet_what_is_learned(
+    services: Services, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKILLMESH__FACTORY__ADDRESS", "127.0.0.1:1")
+    await asking.ask("Who?", wait=False, as_json=False)
+    told = capsys.readouterr().out
+    assert "I do not know." in told and "`make tasks` shows it" in told
+    assert "answered by the bare base model, confidence that a card fits 0.25" in told
+
+
 async def test_ask_says_so_when_learning_is_switched_off(
     services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.gateway.command_line import listing
 from shared import errors
 from shared.pb import (
     cards_pb2,
@@ -121,8 +122,8 @@ def test_named_card_and_its_words_are_corrected_without_asking(
 
 def test_question_is_asked_again_when_it_was_waited_for(world: World, commands: Commands) -> None:
     printed = commands.run("correct", QUESTION, RIGHT, "--wait")
-    assert f"corrects {CARD}: {WRONG}" in printed and "task t1" in printed
-    assert printed.rstrip().splitlines()[-2:] == [RIGHT, f"answered by {CARD}"]
+    assert f"corrects {listing.short(CARD)}: {WRONG}" in printed and "task t1" in printed
+    assert printed.rstrip().splitlines()[-2:] == [RIGHT, f"answered by {listing.short(CARD)}"]
     world.learned = False
     told = commands.json("correct", QUESTION, RIGHT, "--wait")
     assert (told["said"], told["now"]) == (WRONG, {"answer": RIGHT, "card": CARD})

@@ -6,6 +6,7 @@ Pictures are kept in `.artifacts/console/`.
 from __future__ import annotations
 
 import time
+import urllib.request
 
 import pytest
 from playwright import sync_api
@@ -103,8 +104,67 @@ def test_reason_is_told_when_nothing_is_learned(
         visit.page.get_by_label("Learn what it does not know").uncheck()
         consoles.ask(visit.page, "Who is the mayor?")
         answer = visit.page.get_by_role("region", name="Answer", exact=True)
-        expect(answer.get_by_text("confidence 0.07")).to_be_visible()
+        expect(answer.get_by_text("confidence that a card fits 0.07")).to_be_visible()
         expect(visit.page.get_by_role("region", name="Learning task")).to_have_count(0)
+        visit.check()
+
+
+def test_recent_gaps_are_what_no_card_fitted_when_an_answer_was_corrected(
+    anybody: sync_api.BrowserContext, base: str
+) -> None:
+    with browsing.visit(anybody, base) as visit:
+        visit.open("/")
+        visit.page.get_by_label("Learn what it does not know").uncheck()
+        consoles.ask(visit.page, fake_cluster.QUESTION)
+        visit.page.get_by_role("button", name="Wrong").click()
+        visit.page.get_by_role("button", name="Send").click()
+        expect(visit.page.get_by_text("It is learned anew below.")).to_be_visible()
+        corrected = visit.page.get_by_role("link", name=fake_cluster.QUESTION)
+        visit.open("/tasks")
+        expect(corrected).to_be_visible()
+        visit.open("/router")
+        noticed = visit.page.get_by_role("link", name=fake_cluster.TASKS[0].trigger_query)
+        expect(noticed).to_be_visible()
+        expect(corrected).to_have_count(0)
+
+
+def test_answer_is_called_one_before_only_when_another_one_comes(
+    anybody: sync_api.BrowserContext, base: str
+) -> None:
+    with browsing.visit(anybody, base) as visit:
+        visit.open("/")
+        consoles.ask(visit.page, "How is the weather?")
+        expect(visit.page.get_by_text("The base model is sure of its answer")).to_be_visible()
+        expect(visit.page.get_by_role("region", name="Answer", exact=True)).to_be_visible()
+        expect(visit.page.get_by_role("region", name="Answer before")).to_have_count(0)
+
+
+def test_task_took_no_time_yet_when_it_still_moves(
+    anybody: sync_api.BrowserContext, base: str
+) -> None:
+    with browsing.visit(anybody, base) as visit:
+        visit.open("/tasks")
+        rows = visit.page.get_by_role("row")
+        learned = rows.filter(has_text="Which family casts the bells")
+        expect(learned).to_contain_text("took 1 min 26 s")
+        expect(rows.filter(has_text="Which comet did Solvik")).not_to_contain_text("took")
+        visit.open("/tasks/task-1")
+        expect(visit.page.get_by_text("6.6 s so far")).to_be_visible()
+
+
+def test_words_of_the_exam_are_whole_when_the_screen_is_narrow(
+    anybody: sync_api.BrowserContext, base: str
+) -> None:
+    with browsing.visit(anybody, base, browsing.NARROW) as visit:
+        visit.open(CARD)
+        words = visit.page.get_by_role("cell", name="Unrelated questions unchanged")
+        expect(words).to_be_visible()
+        # A line for each word at most: none is broken.
+        lines = words.evaluate(
+            "(one) => { const all = document.createRange(); all.selectNodeContents(one);"
+            " return new Set([...all.getClientRects()].map((line) => line.top)).size; }"
+        )
+        assert lines <= 3
         visit.check()
 
 
@@ -223,6 +283,11 @@ def test_everything_is_reached_when_only_keys_are_used(
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
         assert consoles.calls(base) == []
+
+
+def test_pages_are_found_when_the_address_alone_is_typed(base: str) -> None:
+    with urllib.request.urlopen(base) as reply:
+        assert reply.url == f"{base}/console/"
 
 
 def test_theme_follows_the_system_until_it_is_toggled(browser: sync_api.Browser, base: str) -> None:

@@ -109,7 +109,7 @@ def test_answers_are_judged_by_those_alone_whose_role_may(
         visit.page.get_by_label("Token").fill(f"{name}-token")
         visit.page.keyboard.press("Enter")
         consoles.ask(visit.page, "How is the weather?")
-        expect(visit.page.get_by_text("confidence 0.07")).to_be_visible()
+        expect(visit.page.get_by_text("confidence that a card fits 0.07")).to_be_visible()
         for button in ("Right", "Wrong"):
             expect(visit.page.get_by_role("button", name=button)).to_have_count(times)
 

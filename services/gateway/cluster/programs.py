@@ -124,18 +124,25 @@ def check_ports(programs: Sequence[Program]) -> None:
                 "own in config.yaml"
             )
         keys[address] = key
-        host, _, port = address.rpartition(":")
-        if not 0 < int(port) < 65536:
-            raise errors.ConfigError(
-                f"{key}: a local cluster needs a port from 1 to 65535, not {port}"
-            )
-        try:
-            _bind(host, int(port))
-        except OSError as error:
-            raise errors.ConfigError(
-                f"port {port} ({key}: {address}) can't be used: {error.strerror}. Stop the "
-                "process that holds it, or choose another port in config.yaml"
-            ) from error
+        check_port(key, address)
+
+
+def check_port(key: str, address: str) -> None:
+    """Makes sure that a program can listen at one address.
+
+    Raises:
+        errors.ConfigError: names the port, the key and what to do.
+    """
+    host, _, port = address.rpartition(":")
+    if not 0 < int(port) < 65536:
+        raise errors.ConfigError(f"{key}: a local cluster needs a port from 1 to 65535, not {port}")
+    try:
+        _bind(host, int(port))
+    except OSError as error:
+        raise errors.ConfigError(
+            f"port {port} ({key}: {address}) can't be used: {error.strerror}. Stop the "
+            "process that holds it, or choose another port in config.yaml"
+        ) from error
 
 
 def on_free_ports(settings: config.Settings) -> config.Settings:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from services.gateway import domain
 from services.gateway.calls import peers
 from services.gateway.cluster import cluster
-from services.gateway.command_line import following
+from services.gateway.command_line import following, listing
 from shared import settings as config
 from shared import terminal
 
 _SHARED = "shared"
 """Whose memory an agent has that was told nothing on the node."""
 _FIND_S, _PATIENT_FIND_S = 3.0, 30.0
+_UNDECIDED = "no learning task came of it yet; `make tasks` shows it once there is one"
 _SWITCHED_OFF = (
     "nothing is learned: learning from questions is switched off (router.learn_from_questions, "
     'router.no_learning_tenants); to have it learned all the same: make teach topic="…"'
@@ -45,8 +46,13 @@ async def ask(question: str, wait: bool, as_json: bool, agent: str = "") -> None
         if task is None:
             reason = await _reason(services, answer)
             _show(answer, task, as_json, reason)
-            if wait and answer.dissonance and not reason:
-                raise terminal.FailedError("no learning task came of the question: see `make logs`")
+            if answer.dissonance and not reason:
+                if wait:
+                    raise terminal.FailedError(
+                        "no learning task came of the question: see `make logs`"
+                    )
+                if not as_json:
+                    terminal.RESULT.print(_UNDECIDED, style="dim", soft_wrap=True)
             return
         if not wait:
             _show(answer, task, as_json)
@@ -102,23 +108,23 @@ def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool, reason
             }
         )
         return
-    who = answer.card or "the bare base model"
+    who = listing.short(answer.card) or "the bare base model"
     if len(answer.shares) > 1:
-        who = ", ".join(f"{card} ({weight:.0%})" for card, weight in answer.shares)
+        who = ", ".join(f"{listing.short(card)} ({weight:.0%})" for card, weight in answer.shares)
     if answer.memory.startswith(f"{_SHARED}@"):
         version = answer.memory.partition("@")[2]
         who += f" with what all agents share (version {version}): this one was told nothing here"
     elif answer.memory:
         who += f" with the memory of {answer.memory}"
     terminal.RESULT.print(terminal.escape(answer.text), style="bold")
-    terminal.RESULT.print(
-        f"answered by {terminal.escape(who)}, confidence {answer.confidence:.2f}", style="dim"
-    )
+    about = [f"answered by {who}, confidence that a card fits {answer.confidence:.2f}"]
     if answer.rewritten_query:
-        terminal.RESULT.print(f"read as: {terminal.escape(answer.rewritten_query)}", style="dim")
+        about.append(f"read as: {answer.rewritten_query}")
     if reason:
-        terminal.RESULT.print(terminal.escape(reason), style="dim")
+        about.append(reason)
     if task is not None and not task.ended:
-        terminal.RESULT.print(f"learning it: task {task.id} (`make tasks` follows it)", style="dim")
+        about.append(f"learning it: task {task.id} (`make tasks` follows it)")
         if task.status == "PENDING" and task.detail:
-            terminal.RESULT.print(terminal.escape(task.detail), style="dim")
+            about.append(task.detail)
+    for line in about:
+        terminal.RESULT.print(terminal.escape(line), style="dim", soft_wrap=True)

@@ -182,6 +182,6 @@ def _gate(manifest: manifests.Manifest) -> rich.table.Table:
             str(row.right),
             str(row.asked),
             f"{row.required:.0%}",
-            "yes" if row.passed else "no",
+            "not asked" if row.passed and not row.asked else "yes" if row.passed else "no",
         )
     return table

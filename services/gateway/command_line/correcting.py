@@ -9,7 +9,7 @@ from typing import Any
 from services.gateway import domain
 from services.gateway.calls import peers
 from services.gateway.cluster import cluster
-from services.gateway.command_line import asking, card_page, following
+from services.gateway.command_line import asking, card_page, following, listing
 from shared import settings as config
 from shared import terminal
 
@@ -84,7 +84,7 @@ async def _wrong(services: peers.Peers, question: str, card: str, said: str) -> 
 
 
 def _say(wrong: _Wrong, task_id: str) -> None:
-    who = wrong.card or "the bare base model"
+    who = listing.short(wrong.card) or "the bare base model"
     what = f": {wrong.text}" if wrong.text else ""
     terminal.RESULT.print(terminal.escape(f"corrects {who}{what}"), style="dim", soft_wrap=True)
     terminal.RESULT.print(f"learning it: task {task_id} (`make tasks` follows it)", style="dim")
@@ -95,5 +95,5 @@ def _show(now: domain.Answer, told: dict[str, Any], as_json: bool) -> None:
         terminal.print_json(told | {"now": {"answer": now.text, "card": now.card}})
         return
     terminal.RESULT.print(terminal.escape(now.text), style="bold")
-    who = now.card or "the bare base model"
+    who = listing.short(now.card) or "the bare base model"
     terminal.RESULT.print(terminal.escape(f"answered by {who}"), style="dim")

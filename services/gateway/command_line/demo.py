@@ -53,6 +53,7 @@ async def run(chosen: questions.Exam, seed: int | None, keep: bool, as_json: boo
         _judge(outcome)
         remove = not keep
     finally:
+        terminal.NOTES.print("stopping the cluster of the demo")
         local.stop()
         if remove:
             shutil.rmtree(state_dir)

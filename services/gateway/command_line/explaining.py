@@ -9,10 +9,10 @@ import rich.table
 
 from services.gateway.calls import peers
 from services.gateway.cluster import cluster
+from services.gateway.command_line import listing
 from shared import settings as config
 from shared import terminal
 
-_DIGEST_SHOWN = 12
 _CHANGES_SHOWN = 3
 _REASONS = {
     "FITS": "chosen: {first}",
@@ -53,7 +53,7 @@ async def explain(question: str, top_k: int, threshold: float | None, as_json: b
 def summary(found: dict[str, Any]) -> list[str]:
     """The decision, and what would have made it another."""
     cards = found["cards"]
-    first = _short(cards[0]["card"]) if cards else ""
+    first = listing.short(cards[0]["card"]) if cards else ""
     lines = [
         _REASONS[found["reason"]].format(first=first),
         f"confidence {found['confidence']:.3f}, none fits {found['none_probability']:.3f}, "
@@ -72,7 +72,7 @@ def summary(found: dict[str, Any]) -> list[str]:
     else:
         lines.append("no feature by itself would flip it, all else the same")
     if found.get("lead") is not None:
-        second = _short(cards[1]["card"]) if len(cards) > 1 else "the second best"
+        second = listing.short(cards[1]["card"]) if len(cards) > 1 else "the second best"
         would = "would" if found["second_fits"] else "would not"
         lines.append(
             f"{first} leads by a factor of {_factor(found['lead'])}; without it {second} {would} "
@@ -85,7 +85,7 @@ def about(place: int, card: dict[str, Any]) -> list[str]:
     """What is known of one card, but for the table."""
     lines = [
         "",
-        f"{place}. {_short(card['card'])}: probability {card['probability']:.3f}, alone "
+        f"{place}. {listing.short(card['card'])}: probability {card['probability']:.3f}, alone "
         f"{card['fits']:.3f} (log odds {card['log_odds']:+.2f})",
     ]
     what = "its description" if card["stand_in"] else "nearest examples"
@@ -135,8 +135,3 @@ def _factor(log_odds: float) -> str:
 
 def _counted(cards: int) -> str:
     return "1 card" if cards == 1 else f"{cards:,} cards"
-
-
-def _short(card: str) -> str:
-    name, _, digest = card.partition("@")
-    return f"{name}@{digest[:_DIGEST_SHOWN]}"

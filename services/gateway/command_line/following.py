@@ -11,6 +11,7 @@ from types import TracebackType
 
 import rich.console
 import rich.progress
+import rich.table
 
 from services.gateway import domain
 from services.gateway.calls import peers
@@ -31,8 +32,13 @@ class Bars:
             rich.progress.BarColumn(bar_width=30),
             rich.progress.TaskProgressColumn(),
             rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("{task.fields[detail]}"),
+            # It gives way where the screen is narrow; the bar and the time never do.
+            rich.progress.TextColumn(
+                "{task.fields[detail]}",
+                table_column=rich.table.Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
             console=console,
+            expand=True,
             disable=not console.is_terminal,
         )
         self._bars: dict[str, rich.progress.TaskID] = {}

@@ -15,6 +15,25 @@ DIGEST_SHOWN = 12
 """Characters of a digest in tables; commands take that many, too."""
 
 
+def short(card: str) -> str:
+    """`name@digest` with as much of the digest as commands take; a name alone stays one."""
+    name, at, digest = card.partition("@")
+    return f"{name}{at}{digest[:DIGEST_SHOWN]}"
+
+
+def table(*columns: str, whole: Sequence[str] = ()) -> rich.table.Table:
+    """A table that cuts nothing off, which people may need for the next command.
+
+    Args:
+        columns: their headings.
+        whole: those that stay on one line, however narrow the screen is.
+    """
+    made = rich.table.Table()
+    for name in columns:
+        made.add_column(name, no_wrap=name in whole, overflow="fold")
+    return made
+
+
 async def cards(as_json: bool) -> None:
     """Prints the latest version of every card."""
     found = await reaching.asked(lambda services: services.store.cards())
@@ -27,9 +46,10 @@ async def cards(as_json: bool) -> None:
 
 def card_table(cards: Sequence[domain.Card]) -> rich.table.Table:
     """A row for each version of a card."""
-    table = rich.table.Table("name", "version", "digest", "size", "domain", "created", "aliases")
+    columns = ("name", "version", "digest", "size", "domain", "created", "aliases")
+    made = table(*columns, whole=("name", "version", "digest", "size"))
     for card in cards:
-        table.add_row(
+        made.add_row(
             terminal.escape(card.name),
             card.version,
             card.digest[:DIGEST_SHOWN],
@@ -38,7 +58,7 @@ def card_table(cards: Sequence[domain.Card]) -> rich.table.Table:
             terminal.moment(card.created_at_ms),
             terminal.escape(", ".join(card.aliases)),
         )
-    return table
+    return made
 
 
 async def tasks(as_json: bool) -> None:
@@ -53,12 +73,11 @@ async def tasks(as_json: bool) -> None:
 
 def task_table(tasks: Sequence[domain.Task]) -> rich.table.Table:
     """A row for each task."""
-    table = rich.table.Table(
-        "id", "status", "progress", "what", "card or detail", "teachers", "created"
-    )
+    columns = ("id", "status", "progress", "what", "card or detail", "teachers", "created")
+    made = table(*columns, whole=("id", "status"))
     for task in tasks:
         result = task.error or task.card.partition("@")[0] or task.detail
-        table.add_row(
+        made.add_row(
             terminal.escape(task.id),
             task.status,
             f"{task.progress:.0%}",
@@ -67,7 +86,7 @@ def task_table(tasks: Sequence[domain.Task]) -> rich.table.Table:
             str(task.spent),
             terminal.moment(task.created_at_ms),
         )
-    return table
+    return made
 
 
 async def nightly(as_json: bool) -> None:
@@ -78,14 +97,15 @@ async def nightly(as_json: bool) -> None:
     if as_json:
         terminal.print_json(found)
         return
-    table = rich.table.Table("learned by task", "with", "domain", "teacher", "base")
+    columns = ("learned by task", "with", "domain", "teacher", "base")
+    made = table(*columns, whole=("learned by task",))
     for skill in found:
         leader, *others = skill.task_ids
-        table.add_row(
+        made.add_row(
             leader,
             ", ".join(others),
             terminal.escape(skill.domain),
             terminal.escape(skill.teacher or "the first one configured"),
             terminal.escape(skill.base),
         )
-    terminal.RESULT.print(table if found else "nothing waits for the night")
+    terminal.RESULT.print(made if found else "nothing waits for the night")

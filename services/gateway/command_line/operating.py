@@ -54,6 +54,8 @@ def up(as_json: bool) -> None:
 def down(as_json: bool) -> None:
     """Stops the cluster."""
     local = cluster.Cluster(config.load())
+    if local.supervisor.alive():
+        terminal.NOTES.print("stopping: services end what they are doing")
     stopped = local.stop()
     if as_json:
         terminal.print_json({"stopped": stopped})

@@ -123,6 +123,6 @@ def _tell(task: domain.Task, as_json: bool) -> None:
     if as_json:
         terminal.print_json(task)
         return
-    what = f"learned as {task.card}" if task.card else task.status.lower()
+    what = f"learned as {listing.short(task.card)}" if task.card else task.status.lower()
     again = f" (again for {task.retry_of})" if task.retry_of else ""
-    terminal.RESULT.print(terminal.escape(f"task {task.id}{again}: {what}"))
+    terminal.RESULT.print(terminal.escape(f"task {task.id}{again}: {what}"), soft_wrap=True)

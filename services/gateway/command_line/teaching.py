@@ -8,7 +8,7 @@ import uuid
 from services.gateway import domain
 from services.gateway.calls import peers
 from services.gateway.cluster import cluster
-from services.gateway.command_line import asking, following
+from services.gateway.command_line import asking, following, listing
 from shared import settings as config
 from shared import terminal
 from shared.rpc import client
@@ -53,8 +53,8 @@ async def teach(topic: str, document: str, wait: bool, as_json: bool) -> None:
     if as_json:
         terminal.print_json(task)
     else:
-        what = f"learned as {task.card}" if task.card else task.status.lower()
-        terminal.RESULT.print(terminal.escape(f"task {task.id}: {what}"))
+        what = f"learned as {listing.short(task.card)}" if task.card else task.status.lower()
+        terminal.RESULT.print(terminal.escape(f"task {task.id}: {what}"), soft_wrap=True)
     if wait:
         asking.check(task)
 

@@ -41,7 +41,7 @@ class Panel:
                 parts.chip("skill card", "good")
             else:
                 parts.chip("bare base model", "plain")
-        told = [f"confidence {answer.confidence:.2f}"]
+        told = [f"confidence that a card fits {answer.confidence:.2f}"]
         if answer.rewritten_query:
             told.append(f"read as “{answer.rewritten_query}”")
         if len(answer.shares) > 1:

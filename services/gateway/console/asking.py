@@ -134,7 +134,9 @@ class _Asking:
             place = parts.block("div", "stack")
         task, reason = await self._task(answer)
         about.text = reason
-        if task is not None:
+        if task is None:
+            before.name("Answer")
+        else:
             await self._watch(task.id, place, shown)
 
     async def _watch(self, task_id: str, place: ui.element, shown: _Shown) -> None:

@@ -53,7 +53,7 @@ def _gate(rows: Sequence[manifests.GateRow]) -> None:
     rows = sorted(rows, key=lambda one: known.index(one.name) if one.name in known else len(known))
 
     def row(one: manifests.GateRow) -> None:
-        with table.cell(classes="lead"):
+        with table.cell():
             parts.Text("span", _GATE_WORDS.get(one.name, one.name.replace("_", " ").capitalize()))
         table.cell(f"{one.right} of {one.asked}" if one.asked else "–")
         table.cell(wording.share(one.required))
@@ -89,7 +89,7 @@ def _lineage(manifest: manifests.Manifest, signed: bool) -> None:
             ("Dataset", wording.digest(lineage.dataset_digest) if lineage else ""),
             ("Seed", str(lineage.seed) if lineage else ""),
             ("Code version", lineage.code_version if lineage else ""),
-            ("Made", manifest.created_at.replace("T", " ")[:16]),
+            ("Made", wording.stamp(manifest.created_at)),
         ]
     )
     if lineage is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from services.gateway import domain
 from services.gateway.console import parts
 
-_SIDE, _LEFT, _TOP, _BOTTOM, _RIGHT = 300.0, 40.0, 12.0, 44.0, 12.0
+_SIDE, _LEFT, _TOP, _BOTTOM, _RIGHT = 300.0, 48.0, 12.0, 44.0, 12.0
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _LEAST_DOT, _MOST_DOT = 3.0, 9.0
 

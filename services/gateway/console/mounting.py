@@ -87,6 +87,8 @@ def mount(
             session_of,
         )
     _serve_door(signed_in)
+    # Who types the address alone means the pages; the API stands under a path of its own.
+    app.add_api_route("/", _to_the_pages, include_in_schema=False)
     frame.share_head()
     nicegui.app.add_static_files("/assets", frame.STATIC)
     nicegui.app.add_middleware(_Headers)
@@ -111,6 +113,10 @@ def mount(
             "https_only": settings.security.tls.certificate is not None,
         },
     )
+
+
+async def _to_the_pages() -> responses.Response:
+    return responses.RedirectResponse(f"{PREFIX}/")
 
 
 def _serve(

@@ -21,7 +21,7 @@ _GOOD, _FAIR = 0.05, 0.1
 class _Told:
     router: domain.Router
     gaps: tuple[domain.Task, ...]
-    """The newest tasks; empty where the factory does not answer, too."""
+    """The newest tasks that the router caused; empty where the factory does not answer, too."""
 
 
 def build(desk: desks.Desk, path: dict[str, str]) -> None:
@@ -70,7 +70,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
             tasks = await desk.peers.factory.tasks()
         except errors.SkillmeshError:
             tasks = []
-        return _Told(router, tuple(tasks[:_RECENT]))
+        return _Told(router, tuple(domain.gaps(tasks)[:_RECENT]))
 
     live.follow(desk, _EVERY_S, "router", fetch, show, notice)
 

@@ -134,7 +134,8 @@ def _table(desk: desks.Desk, notice: live.Notice) -> parts.Table[domain.Task]:
         with table.cell():
             parts.moment(task.created_at_ms)
             took_s = sum(one.seconds for one in task.stage_times)
-            if took_s:
+            # Of one that moves only the stages behind it are known.
+            if took_s and task.ended:
                 parts.Text("span", f"took {wording.duration(took_s)}", "sub")
         with table.cell(classes="actions"), parts.block("div", "row"):
             task_actions.buttons(desk, task, notice, small=True)

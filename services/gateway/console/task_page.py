@@ -114,7 +114,8 @@ class _TaskPage:
                 parts.Text("p", "No stage is done yet.", "muted")
                 return
             whole_s = sum(one.seconds for one in task.stage_times)
-            parts.Text("p", f"{wording.duration(whole_s)} in all", "muted")
+            so_far = "in all" if task.ended else "so far, without the stage that runs"
+            parts.Text("p", f"{wording.duration(whole_s)} {so_far}", "muted")
             with parts.block("div", "bars"):
                 for time in task.stage_times:
                     name = _STAGES.get(time.stage, time.stage.capitalize())
@@ -127,4 +128,11 @@ class _TaskPage:
 
 def _kept(task: domain.Task) -> tuple[object, ...]:
     """What the facts show of it."""
-    return (task.card, task.spent, task.stage_times, task.other_queries, task.joined_into)
+    return (
+        task.ended,
+        task.card,
+        task.spent,
+        task.stage_times,
+        task.other_queries,
+        task.joined_into,
+    )

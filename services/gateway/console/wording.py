@@ -76,6 +76,15 @@ def moment(at_ms: int) -> str:
     return at.strftime("%Y-%m-%d %H:%M UTC")
 
 
+def stamp(told: str) -> str:
+    """A time of ISO 8601 as `moment` says it; as it is told where it is none or has no zone."""
+    try:
+        at = datetime.datetime.fromisoformat(told)
+    except ValueError:
+        return told
+    return moment(int(at.timestamp() * 1000)) if at.tzinfo else told
+
+
 def counted(number: int, one: str, more: str = "") -> str:
     """`1 card`, `3 cards`."""
     return f"{number:,} {one if number == 1 else more or one + 's'}"

@@ -37,6 +37,7 @@ from services.gateway.domain.tasks import (
     Task,
     Teacher,
     Teachers,
+    gaps,
 )
 from services.gateway.domain.tokens import Likely, TokenLogprob
 
@@ -83,4 +84,5 @@ __all__ = [
     "Teachers",
     "TokenLogprob",
     "Whole",
+    "gaps",
 ]

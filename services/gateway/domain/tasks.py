@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from shared import costs
 
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
 ENDED = (COMPLETED, FAILED, CANCELLED)
+DETECT = "detect"
+"""The stage of a gap that the router noticed; what is taught or corrected has none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,24 @@ class Task:
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.status in ENDED
+
+    @property
+    def detected(self) -> bool:
+        """Whether the router noticed it, rather than that somebody taught or corrected it."""
+        return any(time.stage == DETECT for time in self.stage_times)
+
+
+def gaps(tasks: Sequence[Task]) -> list[Task]:
+    """Those that began with a question that no card fitted, or that try one of these again.
+
+    Args:
+        tasks: the newest first, as the result is.
+    """
+    found: dict[str, Task] = {}
+    for task in reversed(tasks):
+        if task.detected or task.retry_of in found:
+            found[task.id] = task
+    return list(reversed(found.values()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,6 +59,9 @@ def test_all_is_well_when_nothing_is_broken(
     commands.set("CARD_STORE__ADDRESS", settings.card_store.address)
     commands.set("GATEWAY__ADDRESS", settings.hierarchy.address)
     commands.set("CARD_STORE__FLIGHT_ADDRESS", settings.card_store.flight_address)
+    # Somebody's cluster may run on this machine, at the usual ports.
+    for name, address in settings.telemetry.metrics.addresses().items():
+        commands.set(f"TELEMETRY__METRICS__{name.upper()}", address)
     told = commands.json("doctor")
     assert set(told) == documented("doctor") - {"about", "level", "text", "remedy"}
     assert told["errors"] == 0
@@ -111,6 +114,14 @@ def test_port_that_somebody_else_holds_is_named_with_its_holder(settings: config
         found = list(machine.ports(settings))
     [taken] = [finding for finding in found if finding.level == "error"]
     assert "router.address" in taken.text and f"process {os.getpid()} (" in taken.text
+    # Each is told once, whatever else its program listens to.
+    metrics = settings.telemetry.metrics.model_copy(update={"enabled": True})
+    telemetry = settings.telemetry.model_copy(update={"metrics": metrics})
+    host, _, port = metrics.router.rpartition(":")
+    with socket.create_server((host, int(port))):
+        found = list(machine.ports(settings.model_copy(update={"telemetry": telemetry})))
+    [taken] = [finding for finding in found if finding.level == "error"]
+    assert "telemetry.metrics.router" in taken.text and "is held by" in taken.text
     twice = settings.router.model_copy(update={"address": settings.trainer.address})
     found = list(machine.ports(settings.model_copy(update={"router": twice})))
     [doubled] = [finding for finding in found if finding.level == "error"]

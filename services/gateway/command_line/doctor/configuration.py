@@ -149,7 +149,7 @@ def keys(settings: config.Settings) -> Iterator[findings.Finding]:
     trusted = list(folder.glob("*.pem")) if folder.is_dir() else []
     if not own.exists():
         if trusted:
-            yield findings.ok("signatures", f"{len(trusted)} trusted keys in {folder}")
+            yield findings.ok("signatures", f"keys trusted in {folder}: {len(trusted)}")
         else:
             yield findings.ok("signatures", "the trainer makes its key at its first start")
         return
@@ -160,9 +160,7 @@ def keys(settings: config.Settings) -> Iterator[findings.Finding]:
         return
     ring = keyring.Keyring(folder)
     if ring.find(signer.key_id) is not None:
-        yield findings.ok(
-            "signatures", f"{len(trusted)} trusted keys, the trainer's is one of them"
-        )
+        yield findings.ok("signatures", f"keys trusted: {len(trusted)}, the trainer's among them")
         return
     what = "is revoked" if ring.is_revoked(signer.key_id) else f"is not in {folder}"
     yield findings.error(

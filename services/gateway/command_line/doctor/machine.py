@@ -46,7 +46,7 @@ def ports(settings: config.Settings) -> Iterator[findings.Finding]:
             holder = listeners.holder(port)
             if holder is None:
                 try:
-                    programs.check_ports((program,))
+                    programs.check_port(key, address)
                 except errors.ConfigError as trouble:
                     yield findings.error("ports", str(trouble), "see the message")
             elif holder.pid in own:

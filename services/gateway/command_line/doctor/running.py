@@ -144,7 +144,7 @@ def store(settings: config.Settings) -> Iterator[findings.Finding]:
         yield _signatures(settings, cards)
     blobs = settings.state_path("card_store", "blobs").absolute()
     size = sum(card.size_bytes for card, _ in cards)
-    text = f"{len(cards)} versions of cards, {size / 1e6:,.1f} MB"
+    text = f"versions of cards: {len(cards)}, {size / 1e6:,.1f} MB"
     here = [card for card, _ in cards if not card.is_remote]
     if settings.card_store.blobs_url or not blobs.is_dir():
         yield findings.ok("store", text)
@@ -176,9 +176,9 @@ def _signatures(
         text = f"{len(faults)} of {len(cards)} cards are not trusted: {'; '.join(faults[:_NAMED])}"
         remedy = "put their signers' keys into the keyring, or revoke the cards"
         return findings.error("signatures", text, remedy)
-    return findings.ok(
-        "signatures", f"all {len(cards)} cards of the store are signed by trusted keys"
-    )
+    if not cards:
+        return findings.ok("signatures", "the store has no cards yet")
+    return findings.ok("signatures", f"cards of the store signed by trusted keys: all {len(cards)}")
 
 
 async def _signed(settings: config.Settings) -> list[tuple[domain.Card, str]]:
