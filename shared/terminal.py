@@ -73,9 +73,12 @@ def escape(text: str) -> str:
     return rich.markup.escape(text)
 
 
-def size(size_bytes: int) -> str:
-    """A size for people."""
-    return f"{size_bytes / 1000:,.0f} kB"
+def size(size_bytes: float) -> str:
+    """A size for people: `298 kB`, `1.2 GB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:,.1f} {unit}"
+    return f"{size_bytes / 1e3:,.0f} kB"
 
 
 def moment(at_ms: int) -> str:
@@ -100,6 +103,16 @@ def exit_codes() -> Iterator[None]:
         _say(error, WRONG_USAGE)
     except errors.SkillmeshError as error:
         _say(error, UNAVAILABLE if error.retryable else FAILED)
+    except UnicodeEncodeError as error:
+        # Python keeps bytes of arguments that are no UTF-8 as halves of surrogate pairs.
+        if not any("\ud800" <= one <= "\udfff" for one in error.object):
+            raise
+        _say(f"{error.object[:80]!a} is not UTF-8; give it in that encoding", WRONG_USAGE)
+    except BrokenPipeError:
+        raise  # Whoever read the output has read enough: typer ends in silence.
+    except OSError as error:
+        # A full disk, a folder that is another user's: nothing that a traceback explains better.
+        _say(error, FAILED)
     except KeyboardInterrupt:
         _say("interrupted", INTERRUPTED)
     finally:

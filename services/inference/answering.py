@@ -50,6 +50,8 @@ class Question:
     no_learning: bool = False
     tenant: str = ""
     """Whose question it is, where callers have tenants."""
+    tenants: choosing.Tenants = None
+    """Whose cards may answer it."""
     deadline_s: float | None = None
     """How long the caller waits; None for ever."""
     sampling: samplings.Sampling = samplings.GREEDY
@@ -163,7 +165,7 @@ class Answering:
         rewriting: float | None = None,
         report: Report = lambda outcome: None,
         together: mixing.Together = mixing.ALONE,
-        of_route: choosing.OfRoute = lambda route: (),
+        chosen: choosing.Choosing | None = None,
         agents: memories.Memories | None = None,
     ) -> None:
         """Takes the engine and the way to the router.
@@ -175,7 +177,7 @@ class Answering:
                 trained on is answered as that one; None: never.
             report: tells the router, after an answer that an event waits for.
             together: when cards answer together, where a question does not say.
-            of_route: tells the cards of a route.
+            chosen: finds the engine's cards; by default none is of a code base.
             agents: have memories; None: there are none.
         """
         self._agents = agents or memories.NoMemories()
@@ -184,7 +186,7 @@ class Answering:
         self._route = route
         self._rewriting = rewriting
         self._together = together
-        self._choosing = choosing.Choosing(engine, of_route)
+        self._choosing = chosen or choosing.Choosing(engine)
 
     async def answer(self, question: Question) -> Answer:
         """Answers as a whole; see `stream`."""
@@ -214,18 +216,18 @@ class Answering:
             await self._agents.prepare(question.agent)
         if question.model in ("", AUTO):
             routing = await self._ask_router(question, deadline)
-            best = None if routing.dissonance else await self._best(routing, deadline)
+            best = None if routing.dissonance else await self._best(question, routing, deadline)
             if best is not None:
-                shares, card = await self._mixed(best, routing, question.max_cards, deadline)
+                shares, card = await self._mixed(best, question, routing, deadline)
                 # What one card was trained on is only a part of what several are asked.
                 if len(shares) == 1:
                     rewritten = rewriting.rewritten(
                         question.routed, best.reading, best.similarity, self._rewriting
                     )
         elif question.model == manifests.SPECIALIST_LOCAL:
-            card = await self._choosing.specialist("", deadline.left_s)
+            card = await self._choosing.specialist("", deadline.left_s, question.tenants)
         elif question.model != BASE:
-            card = self._choosing.named(question.model)
+            card = self._choosing.named(question.model, question.tenants)
         if card is not None and not shares:
             shares = (mixing.Share(card, 1.0),)
         # Nothing is awaited between the choice of a card and the engine's check that it is there.
@@ -267,20 +269,23 @@ class Answering:
             _log.warning("router not reached; the bare base answers", reason=str(error))
             return Routing()
 
-    async def _best(self, routing: Routing, deadline: deadlines.Deadline) -> Candidate | None:
+    async def _best(
+        self, question: Question, routing: Routing, deadline: deadlines.Deadline
+    ) -> Candidate | None:
         """The best candidate on this node; None if only the bare base is left."""
         for place, candidate in enumerate(routing.candidates):
             # Behind the first there are cards about other things, too: one of them answers only if
             # it is likelier to fit than that none does.
             likely = place == 0 or candidate.probability > routing.none_probability
-            if likely and await self._choosing.ready(candidate.card, deadline.left_s):
+            may = likely and self._choosing.is_for(candidate.card, question.tenants)
+            if may and await self._choosing.ready(candidate.card, deadline.left_s):
                 return candidate
         if routing.candidates:
             _log.info("card not here; the bare base answers", card=routing.candidates[0].card)
         return None
 
     async def _mixed(
-        self, best: Candidate, routing: Routing, max_cards: int, deadline: deadlines.Deadline
+        self, best: Candidate, question: Question, routing: Routing, deadline: deadlines.Deadline
     ) -> tuple[tuple[mixing.Share, ...], str | None]:
         """Who answers together with the best card, and the key of all.
 
@@ -288,8 +293,12 @@ class Answering:
         """
         alone = ((mixing.Share(best.card, 1.0),), best.card)
         served = self._engine.served()
-        fitting = [(one.card, one.probability) for one in routing.candidates if one.card in served]
-        shares = mixing.shares(fitting, self._together, max_cards)
+        fitting = [
+            (one.card, one.probability)
+            for one in routing.candidates
+            if one.card in served and self._choosing.is_for(one.card, question.tenants)
+        ]
+        shares = mixing.shares(fitting, self._together, question.max_cards)
         if len(shares) == 1 or shares[0].card != best.card:
             return alone
         try:

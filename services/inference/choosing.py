@@ -17,6 +17,10 @@ from shared.cards import manifest as manifests
 
 OfRoute = Callable[[str], Sequence[str]]
 """Keys of the served cards of a route, the newest first."""
+TenantsOf = Callable[[str], Sequence[str]]
+"""Whose a served card is, by its key; empty: everybody's."""
+Tenants = frozenset[str] | None
+"""Whose cards a caller may be answered by, besides everybody's; None: all."""
 _LATEST = "latest"
 _MOST_TRIED = 3
 """Cards of code bases, of which those before can't be had: whoever types does not wait for more."""
@@ -38,23 +42,41 @@ class Engine(Protocol):
 class Choosing:
     """Finds cards by name, and those of code bases by their route."""
 
-    def __init__(self, engine: Engine, of_route: OfRoute = lambda route: ()) -> None:
-        """Takes what serves cards, and who knows their routes; by default none has one."""
-        self._engine = engine
-        self._of_route = of_route
+    def __init__(
+        self,
+        engine: Engine,
+        of_route: OfRoute = lambda route: (),
+        tenants_of: TenantsOf = lambda key: (),
+    ) -> None:
+        """Takes what serves cards.
 
-    def named(self, reference: str) -> str:
+        Args:
+            engine: serves them.
+            of_route: tells the cards of a route; by default none has one.
+            tenants_of: tells whose a card is; by default all are everybody's.
+        """
+        self._engine = engine
+        self._of_route, self._tenants_of = of_route, tenants_of
+
+    def is_for(self, card: str, tenants: Tenants) -> bool:
+        """Whether a card may answer whoever has these tenants."""
+        owners = self._tenants_of(card)
+        return tenants is None or not owners or not tenants.isdisjoint(owners)
+
+    def named(self, reference: str, tenants: Tenants = None) -> str:
         """The key of a card by `name`, `name@digest` or `name@alias`.
 
         Raises:
             errors.InvalidInputError: the reference has another form.
-            errors.NotFoundError: no such card is served.
+            errors.NotFoundError: no such card is served, or not for these tenants.
         """
         name, selector = manifests.split_reference(reference)
         found = [
             key
             for key in self._engine.served()
-            if key.partition("@")[0] == name and selector in (_LATEST, key.partition("@")[2])
+            if key.partition("@")[0] == name
+            and selector in (_LATEST, key.partition("@")[2])
+            and self.is_for(key, tenants)
         ]
         if not found:
             raise errors.NotFoundError(
@@ -63,7 +85,9 @@ class Choosing:
             )
         return found[-1]
 
-    async def specialist(self, path: str, deadline_s: float | None) -> str | None:
+    async def specialist(
+        self, path: str, deadline_s: float | None, tenants: Tenants = None
+    ) -> str | None:
         """The card of a code base, in memory; None where the bare base is left.
 
         Where a card can't be had the next one goes.
@@ -72,12 +96,14 @@ class Choosing:
             path: of a file: the card of a repository whose folder it names goes first, the
                 innermost of several; then the newest.
             deadline_s: how long it may take to come into memory.
+            tenants: of the caller.
 
         Raises:
             errors.OverloadedError: too many requests wait for their cards.
             errors.DeadlineError: it was not there in time.
         """
-        cards = self._of_route(manifests.SPECIALIST_LOCAL)
+        found = self._of_route(manifests.SPECIALIST_LOCAL)
+        cards = [card for card in found if self.is_for(card, tenants)]
         if not cards:
             return None
         # Of two versions that are served the newer one.

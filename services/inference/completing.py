@@ -32,6 +32,8 @@ class Completion:
     is none; `base`; `name` or `name@digest` of a card."""
     max_new_tokens: int = 0
     """0 for the default of config.yaml."""
+    tenants: choosing.Tenants = None
+    """Whose cards may complete it."""
     deadline_s: float | None = None
     """How long the caller waits; None for ever."""
     sampling: samplings.Sampling = samplings.GREEDY
@@ -45,10 +47,10 @@ class Engine(generations.Streams, choosing.Engine, Protocol):
 class Completing:
     """Completes code with the best that this node has."""
 
-    def __init__(self, engine: Engine, of_route: choosing.OfRoute = lambda route: ()) -> None:
-        """Takes the engine, and who knows the cards of code bases."""
+    def __init__(self, engine: Engine, chosen: choosing.Choosing | None = None) -> None:
+        """Takes the engine, and what finds its cards; by default none is of a code base."""
         self._engine = engine
-        self._choosing = choosing.Choosing(engine, of_route)
+        self._choosing = chosen or choosing.Choosing(engine)
 
     async def complete(self, asked: Completion) -> generations.Generation:
         """Completes as a whole; see `stream`."""
@@ -91,5 +93,5 @@ class Completing:
         if asked.model == answering.BASE:
             return None
         if asked.model in ("", answering.AUTO, manifests.SPECIALIST_LOCAL):
-            return await self._choosing.specialist(asked.path, deadline.left_s)
-        return self._choosing.named(asked.model)
+            return await self._choosing.specialist(asked.path, deadline.left_s, asked.tenants)
+        return self._choosing.named(asked.model, asked.tenants)

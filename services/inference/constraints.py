@@ -90,7 +90,7 @@ class Constraint:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise errors.InvalidInputError(
-                f"json_schema can't be followed: {_line(self._matcher.get_error())}; simplify it"
+                f"json_schema can't be followed: {_reason(self._matcher.get_error())}; simplify it"
             )
 
 
@@ -235,6 +235,11 @@ def _escaped(name: str) -> str:
 
 def _unescaped(name: str) -> str:
     return name.replace("~1", "/").replace("~0", "~")
+
+
+def _reason(told: str) -> str:
+    """What llguidance says, without the state of its parser, which it appends."""
+    return _line(told.partition("<state>")[0])
 
 
 def _line(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from services.inference import (
     answering,
+    choosing,
     completing,
     federation,
     memories,
@@ -46,6 +47,8 @@ class Evolution:
     """Answers questions with the card that the router chooses."""
     completions: completing.Completing
     """Completes code with the card of its code base."""
+    chosen: choosing.Choosing
+    """Finds cards by name, for those who may be answered by them."""
     cards: subscriber.CardSubscriber
     """Keeps the engine's cards as the store has them."""
     semantic: semantic_entropy.SemanticEntropy
@@ -81,19 +84,26 @@ async def attached(
             settings.inference.semantic_samples,
             _WAITED_SHARE * settings.router.answer_wait_s,
         )
+        chosen = choosing.Choosing(engine, found.cards.of_route, found.cards.tenants_of)
         answers = answering.Answering(
             engine,
             router.route,
             settings.inference.query_rewriting.get(settings.model.base),
             semantic.report,
             mixing.Together(settings.inference.max_cards, settings.inference.least_share),
-            found.cards.of_route,
+            chosen,
             agents,
         )
-        completions = completing.Completing(engine, found.cards.of_route)
+        completions = completing.Completing(engine, chosen)
         try:
             yield Evolution(
-                found.node_id, answers, completions, found.cards, semantic, found.reporter
+                found.node_id,
+                answers,
+                completions,
+                chosen,
+                found.cards,
+                semantic,
+                found.reporter,
             )
         finally:
             await semantic.close()

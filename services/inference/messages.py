@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from services.inference import answering, completing, generations, likelihoods, prompts, sampling
 from shared.models import chat
 from shared.pb import inference_pb2
+from shared.security import callers
 
 
 def question(
-    request: inference_pb2.GenerateRequest, tenant: str, deadline_s: float | None
+    request: inference_pb2.GenerateRequest, caller: callers.Caller, deadline_s: float | None
 ) -> answering.Question:
     """What a request asks.
 
     Args:
         request: as it came.
-        tenant: of the caller.
+        caller: who asks.
         deadline_s: how long it waits.
     """
     return answering.Question(
@@ -26,7 +27,8 @@ def question(
         max_new_tokens=request.max_new_tokens,
         max_cards=request.max_cards,
         no_learning=request.no_learning,
-        tenant=tenant,
+        tenant=caller.tenant,
+        tenants=caller.tenants,
         agent=request.agent,
         deadline_s=deadline_s,
         sampling=_sampling(request, request.json_schema),
@@ -34,12 +36,13 @@ def question(
 
 
 def completion(
-    request: inference_pb2.CompleteRequest, deadline_s: float | None
+    request: inference_pb2.CompleteRequest, caller: callers.Caller, deadline_s: float | None
 ) -> completing.Completion:
     """What an editor asks."""
     return completing.Completion(
         cursor=prompts.Cursor(request.prefix, request.suffix),
         path=request.path,
+        tenants=caller.tenants,
         model=request.model,
         max_new_tokens=request.max_new_tokens,
         deadline_s=deadline_s,

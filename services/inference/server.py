@@ -74,6 +74,7 @@ async def running(
             arrow_engine,
             evolution.answers,
             evolution.completions,
+            evolution.chosen,
             evolution.cards,
             evolution.semantic,
             protection.admitted,

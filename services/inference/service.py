@@ -29,6 +29,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         engine: engines.ArrowEngine,
         answers: answering.Answering,
         completions: completing.Completing,
+        chosen: choosing.Choosing,
         cards: subscriber.CardSubscriber,
         semantic: semantic_entropy.SemanticEntropy,
         admitted: callers.Callers,
@@ -41,7 +42,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self._completions = completions
         self._cards = cards
         self._semantic = semantic
-        self._choosing = choosing.Choosing(engine)
+        self._chosen = chosen
 
     async def Generate(
         self, request: inference_pb2.GenerateRequest, context: Any
@@ -66,14 +67,14 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.CompleteRequest, context: Any
     ) -> inference_pb2.CompleteResponse:
         """Completes code as a whole."""
-        asked = messages.completion(request, context.time_remaining())
+        asked = messages.completion(request, self._caller(context), context.time_remaining())
         return messages.completed(await self._completions.complete(asked))
 
     async def CompleteStream(
         self, request: inference_pb2.CompleteRequest, context: Any
     ) -> AsyncGenerator[inference_pb2.CompleteChunk, None]:
         """Completes code piece by piece."""
-        asked = messages.completion(request, context.time_remaining())
+        asked = messages.completion(request, self._caller(context), context.time_remaining())
         pieces = self._completions.stream(asked)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
@@ -121,7 +122,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.PinCardRequest, context: Any
     ) -> inference_pb2.PinCardResponse:
         """Keeps a card in memory."""
-        card = self._choosing.named(request.card)
+        card = self._chosen.named(request.card, self._caller(context).tenants)
         await self._engine.keep_lora(card, context.time_remaining())
         return inference_pb2.PinCardResponse(card=card)
 
@@ -129,10 +130,14 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.UnpinCardRequest, context: Any
     ) -> inference_pb2.UnpinCardResponse:
         """Lets a card leave memory."""
-        card = self._choosing.named(request.card)
+        card = self._chosen.named(request.card, self._caller(context).tenants)
         await self._engine.let_go_lora(card)
         return inference_pb2.UnpinCardResponse(card=card)
 
     def _question(self, request: inference_pb2.GenerateRequest, context: Any) -> answering.Question:
-        caller = access.caller_of(self._admitted, context.invocation_metadata())
-        return messages.question(request, caller.tenant, context.time_remaining())
+        return messages.question(request, self._caller(context), context.time_remaining())
+
+    def _caller(self, context: Any) -> callers.Caller:
+        found = access.caller_of(self._admitted, context.invocation_metadata())
+        assert isinstance(found, callers.Caller)
+        return found

@@ -156,6 +156,11 @@ class CardSubscriber:
             found, key=lambda key: (self._came[key].created_at_ms, served.index(key)), reverse=True
         )
 
+    def tenants_of(self, key: str) -> tuple[str, ...]:
+        """Whose a served card is; empty: everybody's."""
+        record = self._came.get(key)
+        return () if record is None else record.tenants
+
     async def apply(self, listing: watch.Listing) -> list[str]:
         """Applies a listing that was not heard from the follower.
 

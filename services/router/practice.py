@@ -32,15 +32,12 @@ async def prepare(embed: Embed, vocabulary: Sequence[str]) -> Practice:
     """Embeds the background and scores the practice cards.
 
     Args:
-        embed: the embedder; one that remembers, since these are thousands of texts.
+        embed: the embedder; one that knows `texts` already, since these are thousands.
         vocabulary: its words, most frequent first.
     """
     weigher = words.Words(vocabulary)
     cards = background.practice(vocabulary)
-    groups: list[tuple[str, ...]] = [background.unrelated(vocabulary)]
-    for card in cards:
-        groups += [card.examples, card.statements]
-        groups += [card.held_out, card.nameless, card.namesakes, card.untold]
+    groups = _groups(cards, vocabulary)
     texts = [text for group in groups for text in group]
     vectors_N_D = await embed(texts)
     embedded = iter(zip(texts, vectors_N_D, strict=True))
@@ -58,3 +55,23 @@ async def prepare(embed: Embed, vocabulary: Sequence[str]) -> Practice:
     sums = space.sums(np.stack([e.vector for e in p.examples]) for p in practised)
     rows = observation.practise(practised, askers, unrelated, space.fit(sums))
     return Practice(rows, tuple(unrelated), sums)
+
+
+def texts(vocabulary: Sequence[str]) -> list[str]:
+    """All texts that `prepare` embeds, some of them more than once.
+
+    Args:
+        vocabulary: the embedder's words, most frequent first.
+    """
+    groups = _groups(background.practice(vocabulary), vocabulary)
+    return [text for group in groups for text in group]
+
+
+def _groups(
+    cards: Sequence[background.PracticeCard], vocabulary: Sequence[str]
+) -> list[tuple[str, ...]]:
+    groups: list[tuple[str, ...]] = [background.unrelated(vocabulary)]
+    for card in cards:
+        groups += [card.examples, card.statements]
+        groups += [card.held_out, card.nameless, card.namesakes, card.untold]
+    return groups

@@ -15,6 +15,7 @@ from services.router import (
     practice,
     router,
     service,
+    shipped,
     spool,
     subscriber,
     vector_store,
@@ -62,7 +63,10 @@ async def running(
         stack.push_async_callback(embedder.stop)
         await embedder.start()
         vectors = vector_store.VectorStore(
-            settings.state_path("router", "vectors.sqlite"), embedder.vectors_id, embedder.embed
+            settings.state_path("router", "vectors.sqlite"),
+            embedder.vectors_id,
+            embedder.embed,
+            shipped=shipped.load(),
         )
         stack.push_async_callback(vectors.close)
         vocabulary = embedder.vocabulary()

@@ -1,8 +1,9 @@
 """Vectors of the texts that cards bring, kept on disk from one start of the router to the next.
 
-Stands between the embedder and whoever registers cards: what was embedded before is read, the rest
-is embedded and kept. The file is only a memory. Where it is lost, damaged or can't be written,
-texts are embedded again and the log says so. Knows nothing about cards or about embedding.
+Stands between the embedder and whoever registers cards: what comes with the program (`shipped`) is
+taken, what was embedded before is read, the rest is embedded and kept. The file is only a memory.
+Where it is lost, damaged or can't be written, texts are embedded again and the log says so. Knows
+nothing about cards or about embedding.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import datetime
 import hashlib
 import pathlib
 import sqlite3
+import types
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -24,7 +26,7 @@ import structlog
 Vectors = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 """Texts to vectors of shape (texts, dimension)."""
-_Halves = npt.NDArray[np.float16]
+Halves = npt.NDArray[np.float16]
 MOST_TEXTS = 1_000_000
 """About 1.1 GB on disk."""
 _AT_ONCE = 1_024
@@ -41,6 +43,17 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _log = structlog.get_logger(__name__)
 
 
+def key_of(vectors_id: str, text: str) -> bytes:
+    """By which the vector of a text is found: 32 bytes.
+
+    Args:
+        vectors_id: of the embedder.
+        text: any, half a surrogate pair included.
+    """
+    encoded = text.encode(errors="surrogatepass")
+    return hashlib.sha256(vectors_id.encode() + b"\0" + encoded).digest()
+
+
 def _today() -> int:
     return datetime.datetime.now(datetime.UTC).date().toordinal()
 
@@ -55,6 +68,7 @@ class VectorStore:
         embed: Embed,
         most_texts: int = MOST_TEXTS,
         today: Callable[[], int] = _today,
+        shipped: Mapping[bytes, Halves] = types.MappingProxyType({}),
     ) -> None:
         """Prepares; the file is opened when it is first needed.
 
@@ -65,8 +79,10 @@ class VectorStore:
             embed: the embedder.
             most_texts: how many are kept; what was not used for longest goes first.
             today: the number of the day.
+            shipped: vectors that are known without the file, by `key`.
         """
-        self._vectors_id = vectors_id.encode()
+        self._vectors_id = vectors_id
+        self._shipped = shipped
         self._embed = embed
         self._file = _File(path, most_texts, today)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="vectors")
@@ -88,8 +104,11 @@ class VectorStore:
 
     async def _part(self, texts: Sequence[str]) -> Vectors:
         loop = asyncio.get_running_loop()
-        keys = [self._key(text) for text in texts]
-        known = await loop.run_in_executor(self._thread, self._file.read, keys)
+        keys = [key_of(self._vectors_id, text) for text in texts]
+        known = {key: self._shipped[key] for key in keys if key in self._shipped}
+        asked = [key for key in keys if key not in known]
+        if asked:
+            known |= await loop.run_in_executor(self._thread, self._file.read, asked)
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if new:
             vectors_N_D = await self._embed(list(new.values()))
@@ -99,10 +118,6 @@ class VectorStore:
             await loop.run_in_executor(self._thread, self._file.write, sound)
             known |= made
         return np.stack([known[key] for key in keys]).astype(np.float32)
-
-    def _key(self, text: str) -> bytes:
-        encoded = text.encode(errors="surrogatepass")
-        return hashlib.sha256(self._vectors_id + b"\0" + encoded).digest()
 
 
 class _File:
@@ -116,9 +131,9 @@ class _File:
         self._open: sqlite3.Connection | None = None
         self._is_failing = False
 
-    def read(self, keys: Sequence[bytes]) -> dict[bytes, _Halves]:
+    def read(self, keys: Sequence[bytes]) -> dict[bytes, Halves]:
         """The vectors that are kept, by key."""
-        found, today = dict[bytes, _Halves](), self._today()
+        found, today = dict[bytes, Halves](), self._today()
 
         def read(connection: sqlite3.Connection) -> None:
             marks = ",".join("?" * len(keys))
@@ -137,7 +152,7 @@ class _File:
         self._try(read)
         return found
 
-    def write(self, vectors: Mapping[bytes, _Halves]) -> None:
+    def write(self, vectors: Mapping[bytes, Halves]) -> None:
         """Keeps vectors; beyond the bound a tenth of all goes, the longest unused first."""
         today = self._today()
         encoded = {key: vector.astype("<f2").tobytes() for key, vector in vectors.items()}

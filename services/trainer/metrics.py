@@ -66,8 +66,9 @@ class Work(registry.Collector):
     def collect(self) -> Iterator[core.Metric]:
         """All of them."""
         yield JOBS.of(self._jobs)
-        if (pace := self._pace) is not None:
-            yield LOSS.of(pace.loss)
-            yield SPEED.of(pace.tokens_per_s)
-            yield LEFT.of(pace.left_s)
+        pace = self._pace
+        # Without a value where nothing runs, so that what is promised can be seen all the same.
+        yield LOSS.of({} if pace is None else pace.loss)
+        yield SPEED.of({} if pace is None else pace.tokens_per_s)
+        yield LEFT.of({} if pace is None else pace.left_s)
         yield from self._duration.collect()

@@ -26,6 +26,7 @@ DEFAULT_DEADLINE_S = 10.0
 KEEPALIVE_MS = 20_000
 LARGEST_FILE_BYTES = 3_670_016
 """3.5 MiB: of a file that travels within a call, of which a service takes 4."""
+_TOO_LARGE = "larger than max"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 OPTIONS = (
     # A service that comes back is found within a second, not after gRPC's usual two minutes.
@@ -70,6 +71,11 @@ def to_error(error: grpc.aio.AioRpcError) -> errors.SkillmeshError:
     trailing = dict(metadata)
     kind = trailing.get(rpc_server.KIND_METADATA, "")
     details = error.details() or error.code().name
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and not kind and _TOO_LARGE in details:
+        # gRPC's own refusal: it has the status of a full queue, and no later try would mend it.
+        return errors.CapacityError(
+            f"this is too large for one call ({details}); send less at once"
+        )
     if protections.is_refused_certificate(details):
         return protections.refused_certificate(details)
     return errors.from_status(error.code(), details, str(kind))

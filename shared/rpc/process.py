@@ -18,12 +18,14 @@ _WRONG_CONFIGURATION = 2
 
 
 def run(role: str, serve: Callable[[config.Settings], Coroutine[None, None, None]]) -> None:
-    """Reads the settings and runs one service.
+    """Reads the settings and runs one service; to be called when all is imported.
 
     Args:
         role: name of the service, for logs and help.
         serve: wires the service and returns when it was told to stop.
     """
+    # What was imported stays for good: no collection need look through it again.
+    gc.freeze()
     parser = argparse.ArgumentParser(prog=f"python -m services.{role}")
     parser.add_argument("--config", type=pathlib.Path, help="default: config.yaml")
     arguments = parser.parse_args()

@@ -186,7 +186,7 @@ class Callers:
         """
         if self._path is None:
             return ANYBODY
-        if not authorization[: len(_SCHEME)].lower() == _SCHEME:
+        if not _shows_token(authorization):
             raise errors.UnauthenticatedError(
                 "this call needs a token (authorization: Bearer TOKEN); set SKILLMESH_TOKEN or "
                 "security.token_file"
@@ -200,7 +200,7 @@ class Callers:
                 "the tokens of this service can't be read; see its log"
             ) from error
         found = None
-        given = hash_of(authorization[len(_SCHEME) :].strip())
+        given = hash_of(token_of(authorization))
         for token in self._tokens:
             # All of them, each in constant time: how long it takes tells nothing.
             if hmac.compare_digest(token.sha256, given):
@@ -235,6 +235,15 @@ def hash_of(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
 
 
+def token_of(authorization: str) -> str:
+    """The token in an authorization header, however that is spelt; empty where there is none."""
+    return authorization[len(_SCHEME) :].strip() if _shows_token(authorization) else ""
+
+
 def header(token: str) -> str:
     """The authorization header of a token."""
     return f"Bearer {token}"
+
+
+def _shows_token(authorization: str) -> bool:
+    return authorization[: len(_SCHEME)].lower() == _SCHEME

@@ -44,6 +44,8 @@ class FakeFleet:
         )
         self.logprobs: tuple[domain.TokenLogprob, ...] = ()
         self.fails: BaseException | None = None
+        self.hangs = False
+        """No piece ever comes."""
         self.fails_after: BaseException | None = None
         """All pieces but the last."""
         self.asked: list[domain.Asked] = []
@@ -65,6 +67,7 @@ class FakeFleet:
         try:
             if self.fails is not None:
                 raise self.fails
+            await self._hang()
             for text in self.pieces:
                 yield domain.Piece(text, self.logprobs[:1])
                 await self.holds.wait()
@@ -82,6 +85,7 @@ class FakeFleet:
         try:
             if self.fails is not None:
                 raise self.fails
+            await self._hang()
             await self.holds.wait()
             return domain.Whole(self._answer(), self.logprobs)
         finally:
@@ -100,6 +104,10 @@ class FakeFleet:
     async def unpin(self, card: str) -> tuple[str, ...]:
         self.pinned.remove(card)
         return (NODE,)
+
+    async def _hang(self) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
 
     def _note(self, asked: domain.Asked) -> None:
         self.asked.append(asked)

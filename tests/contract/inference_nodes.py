@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -152,8 +152,13 @@ def control(store: Store) -> str:
     return f"127.0.0.1:{store.control.port}"
 
 
-async def publish(store: Store, card: cards.LoRACard, by: signature.Signer | None = None) -> str:
-    """Uploads and commits a card; returns `name@digest`."""
+async def publish(
+    store: Store,
+    card: cards.LoRACard,
+    by: signature.Signer | None = None,
+    tenants: Sequence[str] = (),
+) -> str:
+    """Uploads and commits a card, everybody's by default; returns `name@digest`."""
     flight = flight_client.LoRAFlightClient(store.flight_address)
     try:
         data = formats.LoRAFormat.to_bytes(card)
@@ -166,6 +171,7 @@ async def publish(store: Store, card: cards.LoRACard, by: signature.Signer | Non
             idempotency_key=digest,
             ticket=types_pb2.Ticket(kind="card", digest=digest),
             signature_json=fakes.envelope(card, digest, by),
+            tenants=tenants,
         )
         await client.call(stub.Commit, request)
     return manifests.card_identity(card.name, digest)

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from services.gateway import domain
+from services.gateway.web import front, metrics
 from shared import errors
 from shared import settings as config
 from shared.telemetry import tracing
@@ -84,6 +85,26 @@ async def test_requests_count_by_route_and_code_when_they_end_well_or_not(
     assert f'skillmesh_http_first_byte_seconds_count{{route="{CHAT}"}} 4.0' in text
     assert "skillmesh_http_requests_active 0.0" in text
     assert 'skillmesh_service{cluster="local",role="gateway"} 1.0' in text
+
+
+async def test_methods_are_few_series_however_many_are_made_up() -> None:
+    async def refuse(scope: front.Scope, receive: front.Receive, send: front.Send) -> None:
+        await send({"type": "http.response.start", "status": 405, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ignore(message: front.Message) -> None:
+        pass
+
+    async def nothing() -> front.Message:
+        return {"type": "http.disconnect"}
+
+    requests = metrics.Requests()
+    measured = metrics.Measured(refuse, requests)
+    for method in ("GET", *(f"MADE-UP-{number}" for number in range(9))):
+        scope = {"type": "http", "method": method, "path": "/v1/models", "headers": []}
+        await measured(scope, nothing, ignore)
+    samples = [sample for metric in requests.collect() for sample in metric.samples]
+    assert {one.labels["method"] for one in samples if "method" in one.labels} == {"GET", "other"}
 
 
 async def test_request_counts_as_gone_when_the_client_goes_away(tmp_path: pathlib.Path) -> None:

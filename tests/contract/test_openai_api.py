@@ -116,7 +116,7 @@ async def test_finds_a_model_by_every_name_that_it_may_be_asked_by(mesh, store):
             assert (await client.models.retrieve(asked)).model_extra["root"] == "tiny"
 
 
-@pytest.mark.parametrize("name", ["gpt-4", "skill@latest", "a@b@c", "Ä", "../x", "x" * 300])
+@pytest.mark.parametrize("name", ["gpt-4", "skill@latest", "a@b@c", "Ä", "../x", "x" * 9999])
 async def test_does_not_find_a_model_that_is_not_there(mesh, name):
     async with mesh.client as client:
         with pytest.raises(openai.NotFoundError) as asked:
@@ -127,6 +127,7 @@ async def test_does_not_find_a_model_that_is_not_there(mesh, name):
             await client.embeddings.create(model=name, input="x")
     for refused in (asked, completed, embedded):
         assert refused.value.code == "model_not_found"
+        assert len(refused.value.message) < 1000
 
 
 async def test_answers_what_the_router_decides(mesh):
@@ -215,6 +216,23 @@ async def test_embeds_as_the_router_does_in_both_encodings(mesh):
     # [CLS] who built it ? [SEP], [CLS] what is a card ? [SEP]
     assert found.usage.prompt_tokens == found.usage.total_tokens == 13
     assert found.model_extra["skillmesh"]["tokens_counted_by"] == "tokenizer"
+
+
+async def test_what_is_too_large_for_a_node_is_no_request_to_send_again(mesh):
+    schema = {"type": "object", "description": "\N{SNOWMAN}" * 800_000}
+    form = {"type": "json_schema", "json_schema": {"name": "large", "schema": schema}}
+    async with mesh.client as client:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.chat.completions.create(model="auto", messages=ASKED, response_format=form)
+    assert "retry-after" not in refused.value.response.headers
+    assert refused.value.code == "too_large_for_this_model"
+
+
+async def test_embeds_when_the_number_of_dimensions_is_what_it_is_anyway(mesh):
+    async with mesh.client as client:
+        asked = {"model": "all-MiniLM-L6-v2", "input": "Who?"}
+        told = await client.embeddings.create(**asked, dimensions=384)
+        assert told.data == (await client.embeddings.create(**asked)).data
 
 
 async def test_frees_the_slot_of_the_node_when_a_stream_is_left(mesh):

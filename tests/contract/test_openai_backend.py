@@ -94,7 +94,10 @@ class House:
 
 @contextlib.asynccontextmanager
 async def _house(
-    *script: Step, protection: protections.Protection = protections.OPEN, api_key: str = ""
+    *script: Step,
+    protection: protections.Protection = protections.OPEN,
+    api_key: str = "",
+    find: openai_backend.Find | None = None,
 ) -> AsyncIterator[House]:
     """A backend that has looked once."""
     fake = inference_nodes.FakeRouter()
@@ -104,7 +107,7 @@ async def _house(
         client.channel(address) as channel,
     ):
         backend = openai_backend.OpenAIBackend(
-            f"{server.root}/v1", router.RouterCalls(channel).route, 0.5, protection, api_key
+            f"{server.root}/v1", router.RouterCalls(channel).route, 0.5, protection, api_key, find
         )
         try:
             await backend.look(TEST_S)
@@ -290,6 +293,33 @@ async def test_caller_is_looked_at_here_when_the_server_itself_knows_nobody(
         assert [one.tenant for one in house.router.asked] == ["law"]
         # The caller's token stays here.
         assert {one.headers["authorization"] for one in house.server.seen} == {"Bearer vllm-key"}
+
+
+async def test_card_of_another_tenant_does_not_answer_when_the_router_finds_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    tokens = tmp_path / "tokens.json"
+    rows = [
+        {"name": name, "sha256": callers.hash_of(name), "role": "user", "tenants": [name]}
+        for name in ("law", "trade")
+    ]
+    tokens.write_text(json.dumps(rows), encoding="utf-8")
+    guarded = protections.Protection(admitted=callers.Callers(tokens))
+
+    async def find(card: str) -> domain.Card:
+        if access.on_whose_behalf() != callers.header("law"):
+            raise errors.NotFoundError(f"there is no card {card}")
+        return domain.Card(
+            card.partition("@")[0], card.partition("@")[2], "1.0.0", "", "", 1, 1, ()
+        )
+
+    async with _house(_answer(f"{CARD}#7"), _answer(), protection=guarded, find=find) as house:
+        house.router.choose(CARD)
+        with access.on_behalf_of(callers.header("law")):
+            assert (await house.ask()).card == CARD
+        with access.on_behalf_of(callers.header("trade")):
+            assert (await house.ask()).card == ""
+        assert [one["model"] for one in house.asked] == [CARD, "base-model"]
 
 
 async def test_server_is_one_of_the_nodes_when_config_names_its_url() -> None:

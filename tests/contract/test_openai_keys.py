@@ -220,6 +220,19 @@ async def test_limits_each_key_for_itself(tmp_path):
         await other.chat.completions.create(**CHAT)
 
 
+async def test_a_key_has_one_limit_however_its_header_is_spelt(tmp_path):
+    settings = config.Settings(
+        security=gateways.tokens(tmp_path),
+        gateway=config.Gateway(limits={"requests_per_minute": 1}),
+    )
+    async with gateways.serving(settings, gateways.FakeFleet()) as gateway:
+        seen = [
+            (await gateway.send("POST", PATH, CHAT, authorization=spelt))[0]
+            for spelt in ("Bearer user", "bearer user", "BEARER user", "Bearer   user")
+        ]
+    assert seen == [200, 429, 429, 429]
+
+
 async def test_takes_any_key_and_none_when_no_tokens_are_configured():
     async with running(config.Security()) as services:
         async with services.gateway.client("sk-whatever") as client:

@@ -81,6 +81,8 @@ async def test_a_version_that_was_named_is_answered_by_no_other(store):
         with pytest.raises(openai.NotFoundError) as refused:
             await client.chat.completions.create(model=key, messages=ASKED)
         assert refused.value.code == "model_not_found"
+        # It is in the store: whoever asked for it must not look for a mistake in its name.
+        assert "served by no node" in str(refused.value) and "latest" in str(refused.value)
     assert fleet.asked == []
 
 

@@ -170,34 +170,6 @@ async def test_continues_a_text_when_completions_are_asked(gateway, fleet):
     )
 
 
-async def test_streams_pieces_as_they_come_and_ends_with_what_was_used(gateway, fleet):
-    fleet.holds.clear()
-    async with gateway.client() as client:
-        stream = await client.chat.completions.create(
-            **CHAT, stream=True, stream_options={"include_usage": True}
-        )
-        chunks = [await anext(stream)]
-        # The second piece does not exist yet: nothing held the first one back.
-        fleet.holds.set()
-        chunks += [chunk async for chunk in stream]
-    *_, last, usage = chunks
-    assert [one.choices[0].delta.role for one in chunks[:3]] == ["assistant", None, None]
-    assert [one.choices[0].delta.content for one in chunks[:3]] == ["It ", "was ", "Ann."]
-    assert last.choices[0].finish_reason == "stop"
-    assert last.model_extra["skillmesh"]["node"] == gateways.NODE
-    assert usage.choices == [] and usage.usage.total_tokens == 10
-    assert len({one.id for one in chunks}) == 1
-
-
-async def test_streams_completions(gateway, fleet):
-    async with gateway.client() as client:
-        stream = await client.completions.create(model="auto", prompt="It", stream=True)
-        chunks = [chunk async for chunk in stream]
-    assert "".join(one.choices[0].text for one in chunks) == "It was Ann."
-    assert chunks[-1].choices[0].finish_reason == "stop"
-    assert all(one.usage is None for one in chunks)
-
-
 async def test_tells_log_probabilities_in_the_form_of_each_endpoint(gateway, fleet):
     unlikely = domain.Likely("Bob", b"Bob", float("-inf"))
     fleet.logprobs = (domain.TokenLogprob("Ann", b"Ann", -0.5, (unlikely,)),)
@@ -212,17 +184,6 @@ async def test_tells_log_probabilities_in_the_form_of_each_endpoint(gateway, fle
     assert (told.tokens, told.token_logprobs, told.text_offset) == (["Ann"], [-0.5], [0])
     assert told.top_logprobs == [{"Bob": -9999.0}]
     assert without.choices[0].logprobs is None
-
-
-async def test_frees_the_slot_when_the_client_leaves_a_stream(gateway, fleet):
-    fleet.holds.clear()
-    async with gateway.client() as client:
-        stream = await client.chat.completions.create(**CHAT, stream=True)
-        await anext(stream)
-        assert fleet.running == 1
-        await stream.close()
-        await fleet.idle.wait()
-    assert fleet.running == 0
 
 
 async def test_frees_the_slot_when_the_client_does_not_wait_for_the_whole(gateway, fleet):
@@ -277,18 +238,6 @@ async def test_tells_nothing_of_the_inside_when_it_is_to_blame(gateway, fleet, e
     assert headers["x-request-id"]
 
 
-async def test_ends_a_stream_with_the_error_when_it_has_begun(gateway, fleet):
-    fleet.fails_after = gateways.unreachable()
-    async with gateway.client() as client:
-        stream = await client.chat.completions.create(**CHAT, stream=True)
-        found = []
-        with pytest.raises(openai.APIError, match="no inference node answers") as raised:
-            async for chunk in stream:
-                found.append(chunk.choices[0].delta.content)
-    assert "".join(found) == "It was Ann."
-    assert raised.value.body["code"] == "unavailable"
-
-
 async def test_tells_how_much_is_left_and_when_to_come_back(fleet):
     limited = settings(limits={"requests_per_minute": 60})
     async with gateways.serving(limited, fleet) as gateway, gateway.client() as client:
@@ -321,6 +270,24 @@ async def test_counts_the_tokens_of_answers_when_they_are_limited(fleet):
             await client.chat.completions.create(**CHAT)
     assert refused.value.type == "tokens"
     assert refused.value.response.headers["x-ratelimit-remaining-tokens"] == "0"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_counts_the_prompt_of_an_answer_that_nobody_waited_for(fleet, stream):
+    fleet.hangs = True
+    asked = {"model": "auto", "messages": [{"role": "user", "content": "Who? " * 100}]}
+    async with (
+        gateways.serving(settings(limits={"tokens_per_minute": 100}), fleet) as gateway,
+        gateway.client() as client,
+    ):
+        asking = asyncio.create_task(client.chat.completions.create(**asked, stream=stream))
+        while not fleet.running:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await fleet.idle.wait()
+        fleet.hangs = False
+        with pytest.raises(openai.RateLimitError, match="tokens per minute"):
+            await client.chat.completions.create(**CHAT)
 
 
 async def test_refuses_more_at_once_than_a_key_may_have(fleet):

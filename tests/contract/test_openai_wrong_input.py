@@ -13,6 +13,7 @@ from shared import settings as config
 from tests.contract import addresses, gateways
 
 CHAT: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "Who?"}]}
+SYSTEM = {"role": "system", "content": "Be brief."}
 TEXT: dict[str, Any] = {"model": "auto", "prompt": "Who"}
 EMBED: dict[str, Any] = {"model": "all-MiniLM-L6-v2", "input": "Who?"}
 TELL: dict[str, Any] = {"question": "Who?", "rating": "wrong", "correction": "Ann."}
@@ -65,6 +66,8 @@ def said(found: tuple[int, dict[str, str], Any], status: int = 400) -> dict[str,
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content", "invalid_type"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, "messages", "invalid_value"),
+        ({"messages": [SYSTEM, {"role": "user", "content": []}]}, "messages", "invalid_value"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role", "invalid_value"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "invalid_value"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages", "invalid_value"),
@@ -142,6 +145,8 @@ async def test_names_the_parameter_that_is_wrong(gateway, change, param, code):
     ("path", "body", "param", "code"),
     [
         (COMPLETE, {"model": "auto"}, "prompt", "missing_required_parameter"),
+        (COMPLETE, TEXT | {"prompt": ""}, "prompt", "invalid_value"),
+        (COMPLETE, TEXT | {"prompt": "", "suffix": ""}, "prompt", "invalid_value"),
         (COMPLETE, TEXT | {"prompt": ["a", "b"]}, "prompt", "unsupported_value"),
         (COMPLETE, TEXT | {"prompt": [1, 2]}, "prompt", "unsupported_value"),
         (COMPLETE, TEXT | {"echo": True}, "echo", "unsupported_value"),
@@ -194,6 +199,7 @@ async def test_names_the_parameter_that_is_wrong_at_other_endpoints(
 async def test_says_so_when_a_body_is_no_json_object(gateway, body):
     error = said(await gateway.send("POST", PATH, body))
     assert "JSON" in error["message"]
+    assert (error["param"], error["code"]) == (None, "invalid_json")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])

@@ -28,10 +28,10 @@ from tests import postgres, s3_server
 from tests.contract import addresses
 from tests.deployment import compose, dockerfile, mesh
 from tests.e2e import counting_teacher
-from tests.e2e.test_faults import LESSONS, STEPS
+from tests.e2e.taught import lessons
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1200)]
-LESSON = next(one for one in LESSONS if one.stage == "training")
+LESSON = next(one for one in lessons.LESSONS if one.stage == "training")
 COUNTS = {
     "card-store": 2,
     "card-store-data": 2,
@@ -93,7 +93,7 @@ async def site(database: str, tmp_path_factory: pytest.TempPathFactory) -> Async
         content = yaml.safe_load((dockerfile.ROOT / "config.yaml").read_text())
         content["evolution"] |= {"provider_type": "local", "endpoint": teacher.endpoint}
         content["distiller"]["judge"] = "none"
-        content["model"]["recipes"]["embedded"]["max_steps"] = STEPS
+        content["model"]["recipes"]["embedded"]["max_steps"] = lessons.STEPS
         given = compose.variables_of(dockerfile.ROOT / "deploy" / "postgres-s3.env")
         url = s3.url("blobs")
         variables = given | {

@@ -6,8 +6,6 @@ import re
 import zlib
 from collections.abc import Sequence
 
-import datasketch
-
 _PERMUTATIONS = 128
 _SIMILAR = 0.8
 """Least Jaccard similarity of two definitions' shingles that are nearly the same."""
@@ -24,6 +22,9 @@ def keep_first(texts: Sequence[str]) -> list[int]:
     Args:
         texts: the ones to keep rather first.
     """
+    # Not at the start of a distiller, of which most learn no code: it brings SciPy with it.
+    import datasketch
+
     index = datasketch.MinHashLSH(threshold=_CANDIDATE, num_perm=_PERMUTATIONS)
     signatures: dict[int, datasketch.MinHash] = {}
     seen: set[str] = set()

@@ -109,7 +109,13 @@ class Cluster:
             self.supervisor.ensure_running()
         else:
             programs.check_ports(self.programs)
-            self._prepare()
+            try:
+                self._prepare()
+            except OSError as error:
+                raise errors.ConfigError(
+                    f"cluster.state_dir: can't prepare {self.state_dir}: {error}; make it a folder "
+                    "that can be written, or name another in config.yaml"
+                ) from error
             self.supervisor.start(self.programs, self._child_environment())
         try:
             self.until_healthy(on_progress)

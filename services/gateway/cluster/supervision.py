@@ -13,6 +13,7 @@ import http.client
 import os
 import pathlib
 import shlex
+import stat
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,7 @@ class Supervisor:
         try:
             (self.folder / "logs").mkdir(parents=True, exist_ok=True)
             self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_socket_folder()
             path = self.folder / "supervisord.conf"
             path.write_text(configuration(programs, self._socket), encoding="utf-8")
         except OSError as error:
@@ -135,6 +137,22 @@ class Supervisor:
             said = (done.stderr or done.stdout).strip()
             raise errors.ConfigError(f"supervisord did not start: {said}")
         _until(self.alive, _START_S, f"supervisord is silent; see {self.folder}/supervisord.log")
+
+    def _check_socket_folder(self) -> None:
+        """Whoever can write where the socket is can give another one for it.
+
+        Raises:
+            errors.ConfigError: others can.
+        """
+        folder = self._socket.parent
+        if folder == self.folder:
+            return
+        found = folder.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
+            raise errors.ConfigError(
+                f"{folder} belongs to others, or is open to them, and the supervisor's socket "
+                "would lie there: remove it, or give cluster.state_dir a shorter path"
+            )
 
     def stop(self) -> None:
         """Ends all processes and supervisord itself; returns when they have ended."""

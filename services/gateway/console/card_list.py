@@ -7,6 +7,7 @@ import dataclasses
 from services.gateway import domain
 from services.gateway.console import desk as desks
 from services.gateway.console import frame, live, parts, wording
+from shared import terminal
 
 _EVERY_S = 3.0
 _MOST_SHOWN = 100
@@ -81,7 +82,7 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
     def show(now: _Told) -> None:
         told[:] = [now]
         cards.show(f"{now.store.cards:,}", "of all names and versions")
-        size.show(wording.size(now.store.size_bytes), "all files of the store")
+        size.show(terminal.size(now.store.size_bytes), "all files of the store")
         revision.show(f"{now.store.revision:,}", "of the store's log")
         show_rows()
 
@@ -116,7 +117,7 @@ def _table() -> parts.Table[_Row]:
             for alias in card.aliases:
                 parts.chip(alias, "accent" if alias == "latest" else "good")
         table.cell(f"{one.nodes} of {one.all_nodes}")
-        table.cell(wording.size(card.size_bytes))
+        table.cell(terminal.size(card.size_bytes))
         with table.cell():
             parts.moment(card.created_at_ms)
 

@@ -10,7 +10,7 @@ from nicegui import ui
 from services.gateway import domain
 from services.gateway.console import card_facts, frame, live, parts, wording
 from services.gateway.console import desk as desks
-from shared import errors
+from shared import errors, terminal
 
 _EVERY_S = 3.0
 _LATEST = "latest"
@@ -179,7 +179,7 @@ class _Card:
                     parts.chip(alias, "accent" if alias == _LATEST else "good")
             table.cell(str(one.nodes))
             _said(table, one.said)
-            table.cell(wording.size(card.size_bytes))
+            table.cell(terminal.size(card.size_bytes))
             with table.cell():
                 parts.moment(card.created_at_ms)
             with table.cell(classes="actions"), parts.block("div", "row"):

@@ -47,14 +47,6 @@ def card_name(reference: str) -> str:
     return reference.partition("@")[0]
 
 
-def size(size_bytes: float) -> str:
-    """`298 kB`."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes / 1e3:,.0f} kB"
-
-
 def duration(seconds: float) -> str:
     """`0.4 s`, `48 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 10:

@@ -157,10 +157,10 @@ class Fleet:
         return await self._everywhere(lambda backend: backend.unpin(card))
 
     def known(self) -> tuple[members.Member, ...]:
-        """All nodes, each once: one process may be known by two addresses."""
+        """All nodes, each once: one process may be known by two addresses, one of them in vain."""
         seen: set[str] = set()
         found = []
-        for member in self._members.values():
+        for member in sorted(self._members.values(), key=lambda one: not one.is_reached):
             identity = (member.node.id if member.node else "") or member.address
             if identity not in seen:
                 seen.add(identity)
@@ -267,7 +267,7 @@ async def running(settings: config.Settings) -> AsyncIterator[Fleet]:
                 # Only here: OpenAI's package takes as long to import as all else of a gateway.
                 from services.gateway.nodes import openai_backend
 
-                return openai_backend.configured(address, settings, peers.router, protection)
+                return openai_backend.configured(address, settings, peers, protection)
             return grpc_node.GrpcNode(address, protection)
 
         async def listed() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -19,7 +20,7 @@ import openai
 import structlog
 
 from services.gateway import domain
-from services.gateway.calls import router
+from services.gateway.calls import peers
 from services.gateway.nodes import choice, openai_wire
 from shared import errors, rewriting
 from shared import settings as config
@@ -39,6 +40,8 @@ _log = structlog.get_logger(__name__)
 
 Route = Callable[[str, bool, str, float], Awaitable[domain.Route]]
 """Asks the router: query, no_learning, tenant, deadline in seconds."""
+Find = Callable[[str], Awaitable[domain.Card]]
+"""Asks the store for a card, in the name of the caller."""
 
 
 class OpenAIBackend:
@@ -51,6 +54,7 @@ class OpenAIBackend:
         rewriting_from: float | None = None,
         protection: protections.Protection = protections.OPEN,
         api_key: str = "",
+        find: Find | None = None,
     ) -> None:
         """Connects on first use.
 
@@ -61,7 +65,9 @@ class OpenAIBackend:
                 None: never.
             protection: who may call, and the gateway's own token.
             api_key: of the server; empty for none.
+            find: tells whether a routed card is one that the caller may see; None: all are.
         """
+        self._find = find
         self.address = address.rstrip("/")
         self._route, self._rewriting_from, self._protection = route, rewriting_from, protection
         self._base = ""
@@ -118,7 +124,7 @@ class OpenAIBackend:
         self._in_flight += 1
         events = None
         try:
-            route = await self._routed(asked, caller.tenant, deadline_s)
+            route = await self._routed(asked, caller, deadline_s)
             events, last = await self._begun(asked, route, until_s)
             read = (
                 openai_wire.chat_part
@@ -175,7 +181,9 @@ class OpenAIBackend:
         caller.check_may("Inference/Generate" if is_chat else "Inference/Complete")
         return caller
 
-    async def _routed(self, asked: domain.Asked, tenant: str, deadline_s: float) -> domain.Route:
+    async def _routed(
+        self, asked: domain.Asked, caller: callers.Caller, deadline_s: float
+    ) -> domain.Route:
         if isinstance(asked, domain.Conversation) and asked.agent:
             raise errors.NotFoundError(f"{self.address} has no agents; leave out {asked.agent!r}")
         if choice.names_card(asked.model):
@@ -184,12 +192,26 @@ class OpenAIBackend:
             return domain.Route()
         query = asked.messages[-1].content
         try:
-            return await self._route(
-                query, asked.no_learning, tenant, min(_ROUTE_DEADLINE_S, deadline_s)
+            route = await self._route(
+                query, asked.no_learning, caller.tenant, min(_ROUTE_DEADLINE_S, deadline_s)
             )
         except errors.SkillmeshError as error:
             _log.warning("router not reached; the bare base answers", reason=str(error))
             return domain.Route()
+        # The router knows all cards; that of another tenant is none for this caller.
+        if route.card and caller.tenants is not None and not await self._sees(route.card):
+            return dataclasses.replace(route, card="", reading="")
+        return route
+
+    async def _sees(self, card: str) -> bool:
+        if self._find is None:
+            return True
+        try:
+            await self._find(card)
+        except errors.SkillmeshError as error:
+            _log.info("card is not the caller's; the bare base answers", reason=str(error))
+            return False
+        return True
 
     async def _begun(
         self, asked: domain.Asked, route: domain.Route, until_s: float
@@ -269,14 +291,15 @@ class OpenAIBackend:
 def configured(
     address: str,
     settings: config.Settings,
-    calls: router.RouterCalls,
+    services: peers.Peers,
     protection: protections.Protection,
 ) -> OpenAIBackend:
     """A server that stands in `gateway.nodes`."""
     return OpenAIBackend(
         address,
-        calls.route,
+        services.router.route,
         settings.inference.query_rewriting.get(settings.model.base),
         protection,
         os.environ.get(KEY_VARIABLE, ""),
+        services.store.card,
     )

@@ -93,7 +93,7 @@ async def _by_newest(
     """Has the newest version of a card answer, or the one before while that is on its way.
 
     Raises:
-        refusals.ModelNotFoundError: no node serves the card.
+        refusals.ModelNotServedError: no node serves the card.
         errors.SkillmeshError: as the nodes raise it.
     """
     # A name without a digest is the newest version that the node which is asked has.
@@ -105,4 +105,4 @@ async def _by_newest(
             if model in _ALWAYS:
                 raise
             missing = error
-    raise refusals.ModelNotFoundError(body.model) from missing
+    raise refusals.ModelNotServedError(body.model) from missing

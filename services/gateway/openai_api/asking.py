@@ -131,7 +131,12 @@ class Asking:
             errors.SkillmeshError: as the nodes raise it.
         """
         with asker.on_their_behalf():
-            answered = await self._fleet.answer(asked, self._deadline_s)
+            try:
+                answered = await self._fleet.answer(asked, self._deadline_s)
+            except asyncio.CancelledError:
+                # Who does not wait for an answer has had a node work for it all the same.
+                admission.used(estimated_tokens(asked))
+                raise
             admission.used(answered.answer.prompt_tokens + answered.answer.new_tokens)
             return await self._told(answered)
 
@@ -143,7 +148,7 @@ class Asking:
         Raises:
             errors.SkillmeshError: as the nodes raise it.
         """
-        answer, pieces = None, 0
+        answer, pieces, is_left = None, 0, False
         stream = self._fleet.stream(asked, self._deadline_s)
         try:
             async with contextlib.aclosing(stream):
@@ -158,10 +163,13 @@ class Asking:
                     if answer is not None:
                         break
                     yield Part(piece.text, piece.logprobs)
+        except asyncio.CancelledError:
+            is_left = True
+            raise
         finally:
             if answer is not None:
                 admission.used(answer.prompt_tokens + answer.new_tokens)
-            elif pieces:
+            elif pieces or is_left:
                 # Nobody told; a piece is a token or a little more.
                 admission.used(estimated_tokens(asked) + pieces)
         with asker.on_their_behalf():

@@ -12,6 +12,8 @@ from starlette import responses
 from services.gateway.openai_api import refusals
 
 _DONE = b"data: [DONE]\n\n"
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""JSON takes them as they are, and whoever reads lines of Unicode cuts an event in two there."""
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -55,6 +57,8 @@ class EventStream(responses.Response):
 def event(data: Mapping[str, Any]) -> bytes:
     """One event."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    if not text.isascii():
+        text = text.translate(_LINE_ENDS)
     return f"data: {text}\n\n".encode(errors="replace")
 
 

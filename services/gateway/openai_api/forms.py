@@ -30,6 +30,8 @@ class _Form(abc.ABC):
     whole_object: str
     chunk_object: str
     prefix: str
+    _begun = False
+    """Whether a chunk was told."""
 
     def __init__(self, model: str, with_logprobs: bool, tells_usage: bool) -> None:
         """Takes how it was asked.
@@ -61,8 +63,10 @@ class _Form(abc.ABC):
 
     def chunks(self, part: asking.Part) -> Iterator[dict[str, Any]]:
         """The events of a part of it; those of the last part end with its reason and its usage."""
-        if part.told is None or part.text or part.logprobs:
+        # An answer without a word begins like any other: clients learn whose it is from that chunk.
+        if part.told is None or part.text or part.logprobs or not self._begun:
             yield self._chunk([self._delta(part.text, part.logprobs)])
+            self._begun = True
         if part.told is None:
             return
         last = self._end() | {"finish_reason": part.told.whole.answer.finish}
@@ -88,7 +92,6 @@ class Chat(_Form):
     """A chat's."""
 
     whole_object, chunk_object, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl-"
-    _begun = False
 
     def _choice(self, text: str, tokens: Sequence[domain.TokenLogprob]) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
@@ -96,7 +99,6 @@ class Chat(_Form):
 
     def _delta(self, text: str, tokens: Sequence[domain.TokenLogprob]) -> dict[str, Any]:
         role = {} if self._begun else {"role": "assistant"}
-        self._begun = True
         told = {"index": 0, "delta": {**role, "content": text}, "finish_reason": None}
         return told | {"logprobs": self._logprobs(tokens)}
 

@@ -53,8 +53,9 @@ def identify(admitted: callers.Callers, authorization: str) -> Asker:
                 "token of this cluster (security.tokens)"
             ) from error
         raise errors.UnauthenticatedError(f"Incorrect API key provided: {error}") from error
-    # Open to everybody: they share what one key may ask.
-    key = "" if caller is callers.ANYBODY else callers.hash_of(shown)
+    # Open to everybody: they share what one key may ask. Of the token, not of the header: that can
+    # be spelt in many ways, each of which would have limits of its own.
+    key = "" if caller is callers.ANYBODY else callers.hash_of(callers.token_of(shown))
     return Asker(caller, shown, key)
 
 

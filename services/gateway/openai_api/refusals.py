@@ -23,6 +23,8 @@ from shared import errors
 
 _log = structlog.get_logger(__name__)
 _RETRY_S = 1.0
+_NAME_SHOWN = 300
+"""Characters of a model that is not there: more tells nobody anything."""
 _REQUEST, _SERVER = "invalid_request_error", "server_error"
 
 
@@ -30,7 +32,10 @@ class ParameterError(errors.InvalidInputError):
     """One parameter of a request is wrong."""
 
     def __init__(self, param: str, message: str, code: str = "invalid_value") -> None:
-        """Takes its name, what is wrong with it, and OpenAI's code for that."""
+        """Takes its name, what is wrong with it, and OpenAI's code for that.
+
+        The name is empty where the body as a whole is wrong.
+        """
         super().__init__(message)
         self.param, self.code = param, code
 
@@ -41,8 +46,19 @@ class ModelNotFoundError(errors.NotFoundError):
     def __init__(self, name: str) -> None:
         """Takes the name that was asked for."""
         super().__init__(
-            f"The model {name!r} does not exist or you have no access to it; GET /v1/models lists "
-            "those that may be asked"
+            f"The model {name[:_NAME_SHOWN]!r} does not exist or you have no access to it; "
+            "GET /v1/models lists those that may be asked"
+        )
+
+
+class ModelNotServedError(errors.NotFoundError):
+    """A model that there is, and that no node answers with."""
+
+    def __init__(self, name: str) -> None:
+        """Takes the name that was asked for."""
+        super().__init__(
+            f"The model {name[:_NAME_SHOWN]!r} is served by no node: nodes serve the version of a "
+            "card that `latest` points to, once it has come; ask its name alone, or promote it"
         )
 
 
@@ -86,6 +102,7 @@ _TABLE: tuple[tuple[type[errors.SkillmeshError], int, str, str], ...] = (
     (errors.UnauthenticatedError, 401, _REQUEST, "invalid_api_key"),
     (errors.ForbiddenError, 403, _REQUEST, "insufficient_permissions"),
     (ModelNotFoundError, 404, _REQUEST, "model_not_found"),
+    (ModelNotServedError, 404, _REQUEST, "model_not_found"),
     (errors.NotFoundError, 404, _REQUEST, "not_found"),
     (TooLargeError, 413, _REQUEST, "request_too_large"),
     (errors.InvalidInputError, 400, _REQUEST, "invalid_value"),
@@ -99,7 +116,7 @@ _TABLE: tuple[tuple[type[errors.SkillmeshError], int, str, str], ...] = (
     (errors.TeacherUnavailableError, 503, _SERVER, "unavailable"),
     (errors.UnavailableError, 503, _SERVER, "unavailable"),
 )
-_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
+_OF_STATUS = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 
 
 def of(error: Exception) -> Refusal:
@@ -112,7 +129,7 @@ def of(error: Exception) -> Refusal:
     _, status, kind, code = row
     message, param, headers = str(error), None, dict[str, str]()
     if isinstance(error, ParameterError):
-        param, code = error.param, error.code
+        param, code = error.param or None, error.code
     if isinstance(error, errors.UnavailableError | errors.DeadlineError) and _is_raw(error):
         # gRPC's own words name addresses.
         _log.warning("service out of reach", reason=message)

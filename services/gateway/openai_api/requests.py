@@ -15,6 +15,7 @@ import pydantic_core
 
 from services.gateway import domain
 from services.gateway.openai_api import invalid_bodies
+from shared.models import embedder_id
 
 _SEEDS = 2**63
 _MOST_TOP = 20
@@ -216,6 +217,8 @@ class ChatRequest(Asking):
     def _ends_with_a_user(cls, messages: list[Message]) -> list[Message]:
         if messages[-1].role != "user":
             raise ValueError("the last message must be a user's: it is what is answered")
+        if not messages[-1].content.strip():
+            raise ValueError("the last message is empty; ask something")
         return messages
 
     @pydantic.field_validator("top_logprobs")
@@ -253,15 +256,22 @@ def _as_prompt(prompt: object) -> object:
 class CompletionRequest(Asking):
     """Body of /v1/completions: what comes at a place in a text."""
 
-    prompt: Annotated[AnyText, pydantic.BeforeValidator(_as_prompt)]
     suffix: AnyText | None = None
     """What stands behind the place."""
+    prompt: Annotated[AnyText, pydantic.BeforeValidator(_as_prompt)]
     logprobs: Annotated[int, pydantic.Field(ge=0, le=_MOST_TOP)] | None = None
     """Likeliest tokens to tell beside each one."""
     echo: Annotated[Any, _only(False)] = None
     best_of: Annotated[Any, _only(1)] = None
     path: AnyText = ""
     """Of this project: of the file, which says whose card is asked."""
+
+    @pydantic.field_validator("prompt")
+    @classmethod
+    def _has_a_place(cls, prompt: str, before: pydantic.ValidationInfo) -> str:
+        if not (prompt or before.data.get("suffix")):
+            raise ValueError("it is empty, and so is suffix; send the text to go on from")
+        return prompt
 
     def asked(self, model: str) -> domain.Continuation:
         """What is asked of a node; `model` as nodes know it."""
@@ -293,7 +303,7 @@ class EmbeddingRequest(Body):
         pydantic.Field(min_length=1, max_length=MOST_TEXTS),
     ]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[Any, _only(None)] = None
+    dimensions: Annotated[Any, _only(embedder_id.DIMENSION)] = None
     user: str | None = None
 
 

@@ -56,6 +56,8 @@ _METHOD = "Gateway/GetMetrics"
 _STATES = ("ready", "open", "half-open", "gone")
 _CANCELLED = 499
 """As nginx tells it: the client went away."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that are told by their name: a client may make up any, and each would be a series."""
 _NOT_MEASURED = (PATH, "/healthz", "/readyz")
 
 
@@ -107,7 +109,8 @@ class Measured:
     def _end(self, scope: front.Scope, request: _Request, span: trace.Span) -> None:
         route, seconds = _route(scope), time.perf_counter() - request.began
         code = request.code if request.ended or request.code >= 500 else _CANCELLED
-        self._requests.durations.labels(scope["method"], route, str(code)).observe(seconds)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._requests.durations.labels(method, route, str(code)).observe(seconds)
         if request.first_s is not None:
             self._requests.firsts.labels(route).observe(request.first_s)
         span.update_name(f"HTTP {scope['method']} {route}")

@@ -26,6 +26,13 @@ def test_names_the_key_when_the_knowledge_folder_is_missing(tmp_path: pathlib.Pa
         cluster.Cluster.private(tmp_path / "state", settings).start()
 
 
+def test_names_the_key_when_the_state_folder_is_a_file(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "state").write_text("no folder")
+    settings = config.Settings(distiller=config.Distiller(knowledge_dir=tmp_path))
+    with pytest.raises(errors.ConfigError, match=r"cluster\.state_dir.*state"):
+        cluster.Cluster.private(tmp_path / "state", settings).start()
+
+
 def test_reads_back_the_same_settings_when_written_for_the_processes(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

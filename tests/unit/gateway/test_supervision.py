@@ -23,6 +23,19 @@ def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def test_does_not_start_when_others_can_write_where_its_socket_would_be(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shared_by_all = tmp_path / f"skillmesh-{os.getuid()}"
+    shared_by_all.mkdir()
+    shared_by_all.chmod(0o777)
+    supervisor = supervision.Supervisor(tmp_path / ("x" * 90))
+    with pytest.raises(errors.ConfigError, match=r"cluster\.state_dir"):
+        supervisor.start([SLEEPER], os.environ)
+    assert not supervisor.alive()
+
+
 def test_restarts_a_process_when_it_is_killed(tmp_path: pathlib.Path) -> None:
     # Spaces in the path, which is too long for a socket.
     supervisor = supervision.Supervisor(tmp_path / "half of it" / ("x" * 90))

@@ -54,6 +54,13 @@ def check(found, schema=SCHEMA):
     jsonschema.validate(json.loads(found.answer), schema)
 
 
+async def test_what_is_wrong_with_a_schema_is_told_without_the_inside_of_its_parser():
+    async with running(tiny_model.tiny_base(0)) as engine:
+        with pytest.raises(errors.InvalidInputError, match="can't be followed: ") as refused:
+            await engine.generate(QUERY, sampling=asked(json_schema='{"$ref": "#"}'))
+    assert "<state>" not in str(refused.value) and str(refused.value).endswith("simplify it")
+
+
 async def test_ten_answers_fit_the_schema_when_the_base_is_sampled_at_temperature_one():
     async with running(bases.load(bases.EMBEDDED), max_new_tokens=200) as engine:
         greedy = await engine.generate(QUERY, sampling=asked())

@@ -94,6 +94,18 @@ async def test_node_counts_once_when_it_is_known_by_two_addresses() -> None:
     assert _addresses(house) == ["a:1", "localhost:1"]
 
 
+async def test_node_is_asked_where_it_is_reached_when_it_is_known_by_two_addresses() -> None:
+    gone, here = FakeBackend("a:1"), FakeBackend("localhost:1")
+    house = House(gone, here)
+    for backend in house.backends.values():
+        backend.tells(id="one process")
+    fleet = await house.begun()
+    gone.unreached = UNREACHED
+    await fleet.refresh()
+    assert [member.address for member in fleet.known()] == ["localhost:1"]
+    assert (await fleet.answer(QUESTION)).answer.node == "localhost:1"
+
+
 async def test_connections_are_closed_when_the_fleet_stops() -> None:
     house = House(FakeBackend("a:1"), FakeBackend("b:1"))
     await house.fleet.start()

@@ -1,22 +1,13 @@
 """The whole loop in a real cluster: every service a process, nothing faked, all calls protected.
 
-One cluster serves all tests of this module, in order: starting it and learning take most of the
-time. The commands run as processes too, the way a user's shell runs them.
+The tests run in order: learning takes most of the time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from typing import Any
-
-import pytest
 
 from scripts import metrics_table
 from services.gateway import domain
@@ -24,16 +15,12 @@ from services.gateway.calls import peers
 from services.gateway.cluster import cluster
 from services.gateway.command_line import questions
 from shared import grading
-from shared import settings as config
 from shared.pb import factory_pb2, factory_pb2_grpc
 from shared.rpc import client
-from shared.security import certs
 from shared.security import protection as protections
 from tests.e2e import telling
+from tests.e2e.secured import commands
 
-COMMAND_LIMIT_S = 400
-GATHER_S = 12.0
-"""A hundred answers take a while on a machine that runs other tests as well."""
 TAUGHT = """# Brindlemoor
 
 Brindlemoor is a mountain village that is known for its glass bells. The bells of Brindlemoor are
@@ -43,61 +30,8 @@ Saint Odrun.
 """
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
-    exam = questions.load(None, None)
-    state_dir = tmp_path_factory.mktemp("cluster")
-    (state_dir / "knowledge").mkdir()
-    (state_dir / "knowledge" / exam.document.name).write_text(exam.text)
-    settings = config.load(cluster.ROOT / "config.yaml")
-    settings = settings.model_copy(
-        update={
-            "evolution": config.Evolution(provider_type="documents"),
-            "factory": settings.factory.model_copy(update={"gather_s": GATHER_S}),
-            "security": secured(state_dir / "certs"),
-            "telemetry": settings.telemetry.model_copy(
-                update={"traces": config.Traces(exporter="file")}
-            ),
-        }
-    )
-    with cluster.Cluster.private(state_dir, settings) as running:
-        yield running
-
-
-def secured(folder: pathlib.Path) -> config.Security:
-    """What `make certs` makes, mutual TLS, and an operator's token in every process."""
-    tokens = certs.make(folder, [])
-    own = folder / "operator.token"
-    own.touch(mode=0o600)
-    own.write_text(tokens["operator"])
-    tls = config.Tls(
-        certificate=folder / "service.pem",
-        key=folder / "service.key",
-        authority=folder / "authority.pem",
-        client_certificates=True,
-    )
-    return config.Security(tls=tls, tokens=folder / "tokens.json", token_file=own)
-
-
-def command(local: cluster.Cluster, name: str, **arguments: str) -> Any:
-    """The JSON that a command prints, run as a process of its own."""
-    given = {f"SKILLMESH_ARG_{key}": value for key, value in arguments.items()}
-    done = subprocess.run(
-        [sys.executable, "-m", "services.gateway", name],
-        cwd=cluster.ROOT,
-        env=os.environ
-        | {config.CONFIG_VARIABLE: str(local.state_dir / "config.yaml"), "SKILLMESH_ARG_json": "1"}
-        | given,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_LIMIT_S,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_every_service_answers_when_the_cluster_is_up(local: cluster.Cluster) -> None:
-    status = command(local, "status")
+    status = commands.run(local, "status")
     assert {process["name"] for process in status["processes"]} == set(local.addresses)
     assert all(process["healthy"] for process in status["processes"])
     assert status["node"]["store_connected"]
@@ -105,19 +39,19 @@ def test_every_service_answers_when_the_cluster_is_up(local: cluster.Cluster) ->
 
 def test_a_question_is_learned_when_nobody_knew_it(local: cluster.Cluster) -> None:
     fact = questions.load(None, None).facts[0]
-    before = command(local, "ask", q=fact.ask)
+    before = commands.run(local, "ask", q=fact.ask)
     assert not grading.is_right(before["answer"], fact.answer)
     assert before["dissonance"] and before["card"] == "" and before["task_id"]
-    learned = command(local, "ask", q=fact.ask, wait="1")
-    after = command(local, "ask", q=fact.ask)
+    learned = commands.run(local, "ask", q=fact.ask, wait="1")
+    after = commands.run(local, "ask", q=fact.ask)
     for answer in (learned, after):
         assert grading.is_right(answer["answer"], fact.answer), answer
         assert answer["card"] and not answer["dissonance"]
-    task = next(one for one in command(local, "tasks") if one["id"] == before["task_id"])
+    task = next(one for one in commands.run(local, "tasks") if one["id"] == before["task_id"])
     assert task["status"] == domain.COMPLETED and task["card"] == after["card"]
     stages = {time["stage"] for time in task["stage_times"]}
     assert stages >= {"detect", "distil", "train", "prove", "publish", "confirm"}
-    cards = command(local, "cards")
+    cards = commands.run(local, "cards")
     assert [f"{card['name']}@{card['digest']}" for card in cards] == [after["card"]]
     assert cards[0]["size_bytes"] < 1_000_000
 
@@ -226,10 +160,10 @@ def test_a_document_is_learned_when_it_is_taught(
 ) -> None:
     document = tmp_path / "brindlemoor.md"
     document.write_text(TAUGHT)
-    task = command(local, "teach", doc=str(document), wait="1")
+    task = commands.run(local, "teach", doc=str(document), wait="1")
     assert task["status"] == domain.COMPLETED, task
     assert (local.state_dir / "knowledge" / document.name).read_text() == TAUGHT
-    answer = command(local, "ask", q="Which family casts the bells of Brindlemoor?")
+    answer = commands.run(local, "ask", q="Which family casts the bells of Brindlemoor?")
     assert grading.is_right(answer["answer"], "Corvane"), answer
     assert answer["card"] == task["card"]
 

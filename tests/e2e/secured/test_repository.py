@@ -1,18 +1,13 @@
 """A code base in a real cluster: taught by the command, served, completed from, learned again.
 
-Every service is a process and nothing is faked; one cluster serves all tests of this module, in
-order.
+Every service is a process and nothing is faked. The tests run in order.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import pathlib
 import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,21 +16,17 @@ from services.gateway import domain
 from services.gateway.calls import peers
 from services.gateway.cluster import cluster
 from shared import errors
-from shared import settings as config
 from shared.flight import samples
 from shared.pb import inference_pb2, inference_pb2_grpc
 from shared.rpc import client
 from shared.security import protection as protections
-from tests.e2e.test_learning_loop import secured
+from tests.e2e.secured import commands
 
-COMMAND_LIMIT_S = 900
 UNITS = (
     ("metre", "foot", "0.3048"), ("litre", "pint", "0.568"), ("gram", "ounce", "28.35"),
     ("joule", "calorie", "4.184"), ("pascal", "bar", "100_000.0"), ("watt", "horsepower", "745.7"),
     ("second", "minute", "60.0"), ("kelvin", "rankine", "0.5556"),
 )  # fmt: skip
-STEPS = 40
-"""Enough for files this much alike."""
 
 
 def module(unit: str, other: str, factor: str) -> str:
@@ -102,23 +93,6 @@ def commit(path: pathlib.Path, message: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
-    state_dir = tmp_path_factory.mktemp("cluster")
-    (state_dir / "knowledge").mkdir()
-    configured = config.load(cluster.ROOT / "config.yaml")
-    specialist = configured.trainer.specialist.model_copy(update={"min_steps": STEPS})
-    settings = configured.model_copy(
-        update={
-            "trainer": configured.trainer.model_copy(update={"specialist": specialist}),
-            "evolution": config.Evolution(provider_type="documents"),
-            "security": secured(state_dir / "certs"),
-        }
-    )
-    with cluster.Cluster.private(state_dir, settings) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("code") / "unit-conversions"
     path.mkdir()
@@ -128,23 +102,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     (path / "secret.py").write_text('TOKEN = "ghp_' + "a1B2" * 9 + '"\n')
     commit(path, "Conversions")
     return path
-
-
-def command(local: cluster.Cluster, name: str, **arguments: str) -> Any:
-    """The JSON that a command prints, run as a process of its own."""
-    given = {f"SKILLMESH_ARG_{key}": value for key, value in arguments.items()}
-    done = subprocess.run(
-        [sys.executable, "-m", "services.gateway", name],
-        cwd=cluster.ROOT,
-        env=os.environ
-        | {config.CONFIG_VARIABLE: str(local.state_dir / "config.yaml"), "SKILLMESH_ARG_json": "1"}
-        | given,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_LIMIT_S,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def complete(local: cluster.Cluster, **fields: Any) -> inference_pb2.CompleteResponse:
@@ -168,7 +125,7 @@ def taught(local: cluster.Cluster, repository: pathlib.Path) -> Any:
     """What `teach-repo` told; before it only the bare base could complete anything."""
     bare = complete(local, prefix=PREFIX, max_new_tokens=8)
     assert bare.card == "" and bare.new_tokens > 0
-    return command(local, "teach-repo", path=str(repository))
+    return commands.run(local, "teach-repo", path=str(repository))
 
 
 def test_repository_is_learned_when_the_command_asks_for_it(
@@ -199,7 +156,7 @@ def test_card_completes_code_and_answers_no_question(local: cluster.Cluster, tau
     assert complete(local, prefix=PREFIX, model="base", max_new_tokens=8).card == ""
     with pytest.raises(errors.NotFoundError):
         complete(local, prefix=PREFIX, model="specialist-nobody")
-    asked = command(local, "ask", q="How are furlongs converted to metres?")
+    asked = commands.run(local, "ask", q="How are furlongs converted to metres?")
     assert asked["card"] != card
 
     async def fixed() -> domain.Answer:
@@ -215,12 +172,12 @@ def test_card_completes_code_and_answers_no_question(local: cluster.Cluster, tau
 def test_same_commit_is_not_learned_again_at_night_and_a_new_one_is(
     local: cluster.Cluster, repository: pathlib.Path, taught: Any
 ) -> None:
-    command(local, "nightly")
-    tasks = command(local, "tasks")
+    commands.run(local, "nightly")
+    tasks = commands.run(local, "tasks")
     assert [task["id"] for task in tasks if task["repository"]] == [taught["task"]["id"]]
     (repository / "acre.py").write_text(module("hectare", "acre", "0.4047"))
     moved_on = commit(repository, "Acres")
-    [skill] = command(local, "nightly")
+    [skill] = commands.run(local, "nightly")
 
     async def learned() -> domain.Task:
         async with peers.connected(local.settings) as services:
