@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from services.gateway import domain
 from services.gateway.command_line import explaining
-from services.router import server
+from services.router import calibration, server
 from shared import discovery, terminal
 from shared.pb import router_pb2, router_pb2_grpc
 from shared.rpc import client
@@ -53,7 +54,15 @@ async def test_explain_tells_what_would_change_the_decision(tmp_path, monkeypatc
     assert f"1.000  Who built {SKARN}?" in told
     assert "words it has, too: who, built, the, skarnholm, lighthouse" in told
     assert "leads by a factor of" in told and "without it tarn@" in told
-    assert "against the next" in told and "anchor squared" in told
+    assert "against the next" in told and "names its subject" in told
+    own = [name for name in calibration.COLUMNS if f"\n│ {name} " in told]
+    assert own == [], "people are told in their words what weighs"
+
+
+def test_everything_that_weighs_has_words_of_people():
+    told = [domain.feature(name) for name in calibration.COLUMNS]
+    assert len(set(told)) == len(told) and not set(told) & set(calibration.COLUMNS)
+    assert domain.feature("something new") == "something new"
 
 
 async def test_explain_says_how_much_likeness_is_missing_when_no_card_fits(

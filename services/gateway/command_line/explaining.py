@@ -7,6 +7,7 @@ from typing import Any
 
 import rich.table
 
+from services.gateway import domain
 from services.gateway.calls import peers
 from services.gateway.cluster import cluster
 from services.gateway.command_line import listing
@@ -14,6 +15,8 @@ from shared import settings as config
 from shared import terminal
 
 _CHANGES_SHOWN = 3
+_LEAST_SHOWN = 0.005
+"""Log odds; less would be told as nothing."""
 _REASONS = {
     "FITS": "chosen: {first}",
     "TOO_UNSURE": "no card fits: the best one is too unlikely",
@@ -95,7 +98,7 @@ def about(place: int, card: dict[str, Any]) -> list[str]:
         if card[key]:
             lines.append(f"   {said}: {', '.join(card[key])}")
     lines.append(
-        f"   log odds: {card['start']:+.2f} to start with, the features below"
+        f"   log odds: {card['start']:+.2f} to start with, what weighs below"
         + (f", {card['rest']:+.2f} besides" if abs(card["rest"]) > 0.005 else "")
     )
     return lines
@@ -103,12 +106,14 @@ def about(place: int, card: dict[str, Any]) -> list[str]:
 
 def _table(card: dict[str, Any]) -> rich.table.Table:
     table = rich.table.Table(
-        "feature", "value", "ordinary", "log odds", "against the next", "flips"
+        "what weighs", "value", "ordinary", "log odds", "against the next", "flips"
     )
     for one in card["contributions"]:
         against, flips = one.get("against_next"), one.get("flips_at")
+        if max(abs(one["log_odds"]), abs(against or 0.0)) < _LEAST_SHOWN:
+            continue
         table.add_row(
-            one["feature"],
+            domain.feature(one["feature"]),
             f"{one['value']:.3f}",
             f"{one['typical']:.3f}",
             f"{one['log_odds']:+.2f}",
@@ -126,7 +131,7 @@ def _easiest(card: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _change(one: dict[str, Any]) -> str:
     change = one["flips_at"] - one["value"]
-    return f"{one['feature']} {one['value']:.3f} {change:+.3f}"
+    return f'"{domain.feature(one["feature"])}" at {one["value"]:.3f} {change:+.3f}'
 
 
 def _factor(log_odds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.gateway import domain
 from services.gateway.command_line import explaining
 from services.gateway.console import frame, parts, wording
 
@@ -68,7 +69,7 @@ def _card(card: dict[str, Any], chosen: bool) -> None:
 def _features(card: dict[str, Any]) -> None:
     about = f"What weighed for and against {wording.card_name(card['card'])}"
     columns = (
-        parts.Column("Feature"),
+        parts.Column("What weighs"),
         parts.Column("Value", "number"),
         parts.Column("Ordinary", "number"),
         parts.Column("Log odds", "number"),
@@ -76,7 +77,7 @@ def _features(card: dict[str, Any]) -> None:
 
     def row(one: tuple[str, float, float, float]) -> None:
         feature, value, typical, odds = one
-        table.cell(feature.replace("_", " "), "lead")
+        table.cell(domain.feature(feature), "lead")
         table.cell(f"{value:.3f}")
         table.cell(f"{typical:.3f}")
         table.cell(f"{odds:+.2f}")

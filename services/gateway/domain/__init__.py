@@ -23,7 +23,7 @@ from services.gateway.domain.requests import (
     Piece,
     Sampling,
 )
-from services.gateway.domain.routes import Bin, Route, Router
+from services.gateway.domain.routes import Bin, Route, Router, feature
 from services.gateway.domain.tasks import (
     CANCELLED,
     COMPLETED,
@@ -84,5 +84,6 @@ __all__ = [
     "Teachers",
     "TokenLogprob",
     "Whole",
+    "feature",
     "gaps",
 ]

@@ -4,6 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 
+_FEATURES = {
+    "nearest": "like a question it knows",
+    "remoteness": "far from the middle of those",
+    "kin": "like three of those, as cards differ",
+    "boundary": "on its side of its neighbours",
+    "lexical": "words in common",
+    "said": "like what it says",
+    "anchor": "names its subject",
+    "anchor squared": "names all of its subject",
+    "shared": "a rare word that it has",
+    "foreign": "a rare word that it has not",
+    "misnamed": "a name that it has not",
+    "unexplained": "share of words that it has not",
+}
+
+
+def feature(name: str) -> str:
+    """What the router weighs, in words of people.
+
+    Args:
+        name: as an explanation has it.
+    """
+    return _FEATURES.get(name, name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Route:
