@@ -101,7 +101,7 @@ def services(
             stack.callback(started[name].end)
         for name, process in started.items():
             one = [wanted[name]]
-            process.until(lambda one=one: bool(health.healthy(one)))  # type: ignore[misc]
+            process.until(lambda one=one: bool(health.healthy(one, gateway=health.READY)))  # type: ignore[misc]
         yield started
 
 

@@ -149,17 +149,20 @@ class Cluster:
         return health.healthy(self.programs, self._protection)
 
     def until_healthy(self, on_progress: OnProgress | None = None) -> None:
-        """Waits until every service answers.
+        """Waits until every service answers, and the gateway could answer a question.
 
         Raises:
             errors.UnavailableError: one crashes again and again, or is not there in time.
         """
         deadline = time.monotonic() + _START_LIMIT_S
         starts: dict[str, set[float]] = {program.name: set() for program in self.programs}
+        # Nodes elsewhere may come later; the own ones come now.
+        own = {"inference", "router"} <= starts.keys()
+        gateway = health.READY if own else health.LIVES
         well: set[str] = set()
         while len(well) < len(self.programs):
             waiting = [program for program in self.programs if program.name not in well]
-            well |= health.healthy(waiting, self._protection)
+            well |= health.healthy(waiting, self._protection, gateway)
             missing = [program.name for program in waiting if program.name not in well]
             if on_progress is not None:
                 on_progress(len(well), len(self.programs), ", ".join(missing))

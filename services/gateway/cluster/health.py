@@ -17,23 +17,33 @@ from services.gateway.cluster import programs as programs_module
 from shared.security import protection as protections
 
 _TIMEOUT_S = 1.0
-_HTTP_PATH = "/healthz"
+LIVES, READY = "/healthz", "/readyz"
+"""Where the gateway tells whether it lives, and whether it could answer a question."""
 
 
 def healthy(
     programs: Iterable[programs_module.Program],
     protection: protections.Protection = protections.OPEN,
+    gateway: str = LIVES,
 ) -> set[str]:
-    """Names of those that answer and say that they serve."""
+    """Names of those that answer and say that they serve.
+
+    Args:
+        programs: to ask.
+        protection: as they have it.
+        gateway: what the gateway is asked, `LIVES` or `READY`.
+    """
     asked = tuple(programs)
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
-        answers = pool.map(lambda program: _is_healthy(program, protection), asked)
+        answers = pool.map(lambda program: _is_healthy(program, protection, gateway), asked)
         return {program.name for program, well in zip(asked, answers, strict=True) if well}
 
 
-def _is_healthy(program: programs_module.Program, protection: protections.Protection) -> bool:
+def _is_healthy(
+    program: programs_module.Program, protection: protections.Protection, gateway: str
+) -> bool:
     if program.speaks == "http":
-        return _answers_http(program.address, protection)
+        return _answers_http(program.address, protection, gateway)
     with _channel(program.address, protection) as channel:
         try:
             if program.speaks == "flight":
@@ -56,7 +66,7 @@ def _channel(address: str, protection: protections.Protection) -> grpc.Channel:
     return grpc.secure_channel(address, credentials, protection.channel_options())
 
 
-def _answers_http(address: str, protection: protections.Protection) -> bool:
+def _answers_http(address: str, protection: protections.Protection, path: str) -> bool:
     if protection.encrypts_serving:
         context = ssl.create_default_context(cadata=protection.authority.decode() or None)
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -65,7 +75,7 @@ def _answers_http(address: str, protection: protections.Protection) -> bool:
     else:
         connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", _HTTP_PATH)
+        connection.request("GET", path)
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False

@@ -28,6 +28,8 @@ from shared.security import protection as protections
 
 _FIND_EVERY = 3
 """The store is asked which nodes there are once in so many looks."""
+_AWAY_EVERY_S = 0.5
+"""Nodes that are not reached are looked at more often."""
 _REFRESH_S = 0.5
 Connect = Callable[[str], backends.Backend]
 """Makes the way to a node from its address."""
@@ -245,7 +247,9 @@ class Fleet:
                 await member.look()
             except Exception:
                 _log.exception("node can't be looked at", node=member.address)
-            await self._pause(self._settings.nodes_every_s)
+            every_s = self._settings.nodes_every_s
+            # One that comes is to be found at once.
+            await self._pause(every_s if member.is_reached else min(every_s, _AWAY_EVERY_S))
 
 
 async def _leave(member: members.Member) -> None:

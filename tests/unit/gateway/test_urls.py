@@ -43,6 +43,11 @@ def test_gateway_lives_when_it_says_so_over_http(answering: http.server.HTTPServ
     assert health.healthy([lives]) == {"gateway"}
 
 
+def test_gateway_is_not_ready_when_it_only_lives(answering: http.server.HTTPServer) -> None:
+    found = [gateway_at(f"127.0.0.1:{answering.server_port}")]
+    assert health.healthy(found, gateway=health.READY) == set()
+
+
 def test_gateway_does_not_live_when_nobody_listens(answering: http.server.HTTPServer) -> None:
     address = f"127.0.0.1:{answering.server_port}"
     answering.shutdown()
