@@ -47,8 +47,8 @@ async def test_submissions_are_settled_in_order_when_several_agents_send(
             client.follow(agent, settled=0)
             for sequence in (1, 2):
                 client.submit(fake_layers.submission(agent, sequence))
-        await heard.until(lambda: len(lasting.layers.pending) == 4)
-        assert client.connected and client.version == 0
+        await heard.until(lambda: len(lasting.layers.pending) == 4 and client.connected)
+        assert client.version == 0
         assert client.waiting("ada") == [1, 2] and client.position("ada").sent == 2
         await tick(house)
         await heard.until(lambda: len(heard.settlements) == 4 and client.version == 1)
