@@ -136,15 +136,14 @@ class Batch:
             Exception: there was no memory for it; all rows are gone.
         """
         kept = [at for at, row in enumerate(self.rows) if row not in rows]
-        if len(kept) == len(self.rows):
-            return
         self.rows = [self.rows[at] for at in kept]
         if not self.rows:
             self._cache = None
             return
+        longest = self.longest
         with self._whole_or_empty():
             for layer in self._cache.layers:
-                surplus = layer.keys.shape[-2] - self.longest
+                surplus = layer.keys.shape[-2] - longest
                 layer.keys = layer.keys[kept, :, surplus:]
                 layer.values = layer.values[kept, :, surplus:]
 

@@ -17,8 +17,8 @@ from shared.cards import manifest as manifests
 
 OfRoute = Callable[[str], Sequence[str]]
 """Keys of the served cards of a route, the newest first."""
-TenantsOf = Callable[[str], Sequence[str]]
-"""Whose a served card is, by its key; empty: everybody's."""
+TenantsOf = Callable[[str], Sequence[str] | None]
+"""Whose a served card is, by its key; empty: everybody's; None: that is not known."""
 Tenants = frozenset[str] | None
 """Whose cards a caller may be answered by, besides everybody's; None: all."""
 _LATEST = "latest"
@@ -59,9 +59,11 @@ class Choosing:
         self._of_route, self._tenants_of = of_route, tenants_of
 
     def is_for(self, card: str, tenants: Tenants) -> bool:
-        """Whether a card may answer whoever has these tenants."""
+        """Whether a card may answer whoever has these tenants; no card whose owners are unknown."""
+        if tenants is None:
+            return True
         owners = self._tenants_of(card)
-        return tenants is None or not owners or not tenants.isdisjoint(owners)
+        return owners is not None and (not owners or not tenants.isdisjoint(owners))
 
     def named(self, reference: str, tenants: Tenants = None) -> str:
         """The key of a card by `name`, `name@digest` or `name@alias`.

@@ -312,6 +312,8 @@ class Generations:
         )
 
     def _leave(self, several: Sequence[_Running]) -> None:
+        if not several:
+            return
         # First the batch: where that fails these answers are among those to be abandoned.
         self._batch.leave([running.row for running in several])
         self._running = [one for one in self._running if one not in several]

@@ -156,10 +156,10 @@ class CardSubscriber:
             found, key=lambda key: (self._came[key].created_at_ms, served.index(key)), reverse=True
         )
 
-    def tenants_of(self, key: str) -> tuple[str, ...]:
-        """Whose a served card is; empty: everybody's."""
+    def tenants_of(self, key: str) -> tuple[str, ...] | None:
+        """Whose a served card is; empty: everybody's; None while that is not noted."""
         record = self._came.get(key)
-        return () if record is None else record.tenants
+        return None if record is None else record.tenants
 
     async def apply(self, listing: watch.Listing) -> list[str]:
         """Applies a listing that was not heard from the follower.

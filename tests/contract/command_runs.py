@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import typer.main
 import typer.testing
 
 from services.gateway import __main__ as command_line
+from tests.contract import served_apart
 
 SERVICES = ("ROUTER", "FACTORY", "DISTILLER", "TRAINER", "CARD_STORE", "INFERENCE", "HIERARCHY")
 NOBODY = "127.0.0.1:1"
@@ -44,6 +47,18 @@ class Commands:
         result = typer.testing.CliRunner().invoke(command_line.app, [*arguments, "--json"])
         assert result.exit_code == code, (result.output, result.exception)
         return json.loads(result.stdout)
+
+
+@contextlib.contextmanager
+def meeting(
+    add: Callable[[Any], str], monkeypatch: pytest.MonkeyPatch, state_dir: pathlib.Path
+) -> Iterator[Commands]:
+    """Commands that meet a factory, a node and a card store, all at one port."""
+    with served_apart.served(add) as port:
+        found = Commands(monkeypatch, state_dir)
+        for service in ("FACTORY", "INFERENCE", "CARD_STORE"):
+            found.set(f"{service}__ADDRESS", f"127.0.0.1:{port}")
+        yield found
 
 
 def documented(*command: str) -> set[str]:

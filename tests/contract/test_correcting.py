@@ -20,8 +20,7 @@ from shared.pb import (
     types_pb2,
 )
 from tests import fakes
-from tests.contract.command_runs import NOBODY, Commands, documented
-from tests.contract.served_apart import served
+from tests.contract.command_runs import NOBODY, Commands, documented, meeting
 
 CARD = f"who@{'a' * 64}"
 MANIFEST = fakes.tiny_card("who").manifest.to_json()
@@ -85,10 +84,7 @@ def commands(
         cards_pb2_grpc.add_CardStoreServicer_to_server(world, server)
         return factory_pb2.DESCRIPTOR.services_by_name["Factory"].full_name
 
-    with served(add) as port:
-        found = Commands(monkeypatch, tmp_path)
-        for service in ("FACTORY", "INFERENCE", "CARD_STORE"):
-            found.set(f"{service}__ADDRESS", f"127.0.0.1:{port}")
+    with meeting(add, monkeypatch, tmp_path) as found:
         yield found
 
 

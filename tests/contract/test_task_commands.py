@@ -28,8 +28,7 @@ from shared.pb import (
 )
 from shared.rpc import client
 from tests import fakes
-from tests.contract.command_runs import Commands, documented
-from tests.contract.served_apart import served
+from tests.contract.command_runs import Commands, documented, meeting
 
 ODD = "[red]a\tb[/red]\n$(id) 'ü\""
 
@@ -171,10 +170,7 @@ def commands(
         cards_pb2_grpc.add_CardStoreServicer_to_server(store, server)
         return inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
 
-    with served(add) as port:
-        found = Commands(monkeypatch, tmp_path)
-        for service in ("FACTORY", "INFERENCE", "CARD_STORE"):
-            found.set(f"{service}__ADDRESS", f"127.0.0.1:{port}")
+    with meeting(add, monkeypatch, tmp_path) as found:
         yield found
 
 

@@ -50,3 +50,12 @@ def calls(base: str, what: str = "calls") -> Any:
 def ask(page: sync_api.Page, question: str) -> None:
     page.get_by_label("Your question").fill(question)
     page.keyboard.press("Enter")
+
+
+def ask_and_call_wrong(page: sync_api.Page, question: str) -> None:
+    """Asks without learning, and says of the answer that it is wrong, but not what is right."""
+    page.get_by_label("Learn what it does not know").uncheck()
+    ask(page, question)
+    page.get_by_role("button", name="Wrong").click()
+    page.get_by_role("button", name="Send").click()
+    sync_api.expect(page.get_by_text("It is learned anew below.")).to_be_visible()

@@ -101,6 +101,9 @@ def test_reason_is_told_when_nothing_is_learned(
         visit.open("/")
         consoles.ask(visit.page, "How is the weather?")
         expect(visit.page.get_by_text("The base model is sure of its answer")).to_be_visible()
+        # No other answer comes, so that this one is none before it.
+        expect(visit.page.get_by_role("region", name="Answer", exact=True)).to_be_visible()
+        expect(visit.page.get_by_role("region", name="Answer before")).to_have_count(0)
         visit.page.get_by_label("Learn what it does not know").uncheck()
         consoles.ask(visit.page, "Who is the mayor?")
         answer = visit.page.get_by_role("region", name="Answer", exact=True)
@@ -114,11 +117,7 @@ def test_recent_gaps_are_what_no_card_fitted_when_an_answer_was_corrected(
 ) -> None:
     with browsing.visit(anybody, base) as visit:
         visit.open("/")
-        visit.page.get_by_label("Learn what it does not know").uncheck()
-        consoles.ask(visit.page, fake_cluster.QUESTION)
-        visit.page.get_by_role("button", name="Wrong").click()
-        visit.page.get_by_role("button", name="Send").click()
-        expect(visit.page.get_by_text("It is learned anew below.")).to_be_visible()
+        consoles.ask_and_call_wrong(visit.page, fake_cluster.QUESTION)
         corrected = visit.page.get_by_role("link", name=fake_cluster.QUESTION)
         visit.open("/tasks")
         expect(corrected).to_be_visible()
@@ -126,17 +125,6 @@ def test_recent_gaps_are_what_no_card_fitted_when_an_answer_was_corrected(
         noticed = visit.page.get_by_role("link", name=fake_cluster.TASKS[0].trigger_query)
         expect(noticed).to_be_visible()
         expect(corrected).to_have_count(0)
-
-
-def test_answer_is_called_one_before_only_when_another_one_comes(
-    anybody: sync_api.BrowserContext, base: str
-) -> None:
-    with browsing.visit(anybody, base) as visit:
-        visit.open("/")
-        consoles.ask(visit.page, "How is the weather?")
-        expect(visit.page.get_by_text("The base model is sure of its answer")).to_be_visible()
-        expect(visit.page.get_by_role("region", name="Answer", exact=True)).to_be_visible()
-        expect(visit.page.get_by_role("region", name="Answer before")).to_have_count(0)
 
 
 def test_task_took_no_time_yet_when_it_still_moves(

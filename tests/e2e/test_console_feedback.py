@@ -53,11 +53,7 @@ def test_question_is_learned_anew_when_its_answer_is_wrong_and_nobody_knows_the_
 ) -> None:
     with browsing.visit(anybody, base) as visit:
         visit.open("/")
-        visit.page.get_by_label("Learn what it does not know").uncheck()
-        consoles.ask(visit.page, fake_cluster.QUESTION)
-        visit.page.get_by_role("button", name="Wrong").click()
-        visit.page.get_by_role("button", name="Send").click()
-        expect(visit.page.get_by_text("It is learned anew below.")).to_be_visible()
+        consoles.ask_and_call_wrong(visit.page, fake_cluster.QUESTION)
         consoles.post(base, "trained")
         after = visit.page.get_by_role("region", name="Answer after")
         expect(after.get_by_text(fake_cluster.ANSWER)).to_be_visible()

@@ -54,3 +54,28 @@ async def test_base_is_left_when_several_cards_in_a_row_can_not_be_had() -> None
     chosen = choosing.Choosing(Engine(*lost, OTHER, lost=lost), lambda _: (*lost, OTHER))
     assert await chosen.specialist("", None) is None
     assert await chosen.specialist("/zonal/x.py", None) == OTHER
+
+
+@pytest.mark.parametrize(
+    ("owners", "tenants", "may"),
+    [
+        ((), frozenset(), True),
+        (("a",), frozenset({"a", "b"}), True),
+        (("a",), frozenset({"b"}), False),
+        (("a",), frozenset(), False),
+        (("a",), None, True),
+        # It is served already, and whose it is will be noted in a moment.
+        (None, frozenset({"a"}), False),
+        (None, None, True),
+    ],
+)
+def test_card_answers_those_alone_whose_it_is_known_to_be(
+    owners: tuple[str, ...] | None, tenants: frozenset[str] | None, may: bool
+) -> None:
+    chosen = choosing.Choosing(Engine(NEW), tenants_of=lambda key: owners)
+    assert chosen.is_for(NEW, tenants) == may
+    if may:
+        assert chosen.named(NEW, tenants) == NEW
+    else:
+        with pytest.raises(errors.NotFoundError):
+            chosen.named(NEW, tenants)
