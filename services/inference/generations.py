@@ -235,7 +235,6 @@ class Generations:
         )
 
     def _read(self, group: Sequence[_Running]) -> None:
-        self._joining = [one for one in self._joining if one not in group]
         try:
             self._batch.join([one.row for one in group], [one.prompt_ids for one in group])
         except Exception as error:
@@ -245,6 +244,9 @@ class Generations:
             if self._running and not self._batch.rows:
                 raise
             return
+        finally:
+            # Not before: other threads ask how many are under way while a prompt is read.
+            self._joining = [one for one in self._joining if one not in group]
         self._running += group
         self._take_tokens(group)
 

@@ -143,46 +143,64 @@ async def test_answer_is_json_when_a_schema_is_asked_for(node):
     assert (cut.finish_reason, cut.new_tokens) == ("length", 2)
 
 
+class Gate:
+    """Holds a model before each forward pass; `step` lets it make one, once the last was made."""
+
+    def __init__(self) -> None:
+        self._passes = threading.Semaphore(0)
+        self._let = self._made = 0
+
+    def hold(self, *_: object) -> None:
+        assert self._passes.acquire(timeout=nodes.HANGING_S)
+        self._made += 1
+
+    def let(self, count: int) -> None:
+        self._let += count
+        self._passes.release(count)
+
+    def step(self) -> bool:
+        """Whether the model may make one more; not while it still may."""
+        if self._made < self._let:
+            return False
+        self.let(1)
+        return True
+
+
 async def test_row_is_free_again_when_a_stream_is_cancelled(tmp_path, monkeypatch):
-    passes, made = threading.Semaphore(0), []
+    gate, made = Gate(), []
     tiny_base = tiny_model.tiny_base
 
     def gated(seed: int) -> bases.BaseModel:
         made.append(tiny_base(seed))
         return made[-1]
 
-    def hold(*_: object) -> None:
-        assert passes.acquire(timeout=60)
-
     monkeypatch.setattr(tiny_model, "tiny_base", gated)
     async with nodes.running(tmp_path, []) as node:
-        gate = made[0].model.register_forward_pre_hook(hold)
+        hook = made[0].model.register_forward_pre_hook(gate.hold)
         request = inference_pb2.GenerateRequest(query="a", max_new_tokens=170)
         calls = [node.stub.GenerateStream(request) for _ in range(3)]
+        while (status := await node.status()).running + status.waiting < 3:
+            pass  # A row that could go on meanwhile would be done before the last one comes.
         while (status := await node.status()).running < 3:
-            passes.release()
+            gate.step()
         assert status.waiting == 0
         chosen = config.Inference()
         assert (status.most_rows, status.queue) == (chosen.batch_rows, chosen.queue)
         assert status.max_new_tokens == nodes.TOKENS
         assert status.context_tokens == tiny_model.CONTEXT_TOKENS
-        await asyncio.gather(*(call.read() for call in calls), _let(passes, 20))
+        gate.let(20)
+        await asyncio.gather(*(call.read() for call in calls))
         for cancelled, left in ((calls[:2], 1), (calls[2:], 0)):
             for call in cancelled:
                 call.cancel()
             tokens = 0
             while (await node.status()).running > left:
-                # Far fewer tokens than the answer would have.
-                assert (tokens := tokens + 1) < 60
-                passes.release()
-        gate.remove()
-        passes.release(100)
+                tokens += gate.step()
+                assert tokens < 60, "a row of a cancelled stream is answered to its end"
+        hook.remove()
+        gate.let(100)
         monkeypatch.undo()
         assert (await node.ask()).answer == nodes.expected_of(None)
-
-
-async def _let(passes: threading.Semaphore, count: int) -> None:
-    passes.release(count)
 
 
 async def test_card_stays_in_memory_while_it_is_pinned(store, tmp_path):
