@@ -194,7 +194,7 @@ class ArrowEngine:
         loop = asyncio.get_running_loop()
         deadline = deadlines.Deadline(deadline_s)
         if self._post is None or self._post.loop is not loop:
-            self._post = inboxes.Post(loop)
+            self._post = inboxes.Post(loop, self._settings.stream_interval_ms / 1000)
         post, inbox = self._post, inboxes.Inbox(self._post)
         ended: concurrent.futures.Future[generations.Generation | None]
         ended, stopped = concurrent.futures.Future(), threading.Event()

@@ -1,7 +1,9 @@
 """Pieces of answers on their way from the model's thread to the coroutines that wait for them.
 
-What the thread says between two turns of the event loop wakes it once, and what came for an answer
-until it was looked at is one piece: on a busy node the loop catches up instead of falling behind.
+An answer's first piece and its end are told at once; what lies between travels together, a moment
+long, since every message is work for the interpreter that the model shares. What the thread says
+between two turns of the event loop wakes it once, and what came for an answer until it was looked
+at is one piece: on a busy node the loop catches up instead of falling behind.
 """
 
 from __future__ import annotations
@@ -19,16 +21,32 @@ from services.inference import generations
 class Post:
     """Calls functions in an event loop, in the order in which any thread gave them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Takes the loop."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, interval_s: float = 0.0) -> None:
+        """Takes the loop.
+
+        Args:
+            loop: calls them.
+            interval_s: what is not urgent waits so long behind the calls before; 0: nothing waits.
+        """
         self.loop = loop
+        self._interval_s = interval_s
         self._calls: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]]
         self._calls = collections.deque()
-        self._woken = False
+        self._woken = self._resting = False
 
     def soon(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Has it called; nothing happens where the loop has closed."""
+        """Has it called as soon as may be; nothing happens where the loop has closed."""
         self._calls.append((function, arguments))
+        self._wake()
+
+    def later(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Has it called with the next urgent one, or once the interval is over."""
+        self._calls.append((function, arguments))
+        # Behind the call: whoever ends the rest looks for calls after that.
+        if not self._resting:
+            self._wake()
+
+    def _wake(self) -> None:
         if not self._woken:
             self._woken = True
             # The loop may be closed already when the model notices that it should stop.
@@ -38,9 +56,17 @@ class Post:
     def _deliver(self) -> None:
         # First: what is given from here on wakes the loop again, if only to find nothing.
         self._woken = False
+        if self._interval_s and not self._resting:
+            self._resting = True
+            self.loop.call_later(self._interval_s, self._rested)
         while self._calls:
             function, arguments = self._calls.popleft()
             self.loop.call_soon(function, *arguments)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self._calls:
+            self._deliver()
 
 
 class Inbox:
@@ -49,11 +75,14 @@ class Inbox:
     def __init__(self, post: Post) -> None:
         """Takes the way into the loop of whoever waits."""
         self._post = post
+        self._began = False
         self._came: asyncio.Queue[generations.Piece | None] = asyncio.Queue()
 
     def put(self, piece: generations.Piece | None) -> None:
         """Takes a piece from any thread; None: there are no more."""
-        self._post.soon(self._came.put_nowait, piece)
+        urgent = piece is None or not self._began
+        self._began = True
+        (self._post.soon if urgent else self._post.later)(self._came.put_nowait, piece)
 
     async def get(self) -> tuple[generations.Piece | None, bool]:
         """All that has come as one piece, None where that is nothing, and whether more may come."""

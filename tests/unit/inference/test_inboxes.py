@@ -33,13 +33,15 @@ async def test_end_comes_without_a_piece_when_all_was_read(post):
     assert await inbox.get() == (None, False)
 
 
-async def test_calls_keep_their_order_when_threads_give_them_while_they_are_made(post):
+@pytest.mark.parametrize("interval_s", [0.0, 1e-4, 1e-3])
+async def test_calls_keep_their_order_when_threads_give_them_while_they_are_made(interval_s):
     heard: list[tuple[str, int]] = []
     done = asyncio.Event()
+    post = inboxes.Post(asyncio.get_running_loop(), interval_s)
 
     def give(name: str) -> None:
         for number in range(2_000):
-            post.soon(heard.append, (name, number))
+            (post.later if number % 3 else post.soon)(heard.append, (name, number))
 
     threads = [threading.Thread(target=give, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -66,6 +68,38 @@ async def test_loop_is_woken_once_when_a_thread_gives_many_calls(post, monkeypat
         post.soon(heard.append, number)
     await asyncio.sleep(0.01)
     assert heard == list(range(64)) and woken == 1
+
+
+async def test_pieces_between_the_first_and_the_end_travel_together():
+    post = inboxes.Post(asyncio.get_running_loop(), interval_s=60)
+    inbox, other = inboxes.Inbox(post), inboxes.Inbox(post)
+    inbox.put(generations.Piece("a"))
+    assert await inbox.get() == (generations.Piece("a"), True)
+    inbox.put(generations.Piece("b"))
+    inbox.put(generations.Piece("c"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(inbox.get(), 0.05)
+    # What another answer can't wait for takes along what waits.
+    other.put(generations.Piece("d"))
+    assert await other.get() == (generations.Piece("d"), True)
+    assert await inbox.get() == (generations.Piece("bc"), True)
+    inbox.put(generations.Piece("e"))
+    inbox.put(None)
+    assert await inbox.get() == (generations.Piece("e"), False)
+
+
+async def test_pieces_come_when_the_interval_is_over_and_after_a_rest():
+    loop = asyncio.get_running_loop()
+    inbox = inboxes.Inbox(inboxes.Post(loop, interval_s=0.2))
+    inbox.put(generations.Piece("a"))
+    await inbox.get()
+    began = loop.time()
+    inbox.put(generations.Piece("b"))
+    assert await inbox.get() == (generations.Piece("b"), True)
+    assert 0.1 < loop.time() - began
+    await asyncio.sleep(0.5)  # The rest behind "b" is over, and nothing came.
+    inbox.put(generations.Piece("c"))
+    assert await asyncio.wait_for(inbox.get(), 30) == (generations.Piece("c"), True)
 
 
 async def test_others_are_called_when_one_call_fails(post):

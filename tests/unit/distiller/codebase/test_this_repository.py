@@ -6,9 +6,11 @@ import ast
 import asyncio
 import collections
 import hashlib
+import io
 import json
 import pathlib
 import subprocess
+import tarfile
 from typing import Any
 
 import pytest
@@ -37,10 +39,11 @@ class Committed:
     """The Python files of HEAD, read without anything of the distiller."""
 
     def __init__(self) -> None:
-        names = _git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
-        self.texts = {name: "" for name in names if name.endswith(".py")}
-        for name in self.texts:
-            self.texts[name] = _git("show", f"HEAD:{name}")
+        self.texts: dict[str, str] = {}
+        with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", "HEAD"))) as archive:
+            for member in archive:
+                if member.name.endswith(".py") and (file := archive.extractfile(member)):
+                    self.texts[member.name] = file.read().decode()
         self.definitions: dict[str, set[str]] = {}
         self.docstrings: dict[str, set[str]] = {}
         for name, text in self.texts.items():
@@ -49,9 +52,9 @@ class Committed:
             self.definitions[name] = {plain(node) for node in nodes}
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str) -> bytes:
     command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, check=True).stdout.decode()
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def _is_definition(node: ast.AST) -> bool:
@@ -96,7 +99,7 @@ def test_there_are_hundreds_of_at_least_four_kinds(made: generator.Generated) ->
 
 
 def test_every_sample_is_what_the_commit_holds(made: generator.Generated, head: Committed) -> None:
-    commit = _git("rev-parse", "HEAD").strip()
+    commit = _git("rev-parse", "HEAD").decode().strip()
     everywhere = set().union(*head.definitions.values())
     for one in made.samples:
         where = f"{one.kind} of {one.path}: {one.symbol}"
