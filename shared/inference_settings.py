@@ -38,8 +38,9 @@ class Inference(sections.Section):
     """Another joins while so many tokens are enough for as many rows as the longest of them has,
     padding included: what the keys in memory, and the time of a step, are bounded by."""
     stream_interval_ms: Annotated[float, pydantic.Field(ge=0, le=1000)] = 40.0
-    """Behind an answer's first token, those of so many milliseconds travel in one message: all
-    that is sent takes time from the model. 0: each by itself, as long as the node keeps up."""
+    """Behind an answer's first token, those of so many milliseconds travel in one message, and of
+    1.5 ms a stream where that is more: all that is sent takes time from the model. 0: each by
+    itself, as long as the node keeps up."""
     card_memory_mib: sections.Positive = 1024
     """Memory for the weights of cards; those that were not used for long make room for others."""
     quantization: Literal["none", "int8", "nf4"] = "none"

@@ -17,6 +17,9 @@ from typing import Any
 
 from services.inference import generations
 
+_REST_S_A_MESSAGE = 0.0015
+"""To send one takes a tenth of it: that much of its time the model gives to streams at most."""
+
 
 class Post:
     """Calls functions in an event loop, in the order in which any thread gave them."""
@@ -26,7 +29,8 @@ class Post:
 
         Args:
             loop: calls them.
-            interval_s: what is not urgent waits so long behind the calls before; 0: nothing waits.
+            interval_s: what is not urgent waits so long behind the calls before, or longer where
+                these are many; 0: nothing waits.
         """
         self.loop = loop
         self._interval_s = interval_s
@@ -56,12 +60,15 @@ class Post:
     def _deliver(self) -> None:
         # First: what is given from here on wakes the loop again, if only to find nothing.
         self._woken = False
-        if self._interval_s and not self._resting:
-            self._resting = True
-            self.loop.call_later(self._interval_s, self._rested)
+        called = set[Callable[..., Any]]()
         while self._calls:
             function, arguments = self._calls.popleft()
             self.loop.call_soon(function, *arguments)
+            called.add(function)
+        if self._interval_s and not self._resting:
+            self._resting = True
+            rest_s = max(self._interval_s, len(called) * _REST_S_A_MESSAGE)
+            self.loop.call_later(rest_s, self._rested)
 
     def _rested(self) -> None:
         self._resting = False

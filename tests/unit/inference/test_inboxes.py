@@ -102,6 +102,19 @@ async def test_pieces_come_when_the_interval_is_over_and_after_a_rest():
     assert await asyncio.wait_for(inbox.get(), 30) == (generations.Piece("c"), True)
 
 
+async def test_rest_is_longer_when_many_answers_were_told(monkeypatch):
+    loop, rests = asyncio.get_running_loop(), list[float]()
+    monkeypatch.setattr(loop, "call_later", lambda delay_s, *_: rests.append(delay_s))
+    for count in (1, 200):
+        post = inboxes.Post(loop, interval_s=0.04)
+        for one in [inboxes.Inbox(post) for _ in range(count)]:
+            one.put(generations.Piece("a"))
+            one.put(generations.Piece("b"))
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert rests == [0.04, pytest.approx(0.3)]
+
+
 async def test_others_are_called_when_one_call_fails(post):
     heard: list[str] = []
     failed: list[dict[str, Any]] = []
