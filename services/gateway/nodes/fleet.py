@@ -109,9 +109,8 @@ class Fleet:
                     pieces = member.backend.stream(asked, way.left_s)
                     async with contextlib.aclosing(pieces):
                         async for piece in pieces:
-                            if not come:
-                                come = True
-                                member.answers()
+                            come = True
+                            member.answers()
                             if piece.final is None:
                                 yield piece
                             else:

@@ -23,6 +23,8 @@ LOOK_DEADLINE_S = 2.0
 """A node at work answers within milliseconds; one that swaps or starves may take longer."""
 _MOST_MISSED = 3
 """Looks in a row without an answer in time, until a node counts as gone; a refused one at once."""
+HANGING_S = 10.0
+"""Whoever waits so long in vain, while nobody else hears a word from the node, finds it hanging."""
 WARMING_S = 30.0
 """So long a node that has begun anew is expected to serve again what it did before."""
 OK, CANCELLED = "ok", "cancelled"
@@ -52,6 +54,8 @@ class Member:
         self.idle = asyncio.Event()
         self.idle.set()
         self._clock = clock
+        self._heard_s = clock()
+        """When a request heard anything from it."""
         self._missed = 0
         self._served: frozenset[str] = frozenset()
         self._resident: frozenset[str] = frozenset()
@@ -132,15 +136,15 @@ class Member:
         self.breaker.asks()
         self.in_flight += 1
         self.idle.clear()
-        began, outcome = self._looks, CANCELLED
+        began, began_s, outcome = self._looks, self._clock(), CANCELLED
         self._begun[began] += 1
         try:
             yield
             outcome = OK
-            self.breaker.succeeded()
+            self.answers()
         except errors.SkillmeshError as error:
             outcome = type(error).__name__
-            self._failed(error)
+            self._failed(error, began_s)
             raise
         except BaseException:
             # Whoever asked went away, which says nothing about the node.
@@ -156,7 +160,8 @@ class Member:
                 del self._begun[began]
 
     def answers(self) -> None:
-        """A first piece came: nobody waits for the last to find out that it is back."""
+        """A piece came: nobody waits for the last to find out that it is back."""
+        self._heard_s = self._clock()
         self.breaker.succeeded()
 
     async def close(self) -> None:
@@ -193,13 +198,15 @@ class Member:
     def _is_warming(self) -> bool:
         return self._clock() < self._expected_until_s
 
-    def _failed(self, error: errors.SkillmeshError) -> None:
+    def _failed(self, error: errors.SkillmeshError, began_s: float) -> None:
         if isinstance(error, errors.UnavailableError | errors.InternalError):
             self.breaker.failed(error)
-        elif isinstance(error, errors.DeadlineError):
-            self.breaker.abandoned()  # The caller's time was up: that may have been short.
+        elif not isinstance(error, errors.DeadlineError):
+            self.answers()  # A refusal is an answer, too.
+        elif self._heard_s <= began_s <= self._clock() - HANGING_S:
+            self.breaker.failed(error)
         else:
-            self.breaker.succeeded()  # A refusal is an answer, too.
+            self.breaker.abandoned()  # The caller's time was up: that may have been short.
 
     async def _look(self) -> None:
         # What begins from here on may not be in what the node tells.

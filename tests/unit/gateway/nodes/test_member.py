@@ -126,6 +126,54 @@ async def test_node_is_not_left_alone_when_it_only_refuses(failure: errors.Skill
     assert house.state("a:1").status == "ready"
 
 
+async def _wait_in_vain(house: House, address: str, seconds: float) -> asyncio.Task[object]:
+    """A request that a node keeps waiting until its time is up."""
+    backend = house.backends[address]
+    backend.held, backend.failures = asyncio.Event(), [errors.DeadlineError("time is up")]
+    waits = asyncio.create_task(house.fleet.answer(QUESTION))
+    while not house.state(address).in_flight:
+        await asyncio.sleep(0)
+    house.now += seconds
+    return waits
+
+
+async def test_node_is_left_alone_when_it_hangs_though_it_answers_looks() -> None:
+    house = _house("a:1", "b:1")
+    fleet = await house.begun()
+    house.backends["b:1"].tells(waiting=99)
+    await fleet.refresh()
+    for _ in range(2):
+        waits = await _wait_in_vain(house, "a:1", 20.0)
+        house.backends["a:1"].held.set()
+        with pytest.raises(errors.DeadlineError):
+            await waits
+    await fleet.refresh()
+    assert house.state("a:1").status == "open"
+    assert (await fleet.answer(QUESTION)).answer.node == "b:1"
+
+
+@pytest.mark.parametrize(("seconds", "others_hear"), [(9.0, False), (20.0, True)])
+async def test_node_is_not_left_alone_when_others_hear_of_it_or_the_time_was_short(
+    seconds: float, others_hear: bool
+) -> None:
+    house = _house("a:1")
+    fleet = await house.begun()
+    backend = house.backends["a:1"]
+    for _ in range(3):
+        pieces = fleet.stream(QUESTION)
+        if others_hear:
+            await anext(pieces)
+            house.now += 1.0
+        waits = await _wait_in_vain(house, "a:1", seconds)
+        if others_hear:
+            assert (await anext(pieces)).final is not None
+        backend.held.set()
+        with pytest.raises(errors.DeadlineError):
+            await waits
+        await pieces.aclose()
+    assert house.state("a:1").status == "ready"
+
+
 async def test_node_gets_no_requests_when_it_no_longer_serves() -> None:
     house = _house("a:1", "b:1")
     fleet = await house.begun()
