@@ -203,10 +203,13 @@ class TaskBoard:
         return await self._off_loop(lambda: self._ledger.get(task_id))
 
     async def all(
-        self, statuses: Sequence[tasks.TaskStatus], limit: int
+        self,
+        statuses: Sequence[tasks.TaskStatus],
+        limit: int,
+        tenants: frozenset[str] | None = None,
     ) -> list[tasks.TrainingTask]:
-        """Tasks, the newest first."""
-        return await self._off_loop(lambda: self._ledger.all(statuses, limit))
+        """Tasks, the newest first; see `ledger.Ledger.all`."""
+        return await self._off_loop(lambda: self._ledger.all(statuses, limit, tenants))
 
     async def code_bases(self) -> list[tasks.TrainingTask]:
         """Of each code base that was learned the task that did so last."""

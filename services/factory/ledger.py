@@ -195,17 +195,25 @@ class Ledger:
         with self._database.read() as connection:
             return _outcome(connection, event_id, to_change=False)
 
-    def all(self, statuses: Sequence[tasks.TaskStatus], limit: int) -> list[tasks.TrainingTask]:
+    def all(
+        self,
+        statuses: Sequence[tasks.TaskStatus],
+        limit: int,
+        tenants: frozenset[str] | None = None,
+    ) -> list[tasks.TrainingTask]:
         """Tasks, the newest first.
 
         Args:
             statuses: only in these; empty for all.
             limit: this many at most.
+            tenants: whose, besides those of nobody; None for all.
         """
         table = tables.training_tasks
         query = sa.select(table).order_by(table.c.created_at_ms.desc(), table.c.id).limit(limit)
         if statuses:
             query = query.where(table.c.status.in_([status.value for status in statuses]))
+        if tenants is not None:
+            query = query.where(table.c.tenant.in_(["", *sorted(tenants)]))
         with self._database.read() as connection:
             return [rows.task_of(row) for row in connection.execute(query).mappings()]
 

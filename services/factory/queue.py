@@ -250,17 +250,23 @@ class SkillFactory:
         return await self._board.get(task_id)
 
     async def list(
-        self, statuses: Sequence[tasks.TaskStatus], limit: int
+        self,
+        statuses: Sequence[tasks.TaskStatus],
+        limit: int,
+        tenants: frozenset[str] | None = None,
     ) -> Sequence[tasks.TrainingTask]:
         """Tasks, the newest first.
 
         Args:
             statuses: only in these; empty for all.
             limit: this many at most; 0 for the default.
+            tenants: whose, besides those of nobody; None for all.
         """
         if limit < 0:
             raise errors.InvalidInputError(f"limit {limit} is negative")
-        return await self._board.all(statuses, min(limit or _DEFAULT_LIMIT, _LARGEST_LIMIT))
+        return await self._board.all(
+            statuses, min(limit or _DEFAULT_LIMIT, _LARGEST_LIMIT), tenants
+        )
 
     def watch(self, task_id: str) -> AsyncIterator[tasks.TrainingTask]:
         """The task now and at every change, until it has ended."""

@@ -7,10 +7,19 @@ from typing import Any
 
 import grpc
 
-from services.factory import dissonance, feedback, feedback_desk, nightly, queue, statuses, tasks
+from services.factory import (
+    dissonance,
+    feedback,
+    feedback_desk,
+    nightly,
+    queue,
+    statuses,
+    tasks,
+    visibility,
+)
 from shared import errors
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
-from shared.rpc import access, cost_messages, signal_messages
+from shared.rpc import access, signal_messages
 from shared.security import callers
 
 SERVICE_NAME = factory_pb2.DESCRIPTOR.services_by_name["Factory"].full_name
@@ -60,55 +69,59 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.TeachRequest, context: Any
     ) -> types_pb2.TrainingTask:
         """Opens a task for a topic, document or code base."""
-        return _to_task(
+        caller = self._caller(context)
+        return visibility.seen(
             await self._factory.teach(
                 topic=request.topic,
                 document=request.document,
                 repository=request.repository,
                 priority=request.priority,
                 idempotency_key=request.idempotency_key,
-                tenant=access.caller_of(self._admitted, context.invocation_metadata()).tenant,
-            )
+                tenant=caller.tenant,
+            ),
+            caller.tenants,
         )
 
     async def GetTask(
         self, request: factory_pb2.GetTaskRequest, context: Any
     ) -> types_pb2.TrainingTask:
         """One task."""
-        return _to_task(await self._factory.get(request.id))
+        return self._seen(await self._factory.get(request.id), context)
 
     async def FindTask(
         self, request: factory_pb2.FindTaskRequest, context: Any
     ) -> types_pb2.TrainingTask:
         """The task that an event led to."""
-        return _to_task(await self._factory.find(request.event_id, request.wait_s))
+        return self._seen(await self._factory.find(request.event_id, request.wait_s), context)
 
     async def ListTasks(
         self, request: factory_pb2.ListTasksRequest, context: Any
     ) -> factory_pb2.ListTasksResponse:
-        """Tasks, the newest first."""
+        """Tasks that the caller may see, the newest first."""
         statuses = [_status(number) for number in request.statuses]
-        found = await self._factory.list(statuses, request.limit)
-        return factory_pb2.ListTasksResponse(tasks=[_to_task(task) for task in found])
+        tenants = self._caller(context).tenants
+        found = await self._factory.list(statuses, request.limit, tenants)
+        return factory_pb2.ListTasksResponse(tasks=[visibility.seen(one, tenants) for one in found])
 
     async def WatchTask(
         self, request: factory_pb2.WatchTaskRequest, context: Any
     ) -> AsyncIterator[types_pb2.TrainingTask]:
         """The task now and at every change, until it has ended."""
         async for task in self._factory.watch(request.id):
-            yield _to_task(task)
+            yield self._seen(task, context)
 
     async def CancelTask(
         self, request: factory_pb2.CancelTaskRequest, context: Any
     ) -> types_pb2.TrainingTask:
         """Ends a task before its card is published."""
-        return _to_task(await self._factory.cancel(request.id))
+        return self._seen(await self._factory.cancel(request.id), context)
 
     async def RetryTask(
         self, request: factory_pb2.RetryTaskRequest, context: Any
     ) -> types_pb2.TrainingTask:
         """Opens a task for the gap of one that ended without a card."""
-        return _to_task(await self._factory.retry(request.id, request.idempotency_key))
+        task = await self._factory.retry(request.id, request.idempotency_key)
+        return self._seen(task, context)
 
     async def RunNightly(
         self, request: factory_pb2.RunNightlyRequest, context: Any
@@ -127,7 +140,7 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.GiveAnswerFeedbackRequest, context: Any
     ) -> factory_pb2.GiveAnswerFeedbackResponse:
         """Takes what a user says of an answer."""
-        caller = access.caller_of(self._admitted, context.invocation_metadata())
+        caller = self._caller(context)
         given = feedback.Feedback(
             idempotency_key=request.idempotency_key,
             question=request.question,
@@ -147,9 +160,17 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.GetCardFeedbackRequest, context: Any
     ) -> factory_pb2.CardFeedback:
         """How often users called answers of a card right and wrong."""
-        caller = access.caller_of(self._admitted, context.invocation_metadata())
+        caller = self._caller(context)
         counts = await self._desk.counts(request.card, caller.tenants)
         return factory_pb2.CardFeedback(card=request.card, right=counts.right, wrong=counts.wrong)
+
+    def _seen(self, task: tasks.TrainingTask, context: Any) -> types_pb2.TrainingTask:
+        return visibility.seen(task, self._caller(context).tenants)
+
+    def _caller(self, context: Any) -> callers.Caller:
+        found = access.caller_of(self._admitted, context.invocation_metadata())
+        assert isinstance(found, callers.Caller)
+        return found
 
 
 def _status(number: Any) -> tasks.TaskStatus:
@@ -157,31 +178,3 @@ def _status(number: Any) -> tasks.TaskStatus:
         return statuses.TaskStatus[types_pb2.TaskStatus.Name(number)]
     except (KeyError, ValueError):
         raise errors.InvalidInputError(f"statuses: {number} is not a status of tasks") from None
-
-
-def _to_task(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
-    return types_pb2.TrainingTask(
-        id=task.id,
-        trigger_query=task.trigger_query,
-        other_queries=task.other_queries,
-        domain=task.domain,
-        priority=task.priority,
-        status=types_pb2.TaskStatus.Value(task.status.name),
-        card=task.card,
-        error=task.error,
-        progress=task.progress,
-        detail=task.detail,
-        stage_times=[
-            types_pb2.StageTime(stage=time.stage, seconds=time.seconds) for time in task.stage_times
-        ],
-        created_at_ms=task.created_at_ms,
-        updated_at_ms=task.updated_at_ms,
-        retry_of=task.retry_of,
-        tenant=task.tenant,
-        demand=task.demand,
-        joined_into=task.joined_into,
-        repository=task.repository,
-        commit_id=task.commit_id,
-        spent=cost_messages.message(task.spent),
-        traceparent=task.traceparent,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -16,6 +17,7 @@ import grpc
 import yaml
 
 from shared.pb import factory_pb2, factory_pb2_grpc, types_pb2
+from shared.security import callers
 from tests import fake_services
 from tests.contract import addresses, serving
 
@@ -127,6 +129,34 @@ class FactoryProcess:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
         return await within(process.wait())
+
+
+def guarded(
+    folder: pathlib.Path,
+    others: fake_services.FakeServices,
+    tokens: Sequence[tuple[str, str, Sequence[str]]],
+) -> FactoryProcess:
+    """One that wants tokens, each its holder's name; it shows that of `olga` itself.
+
+    Args:
+        folder: of its state.
+        others: the services that it asks.
+        tokens: name, role and tenants.
+    """
+    told = [
+        {"name": name, "sha256": callers.hash_of(name), "role": role, "tenants": list(tenants)}
+        for name, role, tenants in tokens
+    ]
+    path, own = folder / "tokens.json", folder / "olga.token"
+    path.write_text(json.dumps(told))
+    own.write_text("olga")
+    own.chmod(0o600)
+    return FactoryProcess(folder, others, security={"tokens": str(path), "token_file": str(own)})
+
+
+def shown(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call with a token; none for an empty one."""
+    return (("authorization", callers.header(token)),) if token else ()
 
 
 async def within(awaited: Awaitable[T]) -> T:

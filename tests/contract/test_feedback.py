@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -11,7 +10,6 @@ import grpc
 import pytest
 
 from shared.pb import cards_pb2, factory_pb2, types_pb2
-from shared.security import callers
 from tests import fake_services
 from tests.contract import killed_at
 from tests.contract.factory_process import (
@@ -19,6 +17,8 @@ from tests.contract.factory_process import (
     PATIENCE_S,
     QUESTION,
     FactoryProcess,
+    guarded,
+    shown,
     status,
     within,
 )
@@ -50,8 +50,7 @@ async def tell(
 ) -> factory_pb2.GiveAnswerFeedbackResponse:
     values = {"question": QUESTION, "answer": ANSWER, "correction": RIGHT, **fields}
     request = factory_pb2.GiveAnswerFeedbackRequest(idempotency_key=key, **values)
-    metadata = (("authorization", callers.header(token)),) if token else ()
-    outcome = await factory.stub.GiveFeedback(request, timeout=PATIENCE_S, metadata=metadata)
+    outcome = await factory.stub.GiveFeedback(request, timeout=PATIENCE_S, metadata=shown(token))
     assert isinstance(outcome, Outcome)
     return outcome
 
@@ -198,22 +197,13 @@ async def test_only_teachers_and_operators_may_correct_and_only_what_they_may_se
 ) -> None:
     record = cards_pb2.CardRecord(name="souths", digest="5" * 64, tenants=["south"])
     others.store.cards.append(record)
-    tokens = [
-        {"name": name, "sha256": callers.hash_of(name), "role": role, "tenants": tenants}
-        for name, role, tenants in (
-            ("ann", "teacher", ["north"]),
-            ("sue", "teacher", ["south"]),
-            ("uwe", "user", ["north"]),
-            ("olga", "operator", []),
-        )
-    ]
-    path = tmp_path / "tokens.json"
-    path.write_text(json.dumps(tokens))
-    own = tmp_path / "olga.token"
-    own.write_text("olga")
-    own.chmod(0o600)
-    security = {"tokens": str(path), "token_file": str(own)}
-    factory = FactoryProcess(tmp_path, others, security=security)
+    tokens = (
+        ("ann", "teacher", ["north"]),
+        ("sue", "teacher", ["south"]),
+        ("uwe", "user", ["north"]),
+        ("olga", "operator", []),
+    )
+    factory = guarded(tmp_path, others, tokens)
     await factory.start()
     try:
         learned = await tell(factory, "k1", "ann")
@@ -223,9 +213,8 @@ async def test_only_teachers_and_operators_may_correct_and_only_what_they_may_se
                 await tell(factory, "k2", token, card=card)
             refused.append(caught.value.code())
         theirs = await tell(factory, "k2", "sue", card="souths@" + "5" * 64)
-        metadata = (("authorization", callers.header("uwe")),)
         request = factory_pb2.GetTaskRequest(id=learned.task_id)
-        task = await factory.stub.GetTask(request, metadata=metadata)
+        task = await factory.stub.GetTask(request, metadata=shown("uwe"))
     finally:
         await factory.close()
 

@@ -141,6 +141,17 @@ def test_only_the_asked_for_are_listed_when_statuses_are_given(kept: ledger.Ledg
     assert len(kept.all([], 1)) == 1
 
 
+def test_only_tasks_of_some_tenants_and_of_nobody_are_listed_when_these_are_given(
+    kept: ledger.Ledger,
+) -> None:
+    for number, tenant in enumerate(("", "north", "south")):
+        kept.record(fakes.event(f"e{number}"), fakes.task(f"t{number}", tenant=tenant))
+        kept.change(f"t{number}", failed)
+    assert {task.id for task in kept.all([], 10, frozenset())} == {"t0"}
+    assert {task.id for task in kept.all([], 10, frozenset({"south"}))} == {"t0", "t2"}
+    assert [task.id for task in kept.all([], 1, frozenset())] == ["t0"]
+
+
 def test_tasks_and_events_are_there_when_the_ledger_is_of_an_older_version(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -1,0 +1,81 @@
+"""What a caller sees of a task: it holds the words of those who asked.
+
+A caller who sees the cards of all tenants sees all of every task. Others see the tasks of their
+tenants and of askers without one, but not the questions that came to these later, which may be
+anybody's. Of others' tasks whose id they know they see how these go: a question of theirs may have
+joined it.
+"""
+
+from __future__ import annotations
+
+from services.factory import tasks
+from shared.pb import types_pb2
+from shared.rpc import cost_messages
+
+Tenants = frozenset[str] | None
+"""Of a caller; None: all."""
+_OF_ANYBODY = frozenset(
+    {
+        "id",
+        "status",
+        "card",
+        "progress",
+        "stage_times",
+        "created_at_ms",
+        "updated_at_ms",
+        "retry_of",
+        "demand",
+        "joined_into",
+    }
+)
+"""Fields without anybody's words."""
+
+
+def seen(task: tasks.TrainingTask, tenants: Tenants) -> types_pb2.TrainingTask:
+    """A task as its caller sees it.
+
+    Args:
+        task: all of it.
+        tenants: whose words the caller may see.
+    """
+    message = _message(task)
+    if tenants is None:
+        return message
+    if task.tenant and task.tenant not in tenants:
+        return types_pb2.TrainingTask(
+            **{
+                field.name: value
+                for field, value in message.ListFields()
+                if field.name in _OF_ANYBODY
+            }
+        )
+    del message.other_queries[:]
+    return message
+
+
+def _message(task: tasks.TrainingTask) -> types_pb2.TrainingTask:
+    return types_pb2.TrainingTask(
+        id=task.id,
+        trigger_query=task.trigger_query,
+        other_queries=task.other_queries,
+        domain=task.domain,
+        priority=task.priority,
+        status=types_pb2.TaskStatus.Value(task.status.name),
+        card=task.card,
+        error=task.error,
+        progress=task.progress,
+        detail=task.detail,
+        stage_times=[
+            types_pb2.StageTime(stage=time.stage, seconds=time.seconds) for time in task.stage_times
+        ],
+        created_at_ms=task.created_at_ms,
+        updated_at_ms=task.updated_at_ms,
+        retry_of=task.retry_of,
+        tenant=task.tenant,
+        demand=task.demand,
+        joined_into=task.joined_into,
+        repository=task.repository,
+        commit_id=task.commit_id,
+        spent=cost_messages.message(task.spent),
+        traceparent=task.traceparent,
+    )
