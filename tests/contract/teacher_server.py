@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import time
+import uuid
 from typing import Any
 
 _REASONS = {200: "OK"}
@@ -53,6 +54,8 @@ class TeacherServer:
     def __init__(self, *script: Step) -> None:
         self._script = list(script)
         self.seen: list[Seen] = []
+        # Another test's client may still look for a server that had this port before.
+        self._prefix = f"/{uuid.uuid4().hex}"
         self._released = asyncio.Event()
         self._arrived = asyncio.Condition()
         self._answering: set[asyncio.Task[None]] = set()
@@ -78,7 +81,7 @@ class TeacherServer:
     @property
     def root(self) -> str:
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{self._prefix}"
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._handle(reader, writer))
@@ -102,6 +105,10 @@ class TeacherServer:
         sent = await reader.readexactly(int(headers.get("content-length", 0)))
         body = json.loads(sent) if sent else {}
         path = request_line.split()[1]
+        if not path.startswith(self._prefix):
+            writer.write(_response(path, Step(status=404, message=f"nothing is at {path}")))
+            return
+        path = path.removeprefix(self._prefix)
         async with self._arrived:
             self.seen.append(Seen(path, headers, body, time.monotonic()))
             self._arrived.notify_all()
