@@ -69,17 +69,16 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         self, request: factory_pb2.TeachRequest, context: Any
     ) -> types_pb2.TrainingTask:
         """Opens a task for a topic, document or code base."""
-        caller = self._caller(context)
-        return visibility.seen(
+        return self._seen(
             await self._factory.teach(
                 topic=request.topic,
                 document=request.document,
                 repository=request.repository,
                 priority=request.priority,
                 idempotency_key=request.idempotency_key,
-                tenant=caller.tenant,
+                tenant=self._caller(context).tenant,
             ),
-            caller.tenants,
+            context,
         )
 
     async def GetTask(
@@ -101,7 +100,7 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         statuses = [_status(number) for number in request.statuses]
         tenants = self._caller(context).tenants
         found = await self._factory.list(statuses, request.limit, tenants)
-        return factory_pb2.ListTasksResponse(tasks=[visibility.seen(one, tenants) for one in found])
+        return factory_pb2.ListTasksResponse(tasks=[self._seen(one, context) for one in found])
 
     async def WatchTask(
         self, request: factory_pb2.WatchTaskRequest, context: Any
@@ -165,7 +164,8 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         return factory_pb2.CardFeedback(card=request.card, right=counts.right, wrong=counts.wrong)
 
     def _seen(self, task: tasks.TrainingTask, context: Any) -> types_pb2.TrainingTask:
-        return visibility.seen(task, self._caller(context).tenants)
+        mixed = bool(self._admitted.tenants)
+        return visibility.seen(task, self._caller(context).tenants, mixed)
 
     def _caller(self, context: Any) -> callers.Caller:
         found = access.caller_of(self._admitted, context.invocation_metadata())

@@ -1,9 +1,9 @@
 """What a caller sees of a task: it holds the words of those who asked.
 
 A caller who sees the cards of all tenants sees all of every task. Others see the tasks of their
-tenants and of askers without one, but not the questions that came to these later, which may be
-anybody's. Of others' tasks whose id they know they see how these go: a question of theirs may have
-joined it.
+tenants and of askers without one, but not what tells of questions that came to these later, which
+may be anybody's. Of others' tasks whose id they know they see how these go: a question of their own
+may have joined one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from shared.rpc import cost_messages
 
 Tenants = frozenset[str] | None
 """Of a caller; None: all."""
+REASON_HIDDEN = "the reason tells of questions that may be others'; an operator can read it"
 _OF_ANYBODY = frozenset(
     {
         "id",
+        "priority",
         "status",
         "card",
         "progress",
@@ -28,28 +30,30 @@ _OF_ANYBODY = frozenset(
         "joined_into",
     }
 )
-"""Fields without anybody's words."""
+"""Fields without words, but for the card's name, which is public."""
 
 
-def seen(task: tasks.TrainingTask, tenants: Tenants) -> types_pb2.TrainingTask:
+def seen(task: tasks.TrainingTask, tenants: Tenants, mixed: bool = True) -> types_pb2.TrainingTask:
     """A task as its caller sees it.
 
     Args:
         task: all of it.
         tenants: whose words the caller may see.
+        mixed: whether there are tenants at all; else all that came to a task is nobody's.
     """
     message = _message(task)
     if tenants is None:
         return message
     if task.tenant and task.tenant not in tenants:
-        return types_pb2.TrainingTask(
-            **{
-                field.name: value
-                for field, value in message.ListFields()
-                if field.name in _OF_ANYBODY
-            }
-        )
-    del message.other_queries[:]
+        told = {one.name: value for one, value in message.ListFields() if one.name in _OF_ANYBODY}
+        message = types_pb2.TrainingTask(**told)
+    elif mixed and (task.other_queries or task.corrections or task.joined_into):
+        # Both quote questions, and those of tasks that are learned together with it.
+        message.ClearField("other_queries")
+        message.ClearField("detail")
+    else:
+        return message
+    message.error = REASON_HIDDEN if task.error else ""
     return message
 
 

@@ -175,6 +175,12 @@ class Callers:
         if path is not None:
             self._refresh(path)
 
+    @property
+    def tenants(self) -> frozenset[str]:
+        """All that any token names, as they were read last."""
+        named = {tenant for token in self._tokens for tenant in token.tenants}
+        return frozenset(named - {EVERY_TENANT})
+
     def identify(self, authorization: str) -> Caller:
         """Who a call comes from.
 

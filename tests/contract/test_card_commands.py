@@ -22,13 +22,6 @@ from tests.contract.served_apart import served
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store(tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.stop()
-
-
-@pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store that takes signed cards alone."""
     opened = Store(tmp_path_factory.mktemp("strict"), security={"require_signatures": True})

@@ -38,14 +38,6 @@ from tests.contract.card_store_processes import (
 )
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Shared by the tests that neither kill it nor need it empty; each has names of its own."""
-    opened = Store(tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.stop()
-
-
 @pytest.fixture
 def own_store(tmp_path: pathlib.Path) -> Iterator[Store]:
     opened = Store(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import jsonschema
 import pytest
@@ -20,7 +20,6 @@ from shared.pb import cards_pb2, cards_pb2_grpc, inference_pb2
 from shared.rpc import client
 from tests import tiny_model
 from tests.contract import inference_nodes as nodes
-from tests.contract.card_store_processes import Store
 
 SCHEMA = {
     "type": "object",
@@ -34,13 +33,6 @@ SCHEMA = {
 async def node(tmp_path) -> AsyncIterator[nodes.Node]:
     async with nodes.running(tmp_path, []) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Iterator[Store]:
-    opened = Store(tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.stop()
 
 
 def turns(*said: tuple[str, str]) -> list[inference_pb2.ChatMessage]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,13 +13,6 @@ from shared import errors
 from shared.pb import cards_pb2
 from shared.rpc import client
 from tests.contract.card_store_processes import Store, card_bytes
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store(tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.stop()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -20,7 +20,6 @@ from shared.rpc import client
 from tests import tiny_model
 from tests.contract import addresses
 from tests.contract import inference_nodes as nodes
-from tests.contract.card_store_processes import Store
 
 
 @pytest.fixture
@@ -33,13 +32,6 @@ async def node(tmp_path) -> AsyncIterator[nodes.Node]:
 @pytest.fixture(scope="module")
 def base():
     return tiny_model.tiny_base(0)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Iterator[Store]:
-    opened = Store(tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.stop()
 
 
 async def test_base_answers_when_there_is_no_card(node):

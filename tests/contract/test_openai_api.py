@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import numpy as np
 import openai
@@ -43,13 +43,6 @@ class Mesh:
     @property
     def client(self) -> openai.AsyncOpenAI:
         return self.gateway.client()
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store(tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.stop()
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import openai
 import pytest
@@ -41,13 +41,6 @@ class Behind(gateways.FakeFleet):
     def _find(self, asked: domain.Asked) -> None:
         if asked.model not in self.served:
             raise errors.NotFoundError(f"card {asked.model} is served by no node")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store(tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.stop()
 
 
 @contextlib.asynccontextmanager

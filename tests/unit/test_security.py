@@ -100,6 +100,16 @@ def test_file_of_tokens_is_refused_with_the_place_when_it_is_wrong(
         callers.Callers(tmp_path / "nowhere.json")
 
 
+def test_tenants_are_those_that_tokens_name_but_for_the_sign_for_all(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps([GOOD | {"tenants": one} for one in ([], ["*"])]))
+    assert callers.Callers(path).tenants == callers.Callers().tenants == frozenset()
+    path.write_text(json.dumps([GOOD | {"tenants": one} for one in (["a"], ["b", "*"], ["a"])]))
+    assert callers.Callers(path).tenants == {"a", "b"}
+
+
 def test_nobody_is_let_in_while_the_file_of_tokens_is_spoilt(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "tokens.json"
     path.write_text(json.dumps([GOOD]))

@@ -73,7 +73,7 @@ class _TaskPage:
         self._body.set_visibility(True)
         self._tracker.show(task)
         if before is None:
-            self._title.text = task.trigger_query or task.repository
+            self._title.text = task.trigger_query or task.repository or self._title.text
         if before is None or before.status != task.status:
             self._buttons.clear()
             with self._buttons:

@@ -105,12 +105,14 @@ class Fleet:
         while last is None:
             member, come = await way.next(), False
             try:
-                with member.asked():
+                with member.asked(streams=True):
                     pieces = member.backend.stream(asked, way.left_s)
                     async with contextlib.aclosing(pieces):
                         async for piece in pieces:
-                            come = True
-                            member.answers()
+                            if not come:
+                                come = True
+                                member.answers()
+                            member.heard()
                             if piece.final is None:
                                 yield piece
                             else:

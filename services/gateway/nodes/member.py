@@ -24,7 +24,8 @@ LOOK_DEADLINE_S = 2.0
 _MOST_MISSED = 3
 """Looks in a row without an answer in time, until a node counts as gone; a refused one at once."""
 HANGING_S = 10.0
-"""Whoever waits so long in vain, while nobody else hears a word from the node, finds it hanging."""
+"""Whoever waits so long for the first word of a stream, while nobody else hears one from the node,
+finds it hanging."""
 WARMING_S = 30.0
 """So long a node that has begun anew is expected to serve again what it did before."""
 OK, CANCELLED = "ok", "cancelled"
@@ -131,8 +132,13 @@ class Member:
         return card in self._expected
 
     @contextlib.contextmanager
-    def asked(self) -> Iterator[None]:
-        """A request goes there; how the block ends is how the request did."""
+    def asked(self, streams: bool = False) -> Iterator[None]:
+        """A request goes there; how the block ends is how the request did.
+
+        Args:
+            streams: `heard` is called for each piece; of an answer as a whole nothing is heard
+                until its end.
+        """
         self.breaker.asks()
         self.in_flight += 1
         self.idle.clear()
@@ -141,14 +147,15 @@ class Member:
         try:
             yield
             outcome = OK
-            self.answers()
+            self.heard()
+            self.breaker.succeeded()
         except errors.SkillmeshError as error:
             outcome = type(error).__name__
-            self._failed(error, began_s)
+            self._failed(error, streams and self._hangs(began_s))
             raise
         except BaseException:
-            # Whoever asked went away, which says nothing about the node.
-            self.breaker.abandoned()
+            # Whoever asked went away, which says nothing about a node that others hear.
+            self._given_up(streams and self._hangs(began_s))
             raise
         finally:
             self.outcomes[outcome] += 1
@@ -160,9 +167,13 @@ class Member:
                 del self._begun[began]
 
     def answers(self) -> None:
-        """A piece came: nobody waits for the last to find out that it is back."""
-        self._heard_s = self._clock()
+        """A first piece came: nobody waits for the last to find out that it is back."""
+        self.heard()
         self.breaker.succeeded()
+
+    def heard(self) -> None:
+        """Any piece came: whatever else fails there, it does not hang."""
+        self._heard_s = self._clock()
 
     async def close(self) -> None:
         """Ends a look under way and closes the connections."""
@@ -198,15 +209,22 @@ class Member:
     def _is_warming(self) -> bool:
         return self._clock() < self._expected_until_s
 
-    def _failed(self, error: errors.SkillmeshError, began_s: float) -> None:
+    def _hangs(self, began_s: float) -> bool:
+        return self._heard_s <= began_s <= self._clock() - HANGING_S
+
+    def _failed(self, error: errors.SkillmeshError, hangs: bool) -> None:
         if isinstance(error, errors.UnavailableError | errors.InternalError):
             self.breaker.failed(error)
-        elif not isinstance(error, errors.DeadlineError):
-            self.answers()  # A refusal is an answer, too.
-        elif self._heard_s <= began_s <= self._clock() - HANGING_S:
-            self.breaker.failed(error)
+        elif isinstance(error, errors.DeadlineError):
+            self._given_up(hangs)  # The caller's time was up: that may have been short.
         else:
-            self.breaker.abandoned()  # The caller's time was up: that may have been short.
+            self.breaker.succeeded()  # A refusal is an answer, too.
+
+    def _given_up(self, hangs: bool) -> None:
+        if hangs:
+            self.breaker.failed(errors.DeadlineError(f"it said no word for {HANGING_S:.0f} s"))
+        else:
+            self.breaker.abandoned()
 
     async def _look(self) -> None:
         # What begins from here on may not be in what the node tells.

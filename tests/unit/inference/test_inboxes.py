@@ -48,7 +48,7 @@ async def test_calls_keep_their_order_when_threads_give_them_while_they_are_made
         thread.start()
     while any(thread.is_alive() for thread in threads):
         await asyncio.sleep(0)
-    post.soon(done.set)
+    post.later(done.set)
     await asyncio.wait_for(done.wait(), 30)
     for name in "ab":
         assert [number for one, number in heard if one == name] == list(range(2_000))

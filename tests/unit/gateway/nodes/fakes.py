@@ -70,6 +70,7 @@ class FakeBackend:
             yield domain.Piece(self.address)
             if self.breaks is not None:
                 raise self.breaks
+            yield domain.Piece(" and more")
             yield domain.Piece("", (), self._answer(asked))
         except (GeneratorExit, asyncio.CancelledError):
             self.cancelled += 1

@@ -88,7 +88,7 @@ async def test_another_node_is_asked_when_one_fails_before_the_first_piece() -> 
         await fleet.refresh()
         house.backends["b:1"].failures = [failure]
         pieces = await fakes.streamed(fleet)
-        assert [piece.text for piece in pieces] == ["a:1", ""]
+        assert [piece.text for piece in pieces] == ["a:1", " and more", ""]
         assert pieces[-1].final is not None and pieces[-1].final.node == "a:1"
         assert house.state("b:1").requests == ((type(failure).__name__, 1),)
         assert house.state("b:1").retries == 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
+from services.gateway import domain
 from shared import errors
 from tests.unit.gateway.nodes import fakes
 from tests.unit.gateway.nodes.fakes import QUESTION, SKILL, UNREACHED, FakeBackend, House
@@ -126,52 +128,85 @@ async def test_node_is_not_left_alone_when_it_only_refuses(failure: errors.Skill
     assert house.state("a:1").status == "ready"
 
 
-async def _wait_in_vain(house: House, address: str, seconds: float) -> asyncio.Task[object]:
+async def _heard(house: House) -> list[domain.Piece]:
+    return [piece async for piece in house.fleet.stream(QUESTION)]
+
+
+async def _wait_in_vain(
+    house: House, address: str, seconds: float, ask: Callable[[House], Awaitable[object]] = _heard
+) -> asyncio.Future[object]:
     """A request that a node keeps waiting until its time is up."""
     backend = house.backends[address]
+    before = house.state(address).in_flight
     backend.held, backend.failures = asyncio.Event(), [errors.DeadlineError("time is up")]
-    waits = asyncio.create_task(house.fleet.answer(QUESTION))
-    while not house.state(address).in_flight:
+    waits = asyncio.ensure_future(ask(house))
+    while house.state(address).in_flight == before:
         await asyncio.sleep(0)
     house.now += seconds
     return waits
 
 
-async def test_node_is_left_alone_when_it_hangs_though_it_answers_looks() -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_node_is_left_alone_when_it_hangs_though_it_answers_looks(leaves: bool) -> None:
     house = _house("a:1", "b:1")
     fleet = await house.begun()
     house.backends["b:1"].tells(waiting=99)
     await fleet.refresh()
     for _ in range(2):
         waits = await _wait_in_vain(house, "a:1", 20.0)
-        house.backends["a:1"].held.set()
-        with pytest.raises(errors.DeadlineError):
+        if leaves:
+            waits.cancel()
+        else:
+            house.backends["a:1"].held.set()
+        with pytest.raises((errors.DeadlineError, asyncio.CancelledError)):
             await waits
     await fleet.refresh()
     assert house.state("a:1").status == "open"
+    assert "no word for 10 s" in house.state("a:1").reason
     assert (await fleet.answer(QUESTION)).answer.node == "b:1"
 
 
-@pytest.mark.parametrize(("seconds", "others_hear"), [(9.0, False), (20.0, True)])
-async def test_node_is_not_left_alone_when_others_hear_of_it_or_the_time_was_short(
-    seconds: float, others_hear: bool
+async def _whole(house: House) -> object:
+    return await house.fleet.answer(QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "others_hear", "ask"),
+    [(9.0, False, _heard), (20.0, True, _heard), (20.0, False, _whole)],
+)
+async def test_node_is_not_left_alone_when_others_hear_of_it_or_nothing_could_be_heard_yet(
+    seconds: float, others_hear: bool, ask: Callable[[House], Awaitable[object]]
 ) -> None:
     house = _house("a:1")
     fleet = await house.begun()
-    backend = house.backends["a:1"]
     for _ in range(3):
         pieces = fleet.stream(QUESTION)
         if others_hear:
             await anext(pieces)
             house.now += 1.0
-        waits = await _wait_in_vain(house, "a:1", seconds)
+        waits = await _wait_in_vain(house, "a:1", seconds, ask)
         if others_hear:
-            assert (await anext(pieces)).final is not None
-        backend.held.set()
+            # One in the midst of its answer: the node is at work on others.
+            assert (await anext(pieces)).final is None
+        house.backends["a:1"].held.set()
         with pytest.raises(errors.DeadlineError):
             await waits
         await pieces.aclose()
+        house.backends["a:1"].held = None
     assert house.state("a:1").status == "ready"
+
+
+async def test_node_is_left_alone_when_new_requests_fail_though_a_stream_goes_on() -> None:
+    house = _house("a:1", "b:1")
+    fleet = await house.begun()
+    house.backends["b:1"].tells(waiting=99)
+    await fleet.refresh()
+    pieces = fleet.stream(QUESTION)
+    await anext(pieces)
+    await _fail(house, "a:1", DEFECT, 2)
+    assert (await anext(pieces)).final is None
+    assert house.state("a:1").status == "open"
+    await pieces.aclose()
 
 
 async def test_node_gets_no_requests_when_it_no_longer_serves() -> None:
