@@ -86,7 +86,7 @@ async def test_chunks_add_up_when_a_completion_is_streamed(node):
     request = inference_pb2.CompleteRequest(prefix=PREFIX)
     chunks = [chunk async for chunk in node.stub.CompleteStream(request, timeout=nodes.HANGING_S)]
     assert "".join(chunk.text for chunk in chunks) == whole.text
-    assert chunks[-1].final == whole and len(chunks) > 3
+    assert chunks[-1].final == whole and len(chunks) > 1
 
 
 async def test_completion_ends_before_a_stop_text(node):

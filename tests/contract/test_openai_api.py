@@ -144,7 +144,7 @@ async def test_streams_the_same_answer(mesh):
         chunks = [chunk async for chunk in stream]
     text = "".join(one.choices[0].delta.content or "" for one in chunks if one.choices)
     assert text == nodes.expected_of(None)
-    assert len(chunks) > 3
+    assert len(chunks) >= 3
     assert chunks[-1].usage.completion_tokens == nodes.TOKENS
     assert chunks[-2].model_extra["skillmesh"]["event_id"] == "event-1"
 

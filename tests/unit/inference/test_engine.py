@@ -163,7 +163,7 @@ async def test_card_returns_when_it_is_loaded_while_it_leaves(engine, base):
 async def test_pieces_add_up_to_the_answer_when_it_is_streamed(engine):
     whole = await engine.generate(QUERY)
     pieces = [piece async for piece in engine.stream(QUERY)]
-    assert len(pieces) > 3
+    assert len(pieces) > 1
     assert "".join(piece.text for piece in pieces) == whole.answer
     assert [piece.final for piece in pieces if piece.final] == [whole] == [pieces[-1].final]
 
