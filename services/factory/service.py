@@ -98,9 +98,10 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
     ) -> factory_pb2.ListTasksResponse:
         """Tasks that the caller may see, the newest first."""
         statuses = [_status(number) for number in request.statuses]
-        tenants = self._caller(context).tenants
+        tenants, mixed = self._caller(context).tenants, bool(self._admitted.tenants)
         found = await self._factory.list(statuses, request.limit, tenants)
-        return factory_pb2.ListTasksResponse(tasks=[self._seen(one, context) for one in found])
+        seen = [visibility.seen(one, tenants, mixed) for one in found]
+        return factory_pb2.ListTasksResponse(tasks=seen)
 
     async def WatchTask(
         self, request: factory_pb2.WatchTaskRequest, context: Any
@@ -164,13 +165,11 @@ class FactoryService(factory_pb2_grpc.FactoryServicer):
         return factory_pb2.CardFeedback(card=request.card, right=counts.right, wrong=counts.wrong)
 
     def _seen(self, task: tasks.TrainingTask, context: Any) -> types_pb2.TrainingTask:
-        mixed = bool(self._admitted.tenants)
-        return visibility.seen(task, self._caller(context).tenants, mixed)
+        tenants = self._caller(context).tenants
+        return visibility.seen(task, tenants, bool(self._admitted.tenants))
 
     def _caller(self, context: Any) -> callers.Caller:
-        found = access.caller_of(self._admitted, context.invocation_metadata())
-        assert isinstance(found, callers.Caller)
-        return found
+        return access.caller_of(self._admitted, context.invocation_metadata())
 
 
 def _status(number: Any) -> tasks.TaskStatus:

@@ -33,7 +33,7 @@ _OF_ANYBODY = frozenset(
 """Fields without words, but for the card's name, which is public."""
 
 
-def seen(task: tasks.TrainingTask, tenants: Tenants, mixed: bool = True) -> types_pb2.TrainingTask:
+def seen(task: tasks.TrainingTask, tenants: Tenants, mixed: bool) -> types_pb2.TrainingTask:
     """A task as its caller sees it.
 
     Args:

@@ -110,7 +110,7 @@ class HierarchyService(hierarchy_pb2_grpc.HierarchyServicer):
         return members.owner_of(self._caller(context))
 
     def _caller(self, context: Any) -> callers.Caller:
-        caller: callers.Caller = access.caller_of(self._admitted, context.invocation_metadata())
+        caller = access.caller_of(self._admitted, context.invocation_metadata())
         return caller
 
     async def _status(self, context: Any) -> hierarchy_pb2.HierarchyStatus:

@@ -138,6 +138,4 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         return messages.question(request, self._caller(context), context.time_remaining())
 
     def _caller(self, context: Any) -> callers.Caller:
-        found = access.caller_of(self._admitted, context.invocation_metadata())
-        assert isinstance(found, callers.Caller)
-        return found
+        return access.caller_of(self._admitted, context.invocation_metadata())

@@ -44,7 +44,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
 
-def caller_of(admitted: callers.Callers, metadata: Iterable[tuple[str, str | bytes]]) -> Any:
+def caller_of(
+    admitted: callers.Callers, metadata: Iterable[tuple[str, str | bytes]]
+) -> callers.Caller:
     """The caller behind a call's metadata.
 
     Raises:

@@ -168,7 +168,6 @@ class Member:
 
     def answers(self) -> None:
         """A first piece came: nobody waits for the last to find out that it is back."""
-        self.heard()
         self.breaker.succeeded()
 
     def heard(self) -> None:

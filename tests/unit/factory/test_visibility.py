@@ -11,6 +11,7 @@ from services.factory import feedback, tasks, visibility
 from shared.pb import types_pb2
 from tests.unit.factory import fakes
 
+NORTH = frozenset({"north"})
 MORE = ("What else does it trade?",)
 WORDS = {
     "domain": "trade",
@@ -27,14 +28,14 @@ def _task(tenant: str, **fields: Any) -> tasks.TrainingTask:
 
 
 def test_all_is_seen_when_a_caller_sees_all_tenants() -> None:
-    found = visibility.seen(_task("north"), None)
+    found = visibility.seen(_task("north"), None, True)
     assert (found.trigger_query, tuple(found.other_queries)) == (fakes.QUESTION, MORE)
 
 
 @pytest.mark.parametrize("tenant", ["", "north"])
 def test_own_task_is_seen_whole_when_no_question_came_later(tenant: str) -> None:
-    whole = visibility.seen(_task(tenant, other_queries=()), None)
-    assert visibility.seen(_task(tenant, other_queries=()), frozenset({"north"})) == whole
+    whole = visibility.seen(_task(tenant, other_queries=()), None, True)
+    assert visibility.seen(_task(tenant, other_queries=()), NORTH, True) == whole
     assert whole.detail and whole.error
 
 
@@ -51,14 +52,14 @@ def test_what_came_later_and_what_quotes_it_is_not_seen_when_it_may_be_others(
     tenant: str, later: dict[str, Any]
 ) -> None:
     task = _task(tenant, **later)
-    found = visibility.seen(task, frozenset({"north"}))
+    found = visibility.seen(task, NORTH, True)
     assert found.trigger_query == fakes.QUESTION and found.domain == "trade"
     assert not found.other_queries and not found.detail
     assert found.error == visibility.REASON_HIDDEN
     # Where there are no tenants, all of it is nobody's.
-    whole = visibility.seen(task, None)
+    whole = visibility.seen(task, None, True)
     assert visibility.seen(_task("", **later), frozenset(), mixed=False).detail == whole.detail
-    assert visibility.seen(dataclasses.replace(task, error=""), frozenset({"north"})).error == ""
+    assert visibility.seen(dataclasses.replace(task, error=""), NORTH, True).error == ""
 
 
 @pytest.mark.parametrize("mixed", [True, False])
