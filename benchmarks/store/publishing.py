@@ -12,8 +12,6 @@ import tempfile
 import time
 from typing import Any
 
-import grpc
-
 from benchmarks import results
 from benchmarks.engine import shapes
 from benchmarks.store import cards, processes
@@ -26,8 +24,6 @@ _WATCHED = 20
 _WATCHERS = (1, 50, 500)
 _PAUSE_S = 0.1
 _READY_S = 120.0
-_OWN_CONNECTION = (*client.OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-"""Otherwise all watchers of a process share one."""
 
 
 def served() -> list[results.Row]:
@@ -163,7 +159,7 @@ async def _watch_all(address: str, count: int, changes: int, pipe: Any) -> None:
 
     async def one() -> list[tuple[str, float, float]]:
         heard: list[tuple[str, float, float]] = []
-        async with grpc.aio.insecure_channel(address, options=_OWN_CONNECTION) as channel:
+        async with client.channel(address) as channel:
             call = cards_pb2_grpc.CardStoreStub(channel).Watch(cards_pb2.WatchRequest())
             is_new = True
             async for change in call:

@@ -39,6 +39,9 @@ OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     # A listing carries every card's manifest (some 12 KB each): gRPC's 4 MiB end at 350 cards.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # By default a process's channels to one address share a connection, and its failure: a new
+    # one would be refused because another one was, while the service is there by now.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 
