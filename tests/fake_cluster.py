@@ -15,6 +15,8 @@ from typing import Any
 from services.gateway import domain
 from shared import costs, errors
 from shared.cards import manifest as manifests
+from shared.rpc import access
+from shared.security import callers
 from tests.fake_holdings import (
     ANSWER,
     BINS,
@@ -31,6 +33,9 @@ from tests.fake_holdings import (
     digest,
     task,
 )
+
+USER_TOKEN, OF_A_TENANT = "ulla-token", "brindlemoor"
+"""A token without tenants, and the card that is one's."""
 
 
 class Fake:
@@ -343,7 +348,9 @@ class _Answers:
     async def residency(self, digest: str = "") -> list[domain.Residency]:
         if not self._full():
             return []
-        held = tuple(one.digest for one in CARDS)
+        # The store tells a caller of its own tenants' cards alone.
+        is_user = access.on_whose_behalf() == callers.header(USER_TOKEN)
+        held = tuple(c.digest for c in CARDS if not (is_user and c.name == OF_A_TENANT))
         return [
             domain.Residency("node-1", "127.0.0.1:7407", "f" * 64, 41, held, NOW_MS),
             domain.Residency("node-2", "10.0.0.3:7407", "f" * 64, 38, held[1:], NOW_MS),

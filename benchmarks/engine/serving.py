@@ -18,6 +18,7 @@ from shared import settings as config
 from shared.cards import format as formats
 from shared.lora import manager as managers
 from shared.models import base as bases
+from shared.security import callers
 
 _REQUESTS = 200
 _SWAPS = 20
@@ -84,7 +85,7 @@ async def _swap_under_load(base: bases.BaseModel) -> tuple[int, int, int]:
 
 
 async def _no_route(
-    query: str, no_learning: bool, deadline_s: float, tenant: str
+    query: str, no_learning: bool, deadline_s: float, tenants: callers.Tenants
 ) -> answering.Routing:
     raise AssertionError("every request names its card")
 

@@ -29,6 +29,7 @@ from shared.cards import format as formats
 from shared.cards import manifest as manifests
 from shared.cards import signature
 from shared.models import base as bases
+from shared.security import callers
 
 FOLDER = work.FOLDER
 
@@ -143,7 +144,7 @@ class House:
         return gate.Rehearsal(asked, others)
 
     async def _route(
-        self, query: str, no_learning: bool, deadline_s: float, tenant: str
+        self, query: str, no_learning: bool, deadline_s: float, tenants: callers.Tenants
     ) -> answering.Routing:
         decided = await self.router.select(query, top_k=4)
         return answering.Routing(

@@ -19,6 +19,7 @@ from benchmarks.training import work as works
 from services.inference import answering
 from shared import terminal
 from shared.models.embedded.recipe import conversations
+from shared.security import callers
 
 CARDS = 20
 FIRST_SEED = 1_000
@@ -139,7 +140,7 @@ def _alone(house: houses.House, card: str) -> asking.Answer:
     """Answers with one card, whatever the router thinks of the others."""
 
     async def route(
-        query: str, no_learning: bool, deadline_s: float, tenant: str
+        query: str, no_learning: bool, deadline_s: float, tenants: callers.Tenants
     ) -> answering.Routing:
         decided = await house.router.select(query, top_k=_TOP_K)
         own = [one for one in decided.candidates if one.card == card]

@@ -21,16 +21,13 @@ from shared.security import callers
 
 _log = structlog.get_logger(__name__)
 
-Tenants = frozenset[str] | None
-"""Whose cards besides everybody's; None: all."""
 
-
-def is_visible(record: records.CardRecord, tenants: Tenants) -> bool:
+def is_visible(record: records.CardRecord, tenants: callers.Tenants) -> bool:
     """Whether a caller may know of a card."""
-    return tenants is None or not record.tenants or not tenants.isdisjoint(record.tenants)
+    return callers.may_see(tenants, record.tenants)
 
 
-def check_visible(record: records.CardRecord, tenants: Tenants, reference: str) -> None:
+def check_visible(record: records.CardRecord, tenants: callers.Tenants, reference: str) -> None:
     """Answers for a hidden card what is answered for one that does not exist.
 
     Raises:
@@ -46,7 +43,7 @@ class View:
     def __init__(self, card_store: store.CardStore, caller: callers.Caller) -> None:
         """Takes the store, and who asks."""
         self._store, self._caller = card_store, caller
-        self._tenants: Tenants = caller.tenants
+        self._tenants: callers.Tenants = caller.tenants
 
     async def commit(
         self,

@@ -14,6 +14,7 @@ import structlog
 
 from services.factory import board, feedback, feedback_book, partners, queue
 from shared import errors, scrubbing
+from shared.security import callers
 
 _log = structlog.get_logger(__name__)
 _PRIVATE = (
@@ -49,7 +50,7 @@ class FeedbackDesk:
         self._silent_tenants = frozenset(silent_tenants)
 
     async def take(
-        self, told: feedback.Feedback, tenants: frozenset[str] | None = None
+        self, told: feedback.Feedback, tenants: callers.Tenants = None
     ) -> feedback_book.Outcome:
         """Takes what a user says of an answer.
 
@@ -95,7 +96,7 @@ class FeedbackDesk:
         )
         return outcome
 
-    async def counts(self, card: str, tenants: frozenset[str] | None = None) -> feedback.Counts:
+    async def counts(self, card: str, tenants: callers.Tenants = None) -> feedback.Counts:
         """How often answers were called right and wrong.
 
         Args:
@@ -117,9 +118,7 @@ class FeedbackDesk:
             told, question=self._scrub(told.question), answer=answer, correction=correction
         )
 
-    async def _not_everybodys(
-        self, given: feedback.Feedback, tenants: frozenset[str] | None
-    ) -> str:
+    async def _not_everybodys(self, given: feedback.Feedback, tenants: callers.Tenants) -> str:
         """Why a card is not learned anew: the factory publishes for everybody."""
         if not given.card:
             return ""
@@ -135,7 +134,7 @@ class FeedbackDesk:
         )
 
 
-def _check_visible(card: str, owners: Sequence[str], tenants: frozenset[str] | None) -> None:
-    if owners and tenants is not None and tenants.isdisjoint(owners):
+def _check_visible(card: str, owners: Sequence[str], tenants: callers.Tenants) -> None:
+    if not callers.may_see(tenants, owners):
         # As if there were none: that there is one is nobody else's business.
         raise errors.NotFoundError(f"there is no card {card}")

@@ -11,9 +11,8 @@ from __future__ import annotations
 from services.factory import tasks
 from shared.pb import types_pb2
 from shared.rpc import cost_messages
+from shared.security import callers
 
-Tenants = frozenset[str] | None
-"""Of a caller; None: all."""
 REASON_HIDDEN = "the reason tells of questions that may be others'; an operator can read it"
 _OF_ANYBODY = frozenset(
     {
@@ -33,7 +32,7 @@ _OF_ANYBODY = frozenset(
 """Fields without words, but for the card's name, which is public."""
 
 
-def seen(task: tasks.TrainingTask, tenants: Tenants, mixed: bool) -> types_pb2.TrainingTask:
+def seen(task: tasks.TrainingTask, tenants: callers.Tenants, mixed: bool) -> types_pb2.TrainingTask:
     """A task as its caller sees it.
 
     Args:

@@ -28,6 +28,7 @@ from shared import answer_signals, errors, grading, rewriting
 from shared import inference_settings as config
 from shared.cards import manifest as manifests
 from shared.models import chat
+from shared.security import callers
 
 AUTO, BASE = "auto", "base"
 LONGEST_QUERY_CHARACTERS = 8_000
@@ -48,10 +49,8 @@ class Question:
     max_new_tokens: int = 0
     """0 for the default of config.yaml."""
     no_learning: bool = False
-    tenant: str = ""
-    """Whose question it is, where callers have tenants."""
-    tenants: choosing.Tenants = None
-    """Whose cards may answer it."""
+    tenants: callers.Tenants = None
+    """Whose it is, and whose cards may answer it."""
     deadline_s: float | None = None
     """How long the caller waits; None for ever."""
     sampling: samplings.Sampling = samplings.GREEDY
@@ -149,8 +148,8 @@ class Outcome:
     """Since the question came."""
 
 
-Route = Callable[[str, bool, float, str], Awaitable[Routing]]
-"""Asks the router: query, no_learning, deadline in seconds, tenant."""
+Route = Callable[[str, bool, float, callers.Tenants], Awaitable[Routing]]
+"""Asks the router: query, no_learning, deadline in seconds, whose question it is."""
 Report = Callable[[Outcome], None]
 """Tells the router how the base answered; never waits."""
 
@@ -263,7 +262,7 @@ class Answering:
         deadline_s = ROUTE_DEADLINE_S if left_s is None else min(ROUTE_DEADLINE_S, left_s)
         try:
             return await self._route(
-                question.routed, question.no_learning, deadline_s, question.tenant
+                question.routed, question.no_learning, deadline_s, question.tenants
             )
         except errors.SkillmeshError as error:
             _log.warning("router not reached; the bare base answers", reason=str(error))

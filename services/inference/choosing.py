@@ -14,13 +14,12 @@ import structlog
 from services.inference import deadlines
 from shared import errors, repositories
 from shared.cards import manifest as manifests
+from shared.security import callers
 
 OfRoute = Callable[[str], Sequence[str]]
 """Keys of the served cards of a route, the newest first."""
 TenantsOf = Callable[[str], Sequence[str] | None]
 """Whose a served card is, by its key; empty: everybody's; None: that is not known."""
-Tenants = frozenset[str] | None
-"""Whose cards a caller may be answered by, besides everybody's; None: all."""
 _LATEST = "latest"
 _MOST_TRIED = 3
 """Cards of code bases, of which those before can't be had: whoever types does not wait for more."""
@@ -58,14 +57,14 @@ class Choosing:
         self._engine = engine
         self._of_route, self._tenants_of = of_route, tenants_of
 
-    def is_for(self, card: str, tenants: Tenants) -> bool:
+    def is_for(self, card: str, tenants: callers.Tenants) -> bool:
         """Whether a card may answer whoever has these tenants; no card whose owners are unknown."""
         if tenants is None:
             return True
         owners = self._tenants_of(card)
-        return owners is not None and (not owners or not tenants.isdisjoint(owners))
+        return owners is not None and callers.may_see(tenants, owners)
 
-    def named(self, reference: str, tenants: Tenants = None) -> str:
+    def named(self, reference: str, tenants: callers.Tenants = None) -> str:
         """The key of a card by `name`, `name@digest` or `name@alias`.
 
         Raises:
@@ -88,7 +87,7 @@ class Choosing:
         return found[-1]
 
     async def specialist(
-        self, path: str, deadline_s: float | None, tenants: Tenants = None
+        self, path: str, deadline_s: float | None, tenants: callers.Tenants = None
     ) -> str | None:
         """The card of a code base, in memory; None where the bare base is left.
 

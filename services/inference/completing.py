@@ -15,6 +15,7 @@ from services.inference import answering, choosing, deadlines, generations, prom
 from services.inference import sampling as samplings
 from shared import errors
 from shared.cards import manifest as manifests
+from shared.security import callers
 
 LONGEST_PATH = 4_096
 """Characters, as systems have it."""
@@ -32,7 +33,7 @@ class Completion:
     is none; `base`; `name` or `name@digest` of a card."""
     max_new_tokens: int = 0
     """0 for the default of config.yaml."""
-    tenants: choosing.Tenants = None
+    tenants: callers.Tenants = None
     """Whose cards may complete it."""
     deadline_s: float | None = None
     """How long the caller waits; None for ever."""

@@ -27,7 +27,6 @@ def question(
         max_new_tokens=request.max_new_tokens,
         max_cards=request.max_cards,
         no_learning=request.no_learning,
-        tenant=caller.tenant,
         tenants=caller.tenants,
         agent=request.agent,
         deadline_s=deadline_s,

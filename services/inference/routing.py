@@ -12,6 +12,7 @@ from services.inference import answering
 from shared import answer_signals, errors, inference_settings
 from shared.pb import router_pb2
 from shared.rpc import client, embedding, signal_messages
+from shared.security import callers
 
 _TOP_K = inference_settings.MOST_CARDS
 """Candidates asked of the router: the best one may not be on this node."""
@@ -60,9 +61,15 @@ class RouterClient:
             _log.info("answer not reported", event_id=request.event_id, reason=str(error))
 
     async def route(
-        self, query: str, no_learning: bool, deadline_s: float, tenant: str = ""
+        self, query: str, no_learning: bool, deadline_s: float, tenants: callers.Tenants = None
     ) -> answering.Routing:
         """Asks for the cards that fit.
+
+        Args:
+            query: the question.
+            no_learning: no event leaves for it.
+            deadline_s: for the answer.
+            tenants: whose question it is, and whose cards may answer it.
 
         Raises:
             errors.SkillmeshError: the router can't be reached, or what it answered, typed.
@@ -72,8 +79,11 @@ class RouterClient:
             top_k=_TOP_K,
             no_learning=no_learning,
             reports_answer=True,
-            tenant=tenant,
+            tenant=callers.only_tenant(tenants),
         )
+        if tenants is not None:
+            request.tenants.names.extend(sorted(tenants))
+            request.tenants.SetInParent()
         response = await client.call(self._stub.Route, request, deadline_s)
         return answering.Routing(
             candidates=tuple(

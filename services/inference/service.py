@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from services.inference import (
@@ -87,20 +87,25 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
     async def GetNodeStatus(
         self, request: inference_pb2.GetNodeStatusRequest, context: Any
     ) -> inference_pb2.NodeStatus:
-        """Tells which cards are served, which of them are in memory, and how busy it is."""
+        """Tells which of the caller's cards are served and in memory, and how busy it is."""
         load = self._engine.load
+        tenants = self._caller(context).tenants
+
+        def theirs(cards: Iterable[str]) -> list[str]:
+            return [card for card in cards if self._chosen.is_for(card, tenants)]
+
         return inference_pb2.NodeStatus(
             node_id=self._node_id,
             base_model=self._engine.base_id,
             base_fingerprint=self._engine.fingerprint,
-            resident=self._engine.resident(),
-            served=self._engine.served(),
+            resident=theirs(self._engine.resident()),
+            served=theirs(self._engine.served()),
             held_bytes=self._engine.held_bytes,
             semantic_sampled=self._semantic.sampled,
             semantic_dropped=self._semantic.dropped,
             revision=self._cards.revision,
             store_connected=self._cards.connected,
-            pinned=self._engine.pinned(),
+            pinned=theirs(self._engine.pinned()),
             running=load.running,
             waiting=load.waiting,
             most_rows=load.most_rows,
@@ -115,6 +120,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                     at_ms=swap.at_ms,
                 )
                 for swap in self._cards.swaps
+                if self._chosen.is_for(swap.card, tenants)
             ],
         )
 

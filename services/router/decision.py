@@ -6,6 +6,7 @@ Turns evidence into shares of one probability. Knows nothing about how evidence 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 
@@ -49,6 +50,8 @@ class Decision:
     threshold: float
     dissonance: bool
     """Whether the confidence lies below the threshold."""
+    hidden_confidence: float = 0.0
+    """What the confidence were if the asker might see all cards; 0 where it may."""
 
 
 def decide(
@@ -58,6 +61,7 @@ def decide(
     model: calibration.Model,
     top_k: int,
     threshold: float,
+    hidden: Collection[str] = (),
 ) -> Decision:
     """Ranks the cards of an index for a question.
 
@@ -68,10 +72,11 @@ def decide(
         model: the calibration.
         top_k: how many candidates to return.
         threshold: 0 to 1.
+        hidden: cards (`name@digest`) that are none to the asker.
     """
-    candidates, confidence = _share(question, index, evidence, model, top_k)
+    candidates, confidence, most = _share(question, index, evidence, model, top_k, hidden)
     if not question.words:  # "?!" asks for nothing that a card could say.
-        candidates, confidence = (), 0.0
+        candidates, confidence, most = (), 0.0, 0.0
     return Decision(
         query=question.text,
         candidates=candidates,
@@ -79,6 +84,7 @@ def decide(
         confidence=confidence,
         threshold=threshold,
         dissonance=confidence < threshold,
+        hidden_confidence=most if hidden else 0.0,
     )
 
 
@@ -116,17 +122,27 @@ def _share(
     evidence: indexes.Evidence,
     model: calibration.Model,
     top_k: int,
-) -> tuple[tuple[Candidate, ...], float]:
-    """The best candidates and the confidence that their probabilities share."""
+    hidden: Collection[str],
+) -> tuple[tuple[Candidate, ...], float, float]:
+    """The best candidates, the confidence that their probabilities share, and that of all cards."""
     if not len(index):
-        return (), 0.0
+        return (), 0.0, 0.0
     ranks_C = model.ranks(evidence)
+    fits_C = calibration.sigmoid(model.logits(evidence))
+    most = float(fits_C[ranks_C.argmax()])
+    seen = len(index)
+    if hidden:
+        hidden_C = np.array([one.identity in hidden for one in index.profiles])
+        ranks_C = np.where(hidden_C, -np.inf, ranks_C)
+        seen -= int(hidden_C.sum())
+        if not seen:
+            return (), 0.0, most
     shares_C = np.exp(ranks_C - ranks_C.max())
-    best = np.argsort(-ranks_C, kind="stable")[:top_k]
-    confidence = float(calibration.sigmoid(model.logits(evidence)[best[0]]))
+    best = np.argsort(-ranks_C, kind="stable")[: min(top_k, seen)]
+    confidence = float(fits_C[best[0]])
     probabilities_C = confidence * shares_C / shares_C.sum()
     candidates = list[Candidate]()
     for at in best:
         one = candidate(question, index, evidence, int(at), is_read=not candidates)
         candidates.append(dataclasses.replace(one, probability=float(probabilities_C[at])))
-    return tuple(candidates), confidence
+    return tuple(candidates), confidence, most

@@ -39,6 +39,7 @@ class Detector:
         clock_s: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         learns: bool = True,
+        threshold: float = 0.0,
         silent_tenants: Collection[str] = (),
     ) -> None:
         """Takes what it decides by.
@@ -47,11 +48,12 @@ class Detector:
             clock_s: Unix time.
             new_id: source of event ids.
             learns: whether questions may start learning at all.
+            threshold: confidence from which on a card that is hidden from the asker fits.
             silent_tenants: those whose questions may not.
         """
         self._clock_s = clock_s
         self._new_id = new_id
-        self._learns = learns
+        self._learns, self._threshold = learns, threshold
         self._silent_tenants = frozenset(silent_tenants)
 
     def detect(
@@ -61,7 +63,7 @@ class Detector:
         tenant: str = "",
         traceparent: str = "",
     ) -> spools.Dissonance | None:
-        """The event, where the confidence lies below the threshold and nobody opted out.
+        """The event, where no card fits, seen by the asker or not, and nobody opted out.
 
         Args:
             decision: of the router.
@@ -69,7 +71,15 @@ class Detector:
             tenant: whose question it is.
             traceparent: of its trace.
         """
-        if not decision.dissonance or not self._learns or tenant in self._silent_tenants:
+        # What others' cards answer is not taught to everybody because somebody else asked. By the
+        # router's own threshold: with one of its own an asker could find out how well they fit.
+        hidden_fits = decision.hidden_confidence > max(decision.confidence, self._threshold)
+        if (
+            not decision.dissonance
+            or hidden_fits
+            or not self._learns
+            or tenant in self._silent_tenants
+        ):
             return None
         return spools.Dissonance(
             event_id=self._new_id(),

@@ -26,7 +26,7 @@ class Reason(enum.Enum):
 
     FITS = "a card fits"
     TOO_UNSURE = "no card fits: the confidence is below the threshold"
-    NO_CARDS = "no card fits: there are no cards"
+    NO_CARDS = "no card fits: there are no cards that the asker may see"
     NO_WORDS = "no card fits: the question has no words"
 
 
@@ -181,7 +181,7 @@ def explain(
         second_fits = bool(calibration.sigmoid(logits[second]) >= threshold)
     return Explanation(
         query=seen.question.text,
-        reason=_reason(seen, confidence, threshold),
+        reason=_reason(seen, len(ranked), confidence, threshold),
         cards=tuple(
             _weighed(seen, best[place : place + 2], limit) for place in range(min(len(best), most))
         ),
@@ -196,11 +196,13 @@ def explain(
     )
 
 
-def _reason(seen: Seen, confidence: float, threshold: float) -> Reason:
+def _reason(seen: Seen, ranked: int, confidence: float, threshold: float) -> Reason:
     if not seen.number_of_cards:
         return Reason.NO_CARDS
     if not seen.question.words:
         return Reason.NO_WORDS
+    if not ranked:
+        return Reason.NO_CARDS
     return Reason.TOO_UNSURE if confidence < threshold else Reason.FITS
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,17 @@ from shared import questions
 from shared.cards import manifest as manifests
 
 Vectors = npt.NDArray[np.float32]
+Hidden = Callable[[], Collection[str]]
+"""Tells the cards (`name@digest`) that are none to an asker, as of now: others may come while a
+question is embedded."""
+_LEAST_NORM = 1e-6
+
+
+def nothing() -> Collection[str]:
+    """Hides no card; a `Hidden`."""
+    return ()
+
+
 _LEAST_NORM = 1e-6
 
 

@@ -21,7 +21,6 @@ from services.router import (
     decision,
     explanation,
     fitting,
-    observation,
     practice,
     profile,
     rehearsal,
@@ -37,6 +36,8 @@ from shared.cards import manifest as manifests
 _CARDS_IN_ONE_STEP = 1_000
 _REFITTED_BELOW = 3
 """A rehearsal calibrates anew among fewer cards; among more, one more changes little."""
+_EXPLAINED_AGAINST = 2
+"""Cards that an explanation compares at least: the first and the one behind it."""
 _UNFITTED = (np.linalg.LinAlgError, FloatingPointError, ValueError)
 EmbedQuery = Callable[[str], Awaitable[profile.Vectors]]
 _log = structlog.get_logger(__name__)
@@ -90,11 +91,11 @@ class LoRARouter:
         """The cards themselves, for whoever measures how they are found."""
         return self._stock
 
-    def first_cards(self, most: int) -> tuple[str, ...]:
-        """`name@digest` of so many active cards, in order."""
-        names = itertools.islice(self._stock.names(), most)
-        found = map(self._stock.find, names)
-        return tuple(sorted(one.identity for one in found if one is not None))
+    def first_cards(self, most: int, hidden: Collection[str] = ()) -> tuple[str, ...]:
+        """`name@digest` of so many active cards, in order, without some."""
+        found = map(self._stock.find, self._stock.names())
+        seen = (f.identity for f in found if f is not None and f.identity not in hidden)
+        return tuple(sorted(itertools.islice(seen, most)))
 
     def is_active(self, name: str, digest: str) -> bool:
         """Whether this is the version of its name that is routable."""
@@ -180,7 +181,11 @@ class LoRARouter:
             await self._forget(gone)
 
     async def select(
-        self, query: str, top_k: int = 1, threshold: float | None = None
+        self,
+        query: str,
+        top_k: int = 1,
+        threshold: float | None = None,
+        hidden: profile.Hidden = profile.nothing,
     ) -> decision.Decision:
         """Ranks the cards for a question.
 
@@ -188,37 +193,29 @@ class LoRARouter:
             query: the question, up to 8,000 characters.
             top_k: how many candidates to return, 1 to 1,000.
             threshold: 0 to 1; by default the configured one.
+            hidden: tells the cards that are none to the asker.
 
         Raises:
             errors.InvalidInputError: names the argument that is out of range.
         """
-        limit = self._threshold if threshold is None else threshold
-        admission.check_request(query, top_k, limit)
-        question = await self._question(query)
-        # Both are of one moment: one consistent view for the whole answer.
-        fitted, near = self._fitted, self._stock.near(question, top_k)
-        index = await near
-        return decision.decide(question, index, index.search(question), fitted.model, top_k, limit)
+        return (await self._decided(query, top_k, threshold, hidden))[0]
 
     async def explain(
-        self, query: str, top_k: int = 1, threshold: float | None = None
+        self,
+        query: str,
+        top_k: int = 1,
+        threshold: float | None = None,
+        hidden: profile.Hidden = profile.nothing,
     ) -> explanation.Explanation:
         """Why `select` decides a question as it does; arguments and errors are the same.
 
         `top_k` cards are taken apart.
         """
-        limit = self._threshold if threshold is None else threshold
-        admission.check_request(query, top_k, limit)
-        question = await self._question(query)
-        fitted, near = self._fitted, self._stock.near(question, max(top_k, 2))
-        index = await near
-        evidence = index.search(question)
-        decided = decision.decide(question, index, evidence, fitted.model, max(top_k, 2), limit)
+        decided, seen = await self._decided(query, top_k, threshold, hidden, _EXPLAINED_AGAINST)
         ranked = [(found.card, found.probability) for found in decided.candidates]
-        seen = explanation.Seen(question, index, evidence, fitted.model, fitted.usual, len(self))
         # A thousand cards take a third of a second, which the questions of others must not wait.
         return await asyncio.to_thread(
-            explanation.explain, seen, ranked, decided.confidence, limit, top_k
+            explanation.explain, seen, ranked, decided.confidence, decided.threshold, top_k
         )
 
     async def rehearse(
@@ -293,6 +290,25 @@ class LoRARouter:
         await self._stock.remove(names)
         self._calibrate_soon()
 
+    async def _decided(
+        self,
+        query: str,
+        top_k: int,
+        threshold: float | None,
+        hidden: profile.Hidden,
+        fewest: int = 1,
+    ) -> tuple[decision.Decision, explanation.Seen]:
+        """The decision, with that many candidates where there are, and what it was made from."""
+        limit = self._threshold if threshold is None else threshold
+        admission.check_request(query, top_k, limit)
+        question, shown = await self._question(query), max(top_k, fewest)
+        # Both are of one moment: one consistent view for the whole answer.
+        fitted, near = self._fitted, self._stock.near(question, shown, hidden)
+        index = await near
+        evidence, model = index.search(question), fitted.model
+        decided = decision.decide(question, index, evidence, model, shown, limit, hidden())
+        return decided, explanation.Seen(question, index, evidence, model, fitted.usual, len(self))
+
     async def _question(self, query: str) -> profile.Question:
         vector = admission.question_vector(await self._embed_query(query), self._dimension)
         return profile.Question(query, vector, self._words.of(query))
@@ -346,7 +362,9 @@ class LoRARouter:
                 # Both are of one moment: cards may move to the shelf meanwhile.
                 index, shortlist = self._stock.index, self._stock.shortlist
                 try:
-                    fitted, model = await asyncio.to_thread(self._fit, index, shortlist)
+                    fitted, model = await asyncio.to_thread(
+                        fitting.among, self._ground, index, shortlist
+                    )
                 except _UNFITTED:
                     # The former calibration still holds; the next change tries again.
                     _log.exception("calibration failed", cards=len(index))
@@ -364,30 +382,8 @@ class LoRARouter:
 
     def _calibrated_anew(self, index: indexes.Index) -> tuple[indexes.Index, calibration.Model]:
         try:
-            fitted, model = self._fit(index, None)
+            fitted, model = fitting.among(self._ground, index, None)
         except _UNFITTED:
             _log.exception("calibration for a rehearsal failed", cards=len(index))
             return index, self._fitted.model
         return fitted, model.model
-
-    def _fit(
-        self, index: indexes.Index, shortlist: observation.Near | None
-    ) -> tuple[indexes.Index, fitting.Fitted]:
-        """The same cards in a space of their own, and the calibration there."""
-
-        def indexed(cards: Sequence[profile.Profile]) -> indexes.Index:
-            groups = [np.stack([e.vector for e in p.examples]) for p in cards]
-            own = space.sums(groups) if groups else None
-            return indexes.Index(cards, space.fit(self._ground.sums, own), index.bounded)
-
-        cards, unrelated, ground = index.profiles, self._ground.unrelated, self._ground.rows
-        fitted = indexed(cards)
-        if shortlist is None:
-            observed = observation.observe(cards, indexed, unrelated)
-            return fitted, fitting.fitted_to(ground, observed, observation.FOLD_SHARPENING)
-
-        def few(some: Sequence[profile.Profile]) -> indexes.Index:
-            return indexes.Index(some, fitted.space, bounded=False, rarities_of=fitted)
-
-        observed = observation.observe_near(cards, shortlist, few, unrelated)
-        return fitted, fitting.fitted_to(ground.without("boundary"), observed)

@@ -90,11 +90,13 @@ async def running(
         cards = subscriber.CardSubscriber(lora_router, follower, trust)
         detector = dissonance.Detector(
             learns=settings.router.learn_from_questions,
+            threshold=settings.router.dissonance_threshold,
             silent_tenants=settings.router.no_learning_tenants,
         )
         decisions = metrics.Decisions()
         servicer = service.RouterService(
             *(lora_router, embedder, embedders.EMBEDDER_ID, detector, bus, cards),
+            protection.admitted,
             decisions.observe,
         )
 

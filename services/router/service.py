@@ -24,7 +24,8 @@ from services.router import router as routers
 from shared import errors
 from shared.cards import manifest as manifests
 from shared.pb import factory_pb2, router_pb2, router_pb2_grpc
-from shared.rpc import signal_messages
+from shared.rpc import access, signal_messages
+from shared.security import callers
 from shared.telemetry import tracing
 
 MOST_TEXTS = 2_000
@@ -47,9 +48,11 @@ class RouterService(router_pb2_grpc.RouterServicer):
         detector: dissonance.Detector,
         bus: dissonance.EventBus,
         cards: subscriber.CardSubscriber,
+        admitted: callers.Callers,
         observe: Callable[[decisions.Decision], None] = lambda _: None,
     ) -> None:
         """Takes the parts that do the work, and who is told of every decision for a question."""
+        self._admitted = admitted
         self._observe = observe
         self._router = router
         self._embedder = embedder
@@ -63,13 +66,21 @@ class RouterService(router_pb2_grpc.RouterServicer):
     ) -> router_pb2.RouteResponse:
         """Ranks the cards; the event leaves when the answer has left."""
         threshold = request.threshold if request.HasField("threshold") else None
-        decision = await self._router.select(request.query, request.top_k or 1, threshold)
+        asker = self._asker(context)
+        tenants, tenant = asker.tenants, request.tenant
+        if tenants is not None and tenant not in tenants:
+            tenant = asker.tenant
+        if request.HasField("tenants"):
+            named = frozenset(request.tenants.names)
+            tenants = named if tenants is None else tenants & named
+        hidden = self._hidden_from(tenants)
+        decision = await self._router.select(request.query, request.top_k or 1, threshold, hidden)
         self._observe(decision)
         event = None
         if not request.no_learning:
             domain = self._domain(decision)
             traceparent = tracing.traceparent()
-            event = self._detector.detect(decision, domain, request.tenant, traceparent)
+            event = self._detector.detect(decision, domain, tenant, traceparent)
         if event is not None:
             context.add_done_callback(_emit_later(self._bus, event, request.reports_answer))
         return router_pb2.RouteResponse(
@@ -95,7 +106,12 @@ class RouterService(router_pb2_grpc.RouterServicer):
     ) -> router_pb2.RouteExplanation:
         """Takes a decision apart."""
         threshold = request.threshold if request.HasField("threshold") else None
-        found = await self._router.explain(request.query, request.top_k or 1, threshold)
+        found = await self._router.explain(
+            request.query,
+            request.top_k or 1,
+            threshold,
+            self._hidden_from(self._asker(context).tenants),
+        )
         return _explanation_message(found)
 
     async def TryCard(
@@ -155,7 +171,8 @@ class RouterService(router_pb2_grpc.RouterServicer):
         error = self._router.calibration_error
         # Before the cards: what they are is told of no revision that they may not reflect yet.
         revision = self._cards.revision
-        cards = await asyncio.to_thread(self._router.first_cards, MOST_CARDS_TOLD)
+        hidden = self._cards.hidden_from(self._asker(context).tenants)
+        cards = await asyncio.to_thread(self._router.first_cards, MOST_CARDS_TOLD, hidden)
         return router_pb2.RouterStatus(
             cards=cards,
             card_count=len(self._router),
@@ -175,6 +192,12 @@ class RouterService(router_pb2_grpc.RouterServicer):
             ],
             threshold=self._router.threshold,
         )
+
+    def _asker(self, context: Any) -> callers.Caller:
+        return access.caller_of(self._admitted, context.invocation_metadata())
+
+    def _hidden_from(self, tenants: callers.Tenants) -> profile.Hidden:
+        return lambda: self._cards.hidden_from(tenants)
 
     def _domain(self, decision: decisions.Decision) -> str:
         near = [found.card for found in decision.candidates if found.similarity >= _NEAR]

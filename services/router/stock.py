@@ -19,6 +19,9 @@ from shared import errors
 EXACT_CARDS = 2_000
 EXACT_EXAMPLES = 20_000
 """Of all cards together."""
+_LEAST_SEEN, _MOST_SEARCHED = 8, 512
+"""Of the cards on the shelf that lie near a question: how many an asker may see, and how many are
+looked through for these."""
 _LEAVES_SHELF = 0.5
 """Cards come back from the shelf when there are fewer than this share of the limits."""
 _SAMPLE_AGES = 0.2
@@ -89,14 +92,34 @@ class Stock:
         """Finds the cards that a question is compared with; None while that is all of them."""
         return None if self._shelf is None else self._shelf.shortlist
 
-    async def near(self, question: profiles.Question, least: int) -> indexes.Index:
-        """The cards that are compared with a question: all, or those worth it."""
+    async def near(
+        self,
+        question: profiles.Question,
+        least: int,
+        hidden: profiles.Hidden = profiles.nothing,
+    ) -> indexes.Index:
+        """The cards that are compared with a question: all, or those worth it.
+
+        Args:
+            question: with its vector and words.
+            least: how many are needed.
+            hidden: tells the cards that don't count as any; more are looked for in their place.
+        """
         index, shelf = self.index, self._shelf
         if shelf is None:
             return index
-        return await asyncio.to_thread(
-            lambda: indexes.Index(shelf.shortlist(question, least), index.space, False, index)
-        )
+
+        def few() -> indexes.Index:
+            wanted, needed = least, max(least, _LEAST_SEEN)
+            while True:
+                found, skipped = shelf.shortlist(question, wanted), hidden()
+                seen = sum(one.identity not in skipped for one in found)
+                is_all = len(found) < wanted or len(found) >= _MOST_SEARCHED
+                if not skipped or seen >= needed or is_all:
+                    return indexes.Index(found, index.space, False, index)
+                wanted = 4 * len(found)
+
+        return await asyncio.to_thread(few)
 
     def nearest(self, vector: profiles.Vectors, count: int) -> list[str]:
         """Names of the cards whose texts lie nearest, that one first, as the shelf finds them.

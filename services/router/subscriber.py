@@ -19,11 +19,14 @@ from shared import errors
 from shared.cards import manifest as manifests
 from shared.cards import signature
 from shared.rpc import watch
+from shared.security import callers
 
 _PAUSE_S = 0.5
 _ATTEMPTS = 5
 """One card that can't be embedded must not keep the later ones away for ever."""
 _RECORDS_AT_A_TIME = 1_000
+_MOST_ASKERS = 1_000
+"""Sets of tenants of which is kept what is hidden from them."""
 _log = structlog.get_logger(__name__)
 
 
@@ -38,6 +41,10 @@ class CardSubscriber:
         self._trust = trust
         self._came: dict[str, watch.CardRecord] = {}
         """By identity: the records, with their signatures, by which routable cards came."""
+        self._owned: dict[str, tuple[str, ...]] = {}
+        """Whose the cards of these are that are not everybody's."""
+        self._hidden: dict[frozenset[str], frozenset[str]] = {}
+        """What `hidden_from` found since these changed."""
         self._follower = follower
         self._task: asyncio.Task[None] | None = None
         self.revision = 0
@@ -65,6 +72,19 @@ class CardSubscriber:
         """The domain of a routable card, by its identity; empty where it is not known."""
         record = self._came.get(card)
         return "" if record is None else record.domain
+
+    def hidden_from(self, tenants: callers.Tenants) -> frozenset[str]:
+        """Identities of the cards that are none to whoever has these tenants."""
+        if tenants is None:
+            return frozenset()
+        kept, owned = self._hidden, self._owned.items()
+        if (known := kept.get(tenants)) is not None:
+            return known
+        if len(kept) >= _MOST_ASKERS:
+            kept.clear()
+        found = frozenset(card for card, owners in owned if not callers.may_see(tenants, owners))
+        kept[tenants] = found
+        return found
 
     async def _run(self) -> None:
         async with contextlib.aclosing(self._follower.follow()) as news_stream:
@@ -112,6 +132,10 @@ class CardSubscriber:
                 manifests.card_identity(r.name, r.digest): dataclasses.replace(r, manifest_json="")
                 for r in trusted
             }
+            owned = {
+                manifests.card_identity(r.name, r.digest): r.tenants for r in trusted if r.tenants
+            }
+            self._note_owners(self._owned | owned)
             readable = await asyncio.to_thread(_readable, trusted)
             for record, manifest in readable:
                 if manifest.route:
@@ -130,6 +154,9 @@ class CardSubscriber:
         if failed is not None:
             raise failed
 
+    def _note_owners(self, owned: dict[str, tuple[str, ...]]) -> None:
+        self._owned, self._hidden = owned, {}
+
     def _trusted(self, records: Sequence[watch.CardRecord]) -> list[watch.CardRecord]:
         """Those whose signature holds: what no node serves must not be chosen."""
         found = []
@@ -145,7 +172,9 @@ class CardSubscriber:
     async def _distrust(self, keys: Iterable[str]) -> None:
         """Takes note of revoked keys; what the keyring no longer vouches for is forgotten."""
         self._trust.revoke(keys)
-        for record in await asyncio.to_thread(self._distrusted):
+        distrusted = await asyncio.to_thread(self._distrusted)
+        self._note_owners({key: of for key, of in self._owned.items() if key in self._came})
+        for record in distrusted:
             _log.error("card is not trusted any more", card=record.name, digest=record.digest)
             await self._router.unregister_version(record.name, record.digest)
 

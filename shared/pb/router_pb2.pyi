@@ -29,6 +29,7 @@ class RouteRequest(_message.Message):
     NO_LEARNING_FIELD_NUMBER: _builtins.int
     REPORTS_ANSWER_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     top_k: _builtins.int
     """0 means 1"""
@@ -40,6 +41,10 @@ class RouteRequest(_message.Message):
     """the caller will call ReportAnswer for the event"""
     tenant: _builtins.str
     """whose question it is, where callers have tenants"""
+    @_builtins.property
+    def tenants(self) -> Global___Tenants:
+        """Whose cards may answer, besides everybody's; unset: all that the caller may see."""
+
     def __init__(
         self,
         *,
@@ -49,16 +54,37 @@ class RouteRequest(_message.Message):
         no_learning: _builtins.bool = ...,
         reports_answer: _builtins.bool = ...,
         tenant: _builtins.str = ...,
+        tenants: Global___Tenants | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "tenants", b"tenants", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "no_learning", b"no_learning", "query", b"query", "reports_answer", b"reports_answer", "tenant", b"tenant", "threshold", b"threshold", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "no_learning", b"no_learning", "query", b"query", "reports_answer", b"reports_answer", "tenant", b"tenant", "tenants", b"tenants", "threshold", b"threshold", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
     _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___RouteRequest: _TypeAlias = RouteRequest  # noqa: Y015
+
+@_typing.final
+class Tenants(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tenants: _TypeAlias = Tenants  # noqa: Y015
 
 @_typing.final
 class RouteCandidate(_message.Message):
@@ -623,7 +649,7 @@ class RouterStatus(_message.Message):
     """below this confidence a question is a gap"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """name@digest of cards in the index, the first 1,000 that came"""
+        """name@digest of cards that the caller may see, the first 1,000 that came"""
 
     @_builtins.property
     def calibration_bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationBin]:

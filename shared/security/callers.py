@@ -10,6 +10,7 @@ import enum
 import hashlib
 import hmac
 import pathlib
+from collections.abc import Iterable
 from typing import Annotated
 
 import pydantic
@@ -19,6 +20,8 @@ from shared import errors
 
 EVERY_TENANT = "*"
 """As a tenant of a token: it sees the cards of all."""
+Tenants = frozenset[str] | None
+"""Whose cards a caller may see and be answered by, besides everybody's; None: all."""
 _SCHEME = "bearer "
 _log = structlog.get_logger(__name__)
 
@@ -113,13 +116,13 @@ class Caller:
     name: str
     """For people and logs."""
     role: Role
-    tenants: frozenset[str] | None
+    tenants: Tenants
     """Whose cards it may see besides everybody's; None: all."""
 
     @property
     def tenant(self) -> str:
         """Whose questions it asks; empty where that is not one tenant's."""
-        return next(iter(self.tenants)) if self.tenants and len(self.tenants) == 1 else ""
+        return only_tenant(self.tenants)
 
     def check_may(self, method: str) -> None:
         """Checks a call, such as `CardStore/Commit` or `Flight/DO_PUT`.
@@ -134,6 +137,22 @@ class Caller:
                 f"{method}: the token {self.name!r} has the role {self.role.value}, and this takes "
                 f"{roles}; use such a token"
             )
+
+
+def only_tenant(tenants: Tenants) -> str:
+    """Whose a question is that is asked with these; empty where that is not one tenant's."""
+    return next(iter(tenants)) if tenants and len(tenants) == 1 else ""
+
+
+def may_see(tenants: Tenants, owners: Iterable[str]) -> bool:
+    """Whether a caller with these tenants may know of what belongs to some owners.
+
+    Args:
+        tenants: of the caller.
+        owners: tenants; none: it is everybody's.
+    """
+    owned = frozenset(owners)
+    return tenants is None or not owned or not tenants.isdisjoint(owned)
 
 
 ANYBODY = Caller("anybody", Role.OPERATOR, None)

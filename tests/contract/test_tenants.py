@@ -76,6 +76,11 @@ async def test_a_card_of_a_tenant_answers_nobody_else_by_whatever_way_it_is_aske
             ("of-none", False),
         ):
             async with calling(port, token) as stub:
+                told = await client.call(stub.GetNodeStatus, status)
+                assert (key in told.served) is sees, token
+                taken_in = [swap.card for swap in told.swaps]
+                assert (key in taken_in) is sees, token
+                assert sees or key not in (*told.resident, *told.pinned), token
                 routed = inference_pb2.GenerateRequest(query=nodes.QUERY)
                 answer = await client.call(stub.Generate, routed, nodes.HANGING_S)
                 assert answer.card == (key if sees else ""), token

@@ -327,6 +327,21 @@ def test_token_is_asked_for_when_tokens_are_on(browser: sync_api.Browser, guarde
         expect(page).to_have_url(f"{guarded}/console/sign-in")
 
 
+@pytest.mark.parametrize(("token", "times"), [("olga-token", 2), ("ulla-token", 0)])
+def test_nodes_tell_of_cards_that_the_caller_may_see(
+    browser: sync_api.Browser, guarded: str, token: str, times: int
+) -> None:
+    with browsing.person(browser) as person, browsing.visit(person, guarded) as visit:
+        visit.open("/")
+        visit.page.get_by_label("Token").fill(token)
+        visit.page.keyboard.press("Enter")
+        expect(visit.page).to_have_url(f"{guarded}/console/")
+        visit.open("/nodes")
+        expect(visit.page.get_by_text(fake_cluster.QUILLHAVEN).first).to_be_visible()
+        # Among those in memory, and among those taken in.
+        expect(visit.page.get_by_text(fake_cluster.OF_A_TENANT)).to_have_count(times)
+
+
 def test_buttons_are_absent_when_the_role_has_no_right_to_them(
     browser: sync_api.Browser, guarded: str
 ) -> None:
@@ -341,6 +356,7 @@ def test_buttons_are_absent_when_the_role_has_no_right_to_them(
             expect(visit.page.get_by_role("button", name=name)).to_have_count(0)
         visit.open("/tasks")
         expect(visit.page.get_by_text("Which comet")).to_be_visible()
+        visit.open("/nodes")
         for name in ("Cancel", "Retry"):
             expect(visit.page.get_by_role("button", name=name)).to_have_count(0)
         visit.open("/hierarchy")

@@ -13,9 +13,10 @@ _SHARED = "shared"
 """Whose memory an agent has that was told nothing on the node."""
 _FIND_S, _PATIENT_FIND_S = 3.0, 30.0
 _UNDECIDED = "no learning task came of it yet; `make tasks` shows it once there is one"
-_SWITCHED_OFF = (
-    "nothing is learned: learning from questions is switched off (router.learn_from_questions, "
-    'router.no_learning_tenants); to have it learned all the same: make teach topic="…"'
+_NOT_LEARNED = (
+    "nothing is learned: learning is switched off (router.learn_from_questions, "
+    "router.no_learning_tenants), or somebody else's card answers this; to have it learned all the "
+    'same: make teach topic="…"'
 )
 
 
@@ -89,7 +90,7 @@ async def _reason(services: peers.Peers, answer: domain.Answer) -> str:
     """Why nothing is learned from a question; empty where that is not known."""
     if answer.event_id:
         return await services.factory.reason_for_no_task(answer.event_id)
-    return _SWITCHED_OFF if answer.dissonance else ""
+    return _NOT_LEARNED if answer.dissonance else ""
 
 
 def _show(answer: domain.Answer, task: domain.Task | None, as_json: bool, reason: str = "") -> None:

@@ -26,7 +26,10 @@ _FIND_S = 60.0
 """A question about something new waits that long for its task: the factory gathers first."""
 _CARDS_EXPLAINED = 2
 _LONGEST_QUESTION = 8000
-_OFF = "Learning from questions is switched off here (router.learn_from_questions)."
+_NOT_LEARNED = (
+    "Nothing is learned from it: learning is switched off here (router.learn_from_questions), or "
+    "somebody else's card answers it."
+)
 _HOW = (
     (
         "It answers at once",
@@ -230,7 +233,7 @@ class _Asking:
     async def _task(self, answer: domain.Answer) -> tuple[domain.Task | None, str]:
         """The task that a question led to, or why there is none."""
         if not answer.event_id:
-            return None, _OFF
+            return None, _NOT_LEARNED
         factory = self._desk.peers.factory
         with self._desk.session.acting():
             task = await factory.find_task(answer.event_id, _FIND_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Iterable
 
 from services.gateway import domain
 from services.gateway.console import desk as desks
@@ -34,9 +35,15 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
 
     async def fetch() -> tuple[domain.NodeState, ...]:
         # How many it answered so far is shown nowhere, and would build all anew every second.
-        return tuple(
+        told = tuple(
             dataclasses.replace(one, requests=(), in_flight=0) for one in desk.nodes.nodes()
         )
+        if desk.session.caller.tenants is None:
+            return told
+        # The gateway sees every tenant's cards: what this caller may know of the store tells.
+        held = await desk.peers.store.residency()
+        digests = frozenset(digest for one in held for digest in one.digests)
+        return tuple(_with_cards(one, digests) for one in told)
 
     def show(told: tuple[domain.NodeState, ...]) -> None:
         ready = sum(one.status == "ready" for one in told)
@@ -59,6 +66,21 @@ def build(desk: desks.Desk, path: dict[str, str]) -> None:
                 parts.Text("p", advice, "muted")
 
     live.follow(desk, _EVERY_S, "gateway", fetch, show, notice)
+
+
+def _with_cards(node: domain.NodeState, digests: frozenset[str]) -> domain.NodeState:
+    """A node with those of its cards alone that have one of these digests."""
+
+    def some(cards: Iterable[str]) -> tuple[str, ...]:
+        return tuple(card for card in cards if wording.card_digest(card) in digests)
+
+    return dataclasses.replace(
+        node,
+        served=some(node.served),
+        resident=some(node.resident),
+        pinned=some(node.pinned),
+        swaps=tuple(one for one in node.swaps if some([one.card])),
+    )
 
 
 def _panel(node: domain.NodeState) -> None:

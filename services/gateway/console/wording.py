@@ -47,6 +47,11 @@ def card_name(reference: str) -> str:
     return reference.partition("@")[0]
 
 
+def card_digest(reference: str) -> str:
+    """The digest alone; empty where there is none."""
+    return reference.partition("@")[2]
+
+
 def duration(seconds: float) -> str:
     """`0.4 s`, `48 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 10:

@@ -198,7 +198,7 @@ class OpenAIBackend:
         except errors.SkillmeshError as error:
             _log.warning("router not reached; the bare base answers", reason=str(error))
             return domain.Route()
-        # The router knows all cards; that of another tenant is none for this caller.
+        # A router without tokens shows cards to everybody.
         if route.card and caller.tenants is not None and not await self._sees(route.card):
             return dataclasses.replace(route, card="", reading="")
         return route

@@ -18,7 +18,7 @@ class FakeRouter:
         self.asked: list[tuple[str, bool, float]] = []
 
     async def route(
-        self, query: str, no_learning: bool, deadline_s: float, tenant: str = ""
+        self, query: str, no_learning: bool, deadline_s: float, tenants=None
     ) -> answering.Routing:
         self.asked.append((query, no_learning, deadline_s))
         if self.error is not None:

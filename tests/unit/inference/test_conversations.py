@@ -28,7 +28,7 @@ async def engine(base):
 def answers_of(engine, heard, outcomes, **routed):
     candidate = answering.Candidate("a@1", 0.9, 0.8, KNOWN)
 
-    async def route(query, no_learning, deadline_s, tenant=""):
+    async def route(query, no_learning, deadline_s, tenants=None):
         heard.append(query)
         return answering.Routing((candidate,), 0.1, 0.9, event_id="event", **routed)
 

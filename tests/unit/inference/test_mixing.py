@@ -61,7 +61,7 @@ def _with_sum(base, found, cards):
 
 
 def _router(*candidates):
-    async def route(query, no_learning, deadline_s, tenant=""):
+    async def route(query, no_learning, deadline_s, tenants=None):
         found = tuple(answering.Candidate(key, p, 0.9, "Who?") for key, p in candidates)
         return answering.Routing(found, 0.1, 0.9)
 

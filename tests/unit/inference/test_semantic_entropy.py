@@ -132,7 +132,7 @@ async def test_entropy_is_higher_when_the_base_does_not_know():
 
 
 async def test_answer_is_there_when_the_samples_are_not(base):
-    async def route(query, no_learning, deadline_s, tenant):
+    async def route(query, no_learning, deadline_s, tenants):
         return answering.Routing(dissonance=True, event_id="event")
 
     router = Router()

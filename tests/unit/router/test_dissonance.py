@@ -57,6 +57,13 @@ def test_no_event_is_made_when_somebody_opted_out(opted_out):
     assert found is not None and (found.domain, found.tenant) == ("law", "acme")
 
 
+def test_no_event_is_made_when_a_card_fits_that_the_asker_may_not_see():
+    detector = dissonance.Detector(threshold=0.4)
+    for hidden, emitted in ((0.9, False), (0.39, True), (0.0, True)):
+        decision = decisions.Decision("q?", (), 0.9, 0.1, 0.4, True, hidden_confidence=hidden)
+        assert (detector.detect(decision) is not None) is emitted
+
+
 async def test_events_arrive_in_order_when_the_factory_is_up(tmp_path):
     factory = _Factory()
     bus = _bus(factory, tmp_path / "spool")

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from services.router import admission, practice, router
+from services.router import admission, fitting, practice, router
 from shared import errors
 from tests import fake_router_peers, fake_routers
 
@@ -146,7 +146,7 @@ async def test_card_is_rehearsed_as_calibrated_before_when_no_calibration_can_be
     def fails(*_: object) -> None:
         raise np.linalg.LinAlgError("singular")
 
-    monkeypatch.setattr(made, "_fit", fails)
+    monkeypatch.setattr(fitting, "among", fails)
     found = await made.rehearse(card, [f"Which height has {ORUN}?"])
     assert [tried.card for tried in found.questions] == [card.identity]
 

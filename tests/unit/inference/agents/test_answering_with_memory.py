@@ -13,7 +13,7 @@ QUERY = served.QUERY
 
 
 def _router(*candidates):
-    async def route(query, no_learning, deadline_s, tenant):
+    async def route(query, no_learning, deadline_s, tenants):
         return answering.Routing(candidates, 0.1, 0.9, event_id="e1")
 
     return route
