@@ -47,9 +47,10 @@ async def test_submissions_are_settled_in_order_when_several_agents_send(
             client.follow(agent, settled=0)
             for sequence in (1, 2):
                 client.submit(fake_layers.submission(agent, sequence))
-        await heard.until(lambda: len(lasting.layers.pending) == 4 and client.connected)
-        assert client.version == 0
-        assert client.waiting("ada") == [1, 2] and client.position("ada").sent == 2
+        await heard.until(lambda: all(client.position(a).sent == 2 for a in ("ada", "bob")))
+        await heard.until(lambda: client.version == 0)
+        assert len(lasting.layers.pending) == 4
+        assert client.waiting("ada") == [1, 2]
         await tick(house)
         await heard.until(lambda: len(heard.settlements) == 4 and client.version == 1)
         assert client.waiting("ada") == client.waiting("bob") == []
