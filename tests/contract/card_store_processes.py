@@ -84,7 +84,7 @@ class Process:
         self._listens.set()
 
     def until_listening(self) -> Process:
-        assert self._listens.wait(60) and self.port, "".join(self.log)
+        assert self._listens.wait(180) and self.port, "".join(self.log)
         return self
 
     def end(self, number: int = signal.SIGTERM) -> int:
@@ -93,7 +93,7 @@ class Process:
         return self.wait()
 
     def wait(self) -> int:
-        code = self._popen.wait(60)
+        code = self._popen.wait(180)
         self._reader.join()
         assert self._popen.stderr is not None
         self._popen.stderr.close()

@@ -92,7 +92,7 @@ class Distiller:
         async def note(update: distiller_pb2.DistilUpdate) -> None:
             told.append(update.detail)
 
-        last = await client.last_of_stream(self.stub.Distil, request, note, 30.0)
+        last = await client.last_of_stream(self.stub.Distil, request, note, 180.0)
         assert last.HasField("result")
         return last.result, told
 

@@ -18,7 +18,7 @@ from tests import fakes
 from tests.contract import card_store_processes as processes
 
 T = TypeVar("T")
-HANGING_S = 60.0
+HANGING_S = 180.0
 """Nothing here waits for long: a test that hangs fails."""
 
 

@@ -24,7 +24,7 @@ _LAYERS = {
     "agent": {"rank": 2, "inertia": 0.3},
     "context": {"rank": 2, "inertia": 0.1},
 }
-HANGING_S = 120.0
+HANGING_S = 300.0
 
 
 def _settings(folder, router="127.0.0.1:1", **hierarchy):
@@ -94,14 +94,22 @@ async def test_agent_learns_and_answers_and_goes_on_after_a_restart(tmp_path):
             await _learns_answers_and_goes_on(tmp_path, listening.port, bare)
 
 
+def _has_learned(agent):
+    """Or that it was told that it could not."""
+    return agent.rounds > 0 and not agent.queued and agent.examples + agent.given_up_count
+
+
+def _version(memory):
+    return int(memory.partition("@")[2])
+
+
 async def _learns_answers_and_goes_on(tmp_path, port, bare):
     settings = _settings(tmp_path / "node", address=f"127.0.0.1:{port}")
     async with _node(settings) as node:
         assert (await node.give("ada", "key-1")).accepted == 1
         assert (await node.give("ada", "key-1")).accepted == 1
         first = await node.ask("ada")
-        found = await node.until("ada", lambda one: one.rounds > 0 and not one.queued)
-        # Learned, or told that it was not.
+        found = await node.until("ada", _has_learned)
         assert found.examples + found.given_up_count == 1
         assert [one.reason for one in found.given_up] == ["rounds"] * found.given_up_count
         assert 2 <= found.rounds == found.last_sequence == found.settled_sequence <= 8
@@ -116,7 +124,9 @@ async def _learns_answers_and_goes_on(tmp_path, port, bare):
         last = await node.agent("ada")
     async with _node(settings) as node:
         again = await node.until("ada", lambda one: one.snapshot_version >= last.snapshot_version)
-        assert (again.memory, again.settled_sequence) == (last.memory, last.rounds)
+        # What was published when it was asked may have been one step behind.
+        assert _version(again.memory) >= _version(last.memory)
+        assert again.settled_sequence == last.rounds
         assert list(again.layers) == list(last.layers)
         listed = await client.call(node.agents.ListAgents, agents_pb2.ListAgentsRequest())
         assert [one.agent for one in listed.agents] == ["ada"]

@@ -107,7 +107,7 @@ async def _distil(
     async def note(update: distiller_pb2.DistilUpdate) -> None:
         on_detail(update.detail)
 
-    last = await client.last_of_stream(stub.Distil, request, note, 10.0)
+    last = await client.last_of_stream(stub.Distil, request, note, 120.0)
     assert last.HasField("result")
     result: distiller_pb2.DistilResult = last.result
     return result

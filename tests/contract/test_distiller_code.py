@@ -209,7 +209,7 @@ async def test_reading_ends_when_the_task_is_cancelled(
         await reading.wait()
         request = distiller_pb2.CancelDistilRequest(task_ids=["t1", "nobody"])
         await client.call(served.stub.CancelDistil, request)
-        await asyncio.wait_for(ended.wait(), 30.0)
+        await asyncio.wait_for(ended.wait(), 120.0)
         with pytest.raises(errors.UnavailableError):
             await asking
     assert served.uploaded == []

@@ -197,6 +197,12 @@ async def test_policy_decides_and_zeroconf_finds_when_no_peer_is_listed(tmp_path
         a, b, c = a.result(), b.result(), c.result()
     card = await a.publish("lazy")
     assert (await b.until_known(card)).remote
+
+    async def sees_both() -> bool:
+        peers = (await c.call("ListPeers", cards_pb2.ListPeersRequest())).peers
+        return {peer.control for peer in peers if peer.connected} == {a.address, b.address}
+
+    await mesh_stores.until(sees_both)
     with pytest.raises(errors.NotFoundError):
         await c.get(card)
     # A plain Flight client is sent on to who has the bytes.
@@ -207,8 +213,6 @@ async def test_policy_decides_and_zeroconf_finds_when_no_peer_is_listed(tmp_path
     # The record of a card that nobody has any more is of no use.
     await a.call("DeleteCard", cards_pb2.DeleteCardRequest(digest=card))
     await b.until_known(card, cards_pb2.DELETED)
-    peers = (await c.call("ListPeers", cards_pb2.ListPeersRequest())).peers
-    assert {peer.control for peer in peers if peer.connected} == {a.address, b.address}
     # One that says goodbye is given up.
     a.stop()
     for store in (b, c):

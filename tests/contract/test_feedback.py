@@ -149,7 +149,7 @@ async def test_corrections_are_learned_together_when_they_come_while_a_task_gath
 ) -> None:
     others.distiller.answers["Who founded Zorblax?"] = "Ada Quill"
     others.distiller.places["Zorblax"] = "zorblax.md"
-    factory = FactoryProcess(tmp_path, others, gather_s=2.0)
+    factory = FactoryProcess(tmp_path, others, gather_s=8.0)
     await factory.start()
     try:
         asked = await factory.report("Who founded Zorblax?", "event-1")

@@ -32,8 +32,9 @@ TO_SKILL = domain.Conversation(QUESTION.messages, model=SKILL)
 
 @contextlib.asynccontextmanager
 async def _fleet(
-    *nodes: str, every_s: float = 0.05, **gateway: object
+    *nodes: str, every_s: float = 0.05, ready: bool = True, **gateway: object
 ) -> AsyncIterator[fleets.Fleet]:
+    """A fleet of these nodes; `ready`: all of them answered a look before it is used."""
     settings = config.Settings(
         gateway=config.Gateway.model_validate({"nodes": nodes, "nodes_every_s": every_s} | gateway)
     )
@@ -45,6 +46,8 @@ async def _fleet(
     async with asyncio.timeout(TEST_S):
         await fleet.start()
         try:
+            if ready:
+                await _until(lambda: all(one.status == "ready" for one in fleet.nodes()))
             yield fleet
         finally:
             await fleet.stop()
@@ -153,7 +156,7 @@ async def test_others_are_looked_at_when_one_node_is_slow() -> None:
     async with (
         scripted_nodes.serving(slow) as one,
         scripted_nodes.serving(quick) as two,
-        _fleet(one, two) as fleet,
+        _fleet(one, two, ready=False) as fleet,
     ):
         for _ in range(3):
             quick.looked.clear()
@@ -184,7 +187,7 @@ async def test_deadline_goes_to_the_node_and_is_not_tried_again_when_it_is_over(
         _fleet(one, two) as fleet,
     ):
         with pytest.raises(errors.DeadlineError):
-            await fleet.answer(QUESTION, 2.0)
+            await fleet.answer(QUESTION, 5.0)
         (left_s,) = first.time_left + second.time_left
         # gRPC rounds what it sends; without the caller's it would be that of config.yaml.
         assert left_s is not None and left_s < config.Gateway().deadline_s / 2
@@ -248,6 +251,7 @@ async def test_caller_is_shown_to_nodes_and_the_gateway_itself_when_it_looks(
         )
         await fleet.start()
         try:
+            await _until(lambda: _status(fleet, address) == "ready")
             with access.on_behalf_of(callers.header("ann")):
                 await fleet.answer(QUESTION)
             assert node.authorizations == ["Bearer ann"]

@@ -19,7 +19,7 @@ from tests.contract import addresses, gateways
 ASKED = [{"role": "user", "content": "Who built it?"}]
 CHAT: dict[str, Any] = {"model": "auto", "messages": ASKED}
 PATH = "/v1/chat/completions"
-HANGING_S = 30.0
+HANGING_S = 180.0
 
 
 @pytest.fixture

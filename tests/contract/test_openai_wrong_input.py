@@ -18,7 +18,7 @@ TEXT: dict[str, Any] = {"model": "auto", "prompt": "Who"}
 EMBED: dict[str, Any] = {"model": "all-MiniLM-L6-v2", "input": "Who?"}
 TELL: dict[str, Any] = {"question": "Who?", "rating": "wrong", "correction": "Ann."}
 PATH, COMPLETE = "/v1/chat/completions", "/v1/completions"
-HANGING_S = 60.0
+HANGING_S = 180.0
 MIB = 1024 * 1024
 
 
