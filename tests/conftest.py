@@ -24,6 +24,11 @@ _FIRST = (*_SHARED, _CLUSTERS, *_LONG)
 """What takes longest, in this order: begun last it would end alone."""
 _CORES_OF_A_CLUSTER = 2
 
+# The terminal is forgotten: a console made while a test is imported would keep its width. Here, as
+# folders' own `conftest.py` import before any hook is called.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+
 
 class _ByFile(scheduler.LoadFileScheduling):
     """The tests of a file, or of a folder with a cluster, share a process and what they set up.
@@ -35,12 +40,6 @@ class _ByFile(scheduler.LoadFileScheduling):
         together = (_CLUSTERS,) if self.numnodes <= _CORES_OF_A_CLUSTER else _SHARED
         found = next((folder for folder in together if nodeid.startswith(folder)), None)
         return found or super()._split_scope(nodeid)
-
-
-def pytest_configure() -> None:
-    """Forgets the terminal: a console made while a test is imported would keep its width."""
-    for name in ("COLUMNS", "LINES"):
-        os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

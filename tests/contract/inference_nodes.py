@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
-from unittest import mock
 
 import grpc
 
-from services.inference import answering, server
+from services.inference import server
 from shared import discovery
 from shared import settings as config
 from shared.cards import card as cards
@@ -140,16 +139,13 @@ async def running(
         return [discovery.StoreAddress(store, store) for store in stores]
 
     fake = FakeRouter()
-    # A router that starves is not one that is away.
-    patient = mock.patch.object(answering, "ROUTE_DEADLINE_S", HANGING_S)
     async with asyncio.timeout(HANGING_S), router_server(fake) as address:
         settings = settings_for(state_dir, router_address or address, **more)
-        with patient:
-            async with (
-                server.running(settings, lambda _: tiny_model.tiny_base(0), find) as port,
-                client.channel(f"127.0.0.1:{port}") as channel,
-            ):
-                yield Node(inference_pb2_grpc.InferenceStub(channel), fake, port)
+        async with (
+            server.running(settings, lambda _: tiny_model.tiny_base(0), find) as port,
+            client.channel(f"127.0.0.1:{port}") as channel,
+        ):
+            yield Node(inference_pb2_grpc.InferenceStub(channel), fake, port)
 
 
 def control(store: Store) -> str:

@@ -21,6 +21,8 @@ from shared.rpc import client
 from tests import tiny_model
 from tests.contract import inference_nodes as nodes
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SCHEMA = {
     "type": "object",
     "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}},

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from services.gateway.command_line import node_page
 from services.gateway.command_line.doctor import findings, running
 from shared import settings as config
 from shared.cards import format as formats
@@ -21,12 +20,7 @@ from tests.contract.card_store_processes import Store
 from tests.contract.command_runs import Commands
 from tests.contract.served_apart import served
 
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is slow to answer here is no finding."""
-    for module, name in ((running, "_ANSWER_S"), (node_page, "ANSWER_S")):
-        monkeypatch.setattr(module, name, 60.0)
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture

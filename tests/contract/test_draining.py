@@ -21,6 +21,8 @@ from tests import tiny_model
 from tests.contract import addresses
 from tests.contract import inference_nodes as nodes
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 LONG_S = 60.0
 """A drain that nothing here may need."""
 

@@ -21,6 +21,8 @@ from tests import tiny_model
 from tests.contract import addresses
 from tests.contract import inference_nodes as nodes
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 @pytest.fixture
 async def node(tmp_path) -> AsyncIterator[nodes.Node]:

@@ -24,6 +24,8 @@ from tests.contract import addresses, gateways
 from tests.contract import inference_nodes as nodes
 from tests.contract.card_store_processes import Store
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 ASKED = [{"role": "user", "content": nodes.QUERY}]
 PATH = "/v1/chat/completions"
 
@@ -235,11 +237,14 @@ async def test_frees_the_slot_of_the_node_when_a_stream_is_left(mesh):
         )
         await anext(stream)
         await stream.close()
-        while (status := await mesh.node.status()).running or status.waiting:
-            await asyncio.sleep(0.01)
-        # Nodes of tests before may still be on record.
         own = f"127.0.0.1:{mesh.node.port}"
-        [state] = [one for one in mesh.fleet.nodes() if one.address == own]
+        while True:
+            status = await mesh.node.status()
+            # Nodes of tests before may still be on record.
+            [state] = [one for one in mesh.fleet.nodes() if one.address == own]
+            if state.requests and not status.running and not status.waiting:
+                break
+            await asyncio.sleep(0.01)
         assert dict(state.requests) == {"cancelled": 1}
         # There is but one row for all: it would still be taken.
         told = await client.chat.completions.create(model="base", messages=ASKED)
@@ -260,7 +265,8 @@ async def test_pins_a_card_by_its_name_and_lets_it_go(mesh):
 
 
 async def test_is_ready_when_a_node_and_the_router_are(mesh):
-    assert (await mesh.gateway.send("GET", "/readyz"))[0] == 200
+    while (await mesh.gateway.send("GET", "/readyz"))[0] != 200:
+        await asyncio.sleep(0.02)  # The first connection to the router takes its time.
 
 
 async def test_is_not_ready_when_nobody_answers():

@@ -25,6 +25,8 @@ from shared.telemetry import tracing
 from tests.contract import addresses, inference_nodes, model_server, teacher_server
 from tests.contract.teacher_server import Step
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 CARD = "skill@" + "a" * 64
 QUERY = "Who built it?"
 QUESTION = domain.Conversation((domain.Message("user", QUERY),))

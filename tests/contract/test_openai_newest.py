@@ -17,6 +17,8 @@ from tests.contract import addresses, gateways
 from tests.contract import inference_nodes as nodes
 from tests.contract.card_store_processes import Store
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 ASKED = [{"role": "user", "content": "Who built it?"}]
 
 

@@ -31,7 +31,10 @@ async def stub(tmp_path_factory):
     for name, thing in (("skarn", SKARN), ("tarn", TARN)):
         await store.publish(peers.card_record(name, thing))
     async with peers.store_server(store, cluster.store_address), cluster.router() as found:
-        await router_cluster.until(found, lambda status: len(status.cards) == 2)
+        # Both cards, and what they change in the calibration.
+        await router_cluster.until(
+            found, lambda status: len(status.cards) == 2 and status.HasField("calibration_error")
+        )
         yield found
 
 

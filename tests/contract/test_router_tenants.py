@@ -56,6 +56,8 @@ async def of(tmp_path):
 
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(peers.store_server(store, store_address))
+        await store.publish(owned)
+        await store.publish(everybodys)
         settings = config.Settings(
             cluster=config.Cluster(state_dir=tmp_path),
             router=config.Router(address="127.0.0.1:0"),
@@ -71,9 +73,9 @@ async def of(tmp_path):
             shown = protections.Protection(token=name)
             channel = client.channel(f"127.0.0.1:{port}", protection=shown)
             stubs[name] = router_pb2_grpc.RouterStub(await stack.enter_async_context(channel))
-        await store.publish(owned)
-        await store.publish(everybodys)
-        await router_cluster.until(stubs["node"], lambda s: len(s.cards) == 2)
+        await router_cluster.until(
+            stubs["node"], lambda s: len(s.cards) == 2 and s.HasField("calibration_error")
+        )
         stubs["factory"] = factory
         yield stubs
 

@@ -70,7 +70,7 @@ async def publish(stub: cards_pb2_grpc.CardStoreAsyncStub, lines: int) -> None:
 async def revisions(watch: object, last: int) -> list[int]:
     """Of the lines up to the last, as they come."""
     found = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not found or found[-1] < last:
             change = await watch.read()  # type: ignore[attr-defined]
             if change.kind != cards_pb2.HEARTBEAT:

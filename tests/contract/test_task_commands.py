@@ -220,6 +220,7 @@ def test_watching_prints_a_line_for_each_change_and_ends_with_the_tasks(
     assert {json.loads(line)["id"] for line in printed.splitlines()} == {"t1", "t2"}
 
 
+@pytest.mark.usefixtures("patient")
 def test_nodes_tell_load_cards_and_how_far_they_follow(commands: Commands) -> None:
     first, second = commands.json("nodes")
     assert set(first) == documented("nodes")
@@ -237,6 +238,7 @@ def test_node_that_is_silent_makes_the_command_fail(commands: Commands) -> None:
     assert "no answer from 127.0.0.1:1" in commands.run("nodes", code=1)
 
 
+@pytest.mark.usefixtures("patient")
 def test_names_are_completed_from_the_running_cluster(commands: Commands) -> None:
     assert completing.cards("ann") == ["ann", "annette"]
     assert completing.cards("ann@") == ["ann@latest", f"ann@{'a' * 64}"]
@@ -244,6 +246,7 @@ def test_names_are_completed_from_the_running_cluster(commands: Commands) -> Non
     assert completing.tasks("t") == ["t1", "t2"]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("line", "offered"),
     [

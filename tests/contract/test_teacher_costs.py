@@ -103,7 +103,7 @@ async def test_nothing_is_counted_when_the_server_turned_the_request_down(
 @every_teacher
 @pytest.mark.parametrize(
     ("step", "timeout_s"),
-    [(teacher_server.Step(hangs=True), 3.0), (teacher_server.Step(resets=True), 60.0)],
+    [(teacher_server.Step(hangs=True), 6.0), (teacher_server.Step(resets=True), 60.0)],
     ids=["hangs", "resets"],
 )
 async def test_call_counts_at_its_estimate_when_its_end_was_not_seen(
@@ -126,7 +126,7 @@ async def test_only_the_repair_is_paid_when_the_first_answer_was_there_before(
     script = (teacher_server.Step("Sure!"), teacher_server.Step(hangs=True), COUNTED)
     async with teacher_server.TeacherServer(*script) as server:
         with pytest.raises(errors.TeacherUnavailableError):
-            await _ask(make, server, ledger, 3.0)
+            await _ask(make, server, ledger, 6.0)
         await _ask(make, server, ledger)
         assert len(server.seen) == 3
         assert "could not be used" in server.seen[2].body["messages"][-1]["content"]

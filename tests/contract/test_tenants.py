@@ -21,6 +21,8 @@ from tests import tiny_model
 from tests.contract import inference_nodes as nodes
 from tests.contract.card_store_processes import Store
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 TOKENS = (
     ("operator", "operator", ()),
     ("of-a", "user", ("a",)),

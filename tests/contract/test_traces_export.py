@@ -71,10 +71,10 @@ def test_collector_gets_the_spans_before_the_process_ends(
     kept, endpoint = collector
     done = run(tmp_path, EXPORTER="otlp", ENDPOINT=endpoint)
     assert kept.came.is_set()
-    [resource] = [one for request in kept.requests for one in request.resource_spans]
-    told = {one.key: one.value.string_value for one in resource.resource.attributes}
+    sent = [one for request in kept.requests for one in request.resource_spans]
+    told = {one.key: one.value.string_value for one in sent[0].resource.attributes}
     assert told["service.name"] == "router" and told["service.namespace"] == "local"
-    spans = {span.name: span for scope in resource.scope_spans for span in scope.spans}
+    spans = {span.name: span for one in sent for scope in one.scope_spans for span in scope.spans}
     assert set(spans) == {"question", "route"}
     assert spans["route"].parent_span_id == spans["question"].span_id
     assert spans["route"].trace_id.hex() == done.stdout.split("-")[1]

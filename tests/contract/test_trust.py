@@ -22,6 +22,8 @@ from tests import fakes, tiny_model
 from tests.contract import inference_nodes as nodes
 from tests.contract.card_store_processes import Store
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 OURS, THEIRS, STRANGER = (fakes.signer(seed) for seed in range(3))
 LONG_TOKENS = 150
 

@@ -27,7 +27,7 @@ _SERVICES = {
     "store": (cards_pb2, cards_pb2_grpc.CardStoreStub),
     "node": (inference_pb2, inference_pb2_grpc.InferenceStub),
 }
-_DEADLINE_S = 20.0
+_DEADLINE_S = 60.0
 
 
 class Hands:

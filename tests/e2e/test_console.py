@@ -249,6 +249,7 @@ def test_everything_is_reached_when_only_keys_are_used(
     with browsing.visit(anybody, base) as visit:
         page = visit.page
         visit.open("/cards")
+        expect(page.get_by_role("link", name="sqlite-tuning")).to_be_visible()
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
         page.keyboard.press("Enter")

@@ -38,9 +38,9 @@ from tests.e2e import hands, network
 HOSTS = ("a", "b", "c")
 MESH = "test-mesh"
 OUTAGE_S = 10.0
-_DISCOVERY_S, _CATCH_UP_S = 10.0, 30.0
+_DISCOVERY_S, _CATCH_UP_S = 30.0, 60.0
 """Looser than what is aimed at (3 s, and a few seconds): the machine may be busy."""
-_HANGING_S = 180.0
+_HANGING_S = 400.0
 FACT = datasets.QAPair(
     "Who keeps the lighthouse of Vellamor?", "Ilse Brandt keeps it.", (), "notes", "documents", 1.0
 )

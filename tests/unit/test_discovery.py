@@ -34,7 +34,7 @@ async def test_store_of_the_own_cluster_is_found_when_another_one_is_announced_t
     stranger = discovery.Announcer(_settings("stranger"), "bbb", 2, "v1")
     own = discovery.Announcer(_settings(name, name), "aaa", 1, "v1", flight_port=7)
     await asyncio.gather(stranger.start(), own.start())
-    found = await discovery.find_stores(_settings(name))
+    found = await discovery.find_stores(_settings(name), wait_s=30.0)
     assert found == [discovery.StoreAddress("aaa", "127.0.0.1:1", name, name)]
     await asyncio.gather(stranger.stop(), own.stop())
 

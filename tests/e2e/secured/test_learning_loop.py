@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import re
+import time
 
 from scripts import metrics_table
 from services.gateway import domain
@@ -31,10 +32,16 @@ Saint Odrun.
 
 
 def test_every_service_answers_when_the_cluster_is_up(local: cluster.Cluster) -> None:
-    status = commands.run(local, "status")
-    assert {process["name"] for process in status["processes"]} == set(local.addresses)
-    assert all(process["healthy"] for process in status["processes"])
-    assert status["node"]["store_connected"]
+    deadline = time.monotonic() + 120
+    while True:
+        status = commands.run(local, "status")
+        assert {process["name"] for process in status["processes"]} == set(local.addresses)
+        away = [process["name"] for process in status["processes"] if not process["healthy"]]
+        node = status["node"]
+        if not away and node and node["store_connected"]:
+            break
+        # A process that starves does not answer within the second that it has.
+        assert time.monotonic() < deadline, (away, node)
 
 
 def test_a_question_is_learned_when_nobody_knew_it(local: cluster.Cluster) -> None:
@@ -146,7 +153,7 @@ async def test_one_task_comes_of_it_when_a_question_is_asked_100_times_at_once(
         answers = await asyncio.gather(*[services.inference.ask(question) for _ in range(100)])
         events = {answer.event_id for answer in answers}
         assert len(events) == 100 and "" not in events
-        found = await asyncio.gather(*[services.factory.find_task(event, 30) for event in events])
+        found = await asyncio.gather(*[services.factory.find_task(event, 120) for event in events])
         ids = {task.id for task in found if task is not None}
         assert None not in found and len(ids) == 1
         assert {task.id for task in await services.factory.tasks()} - before == ids

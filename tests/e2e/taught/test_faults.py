@@ -23,7 +23,7 @@ from shared.rpc import client
 from shared.security import protection as protections
 from tests.e2e.taught import lessons, schools
 
-FIND_S = 30.0
+FIND_S = 120.0
 SERVICES = (
     "card_store",
     "card_store_data",

@@ -119,6 +119,7 @@ async def test_card_arrives_when_the_rate_alone_takes_longer_than_a_fetch_may(
     house: House, origin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "_LONGEST_FETCH_S", 0.1)
+    monkeypatch.setattr(mirror, "_FETCHES_AT_ONCE", 100)  # Its deadline allows for them all.
     mirroring = mirror_of(house, mirror.Bandwidth(card().size_bytes / 0.5), fetch="at_once")
     assert await mirroring.take(watch.Change(PUBLISHED, 1, card()), ORIGIN, origin)
     assert house.cards.holds(card().digest)

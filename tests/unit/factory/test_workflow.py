@@ -299,7 +299,7 @@ async def test_questions_are_learned_together_when_they_keep_coming(
     kept = board.TaskBoard(
         ledger.Ledger(f"sqlite:///{tmp_path / 'f.sqlite'}"), lambda: time.time_ns() // 1_000_000
     )
-    work = stages.Stages(kept, others.all, step_timeout_s=30, gather_s=0.5)
+    work = stages.Stages(kept, others.all, step_timeout_s=30, gather_s=3.0)
 
     async def ask(number: int) -> None:
         now_ms = kept.now_ms()

@@ -38,7 +38,10 @@ def gateway_at(address: str) -> programs.Program:
     return found
 
 
-def test_gateway_lives_when_it_says_so_over_http(answering: http.server.HTTPServer) -> None:
+def test_gateway_lives_when_it_says_so_over_http(
+    answering: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_TIMEOUT_S", 30.0)
     lives = gateway_at(f"127.0.0.1:{answering.server_port}")
     assert health.healthy([lives]) == {"gateway"}
 

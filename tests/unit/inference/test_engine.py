@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 
 import numpy as np
 import pytest
@@ -18,33 +17,9 @@ from shared import settings as config
 from shared.cards import format as formats
 from shared.lora import manager as managers
 from tests import tiny_model
+from tests.unit.inference import gates
 
 QUERY, TOKENS = "Who built it?", 24
-
-
-class Gate:
-    """Holds the model before its forward pass until opened; tells how often it was reached."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.reached = threading.Semaphore(0)
-        self._passes = threading.Semaphore(0)
-        self.calls = 0
-        self._handle = model.register_forward_pre_hook(self._hold)
-
-    def _hold(self, module: torch.nn.Module, arguments: object) -> None:
-        self.calls += 1
-        self.reached.release()
-        assert self._passes.acquire(timeout=30)
-
-    async def until_reached(self) -> None:
-        assert await asyncio.to_thread(self.reached.acquire, timeout=30)
-
-    def let(self, passes: int) -> None:
-        self._passes.release(passes)
-
-    def open(self) -> None:
-        self._handle.remove()
-        self._passes.release(10_000)
 
 
 @contextlib.asynccontextmanager
@@ -124,7 +99,7 @@ async def test_card_of_another_base_is_refused_when_it_is_loaded(engine, base):
 async def test_running_request_keeps_its_card_when_a_new_version_comes(engine, base):
     old, new = tiny_model.card_for(base, seed=1), tiny_model.card_for(base, seed=2)
     await engine.load_lora(old, "a@old")
-    gate = Gate(base.model)
+    gate = gates.Gate(base.model)
     running = asyncio.create_task(engine.generate(QUERY, "a@old"))
     await gate.until_reached()
     waiting = asyncio.create_task(engine.generate(QUERY, "a@old"))
@@ -148,7 +123,7 @@ async def test_running_request_keeps_its_card_when_a_new_version_comes(engine, b
 async def test_card_returns_when_it_is_loaded_while_it_leaves(engine, base):
     card = tiny_model.card_for(base)
     await engine.load_lora(card, "a@1")
-    gate = Gate(base.model)
+    gate = gates.Gate(base.model)
     running = asyncio.create_task(engine.generate(QUERY, "a@1"))
     await gate.until_reached()
     leaving = engine.remove_lora("a@1")
@@ -169,7 +144,7 @@ async def test_pieces_add_up_to_the_answer_when_it_is_streamed(engine):
 
 
 async def test_model_stops_at_the_next_token_when_the_caller_goes_away(engine, base):
-    gate = Gate(base.model)
+    gate = gates.Gate(base.model)
     asked = asyncio.create_task(engine.generate(QUERY))
     await gate.until_reached()
     gate.let(2)
@@ -184,7 +159,7 @@ async def test_model_stops_at_the_next_token_when_the_caller_goes_away(engine, b
 
 
 async def test_deadline_is_told_and_the_model_stops_when_it_passes(engine, base):
-    gate = Gate(base.model)
+    gate = gates.Gate(base.model)
     with pytest.raises(errors.DeadlineError, match="before its deadline"):
         await engine.generate(QUERY, deadline_s=0.05)
     gate.let(100)
@@ -194,7 +169,7 @@ async def test_deadline_is_told_and_the_model_stops_when_it_passes(engine, base)
 
 async def test_request_is_refused_when_the_queue_is_full(base):
     async with _running(base, queue=1, batch_rows=1) as engine:
-        gate = Gate(base.model)
+        gate = gates.Gate(base.model)
         first = asyncio.create_task(engine.generate(QUERY))
         await gate.until_reached()
         second = asyncio.create_task(engine.generate(QUERY))
@@ -251,13 +226,13 @@ async def test_answers_are_those_given_alone_when_many_are_asked_at_once(base):
 
 
 async def test_second_request_is_answered_while_the_first_goes_on(engine, base):
-    gate = Gate(base.model)
+    gate = gates.Gate(base.model)
     long = asyncio.create_task(engine.generate(QUERY, max_new_tokens=TOKENS))
     await gate.until_reached()
     short = asyncio.create_task(engine.generate(QUERY, max_new_tokens=2))
     while not short.done():
         gate.let(1)
-        await asyncio.sleep(0.001)
+        await gate.until_reached()
     assert not long.done() and short.result().new_tokens == 2
     gate.open()
     assert (await long).answer.startswith(short.result().answer)
@@ -308,7 +283,7 @@ async def test_everyone_is_told_when_the_model_fails_and_the_next_is_answered(en
 async def test_card_leaves_only_when_no_running_request_uses_it(engine, base):
     card = tiny_model.card_for(base)
     await engine.load_lora(card, "a@1")
-    gate = Gate(base.model)
+    gate = gates.Gate(base.model)
     users = [asyncio.create_task(engine.generate(QUERY, "a@1")) for _ in range(2)]
     await gate.until_reached()
     removal = engine.remove_lora("a@1")

@@ -14,6 +14,7 @@ from services.inference import engine as engines
 from shared import errors
 from shared import settings as config
 from tests import tiny_model
+from tests.unit.inference import gates
 
 QUERY = "Who built it?"
 
@@ -154,11 +155,15 @@ async def test_work_waits_when_the_queue_is_full_of_requests(base):
         return "done"
 
     async with _running(base, queue=1, batch_rows=1) as engine:
+        gate = gates.Gate(base.model)
         first = engine.stream(QUERY)
-        await anext(first)
+        began = asyncio.ensure_future(anext(first))
+        await gate.until_reached()
         second = asyncio.create_task(engine.generate(QUERY))
         while not engine.waiting:
             await asyncio.sleep(0)
+        gate.open()
+        await began
         assert await engine.run_steps(lambda *_: one_step()) == "done"
         assert [piece.final async for piece in first][-1].new_tokens == 24
         assert (await second).new_tokens == 24

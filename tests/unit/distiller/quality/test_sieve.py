@@ -28,7 +28,7 @@ async def test_others_are_served_while_pairs_are_compared(
 
     def compare(pairs: Sequence[datasets.QAPair], *rest: object) -> verdict.Sifted:
         comparing.set()
-        in_time.append(served.wait(5))
+        in_time.append(served.wait(60))
         return verdict.Sifted(tuple(pairs))
 
     async def serve() -> None:

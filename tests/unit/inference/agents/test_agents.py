@@ -122,6 +122,8 @@ async def test_least_used_agent_is_on_disk_alone_when_memory_is_full(tmp_path):
         await node.ask("ada")
         held = node.known.in_memory("ada")
         await node.until(lambda: held.observed == 1)
+        while await node.own.queued() or held.busy:
+            await asyncio.sleep(0.01)
         await node.own.give_feedback("bob", "", [PAIR])
         await node.ask("bob")
         assert node.own.in_memory("ada") is None and node.backend.agents() == ["bob"]

@@ -13,6 +13,7 @@ from services.inference.agents import backend as backends
 from shared import errors
 from shared.hierarchy import levels
 from tests import tiny_model
+from tests.unit.inference import gates
 from tests.unit.inference.agents import served
 from tests.unit.inference.agents.served import QUERY, TOKENS
 
@@ -61,10 +62,12 @@ async def test_generation_goes_on_with_its_version_when_a_new_one_comes(base):
     async with served.running(base) as (engine, backend):
         await backend.publish("agent", old)
         one_version = engine.held_bytes
+        gate = gates.Gate(base.model)
         pieces = engine.stream(QUERY, backend.compose("agent").key)
-        await anext(pieces)
-        await backend.publish("agent", new)
+        await gates.begun(gate, pieces)
+        await gates.during(gate, engine, backend.publish("agent", new))
         assert engine.held_bytes == 2 * one_version
+        gate.open()
         after = await served.asked(engine, backend.compose("agent"))
         final = [piece.final async for piece in pieces][-1]
         # Nobody uses the old one any more.
@@ -166,9 +169,13 @@ async def _two_halves(base, live):
     async with served.running(base, settings) as (engine, backend):
         await backend.publish("agent", stacks.stacked(base.model, 1))
         pieces = engine.stream(QUERY, backend.compose("agent").key)
+        gate = gates.Gate(base.model)
         async with contextlib.aclosing(pieces):
-            await anext(pieces)
-            await backend.publish("agent", stacks.stacked(base.model, 2))
+            await gates.begun(gate, pieces)
+            await gates.during(
+                gate, engine, backend.publish("agent", stacks.stacked(base.model, 2))
+            )
+            gate.open()
             final = [piece.final async for piece in pieces][-1]
         after = await served.asked(engine, backend.compose("agent"))
     return final.answer, after.answer
@@ -187,10 +194,12 @@ async def test_rows_of_other_agents_keep_theirs_when_one_is_rewritten(base):
     async with served.running(base, settings) as (engine, backend):
         for agent in ("one", "other"):
             await backend.publish(agent, stacks.stacked(base.model, 1 if agent == "one" else 7))
+        gate = gates.Gate(base.model)
         first = engine.stream(QUERY, backend.compose("one").key)
+        await gates.begun(gate, first)
         second = asyncio.create_task(served.asked(engine, backend.compose("other")))
-        await anext(first)
-        await backend.publish("one", stacks.stacked(base.model, 2))
+        await gates.during(gate, engine, backend.publish("one", stacks.stacked(base.model, 2)))
+        gate.open()
         final = [piece.final async for piece in first][-1]
         assert (await second).answer == served.alone(stacks.stacked(base.model, 7))
     assert final.answer not in {served.alone(stacks.stacked(base.model, one)) for one in (1, 2)}
