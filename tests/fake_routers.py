@@ -26,7 +26,7 @@ def lora_router(
 ) -> router.LoRARouter:
     """A router without cards."""
     return router.LoRARouter(
-        embed_query or _embed_query,
+        embed_query or question_vector,
         embed or _embed,
         words.Words(EMBEDDER.vocabulary()),
         practised,
@@ -51,6 +51,6 @@ async def _embed(texts: Sequence[str]) -> profile.Vectors:
     return EMBEDDER.embed(texts)
 
 
-async def _embed_query(text: str) -> profile.Vectors:
+async def question_vector(text: str) -> profile.Vectors:
     found: profile.Vectors = EMBEDDER.embed([text])[0]
     return found

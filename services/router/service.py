@@ -67,9 +67,9 @@ class RouterService(router_pb2_grpc.RouterServicer):
         """Ranks the cards; the event leaves when the answer has left."""
         threshold = request.threshold if request.HasField("threshold") else None
         asker = self._asker(context)
-        tenants, tenant = asker.tenants, request.tenant
-        if tenants is not None and tenant not in tenants:
-            tenant = asker.tenant
+        tenants = asker.tenants
+        is_theirs = tenants is None or request.tenant in tenants
+        tenant = request.tenant if is_theirs else asker.tenant
         if request.HasField("tenants"):
             named = frozenset(request.tenants.names)
             tenants = named if tenants is None else tenants & named

@@ -128,14 +128,13 @@ class CardSubscriber:
             some = records[start : start + _RECORDS_AT_A_TIME]
             trusted = await asyncio.to_thread(self._trusted, some)
             # Of a million cards no more is held than a second look at their signatures needs.
-            self._came |= {
+            came = {
                 manifests.card_identity(r.name, r.digest): dataclasses.replace(r, manifest_json="")
                 for r in trusted
             }
-            owned = {
-                manifests.card_identity(r.name, r.digest): r.tenants for r in trusted if r.tenants
-            }
-            self._note_owners(self._owned | owned)
+            self._came |= came
+            if owned := {key: record.tenants for key, record in came.items() if record.tenants}:
+                self._note_owners(self._owned | owned)
             readable = await asyncio.to_thread(_readable, trusted)
             for record, manifest in readable:
                 if manifest.route:

@@ -47,6 +47,14 @@ def calls(base: str, what: str = "calls") -> Any:
         return json.load(reply)
 
 
+def sign_in(page: sync_api.Page, base: str, token: str) -> None:
+    """With a token; leads to the first page."""
+    page.goto(f"{base}/console/sign-in")
+    page.get_by_label("Token").fill(token)
+    page.keyboard.press("Enter")
+    sync_api.expect(page).to_have_url(f"{base}/console/")
+
+
 def ask(page: sync_api.Page, question: str) -> None:
     page.get_by_label("Your question").fill(question)
     page.keyboard.press("Enter")

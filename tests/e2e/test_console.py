@@ -333,10 +333,7 @@ def test_nodes_tell_of_cards_that_the_caller_may_see(
     browser: sync_api.Browser, guarded: str, token: str, times: int
 ) -> None:
     with browsing.person(browser) as person, browsing.visit(person, guarded) as visit:
-        visit.open("/")
-        visit.page.get_by_label("Token").fill(token)
-        visit.page.keyboard.press("Enter")
-        expect(visit.page).to_have_url(f"{guarded}/console/")
+        consoles.sign_in(visit.page, guarded, token)
         visit.open("/nodes")
         expect(visit.page.get_by_text(fake_cluster.QUILLHAVEN).first).to_be_visible()
         # Among those in memory, and among those taken in.
@@ -347,9 +344,7 @@ def test_buttons_are_absent_when_the_role_has_no_right_to_them(
     browser: sync_api.Browser, guarded: str
 ) -> None:
     with browsing.person(browser) as person, browsing.visit(person, guarded) as visit:
-        visit.open("/")
-        visit.page.get_by_label("Token").fill("ulla-token")
-        visit.page.keyboard.press("Enter")
+        consoles.sign_in(visit.page, guarded, "ulla-token")
         expect(visit.page.get_by_text("ulla · user")).to_be_visible()
         visit.open(CARD)
         expect(visit.page.get_by_text("Wordings it never saw")).to_be_visible()

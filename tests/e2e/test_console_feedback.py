@@ -101,9 +101,7 @@ def test_answers_are_judged_by_those_alone_whose_role_may(
     browser: sync_api.Browser, guarded: str, name: str, times: int
 ) -> None:
     with browsing.person(browser) as person, browsing.visit(person, guarded) as visit:
-        visit.open("/")
-        visit.page.get_by_label("Token").fill(f"{name}-token")
-        visit.page.keyboard.press("Enter")
+        consoles.sign_in(visit.page, guarded, f"{name}-token")
         consoles.ask(visit.page, "How is the weather?")
         expect(visit.page.get_by_text("confidence that a card fits 0.07")).to_be_visible()
         for button in ("Right", "Wrong"):

@@ -49,6 +49,15 @@ async def begun(gate: Gate, pieces: AsyncIterator[T]) -> T:
     return await first
 
 
+async def until_under_way(gate: Gate, engine: engines.ArrowEngine, requests: int) -> None:
+    """Lets the model go on until it is at work on so many requests together."""
+    while not engine.waiting:
+        await asyncio.sleep(0.001)
+    while engine.load.running < requests:
+        gate.let(1)
+        await gate.until_reached()
+
+
 async def during(gate: Gate, engine: engines.ArrowEngine, work: Coroutine[Any, Any, T]) -> T:
     """Does some work in the middle of an answer, however slow it is.
 

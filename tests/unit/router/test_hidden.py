@@ -45,7 +45,7 @@ async def test_twin_answers_when_the_other_one_is_hidden(lora_router):
         found = await lora_router.select(QUESTION, hidden=lambda hidden=hidden: {hidden})
         assert [one.card for one in found.candidates] == [seen]
         assert not found.dissonance
-        assert found.candidates[0].reading or found.candidates[0].nearest_example
+        assert found.candidates[0].read_as
 
 
 async def test_asker_is_as_without_cards_when_all_are_hidden(two):
@@ -71,7 +71,7 @@ async def test_card_is_hidden_when_it_came_while_the_question_was_embedded(groun
     async def slowly(text: str):
         embedding.set()
         await embedded.wait()
-        return await fake_routers._embed_query(text)
+        return await fake_routers.question_vector(text)
 
     asked = fake_routers.lora_router(ground, embed_query=slowly)
     hidden: set[str] = set()
@@ -97,7 +97,7 @@ async def test_card_is_found_behind_hidden_ones_when_all_lie_on_a_shelf(ground):
     hidden = {card.identity for card in theirs}
     found = await asked.select(QUESTION, hidden=lambda: hidden)
     assert [one.card for one in found.candidates] == [ours.identity]
-    status = asked.first_cards(5, hidden)
-    assert len(status) == 5
-    assert hidden.isdisjoint(status)
+    listed = asked.first_cards(5, hidden)
+    assert len(listed) == 5
+    assert hidden.isdisjoint(listed)
     await asked.close()

@@ -198,6 +198,7 @@ async def test_rows_of_other_agents_keep_theirs_when_one_is_rewritten(base):
         first = engine.stream(QUERY, backend.compose("one").key)
         await gates.begun(gate, first)
         second = asyncio.create_task(served.asked(engine, backend.compose("other")))
+        await gates.until_under_way(gate, engine, 2)
         await gates.during(gate, engine, backend.publish("one", stacks.stacked(base.model, 2)))
         gate.open()
         final = [piece.final async for piece in first][-1]
